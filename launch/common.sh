@@ -1,0 +1,55 @@
+# What the scripts share: where things are, what must be installed, how to build. Sourced.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BUILD_DIR=${BUILD_DIR:-build}
+case $BUILD_DIR in
+/*) ;;
+*) BUILD_DIR=$root/$BUILD_DIR ;;
+esac
+
+build_packages="gcc g++ cmake ninja-build pkg-config git libopenmpi-dev openmpi-bin libhdf5-dev
+    libdnnl-dev libtomlplusplus-dev libjansson-dev libxxhash-dev libhwloc-dev libcmocka-dev"
+
+say() { printf '%s\n' "$*"; }
+
+fail() {
+    printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+    exit 1
+}
+
+# install_packages NAME...: those that are missing, through apt; nothing when all are there.
+install_packages() {
+    local missing=() name
+    for name in "$@"; do
+        [ "$(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null)" = installed ] ||
+            missing+=("$name")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "${NO_INSTALL:-0}" = 1 ]; then
+        fail "these packages are missing: ${missing[*]}; install them, or leave --no-install out"
+    fi
+    local sudo=""
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    say "installing ${missing[*]}"
+    local log
+    log=$(mktemp)
+    if ! { $sudo apt-get update -qq &&
+        DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends \
+            "${missing[@]}"; } >"$log" 2>&1; then
+        cat "$log" >&2
+        fail "apt could not install ${missing[*]}; its words are above"
+    fi
+    rm -f "$log"
+}
+
+# build [CMAKE OPTIONS]: configures and builds into BUILD_DIR; prints only when something fails.
+build() {
+    local log=$BUILD_DIR/build.log
+    mkdir -p "$BUILD_DIR"
+    if ! { cmake -S "$root" -B "$BUILD_DIR" -G Ninja "$@" && cmake --build "$BUILD_DIR"; } \
+        >"$log" 2>&1; then
+        tail -n 40 "$log" >&2
+        fail "the build failed; all of it is in $log"
+    fi
+}

@@ -1,0 +1,119 @@
+/* Spans keep one stack and one time stamp: whenever the stack changes, what passed since the stamp
+ * is added to the phase that was on top. So a nanosecond is counted once. */
+#include "base/clock.h"
+
+#include "base/status.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+enum { SPAN_DEPTH_MAX = 16 };
+
+static const char *const phase_names[MT_N_PHASE] = {
+#define MT_PHASE_NAME(id, name) [id] = (name),
+    MT_PHASES(MT_PHASE_NAME)
+#undef MT_PHASE_NAME
+};
+
+static struct {
+    enum mt_phase stack[SPAN_DEPTH_MAX];
+    int depth;
+    int64_t stamp_ns; /* until when time has been charged */
+    struct mt_span_totals totals;
+} span;
+
+/* Written by the main thread, read by the watchdog. */
+static _Atomic(const char *) span_current;
+
+int64_t mt_clock_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void mt_clock_sleep_until_ns(int64_t deadline_ns)
+{
+    if (deadline_ns <= mt_clock_ns()) {
+        return;
+    }
+    const struct timespec deadline = {.tv_sec = deadline_ns / 1000000000,
+                                      .tv_nsec = deadline_ns % 1000000000};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &deadline, NULL) == EINTR) {
+        /* a signal woke us: the deadline is absolute, so sleep on */
+    }
+}
+
+void mt_clock_utc(char out[21])
+{
+    const time_t now = time(NULL);
+    struct tm utc;
+    out[0] = '\0';
+    if (gmtime_r(&now, &utc) != NULL) {
+        (void)strftime(out, 21, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    }
+}
+
+const char *mt_phase_name(enum mt_phase phase)
+{
+    MT_ASSERT((int)phase >= 0 && phase < MT_N_PHASE);
+    return phase_names[phase];
+}
+
+static void charge_innermost(void)
+{
+    const int64_t now_ns = mt_clock_ns();
+    if (span.depth > 0) {
+        span.totals.phase_ns[span.stack[span.depth - 1]] += now_ns - span.stamp_ns;
+    }
+    span.stamp_ns = now_ns;
+}
+
+static void publish_innermost(void)
+{
+    const char *name = span.depth > 0 ? phase_names[span.stack[span.depth - 1]] : NULL;
+    atomic_store_explicit(&span_current, name, memory_order_relaxed);
+}
+
+void mt_span_begin(enum mt_phase phase)
+{
+    MT_ASSERT((int)phase >= 0 && phase < MT_N_PHASE);
+    MT_ASSERT(span.depth < SPAN_DEPTH_MAX);
+    charge_innermost();
+    span.stack[span.depth] = phase;
+    ++span.depth;
+    publish_innermost();
+}
+
+void mt_span_end(enum mt_phase phase)
+{
+    MT_ASSERT(span.depth > 0 && span.stack[span.depth - 1] == phase);
+    charge_innermost();
+    --span.depth;
+    publish_innermost();
+}
+
+void mt_span_add_wait_ns(int64_t wait_ns)
+{
+    MT_ASSERT(wait_ns >= 0);
+    span.totals.exposed_wait_ns += wait_ns;
+}
+
+void mt_span_totals(struct mt_span_totals *totals)
+{
+    charge_innermost();
+    *totals = span.totals;
+}
+
+void mt_span_reset(void)
+{
+    charge_innermost();
+    memset(&span.totals, 0, sizeof(span.totals));
+}
+
+const char *mt_span_current(void)
+{
+    return atomic_load_explicit(&span_current, memory_order_relaxed);
+}

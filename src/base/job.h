@@ -1,0 +1,67 @@
+/* The job: all ranks of one run, and its four endings.
+ *
+ * 1. One rank knows: it speaks and MPI_Aborts the others           mt_job_abort
+ * 2. Every rank computes the same error: rank 0 speaks             mt_job_agree
+ * 3. Some ranks fail on the way to a meeting point: they agree,    mt_job_agree
+ *    the lowest failing rank speaks
+ * 4. A peer is stuck: a watchdog thread writes and _exits(124)     mt_job_watch_*
+ *
+ * Any failure prints exactly one message on standard error:
+ *   moetrain: rank 5 (node17) step 1200 moe.dispatch: what happened; what was expected; what to do
+ * "rank .. step .. phase" are left out where they say nothing (rank 0 of an agreed error, no step).
+ */
+#ifndef MT_BASE_JOB_H
+#define MT_BASE_JOB_H
+
+#include "base/status.h"
+
+#include <mpi.h>
+#include <stdint.h>
+
+/* Initialises MPI (MPI_THREAD_FUNNELED) and this module. */
+enum mt_status mt_job_init(int *argc, char ***argv);
+bool mt_job_is_started(void);
+int mt_job_rank(void);
+int mt_job_size(void);
+const char *mt_job_host(void);
+MPI_Comm mt_job_world(void); /* a duplicate of MPI_COMM_WORLD with MPI_ERRORS_RETURN */
+
+/* The step that messages name; 0 = none. */
+void mt_job_set_step(int64_t step);
+
+/* Collective. MT_OK when every rank passes MT_OK; else the failure of the lowest failing rank on
+ * every rank, spoken once by that rank ("rank 0" left out when all failed alike). */
+enum mt_status mt_job_agree(enum mt_status status);
+
+/* Collective. The sum over all ranks is compared: MT_ERR_CONFIG naming the odd rank when `hash`
+ * is not the same everywhere. `what` e.g. "the resolved configuration". */
+enum mt_status mt_job_check_same(uint64_t hash, const char *what);
+
+/* This rank alone failed while the others compute: speaks the recorded error, ends the job with
+ * `status`. When several ranks of a host get here at once, one of them speaks. */
+void mt_job_abort(enum mt_status status) __attribute__((noreturn));
+
+/* Normal ending, after an agreed status: finalises MPI and returns the exit code. A failure that
+ * was not agreed on ends as mt_job_abort does. Everything spoken
+ * has been flushed. Safe to call when mt_job_init failed or was never called. */
+int mt_job_finish(enum mt_status status);
+
+/* Watchdog. `deadline_s` = 0: off. Every collective wait lies between begin and end, which are two
+ * atomic stores. When one lasts longer, the watchdog thread writes which rank waits in which phase
+ * for which collective, and ends the process with 124 without touching MPI. Only one rank's message
+ * is wanted, yet every rank may be stuck: rank r is r * 20 ms later, and mpirun kills the rest. */
+enum mt_status mt_job_watchdog_start(int64_t deadline_s);
+void mt_job_watchdog_stop(void);
+void mt_job_watch_begin(const char *collective, int64_t number);
+void mt_job_watch_end(void);
+
+/* Stop requests: the first SIGUSR1 or SIGTERM sets a flag, a second one leaves at once (code 75
+ * without saving). The flag is local; the step loop shares it in its metrics sum. */
+enum mt_status mt_job_signals_install(void);
+bool mt_job_stop_requested(void);
+
+/* A foreign call and its own words: MT_TRY_MPI(MPI_Bcast(...)) */
+enum mt_status mt_job_mpi_status(int mpi_code, const char *call, const char *file, int line);
+#define MT_TRY_MPI(call) MT_TRY(mt_job_mpi_status((call), #call, __FILE__, __LINE__))
+
+#endif

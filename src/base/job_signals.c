@@ -1,0 +1,50 @@
+/* Stop requests. The handler does only what a handler may: lock-free atomics, write, _exit. */
+#include "base/job.h"
+
+#include "base/job_internal.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char LEFT_AT_ONCE[] =
+    "moetrain: stopped at once by a second signal; nothing was saved since the last checkpoint; "
+    "start it again to go on from there\n";
+
+static atomic_int n_request;
+
+static void on_stop_signal(int number)
+{
+    MT_UNUSED(number);
+    const int saved_errno = errno;
+    if (atomic_fetch_add(&n_request, 1) > 0) {
+        if (mt_job_claim(MT_STOPPED) == 0) {
+            const ssize_t n = write(STDERR_FILENO, LEFT_AT_ONCE, sizeof(LEFT_AT_ONCE) - 1);
+            MT_UNUSED(n);
+        }
+        _exit(MT_STOPPED);
+    }
+    errno = saved_errno;
+}
+
+enum mt_status mt_job_signals_install(void)
+{
+    struct sigaction stop = {.sa_handler = on_stop_signal, .sa_flags = SA_RESTART};
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    (void)sigemptyset(&stop.sa_mask);
+    (void)sigemptyset(&ignore.sa_mask);
+    /* A reader of our output that goes away must not kill the run: writes then fail instead. */
+    if (sigaction(SIGUSR1, &stop, NULL) != 0 || sigaction(SIGTERM, &stop, NULL) != 0 ||
+        sigaction(SIGPIPE, &ignore, NULL) != 0) {
+        return MT_FAIL(MT_ERR_INTERNAL, "signal handlers could not be installed: %s",
+                       strerror(errno));
+    }
+    return MT_OK;
+}
+
+bool mt_job_stop_requested(void)
+{
+    return atomic_load(&n_request) > 0;
+}

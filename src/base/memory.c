@@ -1,0 +1,183 @@
+/* Every block is preceded by one cache line that holds its size, so that freeing needs no table:
+ *
+ *   | block_header (64 bytes) | n_bytes, zeroed, 64-byte aligned |
+ *
+ * Blocks of MAP_FROM_BYTES and more are address space from mmap: untouched pages cost nothing. */
+#include "base/memory.h"
+
+#include "base/memory_limit.h"
+#include "base/size.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+/* AddressSanitizer sees the ends of heap blocks, not of mappings, so it gets more of the former. */
+static const int64_t MAP_FROM_BYTES = (int64_t)64 << 20;
+#else
+#define ASAN_POISON_MEMORY_REGION(address, size)   ((void)(address), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+static const int64_t MAP_FROM_BYTES = (int64_t)1 << 20;
+#endif
+
+enum { ALIGNMENT_BYTES = 64 };
+
+static const uint64_t HEADER_MAGIC = 0x6D6F65626C6F636BU; /* "moeblock" */
+
+struct block_header {
+    uint64_t magic;
+    int64_t n_bytes;
+    int64_t total_bytes; /* with this header and padding */
+    int64_t is_mapped;
+    char padding[ALIGNMENT_BYTES - 32];
+};
+_Static_assert(sizeof(struct block_header) == ALIGNMENT_BYTES, "keeps blocks aligned");
+
+/* Atomic because the checkpoint's writer thread allocates too. */
+static _Atomic int64_t reserved_bytes;
+static _Atomic int64_t n_live;
+static _Atomic int64_t n_allocated;
+
+static enum mt_status refuse(int64_t n_bytes, const char *what)
+{
+    static const double GIB = 0x1p30;
+    const int64_t held = mt_memory_reserved_bytes();
+    const int64_t available = mt_memory_available_bytes();
+    return MT_FAIL(MT_ERR_RESOURCE,
+                   "no memory for %s: wanted %lld bytes (%.2f GiB) while %lld bytes (%.2f GiB) are "
+                   "held and %lld bytes (%.2f GiB) are available here; use more ranks or nodes, or "
+                   "a smaller model or batch",
+                   what, (long long)n_bytes, (double)n_bytes / GIB, (long long)held,
+                   (double)held / GIB, (long long)available, (double)available / GIB);
+}
+
+enum mt_status mt_memory_allocate(int64_t n_bytes, const char *what, void **out)
+{
+    MT_ASSERT(n_bytes >= 0);
+    *out = NULL;
+    if (n_bytes > INT64_MAX - 2 * (int64_t)ALIGNMENT_BYTES) {
+        return refuse(n_bytes, what);
+    }
+    const int64_t total_bytes = ALIGNMENT_BYTES + mt_round_up(n_bytes, ALIGNMENT_BYTES);
+    const bool is_mapped = total_bytes >= MAP_FROM_BYTES;
+    struct block_header *header = NULL;
+    if (is_mapped) {
+        void *mapping = mmap(NULL, (size_t)total_bytes, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        header = mapping == MAP_FAILED ? NULL : mapping;
+    } else {
+        header = aligned_alloc(ALIGNMENT_BYTES, (size_t)total_bytes);
+    }
+    if (header == NULL) {
+        return refuse(n_bytes, what);
+    }
+    if (!is_mapped) {
+        memset(header, 0, (size_t)total_bytes);
+    }
+    header->magic = HEADER_MAGIC;
+    header->n_bytes = n_bytes;
+    header->total_bytes = total_bytes;
+    header->is_mapped = is_mapped;
+    atomic_fetch_add(&reserved_bytes, n_bytes);
+    atomic_fetch_add(&n_live, 1);
+    atomic_fetch_add(&n_allocated, 1);
+    *out = header + 1;
+    return MT_OK;
+}
+
+void mt_memory_free(void *pointer)
+{
+    if (pointer == NULL) {
+        return;
+    }
+    struct block_header *header = (struct block_header *)pointer - 1;
+    MT_ASSERT(header->magic == HEADER_MAGIC);
+    header->magic = 0;
+    atomic_fetch_sub(&reserved_bytes, header->n_bytes);
+    atomic_fetch_sub(&n_live, 1);
+    if (header->is_mapped) {
+        (void)munmap(header, (size_t)header->total_bytes);
+    } else {
+        free(header);
+    }
+}
+
+enum mt_status mt_memory_allocate_items(int64_t item_bytes, int64_t count, const char *what,
+                                        void **out)
+{
+    int64_t n_bytes = 0;
+    if (!mt_size_multiply(item_bytes, count, &n_bytes)) {
+        *out = NULL;
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "no memory for %s: %lld items of %lld bytes do not fit 63 bits; use a "
+                       "smaller model or batch",
+                       what, (long long)count, (long long)item_bytes);
+    }
+    return mt_memory_allocate(n_bytes, what, out);
+}
+
+int64_t mt_memory_reserved_bytes(void)
+{
+    return atomic_load(&reserved_bytes);
+}
+
+int64_t mt_memory_n_live(void)
+{
+    return atomic_load(&n_live);
+}
+
+int64_t mt_memory_n_allocated(void)
+{
+    return atomic_load(&n_allocated);
+}
+
+enum mt_status mt_arena_init(struct mt_arena *arena, int64_t capacity_bytes, const char *what)
+{
+    void *base = NULL;
+    memset(arena, 0, sizeof(*arena));
+    MT_TRY(mt_memory_allocate(capacity_bytes, what, &base));
+    arena->base = base;
+    arena->capacity_bytes = capacity_bytes;
+    arena->what = what;
+    return MT_OK;
+}
+
+void mt_arena_clear(struct mt_arena *arena)
+{
+    if (arena->base != NULL) {
+        ASAN_UNPOISON_MEMORY_REGION(arena->base, (size_t)arena->capacity_bytes);
+        mt_memory_free(arena->base);
+    }
+    memset(arena, 0, sizeof(*arena));
+}
+
+void *mt_arena_cut(struct mt_arena *arena, int64_t n_bytes)
+{
+    MT_ASSERT(n_bytes >= 0 && n_bytes <= arena->capacity_bytes - arena->used_bytes);
+    char *cut = arena->base + arena->used_bytes;
+    const int64_t end = arena->used_bytes + n_bytes;
+    const int64_t capacity = arena->capacity_bytes;
+    arena->used_bytes = mt_min_i64(mt_round_up(end, ALIGNMENT_BYTES), capacity);
+    arena->peak_bytes = mt_max_i64(arena->peak_bytes, arena->used_bytes);
+    /* Up to the next cut and one line beyond, nobody has business here. */
+    const int64_t guard_end = mt_min_i64(arena->used_bytes + ALIGNMENT_BYTES, capacity);
+    ASAN_UNPOISON_MEMORY_REGION(cut, (size_t)n_bytes);
+    ASAN_POISON_MEMORY_REGION(arena->base + end, (size_t)(guard_end - end));
+    MT_UNUSED(guard_end);
+    return cut;
+}
+
+int64_t mt_arena_mark(const struct mt_arena *arena)
+{
+    return arena->used_bytes;
+}
+
+void mt_arena_release(struct mt_arena *arena, int64_t mark)
+{
+    MT_ASSERT(mark >= 0 && mark <= arena->used_bytes);
+    ASAN_POISON_MEMORY_REGION(arena->base + mark, (size_t)(arena->used_bytes - mark));
+    arena->used_bytes = mark;
+}
