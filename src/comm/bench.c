@@ -1,0 +1,339 @@
+#include "comm/bench.h"
+
+#include "base/clock.h"
+#include "base/job.h"
+#include "base/memory.h"
+#include "base/size.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+enum {
+    N_REPEAT = 11,
+    CHUNKS_PER_RANK = 4,
+    MAX_VERIFIED = 65536, /* items of a result that are looked at, spread over it */
+};
+
+/* All buffers hold [n_item] floats: vectors, or R blocks, or R * CHUNKS_PER_RANK chunks. */
+struct bench {
+    struct mt_comm *comm;
+    int n_rank, rank;
+    int64_t n_item;
+    float *send, *recv;
+    char *stage;
+    struct mt_plan plan;
+    struct mt_exec *exec;
+    int64_t *block_bytes; /* [R] */
+    int *block_int;       /* [2R]: sizes and offsets for MPI_Alltoallv */
+    double *time_s;       /* [R] of one repetition */
+    int64_t n_chunk;      /* of the sparse distribution, every chunk on every rank */
+    struct mt_sparse sparse;
+    int64_t *chunk_long; /* [3C+1]: bytes, offsets, holder_start */
+    int *chunk_int;      /* [C + C(R-1)]: owner, holder */
+};
+
+struct bench_case {
+    const char *name;
+    int64_t max_bytes;
+    void (*plan)(struct bench *bench); /* NULL: MPI's own all-to-all */
+    bool is_in_place;                  /* SEND is RECV */
+    int64_t (*n_result)(const struct bench *bench);
+    float (*want)(const struct bench *bench, int64_t i); /* item i of RECV */
+};
+
+/* Item i of a rank's SEND: whole numbers, so that sums are exact in any order. */
+static float payload(int rank, int64_t i)
+{
+    return (float)(((int64_t)rank * 31 + i * 7) % 61);
+}
+
+static int64_t block_items(const struct bench *bench)
+{
+    return bench->n_item / bench->n_rank;
+}
+
+static int64_t all_items(const struct bench *bench)
+{
+    return bench->n_item;
+}
+
+static float payload_sum(const struct bench *bench, int64_t i)
+{
+    float sum = 0.0F;
+    for (int rank = 0; rank < bench->n_rank; ++rank) {
+        sum += payload(rank, i);
+    }
+    return sum;
+}
+
+static void plan_alltoallv(struct bench *bench)
+{
+    mt_plan_alltoallv_direct(&bench->plan, &bench->comm->topology, bench->rank, bench->block_bytes,
+                             bench->block_bytes);
+}
+
+static float want_alltoallv(const struct bench *bench, int64_t i)
+{
+    const int64_t block = block_items(bench);
+    return payload((int)(i / block), bench->rank * block + i % block);
+}
+
+static void plan_allgatherv(struct bench *bench)
+{
+    mt_plan_allgatherv(&bench->plan, &bench->comm->topology, bench->rank, bench->block_bytes);
+}
+
+static float want_allgatherv(const struct bench *bench, int64_t i)
+{
+    return payload((int)(i / block_items(bench)), i % block_items(bench));
+}
+
+static void plan_reduce_scatter(struct bench *bench)
+{
+    mt_plan_reduce_scatter(&bench->plan, &bench->comm->topology, bench->rank, bench->block_bytes,
+                           MT_ELEMENT_F32);
+}
+
+static float want_reduce_scatter(const struct bench *bench, int64_t i)
+{
+    return payload_sum(bench, bench->rank * block_items(bench) + i);
+}
+
+static void plan_allreduce(struct bench *bench)
+{
+    mt_plan_allreduce(&bench->plan, &bench->comm->topology, bench->rank,
+                      bench->n_item * (int64_t)sizeof(float), MT_ELEMENT_F32);
+}
+
+static void plan_sparse(struct bench *bench)
+{
+    int64_t *bytes = bench->chunk_long;
+    int64_t *offset = bytes + bench->n_chunk;
+    for (int64_t chunk = 0; chunk < bench->n_chunk; ++chunk) {
+        bytes[chunk] = bench->n_item / bench->n_chunk * (int64_t)sizeof(float);
+        offset[chunk] = chunk * bytes[chunk];
+    }
+    mt_plan_sparse_allgather(&bench->plan, bench->rank, &bench->sparse, offset, offset);
+}
+
+static float want_sparse(const struct bench *bench, int64_t i)
+{
+    return payload(bench->sparse.owner[i / (bench->n_item / bench->n_chunk)], i);
+}
+
+enum { SMALL_BYTES = 1 << 20, LARGE_BYTES = 1 << 24 };
+
+/* The all-reduce is for small vectors: its leader stages one for every member of the node. */
+static const struct bench_case bench_cases[] = {
+    {"alltoallv", LARGE_BYTES, plan_alltoallv, false, all_items, want_alltoallv},
+    {"MPI_Alltoallv", LARGE_BYTES, NULL, false, all_items, want_alltoallv},
+    {"allgatherv", LARGE_BYTES, plan_allgatherv, false, all_items, want_allgatherv},
+    {"reduce_scatter", LARGE_BYTES, plan_reduce_scatter, false, block_items, want_reduce_scatter},
+    {"allreduce", SMALL_BYTES, plan_allreduce, false, all_items, payload_sum},
+    {"sparse_allgather", LARGE_BYTES, plan_sparse, true, all_items, want_sparse},
+};
+enum { N_BENCH_CASE = (int)(sizeof(bench_cases) / sizeof(bench_cases[0])) };
+
+static enum mt_status run_mpi(struct bench *bench)
+{
+    int *size = bench->block_int;
+    int *start = bench->block_int + bench->n_rank;
+    mt_job_watch_begin("MPI_Alltoallv", bench->comm->sequence);
+    const int code = MPI_Alltoallv(bench->send, size, start, MPI_FLOAT, bench->recv, size, start,
+                                   MPI_FLOAT, mt_job_world());
+    mt_job_watch_end();
+    return mt_job_mpi_status(code, "MPI_Alltoallv", __FILE__, __LINE__);
+}
+
+static enum mt_status run(struct bench *bench, const struct bench_case *which)
+{
+    if (which->plan == NULL) {
+        return run_mpi(bench);
+    }
+    void *const buffer[MT_N_BUFFER] = {which->is_in_place ? bench->recv : bench->send, bench->recv,
+                                       bench->stage};
+    MT_TRY(mt_exec_begin(bench->exec, &bench->plan, buffer));
+    return mt_exec_end(bench->exec);
+}
+
+static void prepare(struct bench *bench, const struct bench_case *which)
+{
+    const int64_t block = block_items(bench);
+    for (int rank = 0; rank < bench->n_rank; ++rank) {
+        bench->block_bytes[rank] = block * (int64_t)sizeof(float);
+        bench->block_int[rank] = mt_size_to_int(block);
+        bench->block_int[bench->n_rank + rank] = mt_size_to_int(rank * block);
+    }
+    for (int64_t i = 0; i < bench->n_item; ++i) {
+        const bool is_home =
+            bench->sparse.owner[i / (bench->n_item / bench->n_chunk)] == bench->rank;
+        bench->send[i] = payload(bench->rank, i);
+        bench->recv[i] = which->is_in_place && is_home ? bench->send[i] : -1.0F;
+    }
+    if (which->plan != NULL) {
+        which->plan(bench);
+    }
+}
+
+static enum mt_status verify(struct bench *bench, const struct bench_case *which)
+{
+    const int64_t n_result = which->n_result(bench);
+    const int64_t stride = 1 + n_result / MAX_VERIFIED;
+    int64_t n_wrong = 0;
+    for (int64_t i = 0; i < n_result; i += stride) {
+        n_wrong += bench->recv[i] != which->want(bench, i) ? 1 : 0;
+    }
+    MT_TRY(mt_comm_sum_i64(bench->comm, &n_wrong, 1));
+    if (n_wrong > 0) {
+        return MT_FAIL(MT_ERR_INTERNAL,
+                       "%s of %" PRId64 " bytes gave %" PRId64
+                       " wrong items; results must be exact; report this with the MPI version",
+                       which->name, bench->n_item * (int64_t)sizeof(float), n_wrong);
+    }
+    return MT_OK;
+}
+
+/* One repetition from a common start; the slowest rank's seconds on every rank. */
+static enum mt_status time_once(struct bench *bench, const struct bench_case *which,
+                                double *slowest)
+{
+    int64_t nothing = 0;
+    MT_TRY(mt_comm_sum_i64(bench->comm, &nothing, 1));
+    const int64_t start_ns = mt_clock_ns();
+    MT_TRY(run(bench, which));
+    const double mine = (double)(mt_clock_ns() - start_ns) * 1e-9;
+    MT_TRY(mt_comm_gather_f64(bench->comm, &mine, 1, bench->time_s));
+    *slowest = 0.0;
+    for (int rank = 0; rank < bench->n_rank; ++rank) {
+        *slowest = bench->time_s[rank] > *slowest ? bench->time_s[rank] : *slowest;
+    }
+    return MT_OK;
+}
+
+static int compare_double(const void *left, const void *right)
+{
+    const double a = *(const double *)left;
+    const double b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+static enum mt_status run_case(struct bench *bench, const struct bench_case *which, FILE *out)
+{
+    double time_s[N_REPEAT];
+    prepare(bench, which);
+    MT_TRY(run(bench, which));
+    MT_TRY(verify(bench, which));
+    for (int i = 0; i < N_REPEAT; ++i) {
+        MT_TRY(time_once(bench, which, &time_s[i]));
+    }
+    qsort(time_s, N_REPEAT, sizeof(time_s[0]), compare_double);
+    const double median_s = time_s[N_REPEAT / 2];
+    const int64_t n_bytes = bench->n_item * (int64_t)sizeof(float);
+    if (bench->rank == 0) {
+        (void)fprintf(out, "%-17s %12" PRId64 " %12.1f %10.3f\n", which->name, n_bytes,
+                      median_s * 1e6, (double)n_bytes / median_s * 1e-9);
+        (void)fflush(out);
+    }
+    return MT_OK;
+}
+
+/* Every chunk on every rank, owners in turn. */
+static enum mt_status allocate_sparse(struct bench *bench)
+{
+    const int64_t n_chunk = (int64_t)CHUNKS_PER_RANK * bench->n_rank;
+    const int64_t n_holder = n_chunk * (bench->n_rank - 1);
+    MT_TRY(MT_ALLOCATE(bench->chunk_long, 3 * n_chunk + 1, "bench"));
+    MT_TRY(MT_ALLOCATE(bench->chunk_int, n_chunk + n_holder, "bench"));
+    int64_t *holder_start = bench->chunk_long + 2 * n_chunk;
+    int *owner = bench->chunk_int;
+    int *holder = bench->chunk_int + n_chunk;
+    int64_t at = 0;
+    for (int64_t chunk = 0; chunk < n_chunk; ++chunk) {
+        owner[chunk] = (int)(chunk % bench->n_rank);
+        for (int rank = 0; rank < bench->n_rank; ++rank) {
+            if (rank != owner[chunk]) {
+                holder[at++] = rank;
+            }
+        }
+        holder_start[chunk + 1] = at;
+    }
+    bench->n_chunk = n_chunk;
+    bench->sparse = (struct mt_sparse){.n_chunk = n_chunk,
+                                       .chunk_bytes = bench->chunk_long,
+                                       .owner = owner,
+                                       .holder_start = holder_start,
+                                       .holder = holder};
+    return MT_OK;
+}
+
+static enum mt_status allocate(struct bench *bench, int64_t max_item)
+{
+    const int64_t max_bytes = max_item * (int64_t)sizeof(float);
+    const struct mt_topology *topology = &bench->comm->topology;
+    MT_TRY(allocate_sparse(bench));
+    /* a reduce-scatter stages less than its vector */
+    const int64_t stage_bytes = mt_max_i64(
+        max_bytes, mt_plan_allreduce_stage_bytes(topology, mt_min_i64(max_bytes, SMALL_BYTES)));
+    const int64_t max_op = mt_max_i64(mt_max_i64(mt_plan_reduce_scatter_max_op(bench->n_rank),
+                                                 mt_plan_allreduce_max_op(topology)),
+                                      mt_plan_sparse_max_op(bench->rank, &bench->sparse));
+    MT_TRY(MT_ALLOCATE(bench->send, max_item, "bench"));
+    MT_TRY(MT_ALLOCATE(bench->recv, max_item, "bench"));
+    MT_TRY(MT_ALLOCATE(bench->stage, stage_bytes, "bench"));
+    MT_TRY(MT_ALLOCATE(bench->block_bytes, bench->n_rank, "bench"));
+    MT_TRY(MT_ALLOCATE(bench->block_int, 2 * (int64_t)bench->n_rank, "bench"));
+    MT_TRY(MT_ALLOCATE(bench->time_s, bench->n_rank, "bench"));
+    MT_TRY(mt_plan_init(&bench->plan, max_op));
+    return mt_exec_create(bench->comm, max_op, &bench->exec);
+}
+
+static void clear(struct bench *bench)
+{
+    mt_exec_destroy(bench->exec);
+    mt_plan_clear(&bench->plan);
+    mt_memory_free(bench->time_s);
+    mt_memory_free(bench->block_int);
+    mt_memory_free(bench->block_bytes);
+    mt_memory_free(bench->stage);
+    mt_memory_free(bench->recv);
+    mt_memory_free(bench->send);
+    mt_memory_free(bench->chunk_int);
+    mt_memory_free(bench->chunk_long);
+}
+
+/* Sizes of one case: 4 KiB, 64 KiB, 1 MiB, 16 MiB, rounded up to whole chunks on every rank. */
+static enum mt_status run_sizes(struct bench *bench, const struct bench_case *which, FILE *out,
+                                int64_t max_bytes)
+{
+    enum { FIRST_BYTES = 1 << 12, STEP = 16 };
+    enum mt_status status = MT_OK;
+    const int64_t limit_bytes = mt_min_i64(which->max_bytes, max_bytes);
+    for (int64_t n_bytes = FIRST_BYTES; n_bytes <= limit_bytes && status == MT_OK;
+         n_bytes *= STEP) {
+        bench->n_item = mt_round_up(n_bytes / (int64_t)sizeof(float), bench->n_chunk);
+        status = run_case(bench, which, out);
+    }
+    return status;
+}
+
+enum mt_status mt_bench_collectives(struct mt_comm *comm, FILE *out)
+{
+    enum mt_status status = MT_OK;
+    struct bench bench = {.comm = comm, .n_rank = comm->topology.n_rank, .rank = comm->rank};
+    /* Ranks may share one machine: three buffers of at most 512 MiB on all ranks together. */
+    const int64_t max_bytes = mt_min_i64(LARGE_BYTES, (1 << 29) / bench.n_rank);
+    const int64_t chunk_items = (int64_t)CHUNKS_PER_RANK * bench.n_rank;
+    const int64_t max_item = mt_round_up(max_bytes / (int64_t)sizeof(float), chunk_items);
+    MT_TRY_GOTO(mt_job_agree(allocate(&bench, max_item)));
+    if (bench.rank == 0) {
+        (void)fprintf(out, "%d ranks, %d nodes; median of %d, slowest rank; payloads verified\n",
+                      bench.n_rank, comm->topology.n_node, N_REPEAT);
+        (void)fprintf(out, "%-17s %12s %12s %10s\n", "collective", "bytes", "time_us", "GB/s");
+    }
+    for (int i = 0; i < N_BENCH_CASE; ++i) {
+        MT_TRY_GOTO(run_sizes(&bench, &bench_cases[i], out, max_bytes));
+    }
+cleanup:
+    clear(&bench);
+    return status;
+}

@@ -1,0 +1,64 @@
+/* The collectives, as functions from counts to plans. One file an algorithm, with its picture, its
+ * cost and when it wins. All counts are bytes. Every function needs only what every rank knows,
+ * plus where things lie in this rank's own buffers, so no rank asks another. `max_op` functions
+ * give the capacity that a plan needs at most. */
+#ifndef MT_COMM_COLLECTIVES_H
+#define MT_COMM_COLLECTIVES_H
+
+#include "comm/plan.h"
+#include "comm/topology.h"
+
+/* All-to-all of ragged blocks. SEND holds one block per target in rank order, RECV one per source.
+ * send_bytes, recv_bytes [R]: block sizes; offsets are their prefix sums. recv_bytes[s] here equals
+ * send_bytes[rank] on s: both follow from the matrix of counts that every rank holds. */
+void mt_plan_alltoallv_direct(struct mt_plan *plan, const struct mt_topology *topology, int rank,
+                              const int64_t *send_bytes, const int64_t *recv_bytes);
+int64_t mt_plan_alltoallv_direct_max_op(int n_rank);
+
+/* Every rank's block to every rank: block_bytes [R]; RECV = the blocks in rank order; the own block
+ * is read from SEND. */
+void mt_plan_allgatherv(struct mt_plan *plan, const struct mt_topology *topology, int rank,
+                        const int64_t *block_bytes);
+int64_t mt_plan_allgatherv_max_op(int n_rank);
+
+/* RECV [block of this rank] = sum over ranks, in rank order, of their SEND's block for this rank.
+ * SEND = the blocks in rank order, untouched. STAGE: mt_plan_reduce_scatter_stage_bytes. */
+void mt_plan_reduce_scatter(struct mt_plan *plan, const struct mt_topology *topology, int rank,
+                            const int64_t *block_bytes, enum mt_element element);
+int64_t mt_plan_reduce_scatter_max_op(int n_rank);
+int64_t mt_plan_reduce_scatter_stage_bytes(int n_rank, int rank, const int64_t *block_bytes);
+
+/* RECV = sum over ranks of SEND, one order for all ranks: within nodes by rank, then over nodes
+ * (two-level; one level when there is one node). For small vectors: counts, losses, norms.
+ * STAGE: mt_plan_allreduce_stage_bytes. */
+void mt_plan_allreduce(struct mt_plan *plan, const struct mt_topology *topology, int rank,
+                       int64_t n_bytes, enum mt_element element);
+int64_t mt_plan_allreduce_max_op(const struct mt_topology *topology);
+int64_t mt_plan_allreduce_stage_bytes(const struct mt_topology *topology, int64_t n_bytes);
+
+/* A sparse distribution: which chunk is at home where, and held where else.
+ * Invariants: owner in [0,R); holders ascending, without the owner. */
+struct mt_sparse {
+    int64_t n_chunk;
+    const int64_t *chunk_bytes;  /* [C] */
+    const int *owner;            /* [C] */
+    const int64_t *holder_start; /* [C+1] into holder */
+    const int *holder;           /* ranks other than the owner that hold a copy */
+};
+
+/* SparseAllGather: every (chunk, holder) ends up holding the owner's values. SEND: this rank's home
+ * memory, home_offset [C] bytes (read for own chunks only); RECV: its memory for copies,
+ * copy_offset [C] bytes (read for chunks that it holds). SEND and RECV may be one buffer. */
+void mt_plan_sparse_allgather(struct mt_plan *plan, int rank, const struct mt_sparse *sparse,
+                              const int64_t *home_offset, const int64_t *copy_offset);
+
+/* SparseReduceScatter, the mirror image: home += the copies of its holders in rank order. SEND:
+ * memory of copies, RECV: home memory, STAGE: mt_plan_sparse_reduce_stage_bytes. */
+void mt_plan_sparse_reduce_scatter(struct mt_plan *plan, int rank, const struct mt_sparse *sparse,
+                                   const int64_t *home_offset, const int64_t *copy_offset,
+                                   enum mt_element element);
+int64_t mt_plan_sparse_reduce_stage_bytes(int rank, const struct mt_sparse *sparse);
+/* Either plan, for this rank. */
+int64_t mt_plan_sparse_max_op(int rank, const struct mt_sparse *sparse);
+
+#endif

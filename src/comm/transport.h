@@ -1,0 +1,48 @@
+/* What moves bytes: four verbs and a test. `mpi` between processes, `sim` between R virtual ranks
+ * of one process with seeded reordering, `nccl` between GPUs (in its plugin). */
+#ifndef MT_COMM_TRANSPORT_H
+#define MT_COMM_TRANSPORT_H
+
+#include "base/status.h"
+
+#include <mpi.h>
+#include <stdint.h>
+
+struct mt_transport;
+
+/* A request's slot: filled by post, read by test. */
+union mt_request {
+    MPI_Request mpi;
+    int64_t sim;
+};
+
+struct mt_transport_verbs {
+    const char *name;
+    void (*group_begin)(struct mt_transport *transport);
+    /* n_bytes <= MT_TRANSPORT_MAX_BYTES. Messages of one (peer, tag) arrive in the order posted. */
+    enum mt_status (*post_send)(struct mt_transport *transport, int peer, int tag, const void *data,
+                                int64_t n_bytes, union mt_request *request);
+    enum mt_status (*post_recv)(struct mt_transport *transport, int peer, int tag, void *data,
+                                int64_t n_bytes, union mt_request *request);
+    enum mt_status (*group_end)(struct mt_transport *transport);
+    /* *done: all n requests have completed. Never blocks. */
+    enum mt_status (*test)(struct mt_transport *transport, union mt_request *request, int64_t n,
+                           bool *done);
+    void (*destroy)(struct mt_transport *transport);
+};
+
+struct mt_transport {
+    const struct mt_transport_verbs *verbs;
+};
+
+enum { MT_TRANSPORT_MAX_BYTES = 1 << 30 };
+
+enum mt_status mt_transport_create_mpi(MPI_Comm world, struct mt_transport **out);
+
+/* R virtual ranks: out [n_rank]. Messages become visible in an order drawn from `seed`; each test
+ * delivers some. All transports of one world are used from one thread. */
+enum mt_status mt_transport_create_sim(int n_rank, uint64_t seed, struct mt_transport **out);
+
+void mt_transport_destroy(struct mt_transport *transport); /* NULL allowed */
+
+#endif

@@ -1,0 +1,79 @@
+/* Placements: on which ranks each expert of a layer is materialised, and who computes which rows.
+ *
+ * Pure functions of loads, topology and memory; no MPI, no devices; the same on every rank. A
+ * policy decides only what is materialised where: every placement gives the same training. */
+#ifndef MT_PLACEMENT_PLACEMENT_H
+#define MT_PLACEMENT_PLACEMENT_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+/* One layer's placement. Instances are sorted by expert, then rank; every expert's owner is among
+ * its instances; an expert has at most one instance a rank. */
+struct mt_placement {
+    int n_rank, n_expert;
+    int max_instance;    /* capacity of rank */
+    int *owner;          /* [E] */
+    int *instance_start; /* [E+1] */
+    int *rank;           /* [n_instance] */
+};
+
+enum mt_status mt_placement_init(struct mt_placement *placement, int n_rank, int n_expert,
+                                 int max_instance);
+void mt_placement_clear(struct mt_placement *placement);
+/* Only owners: experts in contiguous shares that differ by at most one, so that 8 experts on 3
+ * ranks are 3 + 3 + 2. `layer` turns the shares, so that when E < R the owners of layers differ. */
+void mt_placement_owners_only(struct mt_placement *placement, int layer);
+/* From instance lists, e.g. of tests: asserts the invariants. */
+void mt_placement_check(const struct mt_placement *placement);
+static inline int mt_placement_n_instance(const struct mt_placement *placement)
+{
+    return placement->instance_start[placement->n_expert];
+}
+
+/* What a policy may look at. */
+struct mt_policy_input {
+    int n_rank, n_expert, layer;
+    int n_history;          /* steps of history, newest last; 0 at the start */
+    const int64_t *history; /* [n_history, E] tokens per expert, whole global batch */
+    const int *node;        /* [R] */
+    int slots;              /* copies beyond its own experts that a rank can hold */
+};
+
+/* A policy: one pure file, one row in the table. */
+struct mt_policy {
+    const char *name, *description;
+    void (*plan)(const struct mt_policy_input *input, struct mt_placement *placement);
+};
+extern const struct mt_policy mt_policies[];
+extern const int mt_n_policy;
+const struct mt_policy *mt_policy_find(const char *name); /* NULL: none of that name */
+
+/* How each source's rows for an expert are split over its instances. counts [R,E]: rows of source r
+ * for expert e. quota [R, n_instance]: written; for every r and e its sum over e's instances equals
+ * counts[r,e]. An instance on the source's own rank takes all; else those on its node, else all
+ * instances, evenly, the remainder to the lower ones. node [R]. */
+void mt_split_local_first(const struct mt_placement *placement, const int64_t *counts,
+                          const int *node, int64_t *quota);
+/* Asserts the above. */
+void mt_split_check(const struct mt_placement *placement, const int64_t *counts,
+                    const int64_t *quota);
+/* Rows that each rank computes: load [R]. */
+void mt_split_load(const struct mt_placement *placement, const int64_t *quota, int64_t *load);
+
+/* Load history of all layers: the last `window` steps' tokens per expert. Kept in the
+ * checkpoint. */
+struct mt_history {
+    int n_layer, n_expert, window;
+    int n_step;     /* steps recorded, at most window */
+    int64_t *count; /* [n_layer, window, E], newest last */
+};
+enum mt_status mt_history_init(struct mt_history *history, int n_layer, int n_expert, int window);
+void mt_history_clear(struct mt_history *history);
+/* counts [n_layer, E] of one step */
+void mt_history_record(struct mt_history *history, const int64_t *counts);
+/* [n_step, E] of one layer, newest last */
+const int64_t *mt_history_layer(const struct mt_history *history, int layer);
+
+#endif
