@@ -269,6 +269,7 @@ int mt_job_finish(enum mt_status status)
     if (status != MT_OK) {
         speak_once(true, status);
     }
+    mt_job_signals_finish();
     int is_initialized = 0;
     int is_finalized = 0;
     (void)MPI_Initialized(&is_initialized);

@@ -35,13 +35,21 @@ enum mt_status mt_job_signals_install(void)
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     (void)sigemptyset(&stop.sa_mask);
     (void)sigemptyset(&ignore.sa_mask);
-    /* A reader of our output that goes away must not kill the run: writes then fail instead. */
+    /* A reader that goes away and a quota on file sizes must not kill the run: writes then fail. */
     if (sigaction(SIGUSR1, &stop, NULL) != 0 || sigaction(SIGTERM, &stop, NULL) != 0 ||
-        sigaction(SIGPIPE, &ignore, NULL) != 0) {
+        sigaction(SIGPIPE, &ignore, NULL) != 0 || sigaction(SIGXFSZ, &ignore, NULL) != 0) {
         return MT_FAIL(MT_ERR_INTERNAL, "signal handlers could not be installed: %s",
                        strerror(errno));
     }
     return MT_OK;
+}
+
+void mt_job_signals_finish(void)
+{
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    (void)sigemptyset(&ignore.sa_mask);
+    (void)sigaction(SIGUSR1, &ignore, NULL);
+    (void)sigaction(SIGTERM, &ignore, NULL);
 }
 
 bool mt_job_stop_requested(void)

@@ -9,16 +9,33 @@ fail() {
     exit 1
 }
 
-# ranks N ARGUMENTS...: moetrain on N ranks, with a limit on its time. Background it with `&`: the
-# process is mpirun itself.
-mpirun_ranks() {
+mpirun_flags=(-q --oversubscribe --allow-run-as-root --bind-to none --mca mpi_yield_when_idle 1
+    --mca btl_vader_single_copy_mechanism none)
+
+# ranks N ARGUMENTS...: moetrain on N ranks, with a limit on its time.
+ranks() {
     local n=$1
     shift
-    exec timeout -k 10 240 mpirun -q -np "$n" --oversubscribe --allow-run-as-root --bind-to none \
-        --mca mpi_yield_when_idle 1 --mca btl_vader_single_copy_mechanism none \
-        --mca odls_base_sigkill_timeout 60 "$MOETRAIN" "$@"
+    timeout -k 10 240 mpirun "${mpirun_flags[@]}" -np "$n" "$MOETRAIN" "$@"
 }
-ranks() { (mpirun_ranks "$@"); }
+
+# start N ARGUMENTS...: the same in the background; $pid is mpirun itself, so that it takes signals.
+start() {
+    local n=$1
+    shift
+    mpirun "${mpirun_flags[@]}" -np "$n" "$MOETRAIN" "$@" >start.out 2>start.err &
+    pid=$!
+}
+
+# wait_for_steps RUN N: until RUN's metrics have N steps.
+wait_for_steps() {
+    local i
+    for i in $(seq 300); do
+        [ "$(grep -c '"loss"' "$1/metrics.jsonl" 2>/dev/null)" -ge "$2" ] 2>/dev/null && return
+        sleep 0.1
+    done
+    fail "$1 did not reach step $2 in ${i} tenths of a second: $(head -c 300 start.err)"
+}
 
 # expect CODE TEXT COMMAND...: the command ends with CODE, with exactly one message on standard error,
 # and TEXT (an extended regular expression) in it. TEXT "" expects nothing on standard error.
