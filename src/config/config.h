@@ -1,0 +1,119 @@
+/* The configuration of a run, resolved: every default filled in, every rule checked.
+ *
+ * Comes from a TOML file and `--set` overrides (config/load.h); field names are the keys of the
+ * file. Sizes are elements unless a unit is in the name. Plain data: copied freely, never changed
+ * after loading. */
+#ifndef MT_CONFIG_CONFIG_H
+#define MT_CONFIG_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    MT_PATH_BYTES = 4096,
+    MT_NAME_BYTES = 256,
+    MT_MAX_PATHS = 256,
+    MT_MAX_SLOWDOWNS = 1024,
+    MT_POLICY_BYTES = 32
+};
+
+enum mt_qk_norm { MT_QK_NORM_NONE, MT_QK_NORM_HEAD, MT_QK_NORM_PROJECTION };
+enum mt_balance_loss { MT_BALANCE_GLOBAL, MT_BALANCE_MICRO, MT_BALANCE_SEQUENCE, MT_BALANCE_NONE };
+enum mt_balance_window { MT_WINDOW_RUNNING, MT_WINDOW_LAGGED, MT_WINDOW_EXACT };
+enum mt_schedule_kind {
+    MT_SCHEDULE_COSINE,
+    MT_SCHEDULE_WSD,
+    MT_SCHEDULE_LINEAR,
+    MT_SCHEDULE_CONSTANT
+};
+enum mt_data_format { MT_DATA_BYTES, MT_DATA_TOKENS, MT_DATA_MEGATRON, MT_DATA_RANDOM };
+enum mt_comm_all_to_all {
+    MT_COMM_A2A_AUTO,
+    MT_COMM_A2A_DIRECT,
+    MT_COMM_A2A_HIERARCHICAL,
+    MT_COMM_A2A_LEADER,
+    MT_COMM_A2A_DEDUPLICATED
+};
+enum mt_comm_transport { MT_COMM_TRANSPORT_AUTO, MT_COMM_TRANSPORT_MPI, MT_COMM_TRANSPORT_NCCL };
+enum mt_dtype { MT_FLOAT32, MT_BFLOAT16 };
+enum mt_device_kind { MT_DEVICE_AUTO, MT_DEVICE_CPU, MT_DEVICE_CUDA };
+
+struct mt_path_list {
+    int n;
+    char path[MT_MAX_PATHS][MT_PATH_BYTES]; /* absolute, or relative to the working directory */
+};
+
+struct mt_config {
+    struct {
+        char name[MT_NAME_BYTES];
+        char dir[MT_PATH_BYTES];
+        int64_t seed;
+        double wall_time_minutes; /* 0 = none */
+    } run;
+    struct {
+        int64_t vocab_size, hidden_size, num_layers;
+        int64_t num_attention_heads, num_key_value_heads, head_dim, max_seq_len;
+        double rope_theta, rms_norm_eps;
+        enum mt_qk_norm qk_norm;
+        bool tie_word_embeddings;
+        int64_t first_k_dense, dense_intermediate_size; /* 0 when first_k_dense is 0 */
+        double init_std;
+    } model;
+    struct {
+        int64_t num_experts, top_k, expert_intermediate_size, num_shared_experts;
+        bool normalize_top_k;
+        double routed_scaling_factor;
+    } moe;
+    struct {
+        enum mt_balance_loss loss;
+        enum mt_balance_window window;
+        double loss_coef, z_loss_coef;
+    } balance; /* [moe.balance] */
+    struct {
+        char policy[MT_POLICY_BYTES];
+        int64_t load_window;
+    } placement;
+    struct {
+        enum mt_comm_all_to_all all_to_all;
+        enum mt_comm_transport transport;
+        int64_t ranks_per_node; /* 0 = auto: what shares memory */
+        int64_t watchdog_seconds;
+    } comm;
+    struct {
+        double lr, betas[2], eps, weight_decay, grad_clip;
+    } optimizer;
+    struct {
+        enum mt_schedule_kind kind;
+        int64_t warmup_steps, decay_steps;
+        double min_lr_ratio;
+    } schedule;
+    struct {
+        struct mt_path_list train, validation;
+        enum mt_data_format format;
+    } data;
+    struct {
+        int64_t steps, global_batch_size, micro_batch_size;
+        int64_t eval_interval, eval_sequences, nonfinite_patience;
+    } train;
+    struct {
+        int64_t interval, keep, keep_every;
+    } checkpoint;
+    struct {
+        enum mt_device_kind kind;
+        enum mt_dtype dtype;
+        int64_t threads;          /* 0 = auto */
+        double pace_gflops;       /* 0 = off */
+        double pace_gbytes_per_s; /* 0 = off */
+        int n_slowdown;
+        int slowdown_rank[MT_MAX_SLOWDOWNS];
+        double slowdown_factor[MT_MAX_SLOWDOWNS]; /* >= 1 */
+    } device;
+};
+
+/* A layer is dense when its index is below first_k_dense, else it is a MoE layer. */
+static inline bool mt_config_is_dense_layer(const struct mt_config *config, int64_t layer)
+{
+    return layer < config->model.first_k_dense;
+}
+
+#endif

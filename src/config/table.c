@@ -1,0 +1,387 @@
+#include "config/table.h"
+
+#include "base/status.h"
+#include "config/choice.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A row: section, name, [min, max for numbers], [choices], [room of a text], help, then what
+ * differs from key to key. Limits of sizes are powers of two, written 0x1p20: far beyond what is
+ * trained today, and a product of two of them stays inside 63 bits. */
+#define HEAD(type_, section_, name_, help_) \
+    .section = (section_), .name = (name_), .type = (type_), .help = (help_)
+#define INTEGER(section, name, min_, max_, help, ...)                                        \
+    {                                                                                        \
+        HEAD(MT_KEY_INTEGER, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
+    }
+#define AUTO_INTEGER(section, name, min_, max_, help, ...)                                        \
+    {                                                                                             \
+        HEAD(MT_KEY_AUTO_INTEGER, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
+    }
+#define REAL(section, name, min_, max_, help, ...)                                        \
+    {                                                                                     \
+        HEAD(MT_KEY_REAL, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
+    }
+#define REAL_PAIR(section, name, min_, max_, help, ...)                                        \
+    {                                                                                          \
+        HEAD(MT_KEY_REAL_PAIR, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
+    }
+#define FACTORS(section, name, min_, max_, help, ...)                                        \
+    {                                                                                        \
+        HEAD(MT_KEY_FACTORS, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
+    }
+#define BOOL(section, name, help, ...)                      \
+    {                                                       \
+        HEAD(MT_KEY_BOOL, section, name, help), __VA_ARGS__ \
+    }
+#define CHOICE(section, name, choices_, help, ...)                                   \
+    {                                                                                \
+        HEAD(MT_KEY_CHOICE, section, name, help), .choices = (choices_), __VA_ARGS__ \
+    }
+#define TEXT(section, name, room, help, ...)                                       \
+    {                                                                              \
+        HEAD(MT_KEY_TEXT, section, name, help), .field_bytes = (room), __VA_ARGS__ \
+    }
+#define PATHS(section, name, help, ...)                      \
+    {                                                        \
+        HEAD(MT_KEY_PATHS, section, name, help), __VA_ARGS__ \
+    }
+#define INTEGERS(section, name, help, ...)                      \
+    {                                                           \
+        HEAD(MT_KEY_INTEGERS, section, name, help), __VA_ARGS__ \
+    }
+
+#define REQUIRED(example_)          .required = true, .example = (example_)
+#define DERIVED(derived_, example_) .derived = (derived_), .example = (example_)
+#define DEFAULT(value_)             .value = (value_)
+#define ONLY(only_)                 .only = (only_)
+#define FIELD(member)               .offset = offsetof(struct mt_config, member)
+#define NO_FIELD                    .offset = MT_NO_FIELD
+
+static const struct mt_key table[] = {
+    TEXT("run", "name", MT_NAME_BYTES, "Name of the run: names its directory and appears in logs.",
+         DERIVED("file name", "\"first-run\""), FIELD(run.name)),
+    TEXT("run", "dir", MT_PATH_BYTES,
+         "Run directory: metrics, logs, checkpoints. Relative to the working directory.",
+         DERIVED("runs/<name>", "\"runs/first-run\""), FIELD(run.dir)),
+    INTEGER("run", "seed", 0, 0x1p63,
+            "Seeds initial values, the order of the data and random data.", DEFAULT("1"),
+            FIELD(run.seed)),
+    REAL("run", "wall_time_minutes", 0, 1e9,
+         "Saves and stops with code 75 after this time; 0 = no limit.", DEFAULT("0.0"),
+         FIELD(run.wall_time_minutes)),
+    INTEGER("model", "vocab_size", 2, 0x1p30,
+            "Number of token ids V; 256 fits every text read as bytes.", DEFAULT("256"),
+            FIELD(model.vocab_size)),
+    INTEGER("model", "hidden_size", 1, 0x1p20, "Width D of the residual stream.", REQUIRED("128"),
+            FIELD(model.hidden_size)),
+    INTEGER("model", "num_layers", 1, 0x1p12, "Number of transformer blocks L.", REQUIRED("3"),
+            FIELD(model.num_layers)),
+    INTEGER("model", "num_attention_heads", 1, 0x1p16, "Query heads H.", REQUIRED("4"),
+            FIELD(model.num_attention_heads)),
+    INTEGER("model", "num_key_value_heads", 1, 0x1p16,
+            "Key and value heads Hk (grouped-query attention); must divide num_attention_heads.",
+            DERIVED("num_attention_heads", "2"), FIELD(model.num_key_value_heads)),
+    INTEGER("model", "head_dim", 2, 0x1p16, "Width Dh of a head; even, for the rotary embedding.",
+            DERIVED("hidden_size / num_attention_heads", "32"), FIELD(model.head_dim)),
+    INTEGER("model", "max_seq_len", 1, 0x1p24, "Length T of every training sequence, in tokens.",
+            REQUIRED("128"), FIELD(model.max_seq_len)),
+    REAL("model", "rope_theta", 0, 1e12, "Base of the rotary embedding.", DEFAULT("10000.0"),
+         .bounds = MT_OPEN_MIN, FIELD(model.rope_theta)),
+    REAL("model", "rms_norm_eps", 0, 1, "Added to the mean square in every RMSNorm.",
+         DEFAULT("1e-5"), .bounds = MT_OPEN_MIN, FIELD(model.rms_norm_eps)),
+    CHOICE("model", "qk_norm", "none|head|projection",
+           "RMSNorm of queries and keys before the rotary embedding: per head (weight [head_dim]) "
+           "or over the whole projection.",
+           DEFAULT("\"none\""), FIELD(model.qk_norm)),
+    BOOL("model", "tie_word_embeddings", "The output head shares the embedding matrix.",
+         DEFAULT("false"), FIELD(model.tie_word_embeddings)),
+    INTEGER("model", "first_k_dense", 0, 0x1p12,
+            "So many leading blocks have a dense feed-forward layer instead of experts.",
+            DEFAULT("0"), FIELD(model.first_k_dense)),
+    INTEGER(
+        "model", "dense_intermediate_size", 0, 0x1p20, "Width of the dense feed-forward layers.",
+        DERIVED("0; required if first_k_dense > 0", "512"), FIELD(model.dense_intermediate_size)),
+    REAL("model", "init_std", 0, 100,
+         "Standard deviation of the initial weights; norms start at 1.", DEFAULT("0.02"),
+         FIELD(model.init_std)),
+    INTEGER("moe", "num_experts", 1, 0x1p16,
+            "Experts E of a layer. Not required when every layer is dense.", REQUIRED("8"),
+            FIELD(moe.num_experts)),
+    INTEGER("moe", "top_k", 1, 0x1p16,
+            "Experts K that every token is sent to; at most num_experts.", REQUIRED("2"),
+            FIELD(moe.top_k)),
+    INTEGER("moe", "expert_intermediate_size", 1, 0x1p20, "Width F inside one SwiGLU expert.",
+            REQUIRED("192"), FIELD(moe.expert_intermediate_size)),
+    INTEGER("moe", "num_shared_experts", 0, 0x1p16,
+            "Experts that every token passes in addition, without a gate.", DEFAULT("0"),
+            FIELD(moe.num_shared_experts)),
+    CHOICE("moe", "score_function", "softmax|sigmoid", "How router logits become scores.",
+           DEFAULT("\"softmax\""), ONLY("softmax"), NO_FIELD),
+    BOOL("moe", "normalize_top_k", "Weights of the chosen experts are divided by their sum.",
+         DEFAULT("true"), FIELD(moe.normalize_top_k)),
+    REAL("moe", "routed_scaling_factor", 0, 1e6, "Multiplies the output of the routed experts.",
+         DEFAULT("1.0"), .bounds = MT_OPEN_MIN, FIELD(moe.routed_scaling_factor)),
+    INTEGER("moe", "num_expert_groups", 1, 0x1p16, "Groups of experts for group-limited routing.",
+            DEFAULT("1"), ONLY("1"), NO_FIELD),
+    INTEGER("moe", "top_k_groups", 1, 0x1p16, "Groups a token may choose from.", DEFAULT("1"),
+            ONLY("1"), NO_FIELD),
+    REAL("moe", "capacity_factor", 0, 1e6,
+         "Rows an expert takes at most, over the mean; 0 = dropless.", DEFAULT("0.0"), ONLY("0.0"),
+         NO_FIELD),
+    REAL("moe", "jitter", 0, 1, "Multiplicative noise on the input of the router.", DEFAULT("0.0"),
+         ONLY("0.0"), NO_FIELD),
+    CHOICE("moe", "routing", "learned|replay|synthetic", "Where routing decisions come from.",
+           DEFAULT("\"learned\""), ONLY("learned"), NO_FIELD),
+    TEXT("moe", "workload", 0, "Shape of synthetic routing.", DERIVED("none", "\"balanced\""),
+         ONLY(""), NO_FIELD),
+    REAL("moe", "skew", 0, 1e6, "Skew of synthetic routing.", DERIVED("none", "1.0"), ONLY(""),
+         NO_FIELD),
+    TEXT("moe", "trace", 0, "File of routing decisions to replay.",
+         DERIVED("none", "\"trace.bin\""), ONLY(""), NO_FIELD),
+    CHOICE("moe.balance", "loss", "global|micro|sequence|none",
+           "Over what the share of tokens per expert is counted in the balance loss: all ranks, "
+           "one micro-batch of one rank, or one sequence.",
+           DEFAULT("\"global\""), ONLY("global|micro|none"), FIELD(balance.loss)),
+    CHOICE("moe.balance", "window", "running|lagged|exact",
+           "Micro-batches that a global balance loss looks at: those of this step so far, the "
+           "previous step's, all of this step's.",
+           DEFAULT("\"running\""), FIELD(balance.window)),
+    REAL("moe.balance", "loss_coef", 0, 1e6, "Weight of the balance loss, summed over the layers.",
+         DEFAULT("0.01"), FIELD(balance.loss_coef)),
+    REAL("moe.balance", "z_loss_coef", 0, 1e6,
+         "Weight of the router z-loss, summed over the layers.", DEFAULT("0.0"),
+         FIELD(balance.z_loss_coef)),
+    REAL("moe.balance", "bias_update_rate", 0, 1e6,
+         "Step of the bias that balances without a loss; 0 = off.", DEFAULT("0.0"), ONLY("0.0"),
+         NO_FIELD),
+    TEXT("placement", "policy", MT_POLICY_BYTES,
+         "Decides on which ranks experts work: a matter of speed, never of the result.",
+         DEFAULT("\"ep\""),
+         .choices =
+             "ep|fsdp|fastermoe|smartmoe|flexmoe|eplb|fssdp|fsep|least_loaded|quota|adaptive",
+         ONLY("ep"), FIELD(placement.policy)),
+    AUTO_INTEGER("placement", "slots", 1, 0x1p16, "Expert copies that a rank may hold per layer.",
+                 DEFAULT("\"auto\""), ONLY("auto"), NO_FIELD),
+    AUTO_INTEGER("placement", "overlap_experts", 0, 0x1p16,
+                 "Experts whose copies are gathered under attention.", DEFAULT("\"auto\""),
+                 ONLY("auto"), NO_FIELD),
+    BOOL("placement", "rematerialize",
+         "Copies are dropped after forward and gathered again for backward.", DEFAULT("true"),
+         ONLY("true"), NO_FIELD),
+    BOOL("placement", "calibrate", "Exact counts correct what history got wrong.", DEFAULT("true"),
+         ONLY("true"), NO_FIELD),
+    INTEGER("placement", "load_window", 1, 0x1p16, "Steps of load history that a policy sees.",
+            DEFAULT("5"), FIELD(placement.load_window)),
+    INTEGER("placement", "reshard_interval", 0, 0x1p40, "Steps between changes of owners.",
+            DEFAULT("100"), ONLY("100"), NO_FIELD),
+    TEXT("placement", "costs", 0, "Link and compute costs: measured at start, or a file.",
+         DEFAULT("\"measured\""), ONLY("measured"), NO_FIELD),
+    BOOL("placement", "shadow", "Other policies plan along, for comparison.", DEFAULT("false"),
+         ONLY("false"), NO_FIELD),
+    CHOICE("comm", "all_to_all", "auto|direct|hierarchical|leader|deduplicated",
+           "Algorithm of the token exchange.", DEFAULT("\"auto\""), ONLY("auto|direct"),
+           FIELD(comm.all_to_all)),
+    BOOL("comm", "exact", "auto chooses no exchange that sums in another order.", DEFAULT("true"),
+         ONLY("true"), NO_FIELD),
+    CHOICE("comm", "transport", "auto|mpi|nccl", "What carries messages.", DEFAULT("\"auto\""),
+           ONLY("auto|mpi"), FIELD(comm.transport)),
+    AUTO_INTEGER("comm", "ranks_per_node", 1, 0x1p20,
+                 "Ranks that share a node; auto: what shares memory.", DEFAULT("\"auto\""),
+                 FIELD(comm.ranks_per_node)),
+    INTEGER("comm", "watchdog_seconds", 0, 1e6,
+            "A collective that lasts longer ends the job with code 124; 0 = off.", DEFAULT("600"),
+            FIELD(comm.watchdog_seconds)),
+    CHOICE("optimizer", "name", "adamw", "The optimizer.", DEFAULT("\"adamw\""), NO_FIELD),
+    REAL("optimizer", "lr", 0, 1e38, "Peak learning rate; 0 is allowed.", REQUIRED("3e-3"),
+         FIELD(optimizer.lr)),
+    REAL_PAIR("optimizer", "betas", 0, 1, "Decay rates of the two moments.", DEFAULT("[0.9, 0.95]"),
+              .bounds = MT_OPEN_MAX, FIELD(optimizer.betas)),
+    REAL("optimizer", "eps", 0, 1, "Added to the root of the second moment.", DEFAULT("1e-8"),
+         .bounds = MT_OPEN_MIN, FIELD(optimizer.eps)),
+    REAL("optimizer", "weight_decay", 0, 1000, "Decoupled weight decay, on matrices only.",
+         DEFAULT("0.1"), FIELD(optimizer.weight_decay)),
+    REAL("optimizer", "grad_clip", 0, 1e30, "Largest global gradient norm; 0 = off.",
+         DEFAULT("1.0"), FIELD(optimizer.grad_clip)),
+    CHOICE("optimizer", "dense_sharding", "optimizer|full|none",
+           "What of the dense tensors is cut over the ranks.", DEFAULT("\"optimizer\""),
+           ONLY("optimizer"), NO_FIELD),
+    CHOICE("schedule", "kind", "cosine|wsd|linear|constant",
+           "Course of the learning rate after warm-up.", DEFAULT("\"cosine\""),
+           FIELD(schedule.kind)),
+    INTEGER("schedule", "warmup_steps", 0, 0x1p40,
+            "Step s of the warm-up has lr * s / warmup_steps, s from 1.", DEFAULT("0"),
+            FIELD(schedule.warmup_steps)),
+    INTEGER("schedule", "decay_steps", 0, 0x1p40, "Steps over which the learning rate falls.",
+            DERIVED("steps - warmup_steps", "1000"), FIELD(schedule.decay_steps)),
+    REAL("schedule", "min_lr_ratio", 0, 1, "The learning rate ends at lr * min_lr_ratio.",
+         DEFAULT("0.1"), FIELD(schedule.min_lr_ratio)),
+    PATHS("data", "train",
+          "Training files, relative to the folder of the configuration. Not required for format = "
+          "\"random\".",
+          REQUIRED("[\"corpus.txt\"]"), FIELD(data.train)),
+    PATHS("data", "validation",
+          "Evaluation files; required when train.eval_interval > 0, unless format = \"random\".",
+          DEFAULT("[]"), FIELD(data.validation)),
+    CHOICE("data", "format", "bytes|tokens|megatron|random",
+           "bytes: text, one token a byte. random: seeded ids, no file.", DEFAULT("\"bytes\""),
+           ONLY("bytes|random"), FIELD(data.format)),
+    INTEGER("train", "steps", 1, 0x1p40, "Optimizer steps of the whole run.", REQUIRED("1000"),
+            FIELD(train.steps)),
+    INTEGER("train", "global_batch_size", 1, 0x1p24,
+            "Sequences per optimizer step, over all ranks.", REQUIRED("32"),
+            FIELD(train.global_batch_size)),
+    INTEGER("train", "micro_batch_size", 1, 0x1p24, "Sequences per rank and micro-batch.",
+            REQUIRED("8"), FIELD(train.micro_batch_size)),
+    INTEGER("train", "eval_interval", 0, 0x1p40, "Steps between evaluations; 0 = never.",
+            DEFAULT("0"), FIELD(train.eval_interval)),
+    INTEGER("train", "eval_sequences", 1, 0x1p30, "Sequences of an evaluation.", DEFAULT("64"),
+            FIELD(train.eval_sequences)),
+    CHOICE("train", "recompute", "none|attention|layer",
+           "What backward computes again instead of keeping it.", DEFAULT("\"none\""), ONLY("none"),
+           NO_FIELD),
+    INTEGER("train", "nonfinite_patience", 0, 0x1p30,
+            "Steps in a row with a non-finite loss or gradient that are skipped before the run "
+            "ends with code 5.",
+            DEFAULT("3"), FIELD(train.nonfinite_patience)),
+    INTEGER("train", "replica_check_interval", 0, 0x1p40,
+            "Steps between comparisons of working copies; 0 = never.", DEFAULT("0"), ONLY("0"),
+            NO_FIELD),
+    INTEGER("checkpoint", "interval", 0, 0x1p40,
+            "Steps between checkpoints, and one at the last step; 0 = never.", DEFAULT("0"),
+            FIELD(checkpoint.interval)),
+    INTEGER("checkpoint", "keep", 1, 0x1p30, "Newest checkpoints that are kept.", DEFAULT("2"),
+            FIELD(checkpoint.keep)),
+    INTEGER("checkpoint", "keep_every", 0, 0x1p40,
+            "Checkpoints at multiples of this many steps are kept for good; 0 = none.",
+            DEFAULT("0"), FIELD(checkpoint.keep_every)),
+    BOOL("checkpoint", "async", "Saving goes on under the following steps.", DEFAULT("false"),
+         ONLY("false"), NO_FIELD),
+    REAL("checkpoint", "max_overhead_percent", 0, 100,
+         "Saves less often when saving costs more; 0 = off.", DEFAULT("0.0"), ONLY("0.0"),
+         NO_FIELD),
+    BOOL("profile", "enabled", "Times of all phases are measured and recorded.", DEFAULT("true"),
+         ONLY("true"), NO_FIELD),
+    INTEGERS("profile", "trace_steps", "Steps of which a full trace is written.", DEFAULT("[]"),
+             ONLY("[]"), NO_FIELD),
+    INTEGER("profile", "window", 1, 0x1p30, "Steps over which stragglers are looked for.",
+            DEFAULT("50"), ONLY("50"), NO_FIELD),
+    CHOICE("device", "kind", "auto|cpu|cuda", "What computes.", DEFAULT("\"auto\""),
+           FIELD(device.kind)),
+    CHOICE("device", "dtype", "float32|bfloat16", "Type of working weights and activations.",
+           DEFAULT("\"float32\""), ONLY("float32"), FIELD(device.dtype)),
+    AUTO_INTEGER("device", "threads", 1, 4096,
+                 "OpenMP threads of a rank; auto: the cores of the machine over its ranks.",
+                 DEFAULT("\"auto\""), FIELD(device.threads)),
+    REAL("device", "pace_gflops", 0, 1e9,
+         "Every operation lasts at least as long as on a device of this speed; 0 = off.",
+         DEFAULT("0.0"), FIELD(device.pace_gflops)),
+    REAL("device", "pace_gbytes_per_s", 0, 1e9,
+         "The same for the bytes that operations move; 0 = off.", DEFAULT("0.0"),
+         FIELD(device.pace_gbytes_per_s)),
+    FACTORS("device", "slowdown", 1, 1e6, "Ranks made slower by a factor, for straggler studies.",
+            DEFAULT("{}"), .example = "{ 3 = 2.0 }", FIELD(device.n_slowdown)),
+};
+
+enum { N_KEY = sizeof(table) / sizeof(table[0]) };
+_Static_assert((int)N_KEY <= (int)MT_MAX_KEYS, "states per key are arrays of MT_MAX_KEYS");
+
+int mt_table_n_key(void)
+{
+    return N_KEY;
+}
+
+const struct mt_key *mt_table_key(int index)
+{
+    MT_ASSERT(index >= 0 && index < N_KEY);
+    return &table[index];
+}
+
+int mt_table_find(const char *section, const char *name)
+{
+    for (int i = 0; i < N_KEY; i++) {
+        if (strcmp(table[i].section, section) == 0 && strcmp(table[i].name, name) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+int mt_table_index(const char *path)
+{
+    int found = -1;
+    for (int i = 0; i < N_KEY; i++) {
+        const size_t n = strlen(table[i].section);
+        if (strncmp(path, table[i].section, n) == 0 && path[n] == '.' &&
+            strcmp(path + n + 1, table[i].name) == 0) {
+            found = i;
+        }
+    }
+    MT_ASSERT(found >= 0);
+    return found;
+}
+
+bool mt_table_has_section(const char *section)
+{
+    for (int i = 0; i < N_KEY; i++) {
+        if (strcmp(table[i].section, section) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A limit as a person writes it: 1048576 (2^20), 4096, 1e+09, 2^63 - 1. */
+static void describe_limit(double limit, char *text, size_t bytes)
+{
+    int exponent = 0;
+    const bool is_power = frexp(limit, &exponent) == 0.5;
+    if (limit == 0x1p63) {
+        (void)snprintf(text, bytes, "2^63 - 1");
+    } else if (is_power && exponent > 13) {
+        (void)snprintf(text, bytes, "%.0f (2^%d)", limit, exponent - 1);
+    } else {
+        (void)snprintf(text, bytes, "%g", limit);
+    }
+}
+
+void mt_key_describe_range(const struct mt_key *key, char *text, size_t bytes)
+{
+    char max[48];
+    describe_limit(key->max, max, sizeof(max));
+    if (key->bounds == MT_OPEN_MIN) {
+        (void)snprintf(text, bytes, "above %g, up to %s", key->min, max);
+    } else if (key->bounds == MT_OPEN_MAX) {
+        (void)snprintf(text, bytes, "%g to below %s", key->min, max);
+    } else {
+        (void)snprintf(text, bytes, "%g to %s", key->min, max);
+    }
+}
+
+void mt_key_describe_values(const struct mt_key *key, char *text, size_t bytes)
+{
+    static const char *const word[] = {
+        [MT_KEY_INTEGER] = "integer, ",
+        [MT_KEY_AUTO_INTEGER] = "\"auto\" or integer, ",
+        [MT_KEY_REAL] = "number, ",
+        [MT_KEY_BOOL] = "true or false",
+        [MT_KEY_CHOICE] = "",
+        [MT_KEY_TEXT] = "string",
+        [MT_KEY_REAL_PAIR] = "two numbers, each ",
+        [MT_KEY_INTEGERS] = "list of integers",
+        [MT_KEY_PATHS] = "list of paths",
+        [MT_KEY_FACTORS] = "table rank = factor, each ",
+    };
+    char values[256] = "";
+    if (key->choices != NULL) {
+        mt_choice_list(key->choices, true, " or ", values, sizeof(values));
+        (void)snprintf(text, bytes, "%s", values);
+        return;
+    }
+    if (key->max > key->min) {
+        mt_key_describe_range(key, values, sizeof(values));
+    }
+    (void)snprintf(text, bytes, "%s%s", word[key->type], values);
+}

@@ -1,0 +1,171 @@
+#include "device/device.h"
+
+#include "base/clock.h"
+#include "base/size.h"
+#include "device/cores.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Linux sleeps last 50-60 us longer than asked for; debts below this are left to grow, so that the
+ * overshoot stays a fraction of the sleep. */
+static const int64_t sleep_grain_ns = 200000;
+
+/* What one oversleep may count towards later operations. A rank that was descheduled for longer
+ * was late for a reason of its own, which pacing must not hide. */
+static const int64_t credit_limit_ns = 1000000;
+
+/* No operation is modelled to last longer than this (11 days): keeps sums inside int64_t. */
+static const double longest_ns = 1e15;
+
+static double find_slowdown(const struct mt_config *config, int rank)
+{
+    for (int i = 0; i < config->device.n_slowdown; i++) {
+        if (config->device.slowdown_rank[i] == rank) {
+            return config->device.slowdown_factor[i];
+        }
+    }
+    return 1.0;
+}
+
+void mt_device_init_plain(struct mt_device *device)
+{
+    memset(device, 0, sizeof(*device));
+    device->kind = MT_DEVICE_CPU;
+    device->n_thread = 1;
+    device->slowdown = 1.0;
+    omp_set_num_threads(1);
+}
+
+enum mt_status mt_device_init(struct mt_device *device, const struct mt_config *config, int rank,
+                              int local_size)
+{
+    MT_ASSERT(rank >= 0 && local_size >= 1);
+    mt_device_init_plain(device);
+    if (config->device.kind == MT_DEVICE_CUDA) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "device.kind = \"cuda\" needs a GPU, and this build drives none; expected "
+                       "\"cpu\" or \"auto\"; set device.kind = \"cpu\"");
+    }
+    device->n_thread = config->device.threads > 0 ? mt_size_to_int(config->device.threads)
+                                                  : mt_cores_share(local_size);
+    device->pace_gflops = config->device.pace_gflops;
+    device->pace_gbytes_per_s = config->device.pace_gbytes_per_s;
+    device->slowdown = find_slowdown(config, rank);
+    omp_set_num_threads(device->n_thread);
+    return MT_OK;
+}
+
+static bool is_modelled(const struct mt_device *device)
+{
+    return device->pace_gflops > 0.0 || device->pace_gbytes_per_s > 0.0;
+}
+
+static bool is_paced(const struct mt_device *device)
+{
+    return is_modelled(device) || device->slowdown > 1.0;
+}
+
+void mt_device_operation_begin(struct mt_device *device, double flops, double bytes)
+{
+    if (!is_paced(device)) {
+        return;
+    }
+    device->operation_flops = flops;
+    device->operation_bytes = bytes;
+    device->operation_start_ns = mt_clock_ns();
+}
+
+/* How long the operation lasts on the device that is imitated. 1 GFLOP/s is 1 FLOP a nanosecond. */
+static int64_t modelled_ns(const struct mt_device *device, int64_t measured_ns)
+{
+    double ns = 0.0;
+    if (!is_modelled(device)) {
+        ns = (double)measured_ns;
+    }
+    if (device->pace_gflops > 0.0) {
+        ns = device->operation_flops / device->pace_gflops;
+    }
+    if (device->pace_gbytes_per_s > 0.0) {
+        const double transfer_ns = device->operation_bytes / device->pace_gbytes_per_s;
+        ns = transfer_ns > ns ? transfer_ns : ns;
+    }
+    ns *= device->slowdown;
+    return ns < longest_ns ? (int64_t)ns : (int64_t)longest_ns;
+}
+
+/* Sleeps for the whole debt; what the system sleeps beyond it is credit, up to a limit. */
+static void sleep_debt(struct mt_device *device)
+{
+    const int64_t start_ns = mt_clock_ns();
+    mt_clock_sleep_until_ns(start_ns + device->pace_debt_ns);
+    const int64_t rest_ns = device->pace_debt_ns - (mt_clock_ns() - start_ns);
+    device->pace_debt_ns = mt_max_i64(rest_ns, -credit_limit_ns);
+}
+
+void mt_device_operation_end(struct mt_device *device)
+{
+    if (!is_paced(device)) {
+        return;
+    }
+    const int64_t measured_ns = mt_clock_ns() - device->operation_start_ns;
+    /* An operation that took longer than modelled has been paced by nature and earns no credit:
+     * the sum over operations is that of max(modelled, measured). */
+    const int64_t owed_ns = mt_max_i64(0, modelled_ns(device, measured_ns) - measured_ns);
+    device->pace_debt_ns += owed_ns;
+    if (device->pace_debt_ns > sleep_grain_ns) {
+        sleep_debt(device);
+    }
+}
+
+void mt_device_settle(struct mt_device *device)
+{
+    if (device->pace_debt_ns > 0) {
+        sleep_debt(device);
+    }
+}
+
+/* The processor's name as the kernel knows it. name [bytes] */
+static void read_processor(char *name, size_t bytes)
+{
+    (void)snprintf(name, bytes, "unknown processor");
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    char line[256];
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", strlen("model name")) == 0 && colon != NULL) {
+            line[strcspn(line, "\n")] = '\0';
+            (void)snprintf(name, bytes, "%s", colon + 1 + (colon[1] == ' '));
+            break;
+        }
+    }
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+}
+
+static const char *vector_set(void)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f")) {
+        return "avx512";
+    }
+    return __builtin_cpu_supports("avx2") ? "avx2" : "sse2";
+#else
+    return "portable";
+#endif
+}
+
+void mt_device_describe(const struct mt_device *device, char *text, size_t bytes)
+{
+    char name[128];
+    char pace[128] = "";
+    read_processor(name, sizeof(name));
+    if (is_paced(device)) {
+        (void)snprintf(pace, sizeof(pace), ", paced: %g GFLOP/s, %g GB/s, slowdown %g",
+                       device->pace_gflops, device->pace_gbytes_per_s, device->slowdown);
+    }
+    (void)snprintf(text, bytes, "cpu, %d thread%s, %s, %s%s", device->n_thread,
+                   device->n_thread == 1 ? "" : "s", name, vector_set(), pace);
+}

@@ -1,0 +1,125 @@
+#include "config/case.h"
+#include "support/test.h"
+
+/* What this version lacks: the key is known, its default is accepted, everything else refused. */
+
+static void values_of_later_versions_are_refused_by_name(void **state)
+{
+    MT_UNUSED(state);
+    static const struct {
+        const char *override, *message;
+    } cases[] = {
+        {"moe.score_function=\"sigmoid\"",
+         "moe.score_function = \"sigmoid\" is not in this version; \"softmax\" is"},
+        {"moe.num_expert_groups=2", "moe.num_expert_groups = 2 is not in this version; 1 is"},
+        {"moe.top_k_groups=2", "moe.top_k_groups = 2 is not in this version; 1 is"},
+        {"moe.capacity_factor=1.25", "moe.capacity_factor = 1.25 is not in this version; 0.0 is"},
+        {"moe.jitter=0.01", "moe.jitter = 0.01 is not in this version; 0.0 is"},
+        {"moe.routing=\"replay\"",
+         "moe.routing = \"replay\" is not in this version; \"learned\" is"},
+        {"moe.routing=\"synthetic\"",
+         "moe.routing = \"synthetic\" is not in this version; \"learned\" is"},
+        {"moe.workload=\"zipf\"", "moe.workload = \"zipf\" is not in this version; leave the key "
+                                  "out"},
+        {"moe.skew=1.5", "moe.skew = 1.5 is not in this version; leave the key out"},
+        {"moe.trace=\"f\"", "moe.trace = \"f\" is not in this version; leave the key out"},
+        {"moe.balance.loss=\"sequence\"", "moe.balance.loss = \"sequence\" is not in this version; "
+                                          "\"global\", \"micro\" and \"none\" are"},
+        {"moe.balance.bias_update_rate=0.001",
+         "moe.balance.bias_update_rate = 0.001 is not in this version; 0.0 is"},
+        {"placement.policy=\"adaptive\"",
+         "placement.policy = \"adaptive\" is not in this version; \"ep\" is"},
+        {"placement.slots=4", "placement.slots = 4 is not in this version; auto is"},
+        {"placement.overlap_experts=2",
+         "placement.overlap_experts = 2 is not in this version; auto is"},
+        {"placement.rematerialize=false",
+         "placement.rematerialize = false is not in this version; true is"},
+        {"placement.calibrate=false",
+         "placement.calibrate = false is not in this version; true is"},
+        {"placement.reshard_interval=10",
+         "placement.reshard_interval = 10 is not in this version; 100 is"},
+        {"placement.costs=\"costs.json\"",
+         "placement.costs = \"costs.json\" is not in this version; \"measured\" is"},
+        {"placement.shadow=true", "placement.shadow = true is not in this version; false is"},
+        {"comm.all_to_all=\"leader\"", "comm.all_to_all = \"leader\" is not in this version; "
+                                       "\"auto\" and \"direct\" are"},
+        {"comm.exact=false", "comm.exact = false is not in this version; true is"},
+        {"comm.transport=\"nccl\"",
+         "comm.transport = \"nccl\" is not in this version; \"auto\" and \"mpi\" are"},
+        {"optimizer.dense_sharding=\"full\"",
+         "optimizer.dense_sharding = \"full\" is not in this version; \"optimizer\" is"},
+        {"data.format=\"tokens\"",
+         "data.format = \"tokens\" is not in this version; \"bytes\" and \"random\" are"},
+        {"train.recompute=\"layer\"",
+         "train.recompute = \"layer\" is not in this version; \"none\" is"},
+        {"train.replica_check_interval=5",
+         "train.replica_check_interval = 5 is not in this version; 0 is"},
+        {"checkpoint.async=true", "checkpoint.async = true is not in this version; false is"},
+        {"checkpoint.max_overhead_percent=1",
+         "checkpoint.max_overhead_percent = 1 is not in this version; 0.0 is"},
+        {"profile.enabled=false", "profile.enabled = false is not in this version; true is"},
+        {"profile.trace_steps=[3]", "profile.trace_steps = [...] is not in this version; [] is"},
+        {"profile.window=10", "profile.window = 10 is not in this version; 50 is"},
+        {"device.dtype=\"bfloat16\"",
+         "device.dtype = \"bfloat16\" is not in this version; \"float32\" is"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        mt_case_override_says(cases[i].override, cases[i].message);
+    }
+}
+
+static void the_defaults_of_such_keys_are_accepted(void **state)
+{
+    MT_UNUSED(state);
+    static const char *const accepted[] = {"moe.score_function=\"softmax\"",
+                                           "moe.num_expert_groups=1",
+                                           "moe.capacity_factor=0",
+                                           "moe.jitter=0.0",
+                                           "moe.routing=\"learned\"",
+                                           "moe.balance.bias_update_rate=0",
+                                           "moe.balance.loss=\"none\"",
+                                           "moe.balance.loss=\"micro\"",
+                                           "placement.policy=\"ep\"",
+                                           "placement.slots=\"auto\"",
+                                           "placement.overlap_experts=\"auto\"",
+                                           "placement.rematerialize=true",
+                                           "placement.reshard_interval=100",
+                                           "placement.costs=\"measured\"",
+                                           "comm.all_to_all=\"direct\"",
+                                           "comm.exact=true",
+                                           "comm.transport=\"mpi\"",
+                                           "optimizer.dense_sharding=\"optimizer\"",
+                                           "train.recompute=\"none\"",
+                                           "checkpoint.async=false",
+                                           "profile.enabled=true",
+                                           "profile.trace_steps=[]",
+                                           "profile.window=50",
+                                           "device.kind=\"cuda\"",
+                                           "device.dtype=\"float32\"",
+                                           "optimizer.name=\"adamw\""};
+    for (size_t i = 0; i < sizeof(accepted) / sizeof(accepted[0]); i++) {
+        mt_case_accepts(accepted[i]);
+    }
+}
+
+static void the_type_is_checked_before_the_version(void **state)
+{
+    MT_UNUSED(state);
+    mt_case_override_says("moe.jitter=\"a\"", "moe.jitter = \"a\" is a string; a number is "
+                                              "expected, e.g. jitter = 0.0");
+    mt_case_override_says("profile.trace_steps=[\"a\"]",
+                          "profile.trace_steps = \"a\" is a string; a list of integers is "
+                          "expected, e.g. trace_steps = []");
+}
+
+#define TEST(name) cmocka_unit_test_teardown(name, mt_case_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(values_of_later_versions_are_refused_by_name),
+        TEST(the_defaults_of_such_keys_are_accepted),
+        TEST(the_type_is_checked_before_the_version),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

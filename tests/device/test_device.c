@@ -1,0 +1,218 @@
+#include "base/clock.h"
+#include "base/memory.h"
+#include "device/device.h"
+#include "support/test.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A configuration with only [device] filled in. */
+static struct mt_config *make_config(void)
+{
+    struct mt_config *config = NULL;
+    assert_int_equal(MT_ALLOCATE(config, 1, "test"), MT_OK);
+    config->device.threads = 1;
+    return config;
+}
+
+/* The time that n operations and the settling take. */
+static int64_t run_ns(struct mt_device *device, int n, double flops, double bytes)
+{
+    const int64_t start_ns = mt_clock_ns();
+    for (int i = 0; i < n; i++) {
+        mt_device_operation_begin(device, flops, bytes);
+        mt_device_operation_end(device);
+    }
+    mt_device_settle(device);
+    return mt_clock_ns() - start_ns;
+}
+
+static void work_for_ns(int64_t duration_ns)
+{
+    const int64_t start_ns = mt_clock_ns();
+    while (mt_clock_ns() - start_ns < duration_ns) {
+    }
+}
+
+static void an_unpaced_device_owes_nothing(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_device device;
+    mt_device_init_plain(&device);
+    (void)run_ns(&device, 1000, 1e15, 1e15); /* days, if it were paced */
+    assert_int_equal(device.pace_debt_ns, 0);
+    assert_int_equal(device.n_thread, 1);
+    assert_int_equal(device.kind, MT_DEVICE_CPU);
+}
+
+static void a_paced_device_takes_at_least_the_modelled_time(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_config *config = make_config();
+    struct mt_device device;
+    config->device.pace_gflops = 2.0;
+    MT_TEST_OK(mt_device_init(&device, config, 0, 1));
+    /* 300 operations of 40 us: each below the grain of sleeping, so the debt must add up. */
+    assert_true(run_ns(&device, 300, 80000.0, 0.0) >= INT64_C(12000000));
+    assert_true(device.pace_debt_ns <= 0);
+    mt_memory_free(config);
+}
+
+static void the_longer_of_flops_and_bytes_counts(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_config *config = make_config();
+    struct mt_device device;
+    config->device.pace_gflops = 1.0;
+    config->device.pace_gbytes_per_s = 0.5;
+    MT_TEST_OK(mt_device_init(&device, config, 0, 1));
+    assert_true(run_ns(&device, 1, 1e6, 4e6) >= INT64_C(8000000));
+    assert_true(run_ns(&device, 1, 9e6, 1e6) >= INT64_C(8000000)); /* less credit of the first */
+    mt_memory_free(config);
+}
+
+static void a_slowdown_multiplies_the_modelled_time_of_its_rank(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_config *config = make_config();
+    struct mt_device device;
+    config->device.pace_gflops = 1.0;
+    config->device.n_slowdown = 2;
+    config->device.slowdown_rank[0] = 3;
+    config->device.slowdown_factor[0] = 2.0;
+    config->device.slowdown_rank[1] = 5;
+    config->device.slowdown_factor[1] = 4.0;
+    MT_TEST_OK(mt_device_init(&device, config, 3, 1));
+    assert_true(device.slowdown == 2.0);
+    assert_true(run_ns(&device, 2, 2e6, 0.0) >= INT64_C(8000000));
+    MT_TEST_OK(mt_device_init(&device, config, 4, 1));
+    assert_true(device.slowdown == 1.0);
+    mt_memory_free(config);
+}
+
+static void a_slowdown_alone_stretches_the_measured_time(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_config *config = make_config();
+    struct mt_device device;
+    config->device.n_slowdown = 1;
+    config->device.slowdown_factor[0] = 3.0;
+    MT_TEST_OK(mt_device_init(&device, config, 0, 1));
+    const int64_t start_ns = mt_clock_ns();
+    for (int i = 0; i < 4; i++) {
+        mt_device_operation_begin(&device, 1.0, 1.0);
+        work_for_ns(1000000);
+        mt_device_operation_end(&device);
+    }
+    mt_device_settle(&device);
+    assert_true(mt_clock_ns() - start_ns >= INT64_C(12000000));
+    mt_memory_free(config);
+}
+
+static void an_operation_slower_than_modelled_earns_no_credit(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_config *config = make_config();
+    struct mt_device device;
+    config->device.pace_gflops = 1.0;
+    MT_TEST_OK(mt_device_init(&device, config, 0, 1));
+    mt_device_operation_begin(&device, 1000.0, 0.0);
+    work_for_ns(3000000);
+    mt_device_operation_end(&device);
+    assert_int_equal(device.pace_debt_ns, 0);
+    assert_true(run_ns(&device, 1, 4e6, 0.0) >= INT64_C(4000000));
+    mt_memory_free(config);
+}
+
+static void small_debts_wait_for_settling(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_device device;
+    mt_device_init_plain(&device);
+    device.pace_gflops = 1.0;
+    device.pace_debt_ns = 50000;
+    const int64_t start_ns = mt_clock_ns();
+    mt_device_settle(&device);
+    assert_true(mt_clock_ns() - start_ns >= 50000);
+    assert_true(device.pace_debt_ns <= 0 && device.pace_debt_ns >= -1000000);
+    const int64_t credit_ns = device.pace_debt_ns;
+    mt_device_settle(&device); /* nothing is owed: nothing changes */
+    assert_int_equal(device.pace_debt_ns, credit_ns);
+}
+
+static void absurd_work_does_not_overflow(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_device device;
+    mt_device_init_plain(&device);
+    device.pace_gflops = 1e-300;
+    device.pace_debt_ns = -(INT64_C(1) << 62); /* so that nothing is slept */
+    mt_device_operation_begin(&device, 1e300, 1e300);
+    mt_device_operation_end(&device);
+    assert_true(device.pace_debt_ns < 0);
+}
+
+static void a_gpu_is_refused_as_a_missing_resource(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_config *config = make_config();
+    struct mt_device device;
+    config->device.kind = MT_DEVICE_CUDA;
+    MT_TEST_FAILS(mt_device_init(&device, config, 0, 1), MT_ERR_RESOURCE,
+                  "set device.kind = \"cpu\"");
+    mt_memory_free(config);
+}
+
+static void threads_are_set_as_configured_or_shared(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_config *config = make_config();
+    struct mt_device device;
+    config->device.threads = 3;
+    MT_TEST_OK(mt_device_init(&device, config, 0, 64));
+    assert_int_equal(device.n_thread, 3);
+    assert_int_equal(omp_get_max_threads(), 3);
+    config->device.threads = 0;
+    MT_TEST_OK(mt_device_init(&device, config, 0, 1 << 20));
+    assert_int_equal(device.n_thread, 1);
+    assert_int_equal(omp_get_max_threads(), 1);
+    mt_memory_free(config);
+}
+
+static void the_description_names_threads_and_pace(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_device device;
+    char text[256];
+    mt_device_init_plain(&device);
+    mt_device_describe(&device, text, sizeof(text));
+    assert_int_equal(strncmp(text, "cpu, 1 thread, ", 15), 0);
+    assert_null(strstr(text, "paced"));
+    device.n_thread = 4;
+    device.pace_gflops = 12.5;
+    mt_device_describe(&device, text, sizeof(text));
+    assert_int_equal(strncmp(text, "cpu, 4 threads, ", 16), 0);
+    assert_non_null(strstr(text, "paced: 12.5 GFLOP/s"));
+    char small[8];
+    mt_device_describe(&device, small, sizeof(small));
+    assert_string_equal(small, "cpu, 4 ");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_unpaced_device_owes_nothing),
+        cmocka_unit_test(a_paced_device_takes_at_least_the_modelled_time),
+        cmocka_unit_test(the_longer_of_flops_and_bytes_counts),
+        cmocka_unit_test(a_slowdown_multiplies_the_modelled_time_of_its_rank),
+        cmocka_unit_test(a_slowdown_alone_stretches_the_measured_time),
+        cmocka_unit_test(an_operation_slower_than_modelled_earns_no_credit),
+        cmocka_unit_test(small_debts_wait_for_settling),
+        cmocka_unit_test(absurd_work_does_not_overflow),
+        cmocka_unit_test(a_gpu_is_refused_as_a_missing_resource),
+        cmocka_unit_test(threads_are_set_as_configured_or_shared),
+        cmocka_unit_test(the_description_names_threads_and_pace),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
