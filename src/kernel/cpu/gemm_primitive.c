@@ -1,0 +1,387 @@
+#include "kernel/cpu/gemm_primitive.h"
+
+#include "base/size.h"
+
+#include <dnnl.h>
+#include <dnnl_debug.h>
+#include <string.h>
+
+enum { MAX_SHAPE = 128, N_PIECE = 11, PACK_ALIGNMENT = 64 };
+
+static const int64_t piece_rows[N_PIECE] = {MT_GEMM_TILE, 32, 16, 8, 7, 6, 5, 4, 3, 2, 1};
+
+/* What one thread hands to the library: handles whose data pointers it sets before a call. */
+struct thread_memory {
+    dnnl_memory_t x[N_PIECE], y[N_PIECE];
+    dnnl_memory_t pack, scratch;
+};
+
+struct mt_gemm {
+    enum mt_gemm_kind kind;
+    int64_t n_out, n_in;
+    dnnl_memory_desc_t packed;            /* the layout of P that all pieces read */
+    dnnl_primitive_t product[2][N_PIECE]; /* [accumulate] */
+    int64_t scratch_bytes;                /* largest of the pieces */
+    dnnl_primitive_t pack;                /* values -> packed */
+    dnnl_memory_t pack_from, pack_to, pack_scratch;
+    int n_thread;
+    struct thread_memory thread[MT_GEMM_MAX_THREAD];
+};
+
+/* Static, not from base/memory.h: handles belong to the library, and a shape lives as long as the
+ * process. Untouched entries cost no memory. */
+static struct {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream[MT_GEMM_MAX_THREAD];
+    int n_stream;
+    int n_shape;
+    struct mt_gemm gemm[MAX_SHAPE][MT_N_GEMM_KIND];
+} cache;
+
+#define TRY_DNNL(call)                                                                          \
+    do {                                                                                        \
+        const dnnl_status_t dnnl_status_ = (call);                                              \
+        if (dnnl_status_ != dnnl_success) {                                                     \
+            return MT_FAIL(MT_ERR_INTERNAL,                                                     \
+                           "oneDNN refused " #call ": %s; expected success; check the library", \
+                           dnnl_status2str(dnnl_status_));                                      \
+        }                                                                                       \
+    } while (0)
+
+static enum mt_status open_engine(void)
+{
+    if (cache.engine == NULL) {
+        TRY_DNNL(dnnl_engine_create(&cache.engine, dnnl_cpu, 0));
+    }
+    return MT_OK;
+}
+
+static int64_t n_x_of(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in)
+{
+    return kind == MT_GEMM_FORWARD ? n_in : n_out;
+}
+
+static int64_t n_y_of(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in)
+{
+    return kind == MT_GEMM_FORWARD ? n_out : n_in;
+}
+
+/* Row-major [rows, columns]. */
+static dnnl_status_t describe_rows(dnnl_memory_desc_t *out, int64_t rows, int64_t columns)
+{
+    const dnnl_dims_t dims = {rows, columns};
+    return dnnl_memory_desc_init_by_tag(out, 2, dims, dnnl_f32, dnnl_ab);
+}
+
+/* values [n_out, n_in] seen as P [n_x, n_y]: for the forward product as a transposed matrix. */
+static dnnl_status_t describe_values(dnnl_memory_desc_t *out, const struct mt_gemm *gemm)
+{
+    const dnnl_dims_t dims = {mt_gemm_n_x(gemm), mt_gemm_n_y(gemm)};
+    const bool forward = gemm->kind == MT_GEMM_FORWARD;
+    const dnnl_dims_t strides = {forward ? 1 : gemm->n_in, forward ? gemm->n_in : 1};
+    return dnnl_memory_desc_init_by_strides(out, 2, dims, dnnl_f32, strides);
+}
+
+static enum mt_status make_attributes(bool accumulate, dnnl_primitive_attr_t *out)
+{
+    TRY_DNNL(dnnl_primitive_attr_create(out));
+    TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user));
+    if (accumulate) {
+        dnnl_post_ops_t add = NULL;
+        TRY_DNNL(dnnl_post_ops_create(&add));
+        TRY_DNNL(dnnl_post_ops_append_sum(add, 1.0F));
+        TRY_DNNL(dnnl_primitive_attr_set_post_ops(*out, add));
+        TRY_DNNL(dnnl_post_ops_destroy(add));
+    }
+    return MT_OK;
+}
+
+/* The product of `rows` rows. `packed` NULL: the library chooses the layout of P. */
+static enum mt_status make_product(const struct mt_gemm *gemm, int64_t rows, bool accumulate,
+                                   const dnnl_memory_desc_t *packed, dnnl_primitive_desc_t *out)
+{
+    const dnnl_dims_t dims = {mt_gemm_n_x(gemm), mt_gemm_n_y(gemm)};
+    dnnl_memory_desc_t x;
+    dnnl_memory_desc_t y;
+    dnnl_memory_desc_t any;
+    TRY_DNNL(describe_rows(&x, rows, mt_gemm_n_x(gemm)));
+    TRY_DNNL(describe_rows(&y, rows, mt_gemm_n_y(gemm)));
+    TRY_DNNL(dnnl_memory_desc_init_by_tag(&any, 2, dims, dnnl_f32, dnnl_format_tag_any));
+    dnnl_matmul_desc_t description;
+    TRY_DNNL(dnnl_matmul_desc_init(&description, &x, packed != NULL ? packed : &any, NULL, &y));
+    dnnl_primitive_attr_t attributes = NULL;
+    MT_TRY(make_attributes(accumulate, &attributes));
+    const dnnl_status_t created =
+        dnnl_primitive_desc_create(out, &description, attributes, cache.engine, NULL);
+    TRY_DNNL(dnnl_primitive_attr_destroy(attributes));
+    TRY_DNNL(created);
+    return MT_OK;
+}
+
+/* The layout that whole tiles prefer. */
+static enum mt_status choose_layout(struct mt_gemm *gemm)
+{
+    dnnl_primitive_desc_t tile = NULL;
+    MT_TRY(open_engine());
+    MT_TRY(make_product(gemm, MT_GEMM_TILE, false, NULL, &tile));
+    gemm->packed = *dnnl_primitive_desc_query_md(tile, dnnl_query_weights_md, 0);
+    TRY_DNNL(dnnl_primitive_desc_destroy(tile));
+    return MT_OK;
+}
+
+static enum mt_status make_piece(struct mt_gemm *gemm, int piece, bool accumulate)
+{
+    dnnl_primitive_desc_t description = NULL;
+    MT_TRY(make_product(gemm, piece_rows[piece], accumulate, &gemm->packed, &description));
+    const dnnl_memory_desc_t *scratch =
+        dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
+    const int64_t scratch_bytes = (int64_t)dnnl_memory_desc_get_size(scratch);
+    gemm->scratch_bytes = mt_max_i64(gemm->scratch_bytes, scratch_bytes);
+    TRY_DNNL(dnnl_primitive_create(&gemm->product[accumulate ? 1 : 0][piece], description));
+    TRY_DNNL(dnnl_primitive_desc_destroy(description));
+    return MT_OK;
+}
+
+static enum mt_status make_scratch(int64_t n_bytes, dnnl_memory_t *out)
+{
+    const dnnl_dims_t dims = {mt_max_i64(n_bytes, 1)};
+    dnnl_memory_desc_t scratch;
+    TRY_DNNL(dnnl_memory_desc_init_by_tag(&scratch, 1, dims, dnnl_u8, dnnl_a));
+    TRY_DNNL(dnnl_memory_create(out, &scratch, cache.engine, DNNL_MEMORY_ALLOCATE));
+    return MT_OK;
+}
+
+static enum mt_status make_pack(struct mt_gemm *gemm)
+{
+    dnnl_memory_desc_t values;
+    TRY_DNNL(describe_values(&values, gemm));
+    dnnl_primitive_attr_t attributes = NULL;
+    MT_TRY(make_attributes(false, &attributes));
+    dnnl_primitive_desc_t description = NULL;
+    TRY_DNNL(dnnl_reorder_primitive_desc_create(&description, &values, cache.engine, &gemm->packed,
+                                                cache.engine, attributes));
+    TRY_DNNL(dnnl_primitive_attr_destroy(attributes));
+    TRY_DNNL(dnnl_primitive_create(&gemm->pack, description));
+    const dnnl_memory_desc_t *scratch =
+        dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
+    MT_TRY(make_scratch((int64_t)dnnl_memory_desc_get_size(scratch), &gemm->pack_scratch));
+    TRY_DNNL(dnnl_primitive_desc_destroy(description));
+    TRY_DNNL(dnnl_memory_create(&gemm->pack_from, &values, cache.engine, DNNL_MEMORY_NONE));
+    TRY_DNNL(dnnl_memory_create(&gemm->pack_to, &gemm->packed, cache.engine, DNNL_MEMORY_NONE));
+    return MT_OK;
+}
+
+static enum mt_status make_thread(struct mt_gemm *gemm, struct thread_memory *thread)
+{
+    for (int piece = 0; piece < N_PIECE; piece++) {
+        dnnl_memory_desc_t x;
+        dnnl_memory_desc_t y;
+        TRY_DNNL(describe_rows(&x, piece_rows[piece], mt_gemm_n_x(gemm)));
+        TRY_DNNL(describe_rows(&y, piece_rows[piece], mt_gemm_n_y(gemm)));
+        TRY_DNNL(dnnl_memory_create(&thread->x[piece], &x, cache.engine, DNNL_MEMORY_NONE));
+        TRY_DNNL(dnnl_memory_create(&thread->y[piece], &y, cache.engine, DNNL_MEMORY_NONE));
+    }
+    TRY_DNNL(dnnl_memory_create(&thread->pack, &gemm->packed, cache.engine, DNNL_MEMORY_NONE));
+    return make_scratch(gemm->scratch_bytes, &thread->scratch);
+}
+
+static enum mt_status make_pieces(struct mt_gemm *gemm, bool accumulate)
+{
+    for (int piece = 0; piece < N_PIECE; piece++) {
+        MT_TRY(make_piece(gemm, piece, accumulate));
+    }
+    return MT_OK;
+}
+
+static enum mt_status make_gemm(struct mt_gemm *gemm, enum mt_gemm_kind kind, int64_t n_out,
+                                int64_t n_in)
+{
+    gemm->kind = kind;
+    gemm->n_out = n_out;
+    gemm->n_in = n_in;
+    MT_TRY(choose_layout(gemm));
+    MT_TRY(make_pieces(gemm, false));
+    if (kind == MT_GEMM_BACKWARD_INPUT) {
+        MT_TRY(make_pieces(gemm, true));
+    }
+    return make_pack(gemm);
+}
+
+static enum mt_status make_shape(int64_t n_out, int64_t n_in)
+{
+    if (cache.n_shape == MAX_SHAPE) {
+        return MT_FAIL(MT_ERR_INTERNAL,
+                       "more than %d shapes of weights; expected a few per model; raise MAX_SHAPE",
+                       MAX_SHAPE);
+    }
+    struct mt_gemm *gemm = cache.gemm[cache.n_shape];
+    MT_TRY(make_gemm(&gemm[MT_GEMM_FORWARD], MT_GEMM_FORWARD, n_out, n_in));
+    MT_TRY(make_gemm(&gemm[MT_GEMM_BACKWARD_INPUT], MT_GEMM_BACKWARD_INPUT, n_out, n_in));
+    cache.n_shape++;
+    return MT_OK;
+}
+
+static enum mt_status make_threads(struct mt_gemm *gemm, int n_thread)
+{
+    for (; cache.n_stream < n_thread; cache.n_stream++) {
+        TRY_DNNL(dnnl_stream_create(&cache.stream[cache.n_stream], cache.engine,
+                                    dnnl_stream_default_flags));
+    }
+    for (; gemm->n_thread < n_thread; gemm->n_thread++) {
+        MT_TRY(make_thread(gemm, &gemm->thread[gemm->n_thread]));
+    }
+    return MT_OK;
+}
+
+static struct mt_gemm *find(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in)
+{
+    for (int shape = 0; shape < cache.n_shape; shape++) {
+        struct mt_gemm *gemm = &cache.gemm[shape][kind];
+        if (gemm->n_out == n_out && gemm->n_in == n_in) {
+            return gemm;
+        }
+    }
+    return NULL;
+}
+
+enum mt_status mt_gemm_prepare(int64_t n_out, int64_t n_in, int n_thread)
+{
+    if (n_thread > MT_GEMM_MAX_THREAD) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "%d threads in one rank; at most %d are supported; set device.threads or "
+                       "use more ranks",
+                       n_thread, MT_GEMM_MAX_THREAD);
+    }
+    if (find(MT_GEMM_FORWARD, n_out, n_in) == NULL) {
+        MT_TRY(make_shape(n_out, n_in));
+    }
+    MT_TRY(make_threads(find(MT_GEMM_FORWARD, n_out, n_in), n_thread));
+    return make_threads(find(MT_GEMM_BACKWARD_INPUT, n_out, n_in), n_thread);
+}
+
+const struct mt_gemm *mt_gemm_find(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in)
+{
+    const struct mt_gemm *gemm = find(kind, n_out, n_in);
+    MT_ASSERT(gemm != NULL);
+    return gemm;
+}
+
+int64_t mt_gemm_pack_bytes(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in)
+{
+    static struct mt_gemm probe;
+    const struct mt_gemm *gemm = find(kind, n_out, n_in);
+    if (gemm == NULL) {
+        probe.kind = kind;
+        probe.n_out = n_out;
+        probe.n_in = n_in;
+        MT_ASSERT(choose_layout(&probe) == MT_OK);
+        gemm = &probe;
+    }
+    return mt_round_up((int64_t)dnnl_memory_desc_get_size(&gemm->packed), PACK_ALIGNMENT);
+}
+
+int64_t mt_gemm_n_x(const struct mt_gemm *gemm)
+{
+    return n_x_of(gemm->kind, gemm->n_out, gemm->n_in);
+}
+
+int64_t mt_gemm_n_y(const struct mt_gemm *gemm)
+{
+    return n_y_of(gemm->kind, gemm->n_out, gemm->n_in);
+}
+
+/* Only a caller's mistake (a lost handle, another layout) can make these fail. */
+static void set_data(dnnl_memory_t memory, const void *data)
+{
+    /* The library has one handle type for what it reads and what it writes. */
+    union {
+        const void *in;
+        void *out;
+    } pointer = {.in = data};
+    MT_ASSERT(dnnl_memory_set_data_handle(memory, pointer.out) == dnnl_success);
+}
+
+void mt_gemm_pack(const struct mt_gemm *gemm, int thread, void *pack, const float *values)
+{
+    MT_ASSERT(thread >= 0 && thread < gemm->n_thread);
+    set_data(gemm->pack_from, values);
+    set_data(gemm->pack_to, pack);
+    const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, gemm->pack_from},
+                                    {DNNL_ARG_TO, gemm->pack_to},
+                                    {DNNL_ARG_SCRATCHPAD, gemm->pack_scratch}};
+    const int n_arg = (int)(sizeof(args) / sizeof(args[0]));
+    MT_ASSERT(dnnl_primitive_execute(gemm->pack, cache.stream[thread], n_arg, args) ==
+              dnnl_success);
+}
+
+void mt_gemm_tile(const struct mt_gemm *gemm, int thread, float *y, const float *x,
+                  const void *pack, int64_t n, bool accumulate)
+{
+    MT_ASSERT(n >= 1 && n <= MT_GEMM_TILE && thread >= 0 && thread < gemm->n_thread);
+    MT_ASSERT(!accumulate || gemm->kind == MT_GEMM_BACKWARD_INPUT);
+    const struct thread_memory *memory = &gemm->thread[thread];
+    set_data(memory->pack, pack);
+    int64_t row = 0;
+    for (int piece = 0; row < n; piece++) {
+        if (n - row < piece_rows[piece]) {
+            continue;
+        }
+        set_data(memory->x[piece], x + row * mt_gemm_n_x(gemm));
+        set_data(memory->y[piece], y + row * mt_gemm_n_y(gemm));
+        const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, memory->x[piece]},
+                                        {DNNL_ARG_WEIGHTS, memory->pack},
+                                        {DNNL_ARG_DST, memory->y[piece]},
+                                        {DNNL_ARG_SCRATCHPAD, memory->scratch}};
+        const int n_arg = (int)(sizeof(args) / sizeof(args[0]));
+        MT_ASSERT(dnnl_primitive_execute(gemm->product[accumulate ? 1 : 0][piece],
+                                         cache.stream[thread], n_arg, args) == dnnl_success);
+        row += piece_rows[piece];
+    }
+}
+
+static void clear_thread(struct thread_memory *thread)
+{
+    for (int piece = 0; piece < N_PIECE; piece++) {
+        (void)dnnl_memory_destroy(thread->x[piece]);
+        (void)dnnl_memory_destroy(thread->y[piece]);
+    }
+    (void)dnnl_memory_destroy(thread->pack);
+    (void)dnnl_memory_destroy(thread->scratch);
+}
+
+static void clear_gemm(struct mt_gemm *gemm)
+{
+    for (int piece = 0; piece < N_PIECE; piece++) {
+        for (int accumulate = 0; accumulate < 2; accumulate++) {
+            if (gemm->product[accumulate][piece] != NULL) {
+                (void)dnnl_primitive_destroy(gemm->product[accumulate][piece]);
+            }
+        }
+    }
+    for (int thread = 0; thread < gemm->n_thread; thread++) {
+        clear_thread(&gemm->thread[thread]);
+    }
+    (void)dnnl_primitive_destroy(gemm->pack);
+    (void)dnnl_memory_destroy(gemm->pack_from);
+    (void)dnnl_memory_destroy(gemm->pack_to);
+    (void)dnnl_memory_destroy(gemm->pack_scratch);
+    memset(gemm, 0, sizeof(*gemm));
+}
+
+void mt_gemm_clear(void)
+{
+    for (int shape = 0; shape < cache.n_shape; shape++) {
+        for (int kind = 0; kind < MT_N_GEMM_KIND; kind++) {
+            clear_gemm(&cache.gemm[shape][kind]);
+        }
+    }
+    for (int stream = 0; stream < cache.n_stream; stream++) {
+        (void)dnnl_stream_destroy(cache.stream[stream]);
+    }
+    if (cache.engine != NULL) {
+        (void)dnnl_engine_destroy(cache.engine);
+    }
+    cache.engine = NULL;
+    cache.n_stream = 0;
+    cache.n_shape = 0;
+}

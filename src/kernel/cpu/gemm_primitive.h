@@ -1,0 +1,56 @@
+/* Products y [n, n_y] (=, or +=) x [n, n_x] P with a packed matrix P, over oneDNN.
+ *
+ * oneDNN makes machine code for one exact number of rows. Rows are ragged here, so they are cut
+ * into tiles of MT_GEMM_TILE rows, and what remains into pieces of 32, 16, 8 and 7..1 rows: a
+ * bounded set of code, made before the first step. Measured on one Zen 4 core at 118 GFLOP/s peak
+ * (oneDNN 2.6.3, P 256 x 512, 2026-11): 64 rows reach 0.98, 16 rows 0.96, 8 rows 0.94, 7 rows 0.93,
+ * 4 rows 0.90, 2 rows 0.75, 1 row 0.35; larger tiles gain nothing. A shape with its two directions
+ * takes 3 ms to make. Every piece is made for the one layout of P that whole tiles prefer.
+ *
+ * The cache is process-wide, made by the main thread in mt_linear_prepare, only read in steps. What
+ * a call needs (memory handles, scratch) exists once per thread, so a product allocates nothing.
+ */
+#ifndef MT_KERNEL_CPU_GEMM_PRIMITIVE_H
+#define MT_KERNEL_CPU_GEMM_PRIMITIVE_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { MT_GEMM_TILE = 64, MT_GEMM_MAX_THREAD = 512 };
+
+/* W is [n_out, n_in]. */
+enum mt_gemm_kind {
+    MT_GEMM_FORWARD,        /* n_x = n_in, n_y = n_out, P = W^T */
+    MT_GEMM_BACKWARD_INPUT, /* n_x = n_out, n_y = n_in, P = W */
+    MT_N_GEMM_KIND
+};
+
+struct mt_gemm;
+
+/* Makes both kinds for this shape and so many threads; nothing when they exist. */
+enum mt_status mt_gemm_prepare(int64_t n_out, int64_t n_in, int n_thread);
+
+/* Prepared before (asserted). */
+const struct mt_gemm *mt_gemm_find(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in);
+
+/* Bytes of the pack of P, also of a shape that is not prepared. A multiple of 64. */
+int64_t mt_gemm_pack_bytes(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in);
+
+/* values [n_out, n_in] -> pack, by thread `thread` of those prepared; one at a time per gemm. */
+void mt_gemm_pack(const struct mt_gemm *gemm, int thread, void *pack, const float *values);
+
+/* One tile: x [n, n_x], y [n, n_y], 1 <= n <= MT_GEMM_TILE, by thread `thread` of those prepared.
+ * Only MT_GEMM_BACKWARD_INPUT can accumulate. */
+void mt_gemm_tile(const struct mt_gemm *gemm, int thread, float *y, const float *x,
+                  const void *pack, int64_t n, bool accumulate);
+
+/* Row lengths n_x, n_y of this product. */
+int64_t mt_gemm_n_x(const struct mt_gemm *gemm);
+int64_t mt_gemm_n_y(const struct mt_gemm *gemm);
+
+/* Frees all of it. */
+void mt_gemm_clear(void);
+
+#endif

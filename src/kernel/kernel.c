@@ -1,0 +1,15 @@
+#include "kernel/table.h"
+
+const struct mt_kernel_table *mt_kernel_table(const struct mt_device *device)
+{
+    MT_ASSERT(device != NULL);
+    MT_ASSERT(device->kind == MT_DEVICE_CPU);
+    return &mt_kernel_cpu;
+}
+
+const struct mt_kernel_table *mt_kernel_begin(struct mt_device *device, double flops, double bytes)
+{
+    const struct mt_kernel_table *table = mt_kernel_table(device);
+    mt_device_operation_begin(device, flops, bytes);
+    return table;
+}

@@ -1,0 +1,263 @@
+/* The closed list of operations. Everything a model computes is one of these.
+ *
+ * This file is the contract: shapes, aliasing, what accumulates, in which order sums are taken.
+ * tests/reference/ is the specification in naive double precision; kernel/cpu/<op>.c computes the
+ * same in float32 on host memory, kernel/cuda/<op>.cu on a GPU. A call checks its arguments,
+ * accounts FLOPs and bytes with the device (pacing), and goes through the device's table
+ * (kernel/table.h).
+ *
+ * Letters (docs/notation.md): B sequences, T length, N = B*T tokens, D width, H heads, Hk kv heads,
+ * Dh head width, F expert width, E experts, K choices, S rows of experts, V vocabulary. Row-major,
+ * last index fastest. `n` rows may be 0 everywhere: nothing is read or written then, sums are 0.
+ * Buffers do not overlap unless said so. Sums have one order, whatever the number of threads.
+ */
+#ifndef MT_KERNEL_KERNEL_H
+#define MT_KERNEL_KERNEL_H
+
+#include "base/status.h"
+#include "device/device.h"
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Matrix products ------------------------------------------------------------------------- */
+
+/* A weight matrix [n_out, n_in] in the two layouts that products want, made once per optimizer
+ * step: for y = x W^T and for d_x = d_y W. */
+struct mt_weight {
+    int64_t n_out, n_in;
+    void *forward_pack;  /* caller's memory, mt_weight_bytes() in all */
+    void *backward_pack; /* NULL: inference only */
+};
+
+/* Makes everything that products of this shape need (code generation included), so that the step
+ * only computes. Idempotent. MT_ERR_INTERNAL with the library's words. */
+enum mt_status mt_linear_prepare(struct mt_device *device, int64_t n_out, int64_t n_in);
+/* Frees what mt_linear_prepare made, for all shapes; the process may prepare anew. */
+void mt_kernel_clear(void);
+/* Bytes for the packs of one weight: a multiple of 64. */
+int64_t mt_weight_bytes(int64_t n_out, int64_t n_in, bool with_backward);
+/* Lays the packs into memory [mt_weight_bytes, 64-byte aligned]. */
+void mt_weight_init(struct mt_weight *weight, int64_t n_out, int64_t n_in, bool with_backward,
+                    void *memory);
+/* values [n_out, n_in] */
+void mt_weight_pack(struct mt_device *device, struct mt_weight *weight, const float *values);
+
+/* y [n, n_out] = x [n, n_in] W^T */
+void mt_linear_forward(struct mt_device *device, float *y, const float *x,
+                       const struct mt_weight *weight, int64_t n);
+/* d_x [n, n_in] (=, or += when accumulate) d_y [n, n_out] W */
+void mt_linear_backward_input(struct mt_device *device, float *d_x, const float *d_y,
+                              const struct mt_weight *weight, int64_t n, bool accumulate);
+/* d_w [n_out, n_in] += d_y [n, n_out]^T x [n, n_in] */
+void mt_linear_backward_weight(struct mt_device *device, float *d_w, const float *d_y,
+                               const float *x, int64_t n_out, int64_t n_in, int64_t n);
+
+/* The same for n_group weights of one shape: group g has rows offset[g] .. offset[g+1] - 1 of the
+ * ragged x, y. offset [n_group+1], offset[0] = 0. A group may be empty: its d_w is left as it is.
+  */
+struct mt_groups {
+    int n_group;
+    const int64_t *offset;
+};
+void mt_grouped_forward(struct mt_device *device, float *y, const float *x,
+                        const struct mt_weight *const *weight, struct mt_groups groups);
+void mt_grouped_backward_input(struct mt_device *device, float *d_x, const float *d_y,
+                               const struct mt_weight *const *weight, struct mt_groups groups,
+                               bool accumulate);
+/* d_w [n_group] pointers to [n_out, n_in] */
+void mt_grouped_backward_weight(struct mt_device *device, float *const *d_w, const float *d_y,
+                                const float *x, int64_t n_out, int64_t n_in,
+                                struct mt_groups groups);
+
+/* ---- Normalisation, rotary embedding, attention ------------------------------------------------
+ */
+
+/* y [n,D] = x [n,D] * rstd * w [D], rstd [n] = 1 / sqrt(mean(x^2) + eps). y may be x. */
+void mt_rms_norm_forward(struct mt_device *device, float *y, float *rstd, const float *x,
+                         const float *w, int64_t n, int64_t width, float eps);
+/* With xhat = x rstd, g = d_y w: d_x = rstd (g - xhat mean(g xhat)); d_w [D] += sum over rows of
+ * d_y xhat. d_x may be d_y. */
+struct mt_rms_norm_backward {
+    float *d_x;        /* [n,D] = , or += when accumulate (then not d_y) */
+    float *d_w;        /* [D] += */
+    const float *d_y;  /* [n,D] */
+    const float *x;    /* [n,D] input of forward */
+    const float *w;    /* [D] */
+    const float *rstd; /* [n] */
+    bool accumulate;
+};
+void mt_rms_norm_backward(struct mt_device *device, const struct mt_rms_norm_backward *args,
+                          int64_t n, int64_t width);
+
+/* cosine, sine [T, Dh/2] of position * theta^(-2i/Dh), angles in double. */
+void mt_rope_tables(float *cosine, float *sine, int64_t length, int64_t head_dim, double theta);
+/* Rotates x [n, n_head, Dh] in place, half-split form: (a, b) = (x[i], x[i + Dh/2]) becomes
+ * (a c - b s, b c + a s). Row r has position r % T. `backward` rotates the other way. */
+struct mt_rope {
+    const float *cosine, *sine; /* [T, Dh/2] */
+    int64_t length, n_head, head_dim;
+};
+void mt_rope_apply(struct mt_device *device, float *x, int64_t n, const struct mt_rope *rope,
+                   bool backward);
+
+/* Causal grouped-query attention, scores scaled by 1/sqrt(Dh): head h reads kv head h / (H/Hk).
+ * T x T is never stored for more than one block of one head. */
+struct mt_attention {
+    int64_t n_sequence, length, n_head, n_kv_head, head_dim; /* B T H Hk Dh */
+};
+/* Bytes of scratch that either call needs, for this device's threads. */
+int64_t mt_attention_scratch_bytes(const struct mt_device *device,
+                                   const struct mt_attention *shape);
+struct mt_attention_forward {
+    float *o;       /* [N,H,Dh] */
+    float *lse;     /* [B,H,T] natural log of the sum of exponentials, saved for backward */
+    const float *q; /* [N,H,Dh] */
+    const float *k; /* [N,Hk,Dh] */
+    const float *v; /* [N,Hk,Dh] */
+    void *scratch;
+};
+void mt_attention_forward(struct mt_device *device, const struct mt_attention_forward *args,
+                          const struct mt_attention *shape);
+struct mt_attention_backward {
+    float *d_q, *d_k, *d_v; /* as q, k, v; written */
+    const float *d_o, *o, *lse;
+    const float *q, *k, *v;
+    void *scratch;
+};
+void mt_attention_backward(struct mt_device *device, const struct mt_attention_backward *args,
+                           const struct mt_attention *shape);
+
+/* ---- Experts -----------------------------------------------------------------------------------
+ */
+
+/* act [n,F] = silu(gate) * up * row_weight; silu(g) = g / (1 + exp(-g)). row_weight [n] or NULL
+ * (= 1). act may be gate or up. */
+void mt_swiglu_forward(struct mt_device *device, float *act, const float *gate, const float *up,
+                       const float *row_weight, int64_t n, int64_t width);
+struct mt_swiglu_backward {
+    float *d_gate;           /* [n,F]; may be gate */
+    float *d_up;             /* [n,F]; may be up */
+    float *d_row_weight;     /* [n] = sum_f d_act silu(gate) up; NULL when row_weight is */
+    float *act;              /* [n,F] recomputed output of forward, or NULL; may be d_act */
+    const float *d_act;      /* [n,F] */
+    const float *gate, *up;  /* [n,F] */
+    const float *row_weight; /* [n] or NULL */
+};
+void mt_swiglu_backward(struct mt_device *device, const struct mt_swiglu_backward *args, int64_t n,
+                        int64_t width);
+
+/* Router: logits [n,E] = x [n,D] w [E,D]^T in float32. The result of a row does not depend on the
+ * other rows, nor on their number: another rank count must not flip near ties. */
+void mt_router_forward(struct mt_device *device, float *logits, const float *x, const float *w,
+                       int64_t n, int64_t n_expert, int64_t width);
+/* d_x [n,D] += d_logits w;  d_w [E,D] += d_logits^T x */
+struct mt_router_backward {
+    float *d_x, *d_w;
+    const float *d_logits, *x, *w;
+};
+void mt_router_backward(struct mt_device *device, const struct mt_router_backward *args, int64_t n,
+                        int64_t n_expert, int64_t width);
+
+/* The gate: full softmax, then the K largest, ties to the lower expert id. NaN logits still give K
+ * different ids in [0,E). */
+struct mt_gate {
+    int64_t n_expert, top_k;
+    bool normalize; /* weights = p / sum of the chosen p, else p */
+    float scale;    /* routed_scaling_factor, on the weights */
+};
+struct mt_gate_forward {
+    int32_t *expert;         /* [n,K] in order of falling probability */
+    float *weight;           /* [n,K] */
+    float *probability;      /* [n,E] full softmax */
+    float *lse;              /* [n] logsumexp of the logits */
+    int64_t *count;          /* [E] rows per expert: written */
+    double *probability_sum; /* [E] sum over tokens: written */
+    double *lse_square_sum;  /* [1] sum over tokens of lse^2: written */
+    const float *logits;     /* [n,E] */
+};
+void mt_gate_forward(struct mt_device *device, const struct mt_gate_forward *args, int64_t n,
+                     const struct mt_gate *gate);
+/* d_logits [n,E] = gradient through the weights
+ *   + balance_scale p_tj (f_j - sum_i f_i p_ti)    (fssdp.md section 6; f is a constant)
+ *   + z_scale lse_t p_tj
+ * Normalised: dz_i = w_i (g_i - sum_j w_j g_j) over the chosen, exactly 0 elsewhere. */
+struct mt_gate_backward {
+    float *d_logits;          /* [n,E] written */
+    const float *d_weight;    /* [n,K] */
+    const int32_t *expert;    /* [n,K] */
+    const float *weight;      /* [n,K] */
+    const float *probability; /* [n,E] */
+    const float *lse;         /* [n] */
+    const float *f;           /* [E] share of the pairs, or NULL: no balance loss */
+    float balance_scale;      /* loss_coef * E / T_global */
+    float z_scale;            /* 2 * z_loss_coef / T_global */
+};
+void mt_gate_backward(struct mt_device *device, const struct mt_gate_backward *args, int64_t n,
+                      const struct mt_gate *gate);
+
+/* Copies n rows of `width` floats: out + out_offset[i] = in + in_offset[i]. Offsets in floats;
+ * NULL: i * width. Rows of out are distinct. */
+void mt_rows_copy(struct mt_device *device, float *out, const int64_t *out_offset, const float *in,
+                  const int64_t *in_offset, int64_t n, int64_t width);
+/* out [n, width] (=, or += when accumulate) sum over k = 0 .. n_choice-1, in this order, of
+ * in + in_offset[i * n_choice + k]; a negative offset contributes nothing. */
+struct mt_rows_combine {
+    float *out;
+    const float *in;
+    const int64_t *in_offset; /* [n, n_choice] in floats */
+    int64_t n_choice, width;
+    bool accumulate;
+};
+void mt_rows_combine(struct mt_device *device, const struct mt_rows_combine *args, int64_t n);
+
+/* ---- Embedding, loss, optimizer, sums ----------------------------------------------------------
+ */
+
+/* x [n,D] = table[token[i]], table [V,D]; token in [0,V) is the caller's promise. */
+void mt_embedding_forward(struct mt_device *device, float *x, const int32_t *token,
+                          const float *table, int64_t n, int64_t width);
+/* d_table [V,D] += rows of d_x in row order */
+void mt_embedding_backward(struct mt_device *device, float *d_table, const int32_t *token,
+                           const float *d_x, int64_t n, int64_t width);
+
+/* Cross-entropy of logits [n,V] against target [n]; returns the sum over rows of the losses in nats
+ * (double, rows in order). Writes d_logits = scale (softmax - onehot) over logits when scale != 0,
+ * leaves logits undefined otherwise. */
+double mt_cross_entropy(struct mt_device *device, float *logits, const int32_t *target, int64_t n,
+                        int64_t vocab, float scale);
+
+/* AdamW (Loshchilov & Hutter 2019) with the clip factor folded in:
+ * g = grad_scale grad; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
+ * value -= lr ((m / c1) / (sqrt(v / c2) + eps) + decay value),  c = 1 - b^step. */
+struct mt_adamw {
+    double lr, beta1, beta2, eps, weight_decay, grad_scale;
+    int64_t step; /* 1-based number of this update */
+};
+void mt_adamw_update(struct mt_device *device, float *value, const float *grad, float *m, float *v,
+                     int64_t n, const struct mt_adamw *args);
+
+/* Sum of squares of x [n] in double, in fixed chunks; non-finite input gives a non-finite sum. */
+double mt_sum_squares(struct mt_device *device, const float *x, int64_t n);
+/* y [n] += x [n] */
+void mt_add(struct mt_device *device, float *y, const float *x, int64_t n);
+void mt_fill_zero(struct mt_device *device, float *x, int64_t n);
+
+/* ---- What this machine can do ------------------------------------------------------------------
+ */
+
+/* Measured multiply-add rate of one core in GFLOP/s (float32, widest vectors), and copy bandwidth
+ * of one core in GB/s: the bounds that benchmarks divide by. About 0.2 s each. */
+double mt_measure_peak_gflops(void);
+double mt_measure_copy_gbytes_per_s(void);
+/* Instruction set in use: "avx512", "avx2", "baseline". */
+const char *mt_kernel_isa(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,114 @@
+/* Public face of normalisation, rotary embedding and attention: checks, accounting, dispatch. */
+#include "kernel/cpu/cpu.h"
+#include "kernel/table.h"
+
+void mt_rms_norm_forward(struct mt_device *device, float *y, float *rstd, const float *x,
+                         const float *w, int64_t n, int64_t width, float eps)
+{
+    MT_ASSERT(n >= 0 && width >= 1);
+    if (n == 0) {
+        return;
+    }
+    MT_ASSERT(y != NULL && rstd != NULL && x != NULL && w != NULL);
+    const double items = (double)n * (double)width;
+    mt_kernel_begin(device, 4.0 * items, 8.0 * items)
+        ->rms_norm_forward(device, y, rstd, x, w, n, width, eps);
+    mt_device_operation_end(device);
+}
+
+void mt_rms_norm_backward(struct mt_device *device, const struct mt_rms_norm_backward *args,
+                          int64_t n, int64_t width)
+{
+    MT_ASSERT(args != NULL && n >= 0 && width >= 1);
+    if (n == 0) {
+        return;
+    }
+    MT_ASSERT(args->d_x != NULL && args->d_w != NULL && args->d_y != NULL && args->x != NULL &&
+              args->w != NULL && args->rstd != NULL);
+    MT_ASSERT(!args->accumulate || args->d_x != args->d_y);
+    const double items = (double)n * (double)width;
+    const double bytes_per_item = args->accumulate ? 16.0 : 12.0;
+    mt_kernel_begin(device, 10.0 * items, bytes_per_item * items)
+        ->rms_norm_backward(device, args, n, width);
+    mt_device_operation_end(device);
+}
+
+void mt_rope_tables(float *cosine, float *sine, int64_t length, int64_t head_dim, double theta)
+{
+    MT_ASSERT(length >= 0 && head_dim >= 2 && head_dim % 2 == 0 && theta > 0.0);
+    MT_ASSERT(length == 0 || (cosine != NULL && sine != NULL));
+    mt_cpu_rope_tables(cosine, sine, length, head_dim, theta);
+}
+
+void mt_rope_apply(struct mt_device *device, float *x, int64_t n, const struct mt_rope *rope,
+                   bool backward)
+{
+    MT_ASSERT(rope != NULL && n >= 0 && rope->length >= 1 && rope->n_head >= 1);
+    MT_ASSERT(rope->head_dim >= 2 && rope->head_dim % 2 == 0);
+    if (n == 0) {
+        return;
+    }
+    MT_ASSERT(x != NULL && rope->cosine != NULL && rope->sine != NULL);
+    const double items = (double)n * (double)rope->n_head * (double)rope->head_dim;
+    mt_kernel_begin(device, 3.0 * items, 8.0 * items)->rope_apply(device, x, n, rope, backward);
+    mt_device_operation_end(device);
+}
+
+static void check_attention(const struct mt_attention *shape)
+{
+    MT_ASSERT(shape != NULL && shape->n_sequence >= 0 && shape->length >= 1);
+    MT_ASSERT(shape->n_kv_head >= 1 && shape->n_head >= 1 && shape->head_dim >= 1);
+    MT_ASSERT(shape->n_head % shape->n_kv_head == 0);
+}
+
+/* Multiply-adds of one T x T x Dh product over all heads, the causal half only. */
+static double causal_products(const struct mt_attention *shape)
+{
+    const double pairs = 0.5 * (double)shape->length * (double)(shape->length + 1);
+    return (double)shape->n_sequence * (double)shape->n_head * pairs * (double)shape->head_dim;
+}
+
+/* Bytes of one reading of q-like and k-like tensors. */
+static double attention_bytes(const struct mt_attention *shape, double n_query, double n_key)
+{
+    const double rows = (double)shape->n_sequence * (double)shape->length;
+    const double heads = n_query * (double)shape->n_head + n_key * (double)shape->n_kv_head;
+    return 4.0 * rows * heads * (double)shape->head_dim;
+}
+
+int64_t mt_attention_scratch_bytes(const struct mt_device *device, const struct mt_attention *shape)
+{
+    check_attention(shape);
+    return mt_kernel_table(device)->attention_scratch_bytes(device, shape);
+}
+
+void mt_attention_forward(struct mt_device *device, const struct mt_attention_forward *args,
+                          const struct mt_attention *shape)
+{
+    check_attention(shape);
+    MT_ASSERT(args != NULL);
+    if (shape->n_sequence == 0) {
+        return;
+    }
+    MT_ASSERT(args->o != NULL && args->lse != NULL && args->scratch != NULL);
+    MT_ASSERT(args->q != NULL && args->k != NULL && args->v != NULL);
+    mt_kernel_begin(device, 4.0 * causal_products(shape), attention_bytes(shape, 2.0, 2.0))
+        ->attention_forward(device, args, shape);
+    mt_device_operation_end(device);
+}
+
+void mt_attention_backward(struct mt_device *device, const struct mt_attention_backward *args,
+                           const struct mt_attention *shape)
+{
+    check_attention(shape);
+    MT_ASSERT(args != NULL);
+    if (shape->n_sequence == 0) {
+        return;
+    }
+    MT_ASSERT(args->d_q != NULL && args->d_k != NULL && args->d_v != NULL);
+    MT_ASSERT(args->d_o != NULL && args->o != NULL && args->lse != NULL);
+    MT_ASSERT(args->q != NULL && args->k != NULL && args->v != NULL && args->scratch != NULL);
+    mt_kernel_begin(device, 10.0 * causal_products(shape), attention_bytes(shape, 4.0, 4.0))
+        ->attention_backward(device, args, shape);
+    mt_device_operation_end(device);
+}

@@ -1,0 +1,79 @@
+/* What a device provides: one function per operation of kernel.h, with the same arguments.
+ *
+ * The public mt_<op> in kernel_*.c checks the arguments, accounts the work with the device and
+ * calls through this table; a function here trusts its arguments and computes. n may be 0 only
+ * where said. */
+#ifndef MT_KERNEL_TABLE_H
+#define MT_KERNEL_TABLE_H
+
+#include "kernel/kernel.h"
+
+struct mt_kernel_table {
+    enum mt_status (*linear_prepare)(struct mt_device *, int64_t n_out, int64_t n_in);
+    void (*weight_pack)(struct mt_device *, struct mt_weight *, const float *values);
+    void (*linear_forward)(struct mt_device *, float *y, const float *x, const struct mt_weight *,
+                           int64_t n);
+    void (*linear_backward_input)(struct mt_device *, float *d_x, const float *d_y,
+                                  const struct mt_weight *, int64_t n, bool accumulate);
+    void (*linear_backward_weight)(struct mt_device *, float *d_w, const float *d_y, const float *x,
+                                   int64_t n_out, int64_t n_in, int64_t n);
+    void (*grouped_forward)(struct mt_device *, float *y, const float *x,
+                            const struct mt_weight *const *, struct mt_groups);
+    void (*grouped_backward_input)(struct mt_device *, float *d_x, const float *d_y,
+                                   const struct mt_weight *const *, struct mt_groups,
+                                   bool accumulate);
+    void (*grouped_backward_weight)(struct mt_device *, float *const *d_w, const float *d_y,
+                                    const float *x, int64_t n_out, int64_t n_in, struct mt_groups);
+
+    void (*rms_norm_forward)(struct mt_device *, float *y, float *rstd, const float *x,
+                             const float *w, int64_t n, int64_t width, float eps);
+    void (*rms_norm_backward)(struct mt_device *, const struct mt_rms_norm_backward *, int64_t n,
+                              int64_t width);
+    void (*rope_apply)(struct mt_device *, float *x, int64_t n, const struct mt_rope *,
+                       bool backward);
+    int64_t (*attention_scratch_bytes)(const struct mt_device *, const struct mt_attention *);
+    void (*attention_forward)(struct mt_device *, const struct mt_attention_forward *,
+                              const struct mt_attention *);
+    void (*attention_backward)(struct mt_device *, const struct mt_attention_backward *,
+                               const struct mt_attention *);
+
+    void (*swiglu_forward)(struct mt_device *, float *act, const float *gate, const float *up,
+                           const float *row_weight, int64_t n, int64_t width);
+    void (*swiglu_backward)(struct mt_device *, const struct mt_swiglu_backward *, int64_t n,
+                            int64_t width);
+    void (*router_forward)(struct mt_device *, float *logits, const float *x, const float *w,
+                           int64_t n, int64_t n_expert, int64_t width);
+    void (*router_backward)(struct mt_device *, const struct mt_router_backward *, int64_t n,
+                            int64_t n_expert, int64_t width);
+    /* n = 0 comes through: the sums are written as 0 */
+    void (*gate_forward)(struct mt_device *, const struct mt_gate_forward *, int64_t n,
+                         const struct mt_gate *);
+    void (*gate_backward)(struct mt_device *, const struct mt_gate_backward *, int64_t n,
+                          const struct mt_gate *);
+    void (*rows_copy)(struct mt_device *, float *out, const int64_t *out_offset, const float *in,
+                      const int64_t *in_offset, int64_t n, int64_t width);
+    void (*rows_combine)(struct mt_device *, const struct mt_rows_combine *, int64_t n);
+
+    void (*embedding_forward)(struct mt_device *, float *x, const int32_t *token,
+                              const float *table, int64_t n, int64_t width);
+    void (*embedding_backward)(struct mt_device *, float *d_table, const int32_t *token,
+                               const float *d_x, int64_t n, int64_t width);
+    double (*cross_entropy)(struct mt_device *, float *logits, const int32_t *target, int64_t n,
+                            int64_t vocab, float scale);
+    void (*adamw_update)(struct mt_device *, float *value, const float *grad, float *m, float *v,
+                         int64_t n, const struct mt_adamw *);
+    double (*sum_squares)(struct mt_device *, const float *x, int64_t n);
+    void (*add)(struct mt_device *, float *y, const float *x, int64_t n);
+    void (*fill_zero)(struct mt_device *, float *x, int64_t n);
+};
+
+extern const struct mt_kernel_table mt_kernel_cpu;
+
+/* The table of this device's kind. */
+const struct mt_kernel_table *mt_kernel_table(const struct mt_device *device);
+
+/* Opens an operation of so many FLOPs and bytes on the device and returns its table; the caller
+ * closes it with mt_device_operation_end. */
+const struct mt_kernel_table *mt_kernel_begin(struct mt_device *device, double flops, double bytes);
+
+#endif

@@ -1,0 +1,119 @@
+/* cpu/vector.h and cpu/product.h: what the CPU kernels are made of. */
+#include "kernel/cpu/product.h"
+#include "kernel/cpu/vector.h"
+#include "kernel/pair.h"
+
+/* Every 211th float: all exponents, both signs, the NaNs. */
+static void exp_is_within_two_units_in_the_last_place(void **state)
+{
+    MT_UNUSED(state);
+    double worst = 0.0;
+    for (uint64_t bits = 0; bits <= UINT32_MAX; bits += 211) {
+        const float x = mt_float_from_bits((uint32_t)bits);
+        const float got = mt_exp(x);
+        const double want = exp((double)x);
+        if (isnan(x)) {
+            assert_true(isnan(got));
+        } else if (want > 0x1.fffffefffffffp127) {
+            assert_true(isinf(got));
+        } else {
+            const int exponent = want > 0.0 ? ilogb(want) : -126;
+            const double unit = ldexp(1.0, (exponent < -126 ? -126 : exponent) - 23);
+            worst = fmax(worst, fabs((double)got - want) / unit);
+        }
+    }
+    assert_true(worst < 2.0);
+    assert_true(mt_exp(0.0F) == 1.0F && mt_exp((float)-INFINITY) == 0.0F);
+    assert_true(isinf(mt_exp((float)INFINITY)));
+}
+
+static void reductions_match_plain_loops_at_every_length(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_arena arena;
+    arena_init(&arena);
+    for (int64_t n = 0; n <= 70; n++) {
+        mt_arena_release(&arena, 0);
+        const struct pair x = pair_random(&arena, n, 1);
+        const struct pair y = pair_random(&arena, n, 2);
+        float largest = (float)-INFINITY;
+        double sum = 0.0;
+        for (int64_t i = 0; i < n; i++) {
+            largest = fmaxf(largest, x.f[i]);
+            sum += exp(x.d[i] - 0.5);
+        }
+        assert_true(mt_max(x.f, n) == largest);
+        assert_true(fabs((double)mt_dot(x.f, y.f, n) - weighted_sum(x.d, y.d, n)) < 1e-5);
+        assert_true(fabs((double)mt_exp_sum(y.f, x.f, 0.5F, n) - sum) <= 1e-6 * sum);
+        pair_check_canaries(y);
+    }
+    mt_arena_clear(&arena);
+}
+
+static void set_product(struct mt_cpu_product *p, bool transposed, struct pair a, struct pair b)
+{
+    p->a = a.f;
+    p->a_row_stride = transposed ? 1 : p->k + 3;
+    p->a_column_stride = transposed ? p->m + 3 : 1;
+    p->b = b.f;
+    p->b_stride = p->n + 5;
+    p->c_stride = p->n + 7;
+}
+
+static void naive_product(const struct mt_cpu_product *p, struct pair c, struct pair a,
+                          struct pair b)
+{
+    for (int64_t i = 0; i < p->m; i++) {
+        for (int64_t j = 0; j < p->n; j++) {
+            double *sum = &c.d[i * p->c_stride + j];
+            *sum = p->accumulate ? *sum : 0.0;
+            for (int64_t k = 0; k < p->k; k++) {
+                *sum +=
+                    a.d[i * p->a_row_stride + k * p->a_column_stride] * b.d[k * p->b_stride + j];
+            }
+        }
+    }
+}
+
+/* Elements between rows keep their values: a product writes its block and nothing else. */
+static void every_product_of_this_processor_matches_the_naive_one(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_arena arena;
+    arena_init(&arena);
+    mt_cpu_multiply_fn multiply[MT_CPU_PRODUCTS];
+    const int n_multiply = mt_cpu_multiply_all(multiply);
+    assert_true(n_multiply >= 1);
+    static const int64_t rows[] = {0, 1, 2, 5, 6, 7, 8, 12, 13, 19};
+    static const int64_t columns[] = {1, 3, 8, 9, 15, 16, 17, 31, 32, 33, 48, 50, 70};
+    static const int64_t depths[] = {0, 1, 2, 33};
+    for (int i = 0; i < n_multiply * N_ITEM(rows) * N_ITEM(columns) * N_ITEM(depths) * 4; i++) {
+        mt_arena_release(&arena, 0);
+        int rest = i / 4;
+        struct mt_cpu_product p = {.accumulate = i % 2 != 0};
+        p.m = rows[rest % N_ITEM(rows)];
+        rest /= N_ITEM(rows);
+        p.n = columns[rest % N_ITEM(columns)];
+        rest /= N_ITEM(columns);
+        p.k = depths[rest % N_ITEM(depths)];
+        const struct pair a = pair_random(&arena, (p.m + 3) * (p.k + 3), 1);
+        const struct pair b = pair_random(&arena, p.k * (p.n + 5), 2);
+        const struct pair c = pair_random(&arena, p.m * (p.n + 7), 3);
+        set_product(&p, i / 2 % 2 != 0, a, b);
+        p.c = c.f;
+        multiply[rest / N_ITEM(depths)](&p);
+        naive_product(&p, c, a, b);
+        PAIR_CLOSE(c, 2e-6);
+    }
+    mt_arena_clear(&arena);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exp_is_within_two_units_in_the_last_place),
+        cmocka_unit_test(reductions_match_plain_loops_at_every_length),
+        cmocka_unit_test(every_product_of_this_processor_matches_the_naive_one),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
