@@ -1,0 +1,113 @@
+/* The store's own state, shared by the files of this room: dense.c, experts.c, parts.c, bytes.c. */
+#ifndef MT_STORE_INTERNAL_H
+#define MT_STORE_INTERNAL_H
+
+#include "store/lane.h"
+#include "store/layout.h"
+#include "store/store.h"
+
+/* Values of a bucket on this rank, then its gradients. */
+enum mt_bucket_values {
+    MT_VALUES_UNDEFINED, /* never published */
+    MT_VALUES_STALE,     /* published; its gathering has not begun */
+    MT_VALUES_GATHERING,
+    MT_VALUES_READY /* here, and its weights are packed */
+};
+enum mt_bucket_grads { MT_GRADS_LOCAL, MT_GRADS_REDUCING, MT_GRADS_REDUCED };
+
+struct mt_bucket {
+    struct mt_plan gather, reduce; /* fixed: owners and holders never change */
+    enum mt_bucket_values values;
+    enum mt_bucket_grads grads;
+    struct mt_range owned; /* elements within the bucket */
+    int64_t owned_start;   /* of `owned` within the optimizer state's block */
+};
+
+enum mt_layer_state {
+    MT_LAYER_OWNED_ONLY, /* no copies */
+    MT_LAYER_GATHERING,
+    MT_LAYER_PRESENT,
+    MT_LAYER_REDUCING
+};
+
+/* Experts of one layer. n_expert = 0: none, nothing else is set. */
+struct mt_layer {
+    int n_expert;
+    int64_t width, hidden;        /* F, D */
+    int64_t n_element;            /* of one expert: 3 F D */
+    int *owner;                   /* [E] */
+    struct mt_expert_copy **here; /* [E] on this rank: owned, in a slot, or NULL */
+    enum mt_layer_state state;
+    int64_t *holder_start; /* [E+1] of the placement in force */
+    int *holder;           /* ranks that hold copies, owners left out */
+};
+
+struct mt_store {
+    struct mt_device *device;
+    struct mt_comm *comm;
+    const struct mt_tensor_table *table;
+    struct mt_layout layout;
+    bool training;
+
+    /* dense: blocks of all buckets; optimizer state of the owned ranges only */
+    float *dense_value, *dense_grad, *dense_avg, *dense_avg_sq;
+    void *dense_pack;
+    struct mt_weight *weight; /* [n_tensor], set where is_product */
+    struct mt_bucket *bucket; /* [n_bucket] */
+    int next_gather;          /* buckets below it have begun */
+    int n_gather_lane, n_reduce_lane;
+    struct mt_lane gather_lane[MT_GATHER_LANES], reduce_lane[MT_REDUCE_LANES];
+
+    /* experts: owned ones of all layers, in order of (layer, expert), then slots */
+    struct mt_layer *layer; /* [n_layer] */
+    int n_owned, n_slot;
+    int64_t stride; /* elements from one expert to the next */
+    float *expert_value, *expert_grad, *expert_avg, *expert_avg_sq; /* [n_owned, stride] */
+    void *expert_pack;
+    float *slot_value, *slot_grad; /* [n_slot, stride] */
+    void *slot_pack;
+    struct mt_expert_copy *owned, *slot; /* [n_owned], [n_slot] */
+    int n_free;
+    int *free_slot;    /* [n_slot], the first n_free are free */
+    int *slots_used;   /* [R] of all ranks, over all layers: the same on every rank */
+    int *slots_wanted; /* [R] of the placement being begun */
+    int64_t *chunk_bytes, *home_offset, *copy_offset; /* [largest E] for making plans */
+    int n_expert_gather_lane, n_expert_reduce_lane;
+    struct mt_lane expert_gather_lane[MT_EXPERT_GATHER_LANES];
+    struct mt_lane expert_reduce_lane[MT_EXPERT_REDUCE_LANES];
+
+    int n_part;
+    struct mt_part *part; /* [n_part] by tensor, then first */
+};
+
+/* bytes.c: what one rank allocates. */
+struct mt_sizes {
+    struct mt_store_bytes bytes;
+    int64_t n_owned;            /* experts over all layers */
+    int64_t expert_stage_bytes; /* of one lane: all copies that others can send at once */
+};
+/* sizes [R] of all ranks, caller's storage. MT_ERR_RESOURCE when a sum exceeds 63 bits. */
+enum mt_status mt_sizes_plan(const struct mt_layout *layout, const struct mt_store_options *options,
+                             struct mt_sizes *sizes);
+/* Lanes that are made: no more than there are users. */
+int mt_reduce_lane_count(const struct mt_layout *layout);
+int mt_expert_lane_count(const struct mt_layout *layout, int most);
+/* Stage of dense reduction lane `lane` on `rank`. */
+int64_t mt_reduce_lane_bytes(const struct mt_layout *layout, int rank, int lane);
+/* Packs of one expert, for the layer where they are largest. */
+int64_t mt_expert_pack_bytes(const struct mt_layout *layout, bool training);
+
+/* dense.c, experts.c, parts.c: the stages of creation and their undoing (of whatever was made). */
+enum mt_status mt_dense_create(struct mt_store *store, const struct mt_sizes *sizes);
+void mt_dense_destroy(struct mt_store *store);
+enum mt_status mt_experts_create(struct mt_store *store, const struct mt_store_options *options,
+                                 const struct mt_sizes *sizes);
+void mt_experts_destroy(struct mt_store *store);
+enum mt_status mt_parts_create(struct mt_store *store);
+
+/* experts.c */
+bool mt_experts_have_copies(const struct mt_store *store);
+enum mt_status mt_experts_pack_owned(struct mt_store *store);
+void mt_experts_zero_grad(struct mt_store *store);
+
+#endif

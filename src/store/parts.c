@@ -1,0 +1,159 @@
+/* Parts: what this rank owns, as pieces of logical tensors. Everything that works on owned elements
+ * (initial values, sums of squares, optimizer, checkpoint) is a loop over them. */
+#include "base/memory.h"
+#include "base/random.h"
+#include "base/size.h"
+#include "store/internal.h"
+
+#include <string.h>
+
+static int count_parts(const struct mt_store *store)
+{
+    int n_part = MT_EXPERT_MATRICES * store->n_owned;
+    for (int t = 0; t < store->table->n_tensor; ++t) {
+        if (store->table->tensor[t].kind == MT_TENSOR_DENSE) {
+            const struct mt_range own = mt_layout_owned_part(&store->layout, t, store->comm->rank);
+            n_part += own.start < own.end ? 1 : 0;
+        }
+    }
+    return n_part;
+}
+
+static void add_dense_part(struct mt_store *store, int t)
+{
+    const struct mt_layout *layout = &store->layout;
+    const struct mt_range own = mt_layout_owned_part(layout, t, store->comm->rank);
+    if (own.start == own.end) {
+        return;
+    }
+    const int b = store->table->tensor[t].bucket;
+    const struct mt_bucket *bucket = &store->bucket[b];
+    const int64_t in_bucket = layout->offset[t] + own.start;
+    const int64_t in_block = layout->bucket_start[b] + in_bucket;
+    const int64_t in_state = bucket->owned_start + in_bucket - bucket->owned.start;
+    struct mt_part *part = &store->part[store->n_part++];
+    *part = (struct mt_part){.tensor = t,
+                             .first = own.start,
+                             .n_element = own.end - own.start,
+                             .value = store->dense_value + in_block};
+    if (store->training) {
+        part->grad = store->dense_grad + in_block;
+        part->exp_avg = store->dense_avg + in_state;
+        part->exp_avg_sq = store->dense_avg_sq + in_state;
+    }
+}
+
+/* One matrix, gate, up or down, of every owned expert of the tensor's layer. */
+static void add_expert_parts(struct mt_store *store, int t)
+{
+    const struct mt_tensor *tensor = &store->table->tensor[t];
+    const struct mt_layer *layer = &store->layer[tensor->layer];
+    const int64_t n_element = mt_tensor_row_elements(tensor);
+    for (int e = 0; e < layer->n_expert; ++e) {
+        if (layer->owner[e] != store->comm->rank) {
+            continue;
+        }
+        const int64_t at =
+            (layer->here[e] - store->owned) * store->stride + store->layout.offset[t];
+        struct mt_part *part = &store->part[store->n_part++];
+        *part = (struct mt_part){.tensor = t,
+                                 .first = e * n_element,
+                                 .n_element = n_element,
+                                 .value = store->expert_value + at};
+        if (store->training) {
+            part->grad = store->expert_grad + at;
+            part->exp_avg = store->expert_avg + at;
+            part->exp_avg_sq = store->expert_avg_sq + at;
+        }
+    }
+}
+
+enum mt_status mt_parts_create(struct mt_store *store)
+{
+    const int n_part = count_parts(store);
+    MT_TRY(MT_ALLOCATE(store->part, n_part, "owned parts"));
+    for (int t = 0; t < store->table->n_tensor; ++t) {
+        if (store->table->tensor[t].kind == MT_TENSOR_DENSE) {
+            add_dense_part(store, t);
+        } else {
+            add_expert_parts(store, t);
+        }
+    }
+    MT_ASSERT(store->n_part == n_part);
+    return MT_OK;
+}
+
+int mt_store_n_part(const struct mt_store *store)
+{
+    return store->n_part;
+}
+
+const struct mt_part *mt_store_part(const struct mt_store *store, int index)
+{
+    MT_ASSERT(index >= 0 && index < store->n_part);
+    return &store->part[index];
+}
+
+int mt_store_owner(const struct mt_store *store, int tensor, int64_t index)
+{
+    MT_ASSERT(tensor >= 0 && tensor < store->table->n_tensor);
+    const struct mt_tensor *row = &store->table->tensor[tensor];
+    if (row->kind == MT_TENSOR_DENSE) {
+        return mt_layout_dense_owner(&store->layout, tensor, index);
+    }
+    MT_ASSERT(index >= 0 && index < mt_tensor_n_element(row));
+    return store->layer[row->layer].owner[index / mt_tensor_row_elements(row)];
+}
+
+void mt_store_init_values(struct mt_store *store, uint64_t seed)
+{
+    for (int p = 0; p < store->n_part; ++p) {
+        const struct mt_part *part = &store->part[p];
+        const struct mt_tensor *tensor = &store->table->tensor[part->tensor];
+        if (tensor->init_std > 0.0F) {
+            mt_random_fill_normal(seed, mt_random_stream(tensor->name), (uint64_t)part->first,
+                                  part->n_element, tensor->init_std, part->value);
+            continue;
+        }
+        for (int64_t i = 0; i < part->n_element; ++i) {
+            part->value[i] = 1.0F;
+        }
+    }
+}
+
+int64_t mt_store_n_chunk(const struct mt_store *store)
+{
+    return store->layout.n_chunk;
+}
+
+static void dense_squares(struct mt_store *store, const struct mt_part *part, double *square)
+{
+    const int64_t chunk = mt_layout_chunk_elements(&store->table->tensor[part->tensor]);
+    const int64_t first_chunk = store->layout.chunk_start[part->tensor] + part->first / chunk;
+    MT_ASSERT(part->first % chunk == 0);
+    for (int64_t i = 0; i * chunk < part->n_element; ++i) {
+        const int64_t n = mt_min_i64(chunk, part->n_element - i * chunk);
+        square[first_chunk + i] = mt_sum_squares(store->device, part->grad + i * chunk, n);
+    }
+}
+
+void mt_store_grad_squares(struct mt_store *store, double *square)
+{
+    MT_ASSERT(store->training);
+    memset(square, 0, (size_t)store->layout.n_chunk * sizeof(*square));
+    for (int p = 0; p < store->n_part; ++p) {
+        const struct mt_part *part = &store->part[p];
+        if (store->table->tensor[part->tensor].kind == MT_TENSOR_DENSE) {
+            dense_squares(store, part, square);
+        }
+    }
+    for (int layer = 0; layer < store->table->n_layer; ++layer) {
+        const struct mt_layer *l = &store->layer[layer];
+        for (int e = 0; e < l->n_expert; ++e) {
+            if (l->owner[e] == store->comm->rank) {
+                const int64_t chunk = store->layout.chunk_start[store->layout.gate[layer]] + e;
+                square[chunk] = mt_sum_squares(store->device, l->here[e]->grad, l->n_element);
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+/* The chunks of the run: every parameter has one owner; the store keeps values, gradients and
+ * optimizer state, and carries values out (materialise) and gradients back (reduce).
+ *
+ *   dense tensors   bucket b: value [n] on every rank, gradient [n] on every rank until reduced;
+ *                   rank r owns one contiguous range of the bucket, made of whole chunks (blocks of
+ *                   rows of at most MT_CHUNK_ELEMENTS); optimizer state exists for that range only.
+ *   experts         chunk e of layer l = gate [F,D] | up [F,D] | down [D,F]; the owner holds value,
+ *                   gradient and optimizer state; copies live in slots while a placement says so.
+ *
+ * What a layer computes is none of the store's business. Optimizer and checkpoint see parts: the
+ * owned contiguous pieces of logical tensors. */
+#ifndef MT_STORE_STORE_H
+#define MT_STORE_STORE_H
+
+#include "comm/comm.h"
+#include "kernel/kernel.h"
+#include "placement/placement.h"
+#include "store/tensor.h"
+
+enum { MT_CHUNK_ELEMENTS = 16384, MT_EXPERT_MATRICES = 3 };
+
+/* An owned piece of a logical tensor: elements [first, first + n_element) of its flat index, whole
+ * rows of dim[0]. n_element > 0. */
+struct mt_part {
+    int tensor;
+    int64_t first, n_element;
+    float *value, *grad;         /* grad: complete after mt_store_reduce_finish */
+    float *exp_avg, *exp_avg_sq; /* NULL in a store for inference */
+};
+
+/* One materialised expert on this rank. */
+struct mt_expert_copy {
+    const float *value; /* [gate | up | down] */
+    float *grad;        /* same layout; NULL for inference */
+    struct mt_weight gate, up, down;
+};
+
+struct mt_store;
+
+struct mt_store_options {
+    bool training;                        /* gradients and optimizer state */
+    int n_slot;                           /* copies of experts beyond the owned ones */
+    const struct mt_placement *ownership; /* [n_layer] owner maps of the MoE layers; ignored else */
+};
+
+/* Collective only in that all ranks make the same store. Values are undefined until
+ * mt_store_init_values or a checkpoint's load, followed by mt_store_publish. Table, comm and device
+ * must outlive the store; `options` need not. */
+enum mt_status mt_store_create(struct mt_device *device, struct mt_comm *comm,
+                               const struct mt_tensor_table *table,
+                               const struct mt_store_options *options, struct mt_store **out);
+/* NULL allowed. Waits for what is in flight, unless an error is recorded. */
+void mt_store_destroy(struct mt_store *store);
+/* Bytes that create would allocate on the rank that holds most, by kind, without doing it. */
+struct mt_store_bytes {
+    int64_t dense_value, dense_grad, dense_pack, expert_value, expert_grad, expert_pack, slots,
+        optimizer, staging;
+};
+enum mt_status mt_store_plan_bytes(const struct mt_tensor_table *table,
+                                   const struct mt_store_options *options, int n_rank,
+                                   struct mt_store_bytes *bytes);
+
+const struct mt_tensor_table *mt_store_table(const struct mt_store *store);
+struct mt_device *mt_store_device(const struct mt_store *store);
+int mt_store_n_part(const struct mt_store *store);
+const struct mt_part *mt_store_part(const struct mt_store *store, int index);
+/* Owner of element `index` of a tensor's flat index. */
+int mt_store_owner(const struct mt_store *store, int tensor, int64_t index);
+
+/* Owned values from (seed, tensor name, index): the same on any number of ranks. */
+void mt_store_init_values(struct mt_store *store, uint64_t seed);
+
+/* ---- dense: used by layers ---- */
+/* Working copy and gradient of a dense tensor, full shape. */
+const float *mt_store_value(const struct mt_store *store, int tensor);
+float *mt_store_grad(const struct mt_store *store, int tensor);
+const struct mt_weight *mt_store_weight(const struct mt_store *store, int tensor);
+
+/* After owners changed their values: packs owned experts, starts gathering every bucket. No copies
+ * of experts may be left (asserted): they would keep the old values. */
+enum mt_status mt_store_publish(struct mt_store *store);
+/* Before its use: waits for the bucket's gathering, packs its weights; free when that is done. */
+enum mt_status mt_store_use_bucket(struct mt_store *store, int bucket);
+enum mt_status mt_store_use_all(struct mt_store *store);
+
+/* Gradients of a step: zeroed first; each bucket's reduction starts when its last backward is done;
+ * finish waits for all (starting those not begun): then part->grad is the global sum. */
+void mt_store_zero_grad(struct mt_store *store);
+enum mt_status mt_store_reduce_bucket_begin(struct mt_store *store, int bucket);
+enum mt_status mt_store_reduce_finish(struct mt_store *store);
+
+/* ---- experts: materialised along a placement ----
+ * A layer: materialize begin, end; then reduce begin, end, or drop; then again (asserted). */
+/* SparseAllGather of one layer: copies of every instance on this rank that it does not own go into
+ * free slots. Begun and ended by all ranks alike, also those without anything to move. */
+enum mt_status mt_store_materialize_begin(struct mt_store *store, int layer,
+                                          const struct mt_placement *placement);
+enum mt_status mt_store_materialize_end(struct mt_store *store, int layer);
+/* The expert on this rank, owned or copied; NULL when it is not here. */
+const struct mt_expert_copy *mt_store_expert(const struct mt_store *store, int layer, int expert);
+/* SparseReduceScatter: gradients of copies are added to their owners', then the slots are free. */
+enum mt_status mt_store_reduce_experts_begin(struct mt_store *store, int layer);
+enum mt_status mt_store_reduce_experts_end(struct mt_store *store, int layer);
+/* Frees the slots without a reduction (after forward, or evaluation). */
+void mt_store_drop_copies(struct mt_store *store, int layer);
+
+/* ---- sums over chunks ---- */
+/* Chunks of the whole model, numbered alike on any number of ranks. */
+int64_t mt_store_n_chunk(const struct mt_store *store);
+/* square [n_chunk]: sum of squares of the reduced gradient of owned chunks, 0 for others. */
+void mt_store_grad_squares(struct mt_store *store, double *square);
+
+#endif
