@@ -1,0 +1,290 @@
+/* The object behind all MoE layers of a run: made once, planned every step, kept by checkpoints. */
+#include "base/size.h"
+#include "moe/context.h"
+
+#include <string.h>
+
+enum { N_SAVED_CUT = 16, CUT_ALIGNMENT_BYTES = 64 };
+
+static enum mt_status too_large(void)
+{
+    return MT_FAIL(MT_ERR_RESOURCE,
+                   "the rows of a MoE layer do not fit 63 bits of bytes; expected tokens x top_k x "
+                   "(hidden_size + expert_intermediate_size) within that; use a smaller batch");
+}
+
+static enum mt_status allocate_floats(float **out, int64_t rows, int64_t width, const char *what)
+{
+    int64_t n = 0;
+    if (!mt_size_multiply(rows, width, &n)) {
+        return too_large();
+    }
+    return MT_ALLOCATE(*out, n, what);
+}
+
+/* Sizes from the options; the rest of *moe is zero. */
+static enum mt_status set_sizes(struct mt_moe *moe, const struct mt_moe_options *options)
+{
+    const struct mt_config *config = options->config;
+    *moe = (struct mt_moe){
+        .device = options->device,
+        .comm = options->comm,
+        .store = options->store,
+        .training = options->training,
+        .n_layer = (int)config->model.num_layers,
+        .first_layer = (int)mt_min_i64(config->model.first_k_dense, config->model.num_layers),
+        .n_rank = options->comm->topology.n_rank,
+        .n_expert = (int)config->moe.num_experts,
+        .top_k = (int)config->moe.top_k,
+        .n_slot = options->n_slot,
+        .width = config->model.hidden_size,
+        .inner = config->moe.expert_intermediate_size,
+        .shared_inner = config->moe.num_shared_experts * config->moe.expert_intermediate_size,
+        .max_token = options->max_token,
+        .loss_coef = config->balance.loss_coef,
+        .z_loss_coef = config->balance.z_loss_coef,
+        .gate = {.n_expert = config->moe.num_experts,
+                 .top_k = config->moe.top_k,
+                 .normalize = config->moe.normalize_top_k,
+                 .scale = (float)config->moe.routed_scaling_factor}};
+    MT_ASSERT(options->max_token >= 0 && options->max_token <= options->max_token_any);
+    MT_ASSERT(moe->n_slot >= 0 && moe->top_k >= 1 && moe->top_k <= moe->n_expert);
+    int64_t pairs = 0;
+    if (!mt_size_multiply(options->max_token_any, moe->top_k, &pairs) ||
+        !mt_size_multiply(pairs, moe->n_rank, &moe->max_row)) {
+        return too_large();
+    }
+    return MT_OK;
+}
+
+static int64_t max_instance(const struct mt_moe *moe)
+{
+    return moe->n_expert + (int64_t)moe->n_rank * moe->n_slot;
+}
+
+/* What one forward cuts at most, its scratch and its backward's included. */
+static enum mt_status plan_saved_bytes(struct mt_moe *moe)
+{
+    const int64_t float_bytes = (int64_t)sizeof(float);
+    const int64_t row_floats = moe->width + 2 * moe->inner + 2; /* rows, gate, up; weights */
+    const int64_t token_floats = 3 * moe->top_k + moe->n_expert + 1 + 2 * moe->shared_inner;
+    int64_t row_bytes = 0;
+    int64_t token_bytes = 0;
+    int64_t route_bytes = 0;
+    int64_t sum = 0;
+    if (!mt_size_multiply(moe->max_row, row_floats * float_bytes, &row_bytes) ||
+        !mt_size_multiply(moe->max_token, token_floats * float_bytes, &token_bytes) ||
+        !mt_route_bytes_max(moe->n_rank, moe->n_expert, max_instance(moe),
+                            moe->max_token * moe->top_k, moe->max_row, &route_bytes) ||
+        !mt_size_add(row_bytes, token_bytes, &sum) || !mt_size_add(sum, route_bytes, &sum) ||
+        !mt_size_add(sum, (int64_t)N_SAVED_CUT * CUT_ALIGNMENT_BYTES, &moe->saved_bytes_max)) {
+        return too_large();
+    }
+    return MT_OK;
+}
+
+static enum mt_status allocate_counts(struct mt_moe *moe)
+{
+    const int64_t n_expert = moe->n_expert;
+    const int64_t n_rank = moe->n_rank;
+    MT_TRY(MT_ALLOCATE(moe->count, n_rank * n_expert, "expert counts of all ranks"));
+    MT_TRY(MT_ALLOCATE(moe->global_count, n_expert, "expert counts"));
+    MT_TRY(MT_ALLOCATE(moe->quota, n_rank * max_instance(moe), "row quotas"));
+    MT_TRY(MT_ALLOCATE(moe->load, n_rank, "rank loads"));
+    MT_TRY(MT_ALLOCATE(moe->probability_sum, n_expert, "router probabilities"));
+    MT_TRY(MT_ALLOCATE(moe->send_bytes, n_rank, "exchange sizes"));
+    MT_TRY(MT_ALLOCATE(moe->recv_bytes, n_rank, "exchange sizes"));
+    MT_TRY(MT_ALLOCATE(moe->load_max_over_mean, moe->n_layer, "layer loads"));
+    for (int m = 0; m < MT_EXPERT_MATRICES; ++m) {
+        MT_TRY(mt_memory_allocate_items((int64_t)sizeof(void *), n_expert, "expert weights' list",
+                                        (void **)&moe->weight[m]));
+        MT_TRY(mt_memory_allocate_items((int64_t)sizeof(void *), n_expert, "gradients' list",
+                                        (void **)&moe->weight_grad[m]));
+    }
+    return MT_OK;
+}
+
+static enum mt_status allocate_rows(struct mt_moe *moe)
+{
+    const int64_t max_choice = moe->max_token * moe->top_k;
+    int64_t act = 0;
+    int64_t shared_act = 0;
+    if (!mt_size_multiply(moe->max_row, moe->inner, &act) ||
+        !mt_size_multiply(moe->max_token, moe->shared_inner, &shared_act)) {
+        return too_large();
+    }
+    MT_TRY(allocate_floats(&moe->logits, moe->max_token, moe->n_expert, "router logits"));
+    MT_TRY(allocate_floats(&moe->near, max_choice, moe->width + 1, "rows to and from experts"));
+    MT_TRY(allocate_floats(&moe->far, moe->max_row, moe->width + 1, "rows of all ranks"));
+    MT_TRY(allocate_floats(&moe->rows, moe->max_row, moe->width, "expert outputs"));
+    MT_TRY(allocate_floats(&moe->act, mt_max_i64(act, shared_act), 1, "expert activations"));
+    MT_TRY(MT_ALLOCATE(moe->token_offset, max_choice, "row offsets"));
+    for (int64_t i = 0; i < max_choice; ++i) {
+        moe->token_offset[i] = i / moe->top_k * moe->width;
+    }
+    return MT_OK;
+}
+
+static enum mt_status create_placements(struct mt_moe *moe, const struct mt_config *config)
+{
+    moe->policy = mt_policy_find(config->placement.policy);
+    if (moe->policy == NULL) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "placement.policy = \"%s\" is not in this version; expected a policy that "
+                       "`moetrain plan --help` lists; change the key",
+                       config->placement.policy);
+    }
+    MT_TRY(MT_ALLOCATE(moe->placement, moe->n_layer, "placements"));
+    for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
+        MT_TRY(mt_placement_init(&moe->placement[layer], moe->n_rank, moe->n_expert,
+                                 (int)max_instance(moe)));
+        mt_placement_owners_only(&moe->placement[layer], layer);
+    }
+    const int window = (int)mt_max_i64(config->placement.load_window, 1);
+    MT_TRY(mt_history_init(&moe->history, moe->n_layer, moe->n_expert, window));
+    MT_TRY(mt_tally_init(&moe->tally, config, moe->n_rank));
+    return mt_balance_init(&moe->balance, config->balance.loss, config->balance.window,
+                           moe->n_layer, moe->n_expert);
+}
+
+static enum mt_status prepare_kernels_and_comm(struct mt_moe *moe)
+{
+    MT_TRY(mt_linear_prepare(moe->device, moe->inner, moe->width));
+    MT_TRY(mt_linear_prepare(moe->device, moe->width, moe->inner));
+    if (moe->shared_inner > 0) {
+        MT_TRY(mt_linear_prepare(moe->device, moe->shared_inner, moe->width));
+        MT_TRY(mt_linear_prepare(moe->device, moe->width, moe->shared_inner));
+    }
+    MT_TRY(mt_comm_reserve_small(moe->comm, mt_max_i64(moe->n_expert, 2 * (int64_t)moe->n_layer)));
+    const int64_t max_op = mt_plan_alltoallv_direct_max_op(moe->n_rank);
+    MT_TRY(mt_plan_init(&moe->plan, max_op));
+    return mt_exec_create(moe->comm, max_op, &moe->exec);
+}
+
+static enum mt_status create_parts(struct mt_moe *moe, const struct mt_moe_options *options)
+{
+    MT_TRY(set_sizes(moe, options));
+    MT_TRY(plan_saved_bytes(moe));
+    MT_TRY(MT_ALLOCATE(moe->tensors, moe->n_layer, "MoE tensors' list"));
+    memcpy(moe->tensors, options->tensors, (size_t)moe->n_layer * sizeof(*moe->tensors));
+    MT_TRY(allocate_counts(moe));
+    MT_TRY(allocate_rows(moe));
+    MT_TRY(create_placements(moe, options->config));
+    return prepare_kernels_and_comm(moe);
+}
+
+enum mt_status mt_moe_create(const struct mt_moe_options *options, struct mt_moe **out)
+{
+    struct mt_moe *moe = NULL;
+    *out = NULL;
+    MT_TRY(MT_ALLOCATE(moe, 1, "MoE layers"));
+    const enum mt_status status = create_parts(moe, options);
+    if (status != MT_OK) {
+        mt_moe_destroy(moe);
+        return status;
+    }
+    *out = moe;
+    return MT_OK;
+}
+
+void mt_moe_destroy(struct mt_moe *moe)
+{
+    if (moe == NULL) {
+        return;
+    }
+    mt_exec_destroy(moe->exec);
+    mt_plan_clear(&moe->plan);
+    mt_balance_clear(&moe->balance);
+    mt_tally_clear(&moe->tally);
+    mt_history_clear(&moe->history);
+    for (int layer = 0; moe->placement != NULL && layer < moe->n_layer; ++layer) {
+        mt_placement_clear(&moe->placement[layer]);
+    }
+    for (int m = 0; m < MT_EXPERT_MATRICES; ++m) {
+        mt_memory_free((void *)moe->weight[m]);
+        mt_memory_free((void *)moe->weight_grad[m]);
+    }
+    void *const array[] = {moe->placement,
+                           moe->tensors,
+                           moe->count,
+                           moe->global_count,
+                           moe->quota,
+                           moe->load,
+                           moe->probability_sum,
+                           moe->logits,
+                           moe->token_offset,
+                           moe->load_max_over_mean,
+                           moe->send_bytes,
+                           moe->recv_bytes,
+                           moe->near,
+                           moe->far,
+                           moe->rows,
+                           moe->act};
+    for (size_t i = 0; i < sizeof(array) / sizeof(array[0]); ++i) {
+        mt_memory_free(array[i]);
+    }
+    mt_memory_free(moe);
+}
+
+enum mt_status mt_moe_ownership(const struct mt_config *config, int n_rank,
+                                struct mt_placement *placement)
+{
+    const int n_layer = (int)config->model.num_layers;
+    const int n_expert = (int)config->moe.num_experts;
+    memset(placement, 0, (size_t)n_layer * sizeof(*placement));
+    for (int layer = (int)config->model.first_k_dense; layer < n_layer; ++layer) {
+        MT_TRY(mt_placement_init(&placement[layer], n_rank, n_expert, n_expert));
+        mt_placement_owners_only(&placement[layer], layer);
+    }
+    return MT_OK;
+}
+
+int64_t mt_moe_saved_bytes_max(const struct mt_moe *moe)
+{
+    return moe->saved_bytes_max;
+}
+
+enum mt_status mt_moe_plan_step(struct mt_moe *moe)
+{
+    mt_span_begin(MT_PHASE_PLAN);
+    moe->history.n_step = (int)mt_min_i64(mt_max_i64(moe->history_step, 0), moe->history.window);
+    for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
+        const struct mt_policy_input input = {.n_rank = moe->n_rank,
+                                              .n_expert = moe->n_expert,
+                                              .layer = layer,
+                                              .n_history = moe->history.n_step,
+                                              .history = mt_history_layer(&moe->history, layer),
+                                              .node = moe->comm->topology.node,
+                                              .slots = moe->n_slot};
+        moe->policy->plan(&input, &moe->placement[layer]);
+    }
+    mt_balance_begin_step(&moe->balance);
+    mt_tally_reset(&moe->tally);
+    mt_span_end(MT_PHASE_PLAN);
+    return MT_OK;
+}
+
+void mt_moe_set_counting(struct mt_moe *moe, bool counting)
+{
+    mt_balance_set_counting(&moe->balance, counting);
+}
+
+enum mt_status mt_moe_finish_step(struct mt_moe *moe, struct mt_moe_stats *stats)
+{
+    *stats = (struct mt_moe_stats){.load_max_over_mean_layer = moe->load_max_over_mean};
+    MT_TRY(mt_tally_finish(&moe->tally, moe->comm, stats));
+    mt_balance_end_step(&moe->balance, moe->tally.count);
+    mt_history_record(&moe->history, moe->tally.count);
+    moe->history_step = moe->history.n_step;
+    return MT_OK;
+}
+
+void mt_moe_state(struct mt_moe *moe, struct mt_moe_state_array *array, int *n_array)
+{
+    const int64_t n_pair = (int64_t)moe->n_layer * moe->n_expert;
+    array[0] = (struct mt_moe_state_array){"balance_count", moe->balance.lagged_count, n_pair};
+    array[1] = (struct mt_moe_state_array){"load_history", moe->history.count,
+                                           n_pair * moe->history.window};
+    array[2] = (struct mt_moe_state_array){"load_history_steps", &moe->history_step, 1};
+    *n_array = 3;
+}

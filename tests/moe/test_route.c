@@ -1,0 +1,332 @@
+/* Routes of random cases, all ranks in one process: the exchange is simulated by copying blocks. */
+#include "base/random.h"
+#include "base/size.h"
+#include "moe/route.h"
+#include "support/test.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_RANK = 64, MAX_EXPERT = 24, MAX_TOKEN = 12, MAX_CHOICE = 4 * MAX_TOKEN, WIDTH = 3 };
+
+static const size_t ROW_BYTES = WIDTH * sizeof(float);
+
+/* A stream of small random integers. */
+struct dice {
+    uint64_t seed, thrown;
+};
+
+static int64_t throw_dice(struct dice *dice, int64_t bound)
+{
+    return (int64_t)(mt_random_u64(dice->seed, 7, dice->thrown++) % (uint64_t)bound);
+}
+
+/* How a case draws tokens and experts. */
+enum skew { EVEN, ALL_TO_ONE, SOME_RANKS_EMPTY, ONE_RANK_HAS_ALL };
+
+struct world {
+    int n_rank, n_expert, top_k;
+    struct mt_placement placement;
+    int64_t n_token[MAX_RANK];
+    int32_t expert[MAX_RANK][MAX_CHOICE];
+    int64_t counts[MAX_RANK * MAX_EXPERT];
+    int64_t quota[MAX_RANK * MAX_RANK * MAX_EXPERT];
+    struct mt_arena arena[MAX_RANK];
+    struct mt_route *route[MAX_RANK];
+    float *near[MAX_RANK], *far[MAX_RANK];
+};
+
+/* Every expert on its owner and, with probability 1/3, on each other rank. */
+static void draw_placement(struct world *world, struct dice *dice, bool with_replicas)
+{
+    struct mt_placement *placement = &world->placement;
+    MT_TEST_OK(mt_placement_init(placement, world->n_rank, world->n_expert,
+                                 world->n_rank * world->n_expert));
+    int n = 0;
+    for (int e = 0; e < world->n_expert; ++e) {
+        placement->owner[e] = (int)throw_dice(dice, world->n_rank);
+        placement->instance_start[e] = n;
+        for (int r = 0; r < world->n_rank; ++r) {
+            const bool is_copy = with_replicas && throw_dice(dice, 3) == 0;
+            if (r == placement->owner[e] || is_copy) {
+                placement->rank[n++] = r;
+            }
+        }
+    }
+    placement->instance_start[world->n_expert] = n;
+}
+
+/* K different experts for one token, from a first one by a stride. */
+static void draw_token(struct world *world, struct dice *dice, enum skew skew, int rank,
+                       int64_t token)
+{
+    const int64_t first = skew == ALL_TO_ONE ? 0 : throw_dice(dice, world->n_expert);
+    const int64_t stride = skew == ALL_TO_ONE ? 1 : 1 + 2 * throw_dice(dice, 3);
+    bool is_taken[MAX_EXPERT] = {false};
+    for (int64_t k = 0; k < world->top_k; ++k) {
+        int64_t e = (first + k * stride) % world->n_expert;
+        while (is_taken[e]) {
+            e = (e + 1) % world->n_expert;
+        }
+        is_taken[e] = true;
+        world->expert[rank][token * world->top_k + k] = (int32_t)e;
+        ++world->counts[(int64_t)rank * world->n_expert + e];
+    }
+}
+
+static void draw_choices(struct world *world, struct dice *dice, enum skew skew)
+{
+    memset(world->counts, 0, sizeof(world->counts));
+    for (int r = 0; r < world->n_rank; ++r) {
+        world->n_token[r] = throw_dice(dice, MAX_TOKEN + 1);
+        if ((skew == SOME_RANKS_EMPTY && throw_dice(dice, 2) == 0) ||
+            (skew == ONE_RANK_HAS_ALL && r != world->n_rank - 1)) {
+            world->n_token[r] = 0;
+        }
+        for (int64_t t = 0; t < world->n_token[r]; ++t) {
+            draw_token(world, dice, skew, r, t);
+        }
+    }
+}
+
+/* Any quota that adds up, not only those that a split would make. */
+static void draw_quota(struct world *world, struct dice *dice)
+{
+    const struct mt_placement *placement = &world->placement;
+    const int64_t n_instance = mt_placement_n_instance(placement);
+    for (int r = 0; r < world->n_rank; ++r) {
+        for (int e = 0; e < world->n_expert; ++e) {
+            int64_t left = world->counts[r * world->n_expert + e];
+            const int last = placement->instance_start[e + 1] - 1;
+            for (int i = placement->instance_start[e]; i <= last; ++i) {
+                const int64_t part = i == last ? left : throw_dice(dice, left + 1);
+                world->quota[r * n_instance + i] = part;
+                left -= part;
+            }
+        }
+    }
+}
+
+static void build_routes(struct world *world)
+{
+    int64_t n_row = 0;
+    for (int r = 0; r < world->n_rank; ++r) {
+        n_row += world->n_token[r] * world->top_k;
+    }
+    for (int r = 0; r < world->n_rank; ++r) {
+        const int64_t n_choice = world->n_token[r] * world->top_k;
+        int64_t n_bytes = 0;
+        assert_true(mt_route_bytes_max(world->n_rank, world->n_expert,
+                                       world->placement.max_instance, n_choice, n_row, &n_bytes));
+        MT_TEST_OK(mt_arena_init(&world->arena[r], n_bytes, "route"));
+        const struct mt_route_input input = {.rank = r,
+                                             .width = WIDTH,
+                                             .placement = &world->placement,
+                                             .quota = world->quota,
+                                             .expert = world->expert[r],
+                                             .n_choice = n_choice};
+        world->route[r] = mt_route_build(&input, &world->arena[r]);
+        MT_TEST_OK(MT_ALLOCATE(world->near[r], n_choice * (WIDTH + 1), "near"));
+        MT_TEST_OK(MT_ALLOCATE(world->far[r], world->route[r]->n_row * (WIDTH + 1), "far"));
+    }
+}
+
+static void make_world(struct world *world, uint64_t seed)
+{
+    struct dice dice = {seed, 0};
+    world->n_rank = 1 + (int)throw_dice(&dice, seed % 16 == 0 ? MAX_RANK : 9);
+    world->n_expert = 1 + (int)throw_dice(&dice, MAX_EXPERT);
+    world->top_k = 1 + (int)throw_dice(&dice, mt_min_i64(4, world->n_expert));
+    const enum skew skew = (enum skew)throw_dice(&dice, 4);
+    draw_placement(world, &dice, throw_dice(&dice, 2) == 0);
+    draw_choices(world, &dice, skew);
+    draw_quota(world, &dice);
+    build_routes(world);
+}
+
+static void clear_world(struct world *world)
+{
+    for (int r = 0; r < world->n_rank; ++r) {
+        mt_memory_free(world->near[r]);
+        mt_memory_free(world->far[r]);
+        mt_arena_clear(&world->arena[r]);
+    }
+    mt_placement_clear(&world->placement);
+}
+
+/* Blocks of rows of `floats` from one side to the other, as the all-to-all would move them. */
+static void exchange(struct world *world, bool outward, int64_t floats)
+{
+    for (int to = 0; to < world->n_rank; ++to) {
+        int64_t at = 0;
+        for (int from = 0; from < world->n_rank; ++from) {
+            const struct mt_route *sender = world->route[from];
+            const struct mt_route *receiver = world->route[to];
+            const int64_t *send = outward ? sender->send_count : sender->recv_count;
+            const int64_t *recv = outward ? receiver->recv_count : receiver->send_count;
+            float *in = outward ? world->near[from] : world->far[from];
+            float *out = outward ? world->far[to] : world->near[to];
+            int64_t start = 0;
+            for (int r = 0; r < to; ++r) {
+                start += send[r];
+            }
+            assert_int_equal(send[to], recv[from]);
+            memcpy(out + at * floats, in + start * floats,
+                   (size_t)(send[to] * floats) * sizeof(float));
+            at += send[to];
+        }
+    }
+}
+
+/* What a row carries: who it is. */
+static void write_row(float *row, int rank, int64_t choice, int32_t expert)
+{
+    row[0] = (float)rank;
+    row[1] = (float)choice;
+    row[2] = (float)expert;
+}
+
+static float row_mark(int rank, int64_t choice)
+{
+    return (float)rank * 1000.0F + (float)choice + 0.5F;
+}
+
+static void pack_sources(struct world *world)
+{
+    for (int r = 0; r < world->n_rank; ++r) {
+        const struct mt_route *route = world->route[r];
+        assert_int_equal(route->n_choice, world->n_token[r] * world->top_k);
+        for (int64_t c = 0; c < route->n_choice; ++c) {
+            write_row(world->near[r] + route->send_wide[c], r, c, world->expert[r][c]);
+            world->near[r][route->send_weight[c]] = row_mark(r, c);
+        }
+    }
+}
+
+/* Rows of a target lie by expert, then source, then token; returns how many there are. */
+static int64_t check_arrivals(const struct world *world, int r)
+{
+    const struct mt_route *route = world->route[r];
+    assert_int_equal(route->group_offset[0], 0);
+    assert_int_equal(route->group_offset[route->n_group], route->n_row);
+    for (int g = 0; g < route->n_group; ++g) {
+        float previous = -1.0F;
+        assert_true(g == 0 || route->group_expert[g] > route->group_expert[g - 1]);
+        for (int64_t i = route->group_offset[g]; i < route->group_offset[g + 1]; ++i) {
+            const float *row = world->far[r] + route->recv_wide[i];
+            const float mark = world->far[r][route->recv_weight[i]];
+            assert_true((int)row[2] == route->group_expert[g]);
+            assert_true(mark == row_mark((int)row[0], (int64_t)row[1]));
+            assert_true(mark > previous); /* marks grow with source, then token */
+            previous = mark;
+        }
+    }
+    return route->n_row;
+}
+
+static void return_rows(struct world *world)
+{
+    for (int r = 0; r < world->n_rank; ++r) {
+        const struct mt_route *route = world->route[r];
+        float *rows = NULL;
+        MT_TEST_OK(MT_ALLOCATE(rows, route->n_row * WIDTH, "rows"));
+        for (int64_t i = 0; i < route->n_row; ++i) {
+            memcpy(rows + i * WIDTH, world->far[r] + route->recv_wide[i], ROW_BYTES);
+        }
+        for (int64_t i = 0; i < route->n_row; ++i) {
+            memcpy(world->far[r] + route->recv_narrow[i], rows + i * WIDTH, ROW_BYTES);
+        }
+        mt_memory_free(rows);
+    }
+}
+
+static void check_restored(const struct world *world)
+{
+    for (int r = 0; r < world->n_rank; ++r) {
+        for (int64_t c = 0; c < world->route[r]->n_choice; ++c) {
+            float want[WIDTH];
+            write_row(want, r, c, world->expert[r][c]);
+            assert_memory_equal(world->near[r] + world->route[r]->send_narrow[c], want,
+                                sizeof(want));
+        }
+    }
+}
+
+static void permute_then_unpermute_restores_rows(void **state)
+{
+    (void)state;
+    struct world *world = calloc(1, sizeof(*world));
+    assert_non_null(world);
+    for (uint64_t seed = 0; seed < 3000; ++seed) {
+        int64_t n_sent = 0;
+        int64_t n_arrived = 0;
+        make_world(world, seed);
+        pack_sources(world);
+        exchange(world, true, WIDTH + 1);
+        for (int r = 0; r < world->n_rank; ++r) {
+            n_sent += world->n_token[r] * world->top_k;
+            n_arrived += check_arrivals(world, r);
+        }
+        assert_int_equal(n_sent, n_arrived);
+        return_rows(world);
+        exchange(world, false, WIDTH);
+        check_restored(world);
+        clear_world(world);
+    }
+    free(world);
+}
+
+/* Expert 0 on ranks 0 and 1, expert 1 on rank 1; source 0 has three rows for expert 0, of which the
+ * quota gives one to rank 0. */
+static void rows_are_dealt_to_instances_in_order(void **state)
+{
+    (void)state;
+    struct mt_placement placement;
+    struct mt_arena arena;
+    MT_TEST_OK(mt_placement_init(&placement, 2, 2, 3));
+    memcpy(placement.owner, (int[]){0, 1}, 2 * sizeof(int));
+    memcpy(placement.instance_start, (int[]){0, 2, 3}, 3 * sizeof(int));
+    memcpy(placement.rank, (int[]){0, 1, 1}, 3 * sizeof(int));
+    const int64_t quota[] = {1, 2, 1, 0, 4, 0};
+    const int32_t expert[] = {0, 1, 0, 0};
+    MT_TEST_OK(mt_arena_init(&arena, 16384, "route"));
+    const struct mt_route_input input = {.rank = 0,
+                                         .width = 10,
+                                         .placement = &placement,
+                                         .quota = quota,
+                                         .expert = expert,
+                                         .n_choice = 4};
+    const struct mt_route *route = mt_route_build(&input, &arena);
+    const int64_t wide[] = {0, 31, 11, 21}; /* block of rank 1: after 1 x 11 floats, 3 rows */
+    const int64_t weight[] = {10, 43, 41, 42};
+    const int64_t narrow[] = {0, 30, 10, 20};
+    assert_memory_equal(route->send_wide, wide, sizeof(wide));
+    assert_memory_equal(route->send_weight, weight, sizeof(weight));
+    assert_memory_equal(route->send_narrow, narrow, sizeof(narrow));
+    assert_int_equal(route->send_count[0], 1);
+    assert_int_equal(route->send_count[1], 3);
+    assert_int_equal(route->n_group, 1);
+    assert_int_equal(route->n_row, 1);
+    mt_arena_clear(&arena);
+    mt_placement_clear(&placement);
+}
+
+static void sizes_beyond_32_bits_are_planned_and_overflow_is_refused(void **state)
+{
+    (void)state;
+    int64_t n_bytes = 0;
+    const int64_t n_row = (int64_t)1 << 36;
+    assert_true(mt_route_bytes_max(1024, 65536, 65536, n_row / 1024, n_row, &n_bytes));
+    assert_true(n_bytes > 24 * n_row);
+    assert_false(mt_route_bytes_max(1024, 65536, 65536, 1, INT64_MAX / 8, &n_bytes));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(permute_then_unpermute_restores_rows),
+        cmocka_unit_test(rows_are_dealt_to_instances_in_order),
+        cmocka_unit_test(sizes_beyond_32_bits_are_planned_and_overflow_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
