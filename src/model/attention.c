@@ -1,0 +1,210 @@
+/* The attention half of a layer: norm, projections, optional qk_norm, rotary embedding, causal
+ * attention, output projection, residual. */
+#include "model/internal.h"
+
+struct shape {
+    struct mt_attention attention;
+    int64_t n_token, width, q_width, kv_width;
+};
+
+static struct shape shape_of(const struct mt_model *model, const struct mt_micro_batch *micro)
+{
+    const struct mt_config *config = model->config;
+    const struct mt_attention attention = {
+        .n_sequence = micro->n_sequence,
+        .length = micro->length,
+        .n_head = config->model.num_attention_heads,
+        .n_kv_head = config->model.num_key_value_heads,
+        .head_dim = config->model.head_dim,
+    };
+    return (struct shape){
+        .attention = attention,
+        .n_token = mt_micro_n_token(micro),
+        .width = config->model.hidden_size,
+        .q_width = attention.n_head * attention.head_dim,
+        .kv_width = attention.n_kv_head * attention.head_dim,
+    };
+}
+
+/* Rotates q and k in place, or their gradients back. */
+static void rotate(struct mt_model *model, float *q, float *k, const struct shape *shape,
+                   bool backward)
+{
+    struct mt_rope rope = {model->cosine, model->sine, shape->attention.length,
+                           shape->attention.n_head, shape->attention.head_dim};
+    mt_rope_apply(model->device, q, shape->n_token, &rope, backward);
+    rope.n_head = shape->attention.n_kv_head;
+    mt_rope_apply(model->device, k, shape->n_token, &rope, backward);
+}
+
+/* Rows and width that qk_norm normalises: per head, or over the projection. */
+struct norm_rows {
+    int64_t n, width;
+};
+
+static struct norm_rows qk_norm_rows(const struct mt_model *model, const struct shape *shape,
+                                     int64_t projection_width)
+{
+    if (model->config->model.qk_norm == MT_QK_NORM_HEAD) {
+        const int64_t head_dim = shape->attention.head_dim;
+        return (struct norm_rows){shape->n_token * (projection_width / head_dim), head_dim};
+    }
+    return (struct norm_rows){shape->n_token, projection_width};
+}
+
+static void qk_norm_forward(struct mt_model *model, const struct mt_layer_tensors *tensors,
+                            struct mt_layer_saved *saved, const struct shape *shape)
+{
+    const struct norm_rows q = qk_norm_rows(model, shape, shape->q_width);
+    const struct norm_rows k = qk_norm_rows(model, shape, shape->kv_width);
+    saved->q_raw = saved->q;
+    saved->k_raw = saved->k;
+    saved->q = mt_model_floats(model, shape->n_token * shape->q_width);
+    saved->k = mt_model_floats(model, shape->n_token * shape->kv_width);
+    saved->q_rstd = mt_model_floats(model, q.n);
+    saved->k_rstd = mt_model_floats(model, k.n);
+    mt_model_norm_forward(model, tensors->q_norm, saved->q, saved->q_rstd, saved->q_raw, q.n,
+                          q.width);
+    mt_model_norm_forward(model, tensors->k_norm, saved->k, saved->k_rstd, saved->k_raw, k.n,
+                          k.width);
+}
+
+/* d_q, d_k become the gradients of the projections' outputs. */
+static void qk_norm_backward(struct mt_model *model, const struct mt_layer_tensors *tensors,
+                             const struct mt_layer_saved *saved, const struct shape *shape,
+                             float *d_q, float *d_k)
+{
+    const struct norm_rows q = qk_norm_rows(model, shape, shape->q_width);
+    const struct norm_rows k = qk_norm_rows(model, shape, shape->kv_width);
+    const struct mt_rms_norm_backward q_args = {.d_x = d_q,
+                                                .d_w = mt_store_grad(model->store, tensors->q_norm),
+                                                .d_y = d_q,
+                                                .x = saved->q_raw,
+                                                .w = mt_store_value(model->store, tensors->q_norm),
+                                                .rstd = saved->q_rstd};
+    mt_rms_norm_backward(model->device, &q_args, q.n, q.width);
+    const struct mt_rms_norm_backward k_args = {.d_x = d_k,
+                                                .d_w = mt_store_grad(model->store, tensors->k_norm),
+                                                .d_y = d_k,
+                                                .x = saved->k_raw,
+                                                .w = mt_store_value(model->store, tensors->k_norm),
+                                                .rstd = saved->k_rstd};
+    mt_rms_norm_backward(model->device, &k_args, k.n, k.width);
+}
+
+static void project(struct mt_model *model, const struct mt_layer_tensors *tensors,
+                    struct mt_layer_saved *saved, const struct shape *shape)
+{
+    struct mt_store *store = model->store;
+    const int64_t n = shape->n_token;
+    saved->h_attention = mt_model_floats(model, n * shape->width);
+    saved->rstd_attention = mt_model_floats(model, n);
+    saved->q = mt_model_floats(model, n * shape->q_width);
+    saved->k = mt_model_floats(model, n * shape->kv_width);
+    saved->v = mt_model_floats(model, n * shape->kv_width);
+    mt_model_norm_forward(model, tensors->input_norm, saved->h_attention, saved->rstd_attention,
+                          saved->x, n, shape->width);
+    mt_linear_forward(model->device, saved->q, saved->h_attention,
+                      mt_store_weight(store, tensors->q), n);
+    mt_linear_forward(model->device, saved->k, saved->h_attention,
+                      mt_store_weight(store, tensors->k), n);
+    mt_linear_forward(model->device, saved->v, saved->h_attention,
+                      mt_store_weight(store, tensors->v), n);
+    saved->q_raw = saved->k_raw = saved->q_rstd = saved->k_rstd = NULL;
+    if (tensors->q_norm >= 0) {
+        qk_norm_forward(model, tensors, saved, shape);
+    }
+    rotate(model, saved->q, saved->k, shape, false);
+}
+
+enum mt_status mt_attention_layer_forward(struct mt_model *model, int layer,
+                                          struct mt_layer_saved *saved,
+                                          const struct mt_micro_batch *micro)
+{
+    const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
+    const struct shape shape = shape_of(model, micro);
+    mt_span_begin(MT_PHASE_ATTENTION);
+    project(model, tensors, saved, &shape);
+    MT_TRY(mt_comm_poll(model->comm));
+    saved->o = mt_model_floats(model, shape.n_token * shape.q_width);
+    saved->lse = mt_model_floats(model, shape.n_token * shape.attention.n_head);
+    saved->x_middle = mt_model_floats(model, shape.n_token * shape.width);
+    const int64_t mark = mt_arena_mark(&model->arena);
+    const struct mt_attention_forward args = {
+        .o = saved->o,
+        .lse = saved->lse,
+        .q = saved->q,
+        .k = saved->k,
+        .v = saved->v,
+        .scratch = mt_arena_cut(&model->arena,
+                                mt_attention_scratch_bytes(model->device, &shape.attention))};
+    mt_attention_forward(model->device, &args, &shape.attention);
+    mt_arena_release(&model->arena, mark);
+    MT_TRY(mt_comm_poll(model->comm));
+    mt_linear_forward(model->device, saved->x_middle, saved->o,
+                      mt_store_weight(model->store, tensors->o), shape.n_token);
+    mt_add(model->device, saved->x_middle, saved->x, shape.n_token * shape.width);
+    mt_span_end(MT_PHASE_ATTENTION);
+    return MT_OK;
+}
+
+/* Gradients of one projection y = h W^T: its weight's, and d_h (+)= d_y W. */
+static void project_backward(struct mt_model *model, int tensor, float *d_h, const float *d_y,
+                             const float *h, int64_t n, bool accumulate)
+{
+    const struct mt_weight *weight = mt_store_weight(model->store, tensor);
+    mt_linear_backward_weight(model->device, mt_store_grad(model->store, tensor), d_y, h,
+                              weight->n_out, weight->n_in, n);
+    mt_linear_backward_input(model->device, d_h, d_y, weight, n, accumulate);
+}
+
+enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
+                                           const struct mt_layer_saved *saved,
+                                           const struct mt_micro_batch *micro)
+{
+    const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
+    const struct shape shape = shape_of(model, micro);
+    const int64_t n = shape.n_token;
+    mt_span_begin(MT_PHASE_ATTENTION_BACKWARD);
+    const int64_t mark = mt_arena_mark(&model->arena);
+    float *d_o = mt_model_floats(model, n * shape.q_width);
+    float *d_q = mt_model_floats(model, n * shape.q_width);
+    float *d_k = mt_model_floats(model, n * shape.kv_width);
+    float *d_v = mt_model_floats(model, n * shape.kv_width);
+    float *d_h = mt_model_floats(model, n * shape.width);
+    project_backward(model, tensors->o, d_o, model->d_x, saved->o, n, false);
+    MT_TRY(mt_comm_poll(model->comm));
+    const struct mt_attention_backward args = {
+        .d_q = d_q,
+        .d_k = d_k,
+        .d_v = d_v,
+        .d_o = d_o,
+        .o = saved->o,
+        .lse = saved->lse,
+        .q = saved->q,
+        .k = saved->k,
+        .v = saved->v,
+        .scratch = mt_arena_cut(&model->arena,
+                                mt_attention_scratch_bytes(model->device, &shape.attention))};
+    mt_attention_backward(model->device, &args, &shape.attention);
+    MT_TRY(mt_comm_poll(model->comm));
+    rotate(model, d_q, d_k, &shape, true);
+    if (tensors->q_norm >= 0) {
+        qk_norm_backward(model, tensors, saved, &shape, d_q, d_k);
+    }
+    project_backward(model, tensors->q, d_h, d_q, saved->h_attention, n, false);
+    project_backward(model, tensors->k, d_h, d_k, saved->h_attention, n, true);
+    project_backward(model, tensors->v, d_h, d_v, saved->h_attention, n, true);
+    const struct mt_rms_norm_backward norm = {
+        .d_x = model->d_x,
+        .d_w = mt_store_grad(model->store, tensors->input_norm),
+        .d_y = d_h,
+        .x = saved->x,
+        .w = mt_store_value(model->store, tensors->input_norm),
+        .rstd = saved->rstd_attention,
+        .accumulate = true};
+    mt_rms_norm_backward(model->device, &norm, n, shape.width);
+    mt_arena_release(&model->arena, mark);
+    mt_span_end(MT_PHASE_ATTENTION_BACKWARD);
+    return MT_OK;
+}

@@ -1,0 +1,104 @@
+/* The feed-forward half of a layer: norm, Mixture of Experts or a dense SwiGLU, residual. */
+#include "model/internal.h"
+
+static void dense_forward(struct mt_model *model, const struct mt_layer_tensors *tensors,
+                          float *out, struct mt_layer_saved *saved, int64_t n)
+{
+    mt_span_begin(MT_PHASE_DENSE_FFN);
+    struct mt_store *store = model->store;
+    const int64_t inner = model->config->model.dense_intermediate_size;
+    saved->mlp_gate = mt_model_floats(model, n * inner);
+    saved->mlp_up = mt_model_floats(model, n * inner);
+    const int64_t mark = mt_arena_mark(&model->arena);
+    float *act = mt_model_floats(model, n * inner);
+    mt_linear_forward(model->device, saved->mlp_gate, saved->h_ffn,
+                      mt_store_weight(store, tensors->mlp_gate), n);
+    mt_linear_forward(model->device, saved->mlp_up, saved->h_ffn,
+                      mt_store_weight(store, tensors->mlp_up), n);
+    mt_swiglu_forward(model->device, act, saved->mlp_gate, saved->mlp_up, NULL, n, inner);
+    mt_linear_forward(model->device, out, act, mt_store_weight(store, tensors->mlp_down), n);
+    mt_arena_release(&model->arena, mark);
+    mt_span_end(MT_PHASE_DENSE_FFN);
+}
+
+/* d_h [N,D] = gradient of the normed input from d_out [N,D]. */
+static void dense_backward(struct mt_model *model, const struct mt_layer_tensors *tensors,
+                           float *d_h, const float *d_out, const struct mt_layer_saved *saved,
+                           int64_t n)
+{
+    mt_span_begin(MT_PHASE_DENSE_FFN_BACKWARD);
+    struct mt_device *device = model->device;
+    struct mt_store *store = model->store;
+    const int64_t width = model->config->model.hidden_size;
+    const int64_t inner = model->config->model.dense_intermediate_size;
+    float *d_act = mt_model_floats(model, n * inner);
+    float *d_gate = mt_model_floats(model, n * inner);
+    float *d_up = mt_model_floats(model, n * inner);
+    float *act = mt_model_floats(model, n * inner);
+    mt_linear_backward_input(device, d_act, d_out, mt_store_weight(store, tensors->mlp_down), n,
+                             false);
+    const struct mt_swiglu_backward args = {.d_gate = d_gate,
+                                            .d_up = d_up,
+                                            .act = act,
+                                            .d_act = d_act,
+                                            .gate = saved->mlp_gate,
+                                            .up = saved->mlp_up};
+    mt_swiglu_backward(device, &args, n, inner);
+    mt_linear_backward_weight(device, mt_store_grad(store, tensors->mlp_down), d_out, act, width,
+                              inner, n);
+    mt_linear_backward_weight(device, mt_store_grad(store, tensors->mlp_gate), d_gate, saved->h_ffn,
+                              inner, width, n);
+    mt_linear_backward_weight(device, mt_store_grad(store, tensors->mlp_up), d_up, saved->h_ffn,
+                              inner, width, n);
+    mt_linear_backward_input(device, d_h, d_gate, mt_store_weight(store, tensors->mlp_gate), n,
+                             false);
+    mt_linear_backward_input(device, d_h, d_up, mt_store_weight(store, tensors->mlp_up), n, true);
+    mt_span_end(MT_PHASE_DENSE_FFN_BACKWARD);
+}
+
+enum mt_status mt_ffn_layer_forward(struct mt_model *model, int layer, float *out,
+                                    struct mt_layer_saved *saved, int64_t n_token, bool keep)
+{
+    const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
+    const int64_t width = model->config->model.hidden_size;
+    saved->h_ffn = mt_model_floats(model, n_token * width);
+    saved->rstd_ffn = mt_model_floats(model, n_token);
+    mt_model_norm_forward(model, tensors->post_attention_norm, saved->h_ffn, saved->rstd_ffn,
+                          saved->x_middle, n_token, width);
+    if (mt_config_is_dense_layer(model->config, layer)) {
+        dense_forward(model, tensors, out, saved, n_token);
+    } else {
+        MT_TRY(mt_moe_forward(model->moe, layer, out, saved->h_ffn, n_token, &model->arena,
+                              keep ? &saved->moe : NULL));
+    }
+    mt_add(model->device, out, saved->x_middle, n_token * width);
+    return MT_OK;
+}
+
+enum mt_status mt_ffn_layer_backward(struct mt_model *model, int layer,
+                                     const struct mt_layer_saved *saved,
+                                     const struct mt_micro_batch *micro)
+{
+    const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
+    const int64_t n = mt_micro_n_token(micro);
+    const int64_t width = model->config->model.hidden_size;
+    const int64_t mark = mt_arena_mark(&model->arena);
+    float *d_h = mt_model_floats(model, n * width);
+    if (mt_config_is_dense_layer(model->config, layer)) {
+        dense_backward(model, tensors, d_h, model->d_x, saved, n);
+    } else {
+        MT_TRY(mt_moe_backward(model->moe, layer, d_h, model->d_x, &saved->moe, micro->token_share,
+                               &model->arena));
+    }
+    const struct mt_rms_norm_backward norm = {
+        .d_x = model->d_x,
+        .d_w = mt_store_grad(model->store, tensors->post_attention_norm),
+        .d_y = d_h,
+        .x = saved->x_middle,
+        .w = mt_store_value(model->store, tensors->post_attention_norm),
+        .rstd = saved->rstd_ffn,
+        .accumulate = true};
+    mt_rms_norm_backward(model->device, &norm, n, width);
+    mt_arena_release(&model->arena, mark);
+    return MT_OK;
+}

@@ -1,0 +1,75 @@
+/* What the files of model/ share: the model, and what a layer's forward keeps. */
+#ifndef MT_MODEL_INTERNAL_H
+#define MT_MODEL_INTERNAL_H
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "model/model.h"
+
+/* Kept from a layer's forward for its backward; all cut from the activation arena. */
+struct mt_layer_saved {
+    const float *x;        /* [N,D] the layer's input */
+    float *h_attention;    /* [N,D] normed input of attention */
+    float *rstd_attention; /* [N] */
+    float *q, *k, *v;      /* [N,H,Dh], [N,Hk,Dh]: as attention reads them */
+    float *q_raw, *k_raw;  /* before qk_norm; NULL without */
+    float *q_rstd, *k_rstd;
+    float *o;                 /* [N,H,Dh] */
+    float *lse;               /* [B,H,T] */
+    float *x_middle;          /* [N,D] after attention */
+    float *h_ffn;             /* [N,D] normed input of the feed-forward network */
+    float *rstd_ffn;          /* [N] */
+    float *mlp_gate, *mlp_up; /* [N,Fd] of a dense layer */
+    struct mt_moe_saved moe;
+};
+
+struct mt_model {
+    const struct mt_config *config;
+    struct mt_device *device;
+    struct mt_comm *comm;
+    struct mt_store *store;
+    const struct mt_model_tensors *tensors;
+    struct mt_moe *moe; /* NULL: all layers are dense */
+    struct mt_arena arena;
+    float *cosine, *sine;         /* [max_seq_len, Dh/2] */
+    struct mt_layer_saved *saved; /* [L] */
+    float *x_last;                /* [N,D] output of the last layer, in the arena */
+    float *d_x;                   /* [N,D] running gradient of the residual stream */
+    int64_t head_slice;           /* rows of logits that exist at a time */
+};
+
+/* Arena cuts in floats. */
+static inline float *mt_model_floats(struct mt_model *model, int64_t n)
+{
+    return (float *)mt_arena_cut(&model->arena, n * (int64_t)sizeof(float));
+}
+
+static inline int64_t mt_micro_n_token(const struct mt_micro_batch *micro)
+{
+    return micro->n_sequence * micro->length;
+}
+
+/* attention.c: saved->x_middle = x + attention(norm(x)); d_x becomes the gradient of x. */
+enum mt_status mt_attention_layer_forward(struct mt_model *model, int layer,
+                                          struct mt_layer_saved *saved,
+                                          const struct mt_micro_batch *micro);
+enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
+                                           const struct mt_layer_saved *saved,
+                                           const struct mt_micro_batch *micro);
+
+/* ffn.c: out [N,D] = x_middle + ffn(norm(x_middle)). `keep`: backward follows. */
+enum mt_status mt_ffn_layer_forward(struct mt_model *model, int layer, float *out,
+                                    struct mt_layer_saved *saved, int64_t n_token, bool keep);
+enum mt_status mt_ffn_layer_backward(struct mt_model *model, int layer,
+                                     const struct mt_layer_saved *saved,
+                                     const struct mt_micro_batch *micro);
+
+/* head.c: loss over x_last in slices; with_gradient: model->d_x [N,D] and weight gradients. */
+enum mt_status mt_head_loss(struct mt_model *model, const struct mt_micro_batch *micro,
+                            bool with_gradient, double *loss_sum);
+
+/* RMSNorm with this model's eps: a tensor of the table over rows [n, width]. */
+void mt_model_norm_forward(struct mt_model *model, int tensor, float *y, float *rstd,
+                           const float *x, int64_t n, int64_t width);
+
+#endif

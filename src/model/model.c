@@ -1,0 +1,234 @@
+/* The model: creation, and forward and backward over its layers. */
+#include "base/size.h"
+#include "model/internal.h"
+
+#include <string.h>
+
+/* Logits of at most this many floats exist at a time: 4 MiB, so that they stay in a core's share of
+ * the last-level cache. */
+enum { HEAD_SLICE_FLOATS = 1 << 20, HEAD_SLICE_MIN_ROWS = 16 };
+
+static int64_t head_slice_rows(int64_t vocab, int64_t n_token)
+{
+    const int64_t rows = mt_max_i64(HEAD_SLICE_FLOATS / vocab, HEAD_SLICE_MIN_ROWS);
+    return mt_max_i64(1, mt_min_i64(rows, n_token));
+}
+
+/* Bytes of the arena: everything kept by all layers, plus the widest working set of one of them.
+ * Each MoE layer is counted with all rows of all ranks; what is not touched costs nothing. */
+static enum mt_status arena_bytes(const struct mt_model *model,
+                                  const struct mt_model_options *options, int64_t *bytes)
+{
+    const struct mt_config *config = model->config;
+    const int64_t n = options->max_sequence * config->model.max_seq_len;
+    const int64_t q_width = config->model.num_attention_heads * config->model.head_dim;
+    const int64_t n_layer = options->training ? config->model.num_layers + 1 : 1;
+    const int64_t dense = config->model.dense_intermediate_size;
+    const struct mt_attention attention = {
+        options->max_sequence, config->model.max_seq_len, config->model.num_attention_heads,
+        config->model.num_key_value_heads, config->model.head_dim};
+    const int64_t per_token = 8 * config->model.hidden_size + 6 * q_width +
+                              8 * config->model.num_attention_heads + 2 * dense;
+    const int64_t scratch_per_token = 6 * config->model.hidden_size + 4 * q_width + 4 * dense;
+    enum { CUTS_PER_LAYER = 64, CUT_PADDING = 64 };
+    int64_t layer_bytes = 0;
+    int64_t kept = 0;
+    const int64_t moe = model->moe != NULL ? mt_moe_saved_bytes_max(model->moe) : 0;
+    if (!mt_size_multiply(n, per_token * (int64_t)sizeof(float), &layer_bytes) ||
+        !mt_size_add(layer_bytes, moe + (int64_t)CUTS_PER_LAYER * CUT_PADDING, &layer_bytes) ||
+        !mt_size_multiply(layer_bytes, n_layer, &kept)) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "the activations of %lld layers overflow 2^63 bytes; expected a model that "
+                       "fits; lower train.micro_batch_size, model.max_seq_len or the widths",
+                       (long long)config->model.num_layers);
+    }
+    const int64_t working = n * scratch_per_token * (int64_t)sizeof(float) + 2 * moe +
+                            mt_attention_scratch_bytes(model->device, &attention) +
+                            model->head_slice * config->model.vocab_size * (int64_t)sizeof(float);
+    *bytes = kept + working + (int64_t)CUTS_PER_LAYER * CUT_PADDING;
+    return MT_OK;
+}
+
+static enum mt_status create_moe(struct mt_model *model, const struct mt_model_options *options)
+{
+    const struct mt_config *config = options->config;
+    if (config->model.first_k_dense >= config->model.num_layers) {
+        return MT_OK;
+    }
+    struct mt_moe_tensors *tensors = NULL;
+    MT_TRY(MT_ALLOCATE(tensors, config->model.num_layers, "MoE tensors"));
+    for (int64_t l = 0; l < config->model.num_layers; l++) {
+        tensors[l] = options->tensors->layer[l].moe;
+    }
+    const struct mt_moe_options moe = {
+        .config = config,
+        .device = options->device,
+        .comm = options->comm,
+        .store = options->store,
+        .tensors = tensors,
+        .max_token = options->max_sequence * config->model.max_seq_len,
+        .max_token_any = options->max_sequence_any * config->model.max_seq_len,
+        .training = options->training,
+    };
+    const enum mt_status status = mt_moe_create(&moe, &model->moe);
+    mt_memory_free(tensors);
+    return status;
+}
+
+static enum mt_status create(struct mt_model *model, const struct mt_model_options *options)
+{
+    const struct mt_config *config = options->config;
+    const int64_t length = config->model.max_seq_len;
+    const int64_t half = config->model.head_dim / 2;
+    const int64_t n = options->max_sequence * length;
+    int64_t bytes = 0;
+    model->head_slice = head_slice_rows(config->model.vocab_size, n);
+    MT_TRY(MT_ALLOCATE(model->saved, config->model.num_layers, "saved activations"));
+    MT_TRY(MT_ALLOCATE(model->cosine, length * half, "rotary tables"));
+    MT_TRY(MT_ALLOCATE(model->sine, length * half, "rotary tables"));
+    mt_rope_tables(model->cosine, model->sine, length, config->model.head_dim,
+                   config->model.rope_theta);
+    MT_TRY(create_moe(model, options));
+    MT_TRY(arena_bytes(model, options, &bytes));
+    MT_TRY(mt_arena_init(&model->arena, bytes, "activations"));
+    return MT_OK;
+}
+
+enum mt_status mt_model_create(const struct mt_model_options *options, struct mt_model **out)
+{
+    struct mt_model *model = NULL;
+    MT_TRY(MT_ALLOCATE(model, 1, "model"));
+    model->config = options->config;
+    model->device = options->device;
+    model->comm = options->comm;
+    model->store = options->store;
+    model->tensors = options->tensors;
+    const enum mt_status status = create(model, options);
+    if (status != MT_OK) {
+        mt_model_destroy(model);
+        return status;
+    }
+    *out = model;
+    return MT_OK;
+}
+
+void mt_model_destroy(struct mt_model *model)
+{
+    if (model == NULL) {
+        return;
+    }
+    mt_arena_clear(&model->arena);
+    mt_moe_destroy(model->moe);
+    mt_memory_free(model->sine);
+    mt_memory_free(model->cosine);
+    mt_memory_free(model->saved);
+    mt_memory_free(model);
+}
+
+struct mt_moe *mt_model_moe(struct mt_model *model)
+{
+    return model->moe;
+}
+
+void mt_model_norm_forward(struct mt_model *model, int tensor, float *y, float *rstd,
+                           const float *x, int64_t n, int64_t width)
+{
+    mt_rms_norm_forward(model->device, y, rstd, x, mt_store_value(model->store, tensor), n, width,
+                        (float)model->config->model.rms_norm_eps);
+}
+
+/* x [N,D] in the arena = embedding of the micro-batch. */
+static enum mt_status embed(struct mt_model *model, const struct mt_micro_batch *micro, float **x)
+{
+    const int64_t n = mt_micro_n_token(micro);
+    const int64_t width = model->config->model.hidden_size;
+    MT_TRY(mt_store_use_bucket(model->store, model->tensors->bucket_embed));
+    mt_span_begin(MT_PHASE_EMBED);
+    *x = mt_model_floats(model, n * width);
+    mt_embedding_forward(model->device, *x, micro->token,
+                         mt_store_value(model->store, model->tensors->embed), n, width);
+    mt_span_end(MT_PHASE_EMBED);
+    return MT_OK;
+}
+
+enum mt_status mt_model_forward(struct mt_model *model, const struct mt_micro_batch *micro)
+{
+    const int64_t n = mt_micro_n_token(micro);
+    const int64_t width = model->config->model.hidden_size;
+    float *x = NULL;
+    mt_arena_release(&model->arena, 0);
+    MT_TRY(embed(model, micro, &x));
+    for (int l = 0; l < (int)model->config->model.num_layers; l++) {
+        struct mt_layer_saved *saved = &model->saved[l];
+        saved->x = x;
+        x = mt_model_floats(model, n * width);
+        MT_TRY(mt_store_use_bucket(model->store, model->tensors->layer[l].bucket));
+        MT_TRY(mt_attention_layer_forward(model, l, saved, micro));
+        MT_TRY(mt_ffn_layer_forward(model, l, x, saved, n, true));
+    }
+    model->x_last = x;
+    return MT_OK;
+}
+
+enum mt_status mt_model_head_and_loss(struct mt_model *model, const struct mt_micro_batch *micro,
+                                      double *loss_sum)
+{
+    const int64_t width = model->config->model.hidden_size;
+    model->d_x = mt_model_floats(model, mt_micro_n_token(micro) * width);
+    MT_TRY(mt_head_loss(model, micro, true, loss_sum));
+    if (micro->is_last) {
+        MT_TRY(mt_store_reduce_bucket_begin(model->store, model->tensors->bucket_head));
+    }
+    return MT_OK;
+}
+
+enum mt_status mt_model_backward(struct mt_model *model, const struct mt_micro_batch *micro)
+{
+    for (int l = (int)model->config->model.num_layers - 1; l >= 0; l--) {
+        const struct mt_layer_saved *saved = &model->saved[l];
+        MT_TRY(mt_ffn_layer_backward(model, l, saved, micro));
+        MT_TRY(mt_attention_layer_backward(model, l, saved, micro));
+        if (micro->is_last) {
+            MT_TRY(mt_store_reduce_bucket_begin(model->store, model->tensors->layer[l].bucket));
+        }
+    }
+    mt_span_begin(MT_PHASE_EMBED_BACKWARD);
+    mt_embedding_backward(model->device, mt_store_grad(model->store, model->tensors->embed),
+                          micro->token, model->d_x, mt_micro_n_token(micro),
+                          model->config->model.hidden_size);
+    mt_span_end(MT_PHASE_EMBED_BACKWARD);
+    if (micro->is_last) {
+        MT_TRY(mt_store_reduce_bucket_begin(model->store, model->tensors->bucket_embed));
+    }
+    return MT_OK;
+}
+
+enum mt_status mt_model_count(struct mt_model *model, const struct mt_micro_batch *micro)
+{
+    const int64_t n = mt_micro_n_token(micro);
+    const int64_t width = model->config->model.hidden_size;
+    float *x = NULL;
+    mt_arena_release(&model->arena, 0);
+    MT_TRY(embed(model, micro, &x));
+    float *next = mt_model_floats(model, n * width);
+    for (int l = 0; l < (int)model->config->model.num_layers; l++) {
+        struct mt_layer_saved saved = {.x = x};
+        const int64_t mark = mt_arena_mark(&model->arena);
+        MT_TRY(mt_store_use_bucket(model->store, model->tensors->layer[l].bucket));
+        MT_TRY(mt_attention_layer_forward(model, l, &saved, micro));
+        MT_TRY(mt_ffn_layer_forward(model, l, next, &saved, n, false));
+        mt_arena_release(&model->arena, mark);
+        float *const swap = x;
+        x = next;
+        next = swap;
+    }
+    model->x_last = x;
+    return MT_OK;
+}
+
+enum mt_status mt_model_evaluate(struct mt_model *model, const struct mt_micro_batch *micro,
+                                 double *loss_sum)
+{
+    MT_TRY(mt_model_count(model, micro));
+    return mt_head_loss(model, micro, false, loss_sum);
+}

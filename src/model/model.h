@@ -1,0 +1,91 @@
+/* The model: a decoder-only transformer whose feed-forward layers are Mixtures of Experts.
+ *
+ *   x = embed(token)
+ *   each layer:  x += attention(norm(x));  x += ffn(norm(x))      ffn: MoE, or dense in the first
+ *   loss = cross-entropy(norm(x) head^T)                          first_k_dense layers
+ *
+ * Forward and backward of one micro-batch; parameters, gradients and their movement are the
+ * store's. All activations live in one arena, planned at creation. */
+#ifndef MT_MODEL_MODEL_H
+#define MT_MODEL_MODEL_H
+
+#include "config/config.h"
+#include "moe/moe.h"
+#include "store/store.h"
+
+struct mt_model;
+
+/* ---- tensors: one table (model/tensors.c) ---- */
+
+/* Rows of the table that one layer uses; -1: not there. */
+struct mt_layer_tensors {
+    int input_norm, q, k, v, o, q_norm, k_norm, post_attention_norm;
+    int mlp_gate, mlp_up, mlp_down; /* dense layers */
+    struct mt_moe_tensors moe;
+    int bucket; /* of this layer's dense tensors */
+};
+struct mt_model_tensors {
+    struct mt_tensor_table table;
+    int embed, norm, head; /* head = embed when tied */
+    int bucket_embed, bucket_head;
+    struct mt_layer_tensors *layer; /* [L] */
+};
+enum mt_status mt_model_tensors_init(struct mt_model_tensors *tensors,
+                                     const struct mt_config *config);
+void mt_model_tensors_clear(struct mt_model_tensors *tensors);
+
+/* Parameters of the whole model; those a token multiplies with (active experts only, embedding
+ * lookup not); FLOPs of training one token of a full-length sequence: 6 x those plus attention
+ * scores over the full T x T. */
+struct mt_model_size {
+    int64_t n_parameter, n_active, n_product;
+    double train_flops_per_token;
+};
+void mt_model_size(const struct mt_config *config, struct mt_model_size *size);
+
+/* ---- running it ---- */
+
+struct mt_model_options {
+    const struct mt_config *config;
+    struct mt_device *device;
+    struct mt_comm *comm;
+    struct mt_store *store;
+    const struct mt_model_tensors *tensors;
+    int64_t max_sequence;     /* largest B of this rank */
+    int64_t max_sequence_any; /* largest B of any rank */
+    bool training;
+};
+enum mt_status mt_model_create(const struct mt_model_options *options, struct mt_model **out);
+void mt_model_destroy(struct mt_model *model);       /* NULL allowed */
+struct mt_moe *mt_model_moe(struct mt_model *model); /* NULL: all layers are dense */
+
+/* One micro-batch of this rank; n_sequence may be 0, length is the same on all ranks. */
+struct mt_micro_batch {
+    int64_t n_sequence, length;
+    const int32_t *token, *target; /* [B,T] */
+    double token_share;            /* 1 / tokens of the global batch */
+    bool is_last;                  /* of the step: dense reductions start under its backward */
+};
+
+/* Forward through all layers, keeping what backward needs. Collective. */
+enum mt_status mt_model_forward(struct mt_model *model, const struct mt_micro_batch *micro);
+/* Loss and its gradient with respect to the last layer's output; *loss_sum: sum over this rank's
+ * tokens, nats. After forward. */
+enum mt_status mt_model_head_and_loss(struct mt_model *model, const struct mt_micro_batch *micro,
+                                      double *loss_sum);
+/* Backward through all layers; gradients are added to the store's. Collective. */
+enum mt_status mt_model_backward(struct mt_model *model, const struct mt_micro_batch *micro);
+
+/* Forward without keeping anything: counts of experts for window = "exact". Collective. */
+enum mt_status mt_model_count(struct mt_model *model, const struct mt_micro_batch *micro);
+/* Loss without gradients: sum over this rank's tokens. Collective. */
+enum mt_status mt_model_evaluate(struct mt_model *model, const struct mt_micro_batch *micro,
+                                 double *loss_sum);
+/* Logits [V] after the last of `length` tokens of one sequence. Collective. */
+enum mt_status mt_model_next_logits(struct mt_model *model, const int32_t *token, int64_t length,
+                                    float *logits);
+
+/* Bytes of activations reserved for balanced load (what a run is expected to touch). */
+int64_t mt_model_activation_bytes(const struct mt_config *config, int n_rank, int64_t n_sequence);
+
+#endif
