@@ -1,0 +1,36 @@
+/* Corpora: token sequences of one length, addressed by window number.
+ *
+ * A text source is cut into windows of T tokens that do not overlap; a window's last target is the
+ * first token of the next; windows do not cross files. A file of n tokens has (n - 1) / T of them.
+ * Format `random` makes seeded ids out of nothing and has no end. */
+#ifndef MT_DATA_CORPUS_H
+#define MT_DATA_CORPUS_H
+
+#include "base/status.h"
+#include "config/config.h"
+
+#include <stdint.h>
+
+struct mt_corpus;
+
+struct mt_corpus_options {
+    enum mt_data_format format;
+    int64_t vocab_size, length; /* V, T */
+    uint64_t seed;              /* of format random */
+};
+
+/* paths may be files or folders (the regular files in them, sorted by name; no subfolders, no names
+ * with a leading dot). Files stay open and unchanged while the corpus is.
+ * MT_ERR_INPUT, naming the file: missing, unreadable, empty, shorter than T + 1 tokens in all, or a
+ * token id >= V (with its offset; checked here up to 256 MiB in all, beyond that when read). */
+enum mt_status mt_corpus_open(const struct mt_path_list *paths,
+                              const struct mt_corpus_options *options, struct mt_corpus **out);
+void mt_corpus_close(struct mt_corpus *corpus); /* NULL allowed */
+/* Windows of one epoch; INT64_MAX for format random. */
+int64_t mt_corpus_n_window(const struct mt_corpus *corpus);
+
+/* token, target [T] of a window in [0, n_window). */
+enum mt_status mt_corpus_read(const struct mt_corpus *corpus, int64_t window, int32_t *token,
+                              int32_t *target);
+
+#endif

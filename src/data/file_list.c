@@ -1,0 +1,124 @@
+#include "data/file_list.h"
+
+#include "base/memory.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static enum mt_status grow(struct mt_file_list *list)
+{
+    const int64_t capacity = list->capacity > 0 ? 2 * list->capacity : 64;
+    char **path = NULL;
+    MT_TRY(MT_ALLOCATE(path, capacity, "list of data files"));
+    if (list->n > 0) {
+        memcpy(path, list->path, (size_t)list->n * sizeof(*path));
+    }
+    mt_memory_free(list->path);
+    list->path = path;
+    list->capacity = capacity;
+    return MT_OK;
+}
+
+/* Keeps "folder/name", or "folder" alone when name is NULL. */
+static enum mt_status append(struct mt_file_list *list, const char *folder, const char *name)
+{
+    if (list->n == list->capacity) {
+        MT_TRY(grow(list));
+    }
+    const size_t n_byte = strlen(folder) + (name != NULL ? strlen(name) : 0) + 2;
+    char *text = NULL;
+    MT_TRY(MT_ALLOCATE(text, (int64_t)n_byte, "path of a data file"));
+    (void)snprintf(text, n_byte, "%s%s%s", folder, name != NULL ? "/" : "",
+                   name != NULL ? name : "");
+    list->path[list->n++] = text;
+    return MT_OK;
+}
+
+static int compare_paths(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static enum mt_status fail_path(const char *path)
+{
+    return MT_FAIL(MT_ERR_INPUT,
+                   "cannot open %s: %s; a data file or a folder of them was expected; check [data] "
+                   "(relative paths start at the configuration's folder)",
+                   path, strerror(errno));
+}
+
+/* Appends the entry when it is a regular file (or a link to one). */
+static enum mt_status append_entry(struct mt_file_list *list, const char *folder, const char *name)
+{
+    struct stat about;
+    if (name[0] == '.') {
+        return MT_OK;
+    }
+    MT_TRY(append(list, folder, name));
+    const char *path = list->path[list->n - 1];
+    if (stat(path, &about) != 0) {
+        return fail_path(path);
+    }
+    if (!S_ISREG(about.st_mode)) {
+        mt_memory_free(list->path[--list->n]);
+    }
+    return MT_OK;
+}
+
+static enum mt_status append_folder(struct mt_file_list *list, const char *folder)
+{
+    const int64_t first = list->n;
+    DIR *directory = opendir(folder);
+    if (directory == NULL) {
+        return fail_path(folder);
+    }
+    enum mt_status status = MT_OK;
+    errno = 0;
+    for (const struct dirent *entry = readdir(directory); status == MT_OK && entry != NULL;
+         entry = readdir(directory)) {
+        status = append_entry(list, folder, entry->d_name);
+        errno = 0;
+    }
+    const int code = errno; /* readdir's own, 0 at the end */
+    (void)closedir(directory);
+    errno = code;
+    if (status == MT_OK && code != 0) {
+        return fail_path(folder);
+    }
+    MT_TRY(status);
+    if (list->n == first) {
+        return MT_FAIL(MT_ERR_INPUT,
+                       "the folder %s holds no file; data files were expected; check [data]",
+                       folder);
+    }
+    qsort(list->path + first, (size_t)(list->n - first), sizeof(*list->path), compare_paths);
+    return MT_OK;
+}
+
+enum mt_status mt_file_list_init(struct mt_file_list *list, const struct mt_path_list *paths)
+{
+    memset(list, 0, sizeof(*list));
+    enum mt_status status = MT_OK;
+    for (int i = 0; i < paths->n && status == MT_OK; ++i) {
+        const char *path = paths->path[i];
+        struct stat about;
+        if (stat(path, &about) != 0) {
+            return fail_path(path);
+        }
+        status = S_ISDIR(about.st_mode) ? append_folder(list, path) : append(list, path, NULL);
+    }
+    return status;
+}
+
+void mt_file_list_clear(struct mt_file_list *list)
+{
+    for (int64_t i = 0; i < list->n; ++i) {
+        mt_memory_free(list->path[i]);
+    }
+    mt_memory_free(list->path);
+    memset(list, 0, sizeof(*list));
+}
