@@ -1,0 +1,88 @@
+/* Checkpoints: one directory each, ordinary HDF5 shards (one a rank), an index, a manifest.
+ *
+ *   step-00000100/index.h5                  every logical tensor at full shape (virtual datasets)
+ *                 shard-00000-of-00004.h5   what rank 0 owned
+ *                 manifest.json             sizes, checksums, tensors; last its own checksum
+ *
+ * Written under a temporary name, synced, renamed: a checkpoint is whole or absent. Specified in
+ * docs/checkpoint.md. Reading needs no particular number of ranks. */
+#ifndef MT_CHECKPOINT_CHECKPOINT_H
+#define MT_CHECKPOINT_CHECKPOINT_H
+
+#include "comm/comm.h"
+#include "store/store.h"
+
+enum { MT_CHECKPOINT_FORMAT_VERSION = 1 };
+
+/* Errors of the collective calls are agreed (the lowest failing rank's, recorded on every rank) but
+ * not spoken: the caller may go on without. */
+
+/* Everything of a run beside tensors; the same on every rank. Load zeroes an array that the
+ * checkpoint lacks or has with another length: what it describes was configured otherwise. */
+struct mt_state_array {
+    const char *name; /* dataset /state/<name> */
+    int64_t *values;
+    int64_t n;
+};
+struct mt_run_state {
+    int64_t step; /* steps done */
+    int64_t tokens_seen;
+    int64_t next_sequence; /* position in the data */
+    int64_t n_update;      /* optimizer updates done: step - skipped */
+    int64_t n_skipped, n_skipped_in_row;
+    int n_array;
+    const struct mt_state_array *array; /* caller's memory: written by save, filled by load */
+};
+
+/* Collective. Saves below `folder` (the run's checkpoints/) as step-%08d; the previous ones beyond
+ * `keep` newest (0: all) and every `keep_every`-th step (0: none) are removed after it is complete;
+ * those of later steps are neither counted nor touched. `path` (may be NULL) [MT_PATH_BYTES] gets
+ * its path. MT_ERR_RESOURCE when the disk refuses: what was there stays. An existing complete
+ * checkpoint of that step is left as it is, a damaged one replaced. */
+struct mt_checkpoint_options {
+    const char *folder;
+    int64_t keep, keep_every;
+    const char *config_text; /* resolved TOML */
+    uint64_t config_hash;
+};
+enum mt_status mt_checkpoint_save(struct mt_store *store, struct mt_comm *comm,
+                                  const struct mt_run_state *state,
+                                  const struct mt_checkpoint_options *options, char *path);
+
+/* Collective. The newest valid checkpoint below folder: checksums verified, every rank a share of
+ * the files. *path is "" when there is none. Invalid newer ones are skipped; `notes` [notes_bytes]
+ * says which and why (may be ""). */
+enum mt_status mt_checkpoint_find(struct mt_comm *comm, const char *folder, char *path, char *notes,
+                                  size_t notes_bytes);
+
+/* Collective. Reads owned parts (values; optimizer state unless weights_only), then the caller
+ * publishes. Verified before use. MT_ERR_INPUT naming file and tensor that differ; the store's
+ * values are then undefined. state may be NULL; with weights_only its arrays are left alone. */
+enum mt_status mt_checkpoint_load(struct mt_store *store, struct mt_comm *comm, const char *path,
+                                  bool weights_only, struct mt_run_state *state);
+
+/* Not collective: what a checkpoint says of itself, without reading tensors. */
+struct mt_checkpoint_tensor {
+    char name[128]; /* e.g. "/model/norm" */
+    int n_dim;
+    int64_t dim[3];
+};
+struct mt_checkpoint_info {
+    int64_t step, tokens_seen, format_version;
+    int world_size;
+    char *config_text;
+    uint64_t config_hash;
+    int64_t n_file, n_byte;
+    int n_tensor;
+    struct mt_checkpoint_tensor *tensor;
+};
+enum mt_status mt_checkpoint_read_info(const char *path, struct mt_checkpoint_info *info);
+void mt_checkpoint_info_clear(struct mt_checkpoint_info *info);
+/* Ranks that own rows of a tensor, as text "0:0-31 1:32-63", from the manifest. text [bytes] */
+enum mt_status mt_checkpoint_owners(const char *path, const char *tensor, char *text, size_t bytes);
+
+/* Not collective: reads everything and checks every checksum, the set of tensors and of files.
+ * MT_ERR_INPUT naming the file (and tensor) at fault. */
+enum mt_status mt_checkpoint_verify(const char *path);
+
+#endif

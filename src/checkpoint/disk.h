@@ -1,0 +1,51 @@
+/* Files that are on the disk when a call returns: every write, fsync and close is looked at.
+ *
+ * What fails while writing is MT_ERR_RESOURCE and names the path; what fails while reading is
+ * MT_ERR_INPUT. Used by the other files of this room. */
+#ifndef MT_CHECKPOINT_DISK_H
+#define MT_CHECKPOINT_DISK_H
+
+#include "base/status.h"
+#include "config/config.h"
+
+#include <stdint.h>
+
+/* path [MT_PATH_BYTES] = folder/name. MT_ERR_INPUT when that is too long. */
+enum mt_status mt_disk_join(char *path, const char *folder, const char *name);
+
+/* Makes the folder and what is missing above it; no error when it is there. */
+enum mt_status mt_disk_make_folder(const char *path);
+/* fsync of a folder: what was created, renamed or removed in it stays so. */
+enum mt_status mt_disk_sync_folder(const char *path);
+/* A file or a folder with everything in it; links are not followed; no error when it is missing. */
+enum mt_status mt_disk_remove(const char *path);
+/* Within one folder; on the disk when it returns. */
+enum mt_status mt_disk_rename(const char *folder, const char *from, const char *to);
+
+enum mt_status mt_disk_open_to_write(const char *path, bool create, int *descriptor);
+/* data [n_byte] at offset, whole. */
+enum mt_status mt_disk_write(int descriptor, const char *path, int64_t offset, const void *data,
+                             int64_t n_byte);
+/* fsync and close, also after an error: `status` is what happened before and is returned first. */
+enum mt_status mt_disk_finish(int descriptor, const char *path, enum mt_status status);
+/* A new file with data [n_byte], synced. */
+enum mt_status mt_disk_write_file(const char *path, const void *data, int64_t n_byte);
+
+enum mt_status mt_disk_open_to_read(const char *path, int *descriptor);
+enum mt_status mt_disk_read(int descriptor, const char *path, int64_t offset, void *data,
+                            int64_t n_byte);
+/* The whole file, with a zero byte behind it; freed by mt_memory_free. MT_ERR_INPUT when it is
+ * larger than max_bytes. */
+enum mt_status mt_disk_read_file(const char *path, int64_t max_bytes, char **data, int64_t *n_byte);
+/* Size and XXH3-64 of a file. */
+enum mt_status mt_disk_checksum(const char *path, int64_t *n_byte, uint64_t *checksum);
+
+/* Names in a folder, sorted, without "." and "..". */
+struct mt_disk_names {
+    int64_t n, capacity;
+    char (*name)[256]; /* [n]; Linux allows 255 bytes */
+};
+enum mt_status mt_disk_list(const char *folder, struct mt_disk_names *names);
+void mt_disk_names_clear(struct mt_disk_names *names);
+
+#endif

@@ -1,0 +1,126 @@
+#include "checkpoint/folder.h"
+
+#include "base/memory.h"
+#include "checkpoint/disk.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char STEP_PREFIX[] = "step-";
+enum { MIN_STEP_DIGITS = 8, MAX_STEP_DIGITS = 18 };
+
+void mt_folder_step_name(char *name, int64_t step)
+{
+    (void)snprintf(name, MT_STEP_NAME_BYTES, "%s%08lld", STEP_PREFIX, (long long)step);
+}
+
+void mt_folder_temporary_name(char *name, int64_t step)
+{
+    (void)snprintf(name, MT_STEP_NAME_BYTES, ".%s%08lld.tmp", STEP_PREFIX, (long long)step);
+}
+
+/* -1: not the name of a checkpoint. */
+static int64_t parse_step(const char *name)
+{
+    const size_t prefix = strlen(STEP_PREFIX);
+    if (strncmp(name, STEP_PREFIX, prefix) != 0) {
+        return -1;
+    }
+    const size_t n_digit = strlen(name + prefix);
+    if (n_digit < MIN_STEP_DIGITS || n_digit > MAX_STEP_DIGITS ||
+        strspn(name + prefix, "0123456789") != n_digit) {
+        return -1;
+    }
+    return strtoll(name + prefix, NULL, 10);
+}
+
+static int compare_newest_first(const void *a, const void *b)
+{
+    const int64_t x = *(const int64_t *)a;
+    const int64_t y = *(const int64_t *)b;
+    return x > y ? -1 : x < y;
+}
+
+enum mt_status mt_folder_steps(const char *folder, int64_t **step, int64_t *n)
+{
+    struct mt_disk_names names;
+    *step = NULL;
+    *n = 0;
+    if (access(folder, F_OK) != 0 && errno == ENOENT) {
+        return MT_OK;
+    }
+    MT_TRY(mt_disk_list(folder, &names));
+    const enum mt_status status = MT_ALLOCATE(*step, names.n, "steps of checkpoints");
+    for (int64_t i = 0; i < names.n && status == MT_OK; ++i) {
+        const int64_t parsed = parse_step(names.name[i]);
+        if (parsed >= 0) {
+            (*step)[(*n)++] = parsed;
+        }
+    }
+    mt_disk_names_clear(&names);
+    MT_TRY(status);
+    qsort(*step, (size_t)*n, sizeof(**step), compare_newest_first);
+    return MT_OK;
+}
+
+static bool is_left_over(const char *name)
+{
+    const size_t length = strlen(name);
+    return name[0] == '.' && strncmp(name + 1, STEP_PREFIX, strlen(STEP_PREFIX)) == 0 &&
+           length > 4 && strcmp(name + length - 4, ".tmp") == 0;
+}
+
+enum mt_status mt_folder_clean(const char *folder)
+{
+    struct mt_disk_names names;
+    enum mt_status status = MT_OK;
+    MT_TRY(mt_disk_list(folder, &names));
+    for (int64_t i = 0; i < names.n && status == MT_OK; ++i) {
+        char path[MT_PATH_BYTES];
+        if (is_left_over(names.name[i])) {
+            status = mt_disk_join(path, folder, names.name[i]);
+            status = status == MT_OK ? mt_disk_remove(path) : status;
+        }
+    }
+    mt_disk_names_clear(&names);
+    return status;
+}
+
+enum mt_status mt_folder_discard(const char *folder, int64_t step)
+{
+    char name[MT_STEP_NAME_BYTES];
+    char removed[MT_STEP_NAME_BYTES + 16];
+    char path[MT_PATH_BYTES];
+    mt_folder_step_name(name, step);
+    (void)snprintf(removed, sizeof(removed), ".%s.old.tmp", name);
+    MT_TRY(mt_disk_rename(folder, name, removed));
+    MT_TRY(mt_disk_join(path, folder, removed));
+    return mt_disk_remove(path);
+}
+
+enum mt_status mt_folder_retire(const char *folder, int64_t newest, int64_t keep,
+                                int64_t keep_every)
+{
+    int64_t *step = NULL;
+    int64_t n = 0;
+    int64_t n_kept = 0;
+    if (keep < 1) {
+        return MT_OK;
+    }
+    MT_TRY(mt_folder_steps(folder, &step, &n));
+    enum mt_status status = MT_OK;
+    for (int64_t i = 0; i < n && status == MT_OK; ++i) {
+        if (step[i] > newest) {
+            continue;
+        }
+        ++n_kept;
+        if (n_kept > keep && (keep_every < 1 || step[i] % keep_every != 0)) {
+            status = mt_folder_discard(folder, step[i]);
+        }
+    }
+    mt_memory_free(step);
+    return status;
+}

@@ -1,0 +1,28 @@
+/* The run's checkpoints/ folder: which steps there are, and removing them.
+ *
+ *   step-00000100         a checkpoint
+ *   .step-00000200.tmp    being written, or left by a killed save
+ *   .step-00000050.old.tmp  being removed, or left by a killed removal */
+#ifndef MT_CHECKPOINT_FOLDER_H
+#define MT_CHECKPOINT_FOLDER_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+enum { MT_STEP_NAME_BYTES = 48 };
+void mt_folder_step_name(char *name, int64_t step);      /* [MT_STEP_NAME_BYTES] */
+void mt_folder_temporary_name(char *name, int64_t step); /* [MT_STEP_NAME_BYTES] */
+
+/* step [n], newest first; freed by mt_memory_free. n = 0 when the folder is missing. */
+enum mt_status mt_folder_steps(const char *folder, int64_t **step, int64_t *n);
+/* Removes what killed saves and removals left. */
+enum mt_status mt_folder_clean(const char *folder);
+/* Removes a checkpoint: renamed first, so that a killed removal leaves no half checkpoint. */
+enum mt_status mt_folder_discard(const char *folder, int64_t step);
+/* Removes all but the `keep` newest (keep < 1: none is removed) and every keep_every-th step (0:
+ * none), among those up to `newest`: newer ones belong to a course of training that was left. */
+enum mt_status mt_folder_retire(const char *folder, int64_t newest, int64_t keep,
+                                int64_t keep_every);
+
+#endif

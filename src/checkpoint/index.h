@@ -1,0 +1,20 @@
+/* index.h5: every logical tensor at its full shape, as virtual datasets over the shards beside it,
+ * for h5py, h5dump and the like; and the state arrays. This program reads only the arrays.
+ *
+ * Sources are named without folder: HDF5 looks beside the index first, so a copied directory works
+ * from anywhere. What a missing shard leaves open reads as NaN, never as zero. */
+#ifndef MT_CHECKPOINT_INDEX_H
+#define MT_CHECKPOINT_INDEX_H
+
+#include "checkpoint/manifest.h"
+
+/* The whole file, synced: made in memory, so that only plain writes can fail. */
+enum mt_status mt_index_write(const struct mt_manifest *manifest, const struct mt_run_state *state,
+                              const char *path);
+/* Fills state->array; one that the file lacks, or has with another length, becomes zeros: what it
+ * describes was configured otherwise. */
+enum mt_status mt_index_read_arrays(const char *path, const struct mt_run_state *state);
+/* Attributes and virtual datasets say what the manifest says. */
+enum mt_status mt_index_check(const char *path, const struct mt_manifest *manifest);
+
+#endif

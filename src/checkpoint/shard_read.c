@@ -1,0 +1,124 @@
+#include "checkpoint/shard_read.h"
+
+#include "base/size.h"
+#include "checkpoint/disk.h"
+
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+enum mt_status mt_shard_open(struct mt_shard_reader *reader, const char *folder,
+                             const struct mt_manifest *manifest, int shard)
+{
+    memset(reader, 0, sizeof(*reader));
+    reader->manifest = manifest;
+    reader->shard = shard;
+    reader->file = H5I_INVALID_HID;
+    reader->descriptor = -1;
+    MT_TRY(mt_disk_join(reader->path, folder, manifest->file[1 + shard].name));
+    MT_TRY(mt_disk_open_to_read(reader->path, &reader->descriptor));
+    return mt_hdf5_open(reader->path, &reader->file);
+}
+
+void mt_shard_close(struct mt_shard_reader *reader)
+{
+    if (reader->file >= 0) {
+        (void)H5Fclose(reader->file);
+    }
+    if (reader->descriptor >= 0) {
+        (void)close(reader->descriptor);
+    }
+    reader->file = H5I_INVALID_HID;
+    reader->descriptor = -1;
+}
+
+/* Remembers where the tensor's dataset lies: pieces of one tensor are read one after another. */
+static enum mt_status locate(struct mt_shard_reader *reader,
+                             const struct mt_manifest_tensor *tensor)
+{
+    if (reader->tensor == tensor) {
+        return MT_OK;
+    }
+    int64_t dim[MT_HDF5_MAX_DIM];
+    hid_t dataset = H5I_INVALID_HID;
+    memcpy(dim, tensor->dim, sizeof(dim));
+    dim[0] = mt_manifest_shard_rows(reader->manifest, tensor, reader->shard);
+    MT_TRY(mt_hdf5_open_dataset(reader->file, reader->path, tensor->name, &dataset));
+    enum mt_status status = mt_hdf5_check_shape(dataset, reader->path, tensor->name, H5T_IEEE_F32LE,
+                                                tensor->n_dim, dim);
+    if (status == MT_OK) {
+        status = mt_hdf5_data_offset(dataset, reader->path, tensor->name, &reader->offset);
+    }
+    (void)H5Dclose(dataset);
+    if (status == MT_OK) {
+        reader->tensor = tensor;
+    }
+    return status;
+}
+
+static enum mt_status read_bytes(const struct mt_shard_reader *reader, int64_t at, void *data,
+                                 int64_t n_byte)
+{
+    int64_t offset = 0;
+    if (!mt_size_add(reader->offset, at, &offset)) {
+        return MT_FAIL(MT_ERR_INPUT,
+                       "%s: the data of %s start at byte %lld, far beyond the file's end; use "
+                       "another checkpoint",
+                       reader->path, reader->tensor->name, (long long)reader->offset);
+    }
+    return mt_disk_read(reader->descriptor, reader->path, offset, data, n_byte);
+}
+
+enum mt_status mt_shard_read_rows(struct mt_shard_reader *reader,
+                                  const struct mt_manifest_tensor *tensor, int64_t shard_row,
+                                  int64_t n_row, float *data)
+{
+    const int64_t row_bytes = mt_manifest_row_bytes(tensor);
+    MT_TRY(locate(reader, tensor));
+    return read_bytes(reader, shard_row * row_bytes, data, n_row * row_bytes);
+}
+
+enum mt_status mt_shard_fail_piece(const struct mt_shard_reader *reader,
+                                   const struct mt_manifest_tensor *tensor,
+                                   const struct mt_manifest_piece *piece)
+{
+    return MT_FAIL(MT_ERR_INPUT,
+                   "%s: rows %lld to %lld of %s are not those that were saved (checksum); use "
+                   "another checkpoint",
+                   reader->path, (long long)piece->first_row,
+                   (long long)(piece->first_row + piece->n_row - 1), tensor->name);
+}
+
+static enum mt_status sum_piece(struct mt_shard_reader *reader,
+                                const struct mt_manifest_tensor *tensor,
+                                const struct mt_manifest_piece *piece, char *buffer,
+                                int64_t buffer_bytes, XXH3_state_t *state)
+{
+    const int64_t row_bytes = mt_manifest_row_bytes(tensor);
+    const int64_t n_byte = piece->n_row * row_bytes;
+    (void)XXH3_64bits_reset(state);
+    for (int64_t done = 0; done < n_byte; done += buffer_bytes) {
+        const int64_t n = mt_min_i64(buffer_bytes, n_byte - done);
+        MT_TRY(read_bytes(reader, piece->shard_row * row_bytes + done, buffer, n));
+        (void)XXH3_64bits_update(state, buffer, (size_t)n);
+    }
+    return XXH3_64bits_digest(state) == piece->checksum
+               ? MT_OK
+               : mt_shard_fail_piece(reader, tensor, piece);
+}
+
+enum mt_status mt_shard_check_piece(struct mt_shard_reader *reader,
+                                    const struct mt_manifest_tensor *tensor,
+                                    const struct mt_manifest_piece *piece, char *buffer,
+                                    int64_t buffer_bytes)
+{
+    MT_TRY(locate(reader, tensor));
+    XXH3_state_t *state = XXH3_createState();
+    if (state == NULL) {
+        return MT_FAIL(MT_ERR_RESOURCE, "no memory for a checksum's state; it needs 1 KiB; free "
+                                        "memory on this machine");
+    }
+    const enum mt_status status = sum_piece(reader, tensor, piece, buffer, buffer_bytes, state);
+    (void)XXH3_freeState(state);
+    return status;
+}

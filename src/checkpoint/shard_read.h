@@ -1,0 +1,38 @@
+/* Rows out of one shard, by plain reads at the places that HDF5 names. The file's checksum has been
+ * verified; still its datasets are looked at before their bytes are used. */
+#ifndef MT_CHECKPOINT_SHARD_READ_H
+#define MT_CHECKPOINT_SHARD_READ_H
+
+#include "checkpoint/hdf5_file.h"
+#include "checkpoint/manifest.h"
+
+struct mt_shard_reader {
+    const struct mt_manifest *manifest;
+    int shard;
+    char path[MT_PATH_BYTES];
+    hid_t file;
+    int descriptor;
+    const struct mt_manifest_tensor *tensor; /* whose place is known, or NULL */
+    int64_t offset;                          /* of its dataset's bytes */
+};
+
+/* After an error, too, the reader is closed by mt_shard_close. */
+enum mt_status mt_shard_open(struct mt_shard_reader *reader, const char *folder,
+                             const struct mt_manifest *manifest, int shard);
+void mt_shard_close(struct mt_shard_reader *reader);
+
+/* Rows [shard_row, shard_row + n_row) of the shard's dataset of a tensor. */
+enum mt_status mt_shard_read_rows(struct mt_shard_reader *reader,
+                                  const struct mt_manifest_tensor *tensor, int64_t shard_row,
+                                  int64_t n_row, float *data);
+/* Reads a piece and compares its checksum; buffer [buffer_bytes]. */
+enum mt_status mt_shard_check_piece(struct mt_shard_reader *reader,
+                                    const struct mt_manifest_tensor *tensor,
+                                    const struct mt_manifest_piece *piece, char *buffer,
+                                    int64_t buffer_bytes);
+/* MT_ERR_INPUT naming shard, tensor and rows: the checksum is not the piece's. */
+enum mt_status mt_shard_fail_piece(const struct mt_shard_reader *reader,
+                                   const struct mt_manifest_tensor *tensor,
+                                   const struct mt_manifest_piece *piece);
+
+#endif

@@ -1,0 +1,54 @@
+#!/bin/bash
+# What other programs see: h5ls and h5dump (package hdf5-tools) read every tensor of index.h5 at
+# full shape, also of a copy and from elsewhere; a missing shard reads as NaN, never as zeros.
+set -euo pipefail
+export LC_ALL=C
+
+fail()
+{
+    echo "FAILED: $1" >&2
+    exit 1
+}
+
+command -v h5dump >/dev/null || fail "h5dump is missing; install the package hdf5-tools"
+rm -rf run copy && mkdir run
+timeout -k 5 60 mpirun -q -np 3 --oversubscribe --allow-run-as-root --bind-to none \
+    "$MT_BUILD/tests/checkpoint/save_example" run/checkpoints
+checkpoint=run/checkpoints/step-00000001
+index=$checkpoint/index.h5
+
+# values FILE DATASET: the numbers, one a line.
+values()
+{
+    h5dump -y -w 1 -m '%.9g' -d "$2" "$1" |
+        sed -n '/DATA {/,/^   }/p' | sed '1d;$d' | tr -d ' ,' | grep -v '^$'
+}
+
+names=$(h5ls -r "$index" | awk '$2 == "Dataset" { print $1 }')
+[ "$(wc -w <<<"$names")" -eq 48 ] || fail "index.h5 lists $(wc -w <<<"$names") datasets, not 16 x 3"
+h5ls -r "$index" | grep -q '^/model/1/dense *Dataset {40, 5000}' || fail "a shape is wrong"
+for name in $names; do
+    n=$(h5ls "$index$name" | sed 's/.*{\(.*\)}.*/\1/; s/, /*/g')
+    values "$index" "$name" >got
+    [ "$(wc -l <got)" -eq $((n)) ] || fail "$name has $(wc -l <got) values, not $((n))"
+    ! grep -qi nan got || fail "$name has NaN although no shard is missing"
+    ! grep -qx 0 got || fail "$name has zeros although none was written"
+done
+
+h5dump -a /format -a /step -a /config "$index" >attributes
+grep -q '"moetrain-checkpoint"' attributes || fail "the attribute format is wrong"
+grep -q '(0): 1$' attributes || fail "the attribute step is wrong"
+grep -q 'name = ' attributes || fail "the attribute config is wrong"
+
+values "$index" /model/1/dense >want
+cp -r $checkpoint copy
+rm -rf run
+values copy/index.h5 /model/1/dense | cmp -s - want || fail "a copy reads otherwise"
+(cd / && values "$OLDPWD/copy/index.h5" /model/1/dense) | cmp -s - want ||
+    fail "a copy reads otherwise from another folder"
+
+rm copy/shard-00001-of-00003.h5
+values copy/index.h5 /model/1/dense >got
+! grep -qx 0 got || fail "a missing shard reads as zeros"
+grep -qi nan got || fail "a missing shard is not seen"
+echo ok

@@ -1,0 +1,195 @@
+/* HDF5 files that this program would not have written: links out, filters, other layouts and types.
+ * Each is refused before its bytes are used. */
+#include "base/memory.h"
+#include "checkpoint/hdf5_file.h"
+#include "support/test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char path[64];
+
+enum kind { PLAIN, CHUNKED, FILTERED, COMPACT, EXTERNAL, N_KIND };
+
+static void make_dataset(hid_t file, const char *name, enum kind kind, hid_t type)
+{
+    const hsize_t dim[2] = {6, 4};
+    const float data[24] = {1.0F};
+    const hid_t space = H5Screate_simple(2, dim, NULL);
+    const hid_t list = H5Pcreate(H5P_DATASET_CREATE);
+    if (kind == CHUNKED || kind == FILTERED) {
+        assert_true(H5Pset_chunk(list, 2, dim) >= 0);
+    }
+    if (kind == FILTERED) {
+        assert_true(H5Pset_shuffle(list) >= 0);
+    }
+    if (kind == COMPACT) {
+        assert_true(H5Pset_layout(list, H5D_COMPACT) >= 0);
+    }
+    if (kind == EXTERNAL) {
+        assert_true(H5Pset_external(list, "/etc/passwd", 0, H5F_UNLIMITED) >= 0);
+    }
+    const hid_t dataset = H5Dcreate2(file, name, type, space, H5P_DEFAULT, list, H5P_DEFAULT);
+    assert_true(dataset >= 0);
+    if (kind != EXTERNAL) {
+        assert_true(H5Dwrite(dataset, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
+    }
+    (void)H5Dclose(dataset);
+    (void)H5Pclose(list);
+    (void)H5Sclose(space);
+}
+
+static int make_file(void **state)
+{
+    MT_UNUSED(state);
+    mt_hdf5_init();
+    (void)snprintf(path, sizeof(path), "/tmp/mt-hdf5-XXXXXX");
+    const int descriptor = mkstemp(path);
+    assert_true(descriptor >= 0);
+    (void)close(descriptor);
+    const hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(file >= 0);
+    (void)H5Gclose(H5Gcreate2(file, "/real", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    make_dataset(file, "/real/plain", PLAIN, H5T_IEEE_F32LE);
+    make_dataset(file, "/real/chunked", CHUNKED, H5T_IEEE_F32LE);
+    make_dataset(file, "/real/filtered", FILTERED, H5T_IEEE_F32LE);
+    make_dataset(file, "/real/compact", COMPACT, H5T_IEEE_F32LE);
+    make_dataset(file, "/real/external", EXTERNAL, H5T_IEEE_F32LE);
+    make_dataset(file, "/real/double", PLAIN, H5T_IEEE_F64LE);
+    make_dataset(file, "/real/big_endian", PLAIN, H5T_IEEE_F32BE);
+    assert_true(H5Lcreate_soft("/real", file, "/soft", H5P_DEFAULT, H5P_DEFAULT) >= 0);
+    assert_true(H5Lcreate_soft("/real/plain", file, "/real/alias", H5P_DEFAULT, H5P_DEFAULT) >= 0);
+    assert_true(
+        H5Lcreate_external("/etc/passwd", "/x", file, "/outside", H5P_DEFAULT, H5P_DEFAULT) >= 0);
+    assert_true(H5Fclose(file) >= 0);
+    return 0;
+}
+
+static int remove_file(void **state)
+{
+    MT_UNUSED(state);
+    return unlink(path);
+}
+
+/* Opens, checks shape [6,4] and type, asks the place: what shards go through. */
+static enum mt_status use(const char *name, int64_t *offset)
+{
+    const int64_t dim[2] = {6, 4};
+    hid_t file = H5I_INVALID_HID;
+    hid_t dataset = H5I_INVALID_HID;
+    MT_TRY(mt_hdf5_open(path, &file));
+    enum mt_status status = mt_hdf5_open_dataset(file, path, name, &dataset);
+    if (status == MT_OK) {
+        status = mt_hdf5_check_shape(dataset, path, name, H5T_IEEE_F32LE, 2, dim);
+    }
+    if (status == MT_OK) {
+        status = mt_hdf5_data_offset(dataset, path, name, offset);
+    }
+    (void)H5Dclose(dataset);
+    (void)H5Fclose(file);
+    return status;
+}
+
+static void a_contiguous_dataset_is_where_it_is_said_to_be(void **state)
+{
+    MT_UNUSED(state);
+    int64_t offset = 0;
+    float first = 0.0F;
+    MT_TEST_OK(use("/real/plain", &offset));
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, (long)offset, SEEK_SET), 0);
+    assert_int_equal(fread(&first, sizeof(first), 1, file), 1);
+    assert_int_equal(fclose(file), 0);
+    assert_true(first == 1.0F);
+}
+
+static void other_layouts_are_refused(void **state)
+{
+    MT_UNUSED(state);
+    static const char *const names[] = {"/real/chunked", "/real/filtered", "/real/compact",
+                                        "/real/external"};
+    int64_t offset = 0;
+    for (int i = 0; i < 4; ++i) {
+        MT_TEST_FAILS(use(names[i], &offset), MT_ERR_INPUT, "is not stored in one piece");
+    }
+}
+
+static void other_types_are_refused(void **state)
+{
+    MT_UNUSED(state);
+    int64_t offset = 0;
+    MT_TEST_FAILS(use("/real/double", &offset), MT_ERR_INPUT, "/real/double has another type");
+    MT_TEST_FAILS(use("/real/big_endian", &offset), MT_ERR_INPUT, "has another type");
+}
+
+static void links_are_not_followed(void **state)
+{
+    MT_UNUSED(state);
+    int64_t offset = 0;
+    MT_TEST_FAILS(use("/soft/plain", &offset), MT_ERR_INPUT, "/soft is a link");
+    MT_TEST_FAILS(use("/real/alias", &offset), MT_ERR_INPUT, "/real/alias is a link");
+    MT_TEST_FAILS(use("/outside/x", &offset), MT_ERR_INPUT, "/outside is a link");
+}
+
+static void what_is_missing_is_said_in_the_librarys_words(void **state)
+{
+    MT_UNUSED(state);
+    int64_t offset = 0;
+    hid_t file = H5I_INVALID_HID;
+    MT_TEST_FAILS(use("/real/nothing", &offset), MT_ERR_INPUT, "H5Lget_info of the HDF5 library");
+    MT_TEST_FAILS(use("/real", &offset), MT_ERR_INPUT, "H5Dopen2 of the HDF5 library");
+    MT_TEST_FAILS(mt_hdf5_open("/etc/passwd", &file), MT_ERR_INPUT,
+                  "/etc/passwd: H5Fopen of the HDF5 library failed: file signature not found");
+}
+
+static void an_image_is_a_file_that_opens(void **state)
+{
+    MT_UNUSED(state);
+    hid_t file = H5I_INVALID_HID;
+    char *image = NULL;
+    int64_t n_byte = 0;
+    char copy[80];
+    MT_TEST_OK(mt_hdf5_create("/nowhere/at/all.h5", true, &file));
+    MT_TEST_OK(mt_hdf5_make_groups(file, "image", "/a/b/c/d"));
+    MT_TEST_OK(mt_hdf5_make_groups(file, "image", "/a/b/x/d"));
+    MT_TEST_OK(mt_hdf5_take_image(file, "image", &image, &n_byte));
+    MT_TEST_OK(mt_hdf5_close(file, "image", MT_OK));
+    assert_false(access("/nowhere/at/all.h5", F_OK) == 0);
+    (void)snprintf(copy, sizeof(copy), "%s.image", path);
+    FILE *out = fopen(copy, "wb");
+    assert_non_null(out);
+    assert_int_equal(fwrite(image, 1, (size_t)n_byte, out), n_byte);
+    assert_int_equal(fclose(out), 0);
+    MT_TEST_OK(mt_hdf5_open(copy, &file));
+    assert_true(H5Lexists(file, "/a/b/c", H5P_DEFAULT) > 0);
+    assert_true(H5Lexists(file, "/a/b/x", H5P_DEFAULT) > 0);
+    assert_int_equal(H5Lexists(file, "/a/b/c/d", H5P_DEFAULT), 0);
+    (void)H5Fclose(file);
+    assert_int_equal(unlink(copy), 0);
+    mt_memory_free(image);
+}
+
+static void an_existing_file_is_not_overwritten(void **state)
+{
+    MT_UNUSED(state);
+    hid_t file = H5I_INVALID_HID;
+    MT_TEST_FAILS(mt_hdf5_create(path, false, &file), MT_ERR_RESOURCE, "H5Fcreate");
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_contiguous_dataset_is_where_it_is_said_to_be),
+        cmocka_unit_test(other_layouts_are_refused),
+        cmocka_unit_test(other_types_are_refused),
+        cmocka_unit_test(links_are_not_followed),
+        cmocka_unit_test(what_is_missing_is_said_in_the_librarys_words),
+        cmocka_unit_test(an_image_is_a_file_that_opens),
+        cmocka_unit_test(an_existing_file_is_not_overwritten),
+    };
+    const int failed = cmocka_run_group_tests(tests, make_file, remove_file);
+    return failed != 0 || mt_memory_n_live() != 0;
+}
