@@ -1,0 +1,67 @@
+/* What the files of train/ share. */
+#ifndef MT_TRAIN_INTERNAL_H
+#define MT_TRAIN_INTERNAL_H
+
+#include "base/clock.h"
+#include "checkpoint/checkpoint.h"
+#include "data/sampler.h"
+#include "optim/optim.h"
+#include "train/run_dir.h"
+#include "train/session.h"
+#include "train/trainer.h"
+
+#include <stdio.h>
+
+enum { MT_MAX_STATE_ARRAY = 8 };
+
+/* What one step gives to metrics; the same on every rank. */
+struct mt_step_result {
+    double loss, grad_norm, lr;
+    bool skipped;            /* non-finite: no update */
+    int64_t n_token;         /* of the global batch */
+    int64_t step_time_ns;    /* this rank's */
+    struct mt_moe_stats moe; /* zeros when no layer is a MoE */
+};
+
+struct mt_trainer {
+    const struct mt_config *config;
+    struct mt_session session;
+    struct mt_optim *optim;
+    struct mt_corpus *corpus, *validation; /* validation: NULL when there is none */
+    struct mt_batch_split split;
+    int32_t *token, *target; /* [micro_batch, T] */
+    struct mt_run_state state;
+    struct mt_state_array state_array[MT_MAX_STATE_ARRAY];
+    struct mt_run_dir dir;
+    FILE *metrics;    /* rank 0 */
+    double *gathered; /* [R, n] of metrics.c */
+    double *mine;
+    int64_t start_ns;    /* of this process's training */
+    int64_t first_step;  /* done before this process */
+    bool stop_requested; /* agreed by all ranks */
+    double train_flops_per_token;
+};
+
+/* step.c: one optimizer step; trainer->state.step is the number of the step being made. */
+enum mt_status mt_train_step(struct mt_trainer *trainer, struct mt_step_result *result);
+
+/* metrics.c. Collective: gathers every rank's times, writes the line, shows progress, and agrees on
+ * stop requests. */
+enum mt_status mt_metrics_open(struct mt_trainer *trainer);
+void mt_metrics_close(struct mt_trainer *trainer);
+enum mt_status mt_metrics_step(struct mt_trainer *trainer, const struct mt_step_result *result);
+enum mt_status mt_metrics_evaluation(struct mt_trainer *trainer,
+                                     const struct mt_evaluation *evaluation);
+
+/* metrics_file.c: keeps the lines of steps up to `step`, rank 0 only. */
+enum mt_status mt_metrics_cut(const char *path, int64_t step);
+/* The last step that the file has; 0: none. */
+int64_t mt_metrics_last_step(const char *path);
+
+/* resume.c. Collective: decides where the run starts, fills store and state. *is_finished: nothing
+ * is left to do. */
+enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_options *options,
+                         bool *is_finished);
+enum mt_status mt_save(struct mt_trainer *trainer);
+
+#endif

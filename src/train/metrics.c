@@ -1,0 +1,266 @@
+/* What a step tells: one line of JSON for programs, one line for people.
+ *
+ * Every rank's numbers travel in one all-gather at the end of the step; stop requests ride along,
+ * so that all ranks stop after the same step. */
+#include "base/job.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/size.h"
+#include "train/internal.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+/* Layout of one rank's block in the all-gather. */
+enum {
+    ITEM_STOP = 0,
+    ITEM_STEP_TIME = 1,
+    ITEM_WAIT = 2,
+    ITEM_MEMORY = 3,
+    ITEM_PHASE = 4,
+    ITEM_TRAFFIC = ITEM_PHASE + MT_N_PHASE,
+    N_ITEM = ITEM_TRAFFIC + MT_MAX_TRAFFIC
+};
+
+static const double NS_PER_S = 1e9;
+
+enum mt_status mt_metrics_open(struct mt_trainer *trainer)
+{
+    const int n_rank = trainer->session.comm.topology.n_rank;
+    MT_TRY(MT_ALLOCATE(trainer->mine, N_ITEM, "metrics"));
+    MT_TRY(MT_ALLOCATE(trainer->gathered, (int64_t)n_rank * N_ITEM, "metrics"));
+    MT_TRY(mt_comm_reserve_small(&trainer->session.comm, N_ITEM));
+    if (trainer->session.comm.rank != 0) {
+        return MT_OK;
+    }
+    trainer->metrics = fopen(trainer->dir.metrics, trainer->state.step == 0 ? "w" : "a");
+    if (trainer->metrics == NULL) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "cannot write %s; expected a writable run directory; choose another with "
+                       "--run-dir",
+                       trainer->dir.metrics);
+    }
+    if (fseek(trainer->metrics, 0, SEEK_END) != 0 || ftell(trainer->metrics) > 0) {
+        return MT_OK; /* goes on below the lines of the resumed run */
+    }
+    char start[21];
+    char device[256];
+    mt_clock_utc(start);
+    mt_device_describe(&trainer->session.device, device, sizeof(device));
+    json_t *run = json_pack("{s:{s:s,s:s,s:s,s:s,s:i,s:s}}", "run", "name",
+                            trainer->config->run.name, "version", MT_VERSION, "revision",
+                            MT_REVISION, "start", start, "ranks", n_rank, "device", device);
+    (void)json_dumpf(run, trainer->metrics, JSON_COMPACT);
+    (void)fputc('\n', trainer->metrics);
+    (void)fflush(trainer->metrics);
+    json_decref(run);
+    return MT_OK;
+}
+
+void mt_metrics_close(struct mt_trainer *trainer)
+{
+    if (trainer->metrics != NULL) {
+        (void)fclose(trainer->metrics);
+        trainer->metrics = NULL;
+    }
+    mt_memory_free(trainer->mine);
+    mt_memory_free(trainer->gathered);
+}
+
+static double item(const struct mt_trainer *trainer, int rank, int index)
+{
+    return trainer->gathered[(int64_t)rank * N_ITEM + index];
+}
+
+static double item_sum(const struct mt_trainer *trainer, int index)
+{
+    double sum = 0;
+    for (int r = 0; r < trainer->session.comm.topology.n_rank; r++) {
+        sum += item(trainer, r, index);
+    }
+    return sum;
+}
+
+static double item_max(const struct mt_trainer *trainer, int index)
+{
+    double largest = item(trainer, 0, index);
+    for (int r = 1; r < trainer->session.comm.topology.n_rank; r++) {
+        largest = fmax(largest, item(trainer, r, index));
+    }
+    return largest;
+}
+
+static double item_mean(const struct mt_trainer *trainer, int index)
+{
+    return item_sum(trainer, index) / trainer->session.comm.topology.n_rank;
+}
+
+/* Stop when asked, or when the next step would pass the wall-time limit. */
+static bool wants_stop(const struct mt_trainer *trainer, const struct mt_step_result *result)
+{
+    const double limit_s = trainer->config->run.wall_time_minutes * 60.0;
+    const double elapsed_s = (double)(mt_clock_ns() - trainer->start_ns) / NS_PER_S;
+    const double step_s = (double)result->step_time_ns / NS_PER_S;
+    return mt_job_stop_requested() || (limit_s > 0 && elapsed_s + step_s > limit_s);
+}
+
+static enum mt_status gather(struct mt_trainer *trainer, const struct mt_step_result *result)
+{
+    struct mt_comm *comm = &trainer->session.comm;
+    struct mt_span_totals totals;
+    double *mine = trainer->mine;
+    memset(mine, 0, N_ITEM * sizeof(*mine));
+    mt_span_totals(&totals);
+    mine[ITEM_STOP] = wants_stop(trainer, result) ? 1.0 : 0.0;
+    mine[ITEM_STEP_TIME] = (double)result->step_time_ns / NS_PER_S;
+    mine[ITEM_WAIT] = (double)totals.exposed_wait_ns / NS_PER_S;
+    mine[ITEM_MEMORY] = (double)mt_memory_peak_resident_bytes();
+    for (int p = 0; p < MT_N_PHASE; p++) {
+        mine[ITEM_PHASE + p] = (double)totals.phase_ns[p] / NS_PER_S;
+    }
+    for (int t = 0; t < comm->n_traffic; t++) {
+        mine[ITEM_TRAFFIC + t] = (double)comm->traffic[t].sent_bytes;
+    }
+    MT_TRY(mt_comm_gather_f64(comm, mine, N_ITEM, trainer->gathered));
+    trainer->stop_requested = item_sum(trainer, ITEM_STOP) > 0;
+    return MT_OK;
+}
+
+/* JSON has no NaN: null says that the number is not finite. */
+static json_t *real(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static void set(json_t *object, const char *key, json_t *value)
+{
+    (void)json_object_set_new(object, key, value);
+}
+
+static void set_phases(json_t *object, const struct mt_trainer *trainer)
+{
+    json_t *mean = json_object();
+    json_t *ratio = json_object();
+    for (int p = 0; p < MT_N_PHASE; p++) {
+        const double seconds = item_mean(trainer, ITEM_PHASE + p);
+        if (seconds > 0) {
+            set(mean, mt_phase_name((enum mt_phase)p), real(seconds));
+            set(ratio, mt_phase_name((enum mt_phase)p),
+                real(item_max(trainer, ITEM_PHASE + p) / seconds));
+        }
+    }
+    set(object, "phase_s", mean);
+    set(object, "phase_max_over_mean", ratio);
+}
+
+static void set_traffic(json_t *object, const struct mt_trainer *trainer)
+{
+    json_t *bytes = json_object();
+    const struct mt_comm *comm = &trainer->session.comm;
+    for (int t = 0; t < comm->n_traffic; t++) {
+        set(bytes, comm->traffic[t].name,
+            json_integer((json_int_t)item_sum(trainer, ITEM_TRAFFIC + t)));
+    }
+    set(object, "bytes_sent", bytes);
+}
+
+static void set_moe(json_t *object, const struct mt_moe_stats *moe)
+{
+    json_t *layers = json_array();
+    for (int l = 0; l < moe->n_moe_layer; l++) {
+        (void)json_array_append_new(layers, real(moe->load_max_over_mean_layer[l]));
+    }
+    set(object, "balance_loss", real(moe->balance_loss));
+    set(object, "z_loss", real(moe->z_loss));
+    set(object, "expert_load_max_over_mean", real(moe->load_max_over_mean));
+    set(object, "expert_load_max_over_mean_by_layer", layers);
+    set(object, "rank_load_max_over_mean", real(moe->rank_max_over_mean));
+    set(object, "dead_experts", json_integer((json_int_t)moe->n_dead));
+    set(object, "dropped_fraction", real(moe->dropped_fraction));
+}
+
+static json_t *step_line(const struct mt_trainer *trainer, const struct mt_step_result *result)
+{
+    const double step_s = item_max(trainer, ITEM_STEP_TIME);
+    const double tokens_per_s = (double)result->n_token / step_s;
+    const double flops_per_s = tokens_per_s * trainer->train_flops_per_token;
+    const double peak =
+        trainer->config->device.pace_gflops * 1e9 * trainer->session.comm.topology.n_rank;
+    json_t *line = json_object();
+    set(line, "step", json_integer((json_int_t)trainer->state.step));
+    set(line, "tokens_seen", json_integer((json_int_t)trainer->state.tokens_seen));
+    set(line, "loss", real(result->loss));
+    set(line, "grad_norm", real(result->grad_norm));
+    set(line, "lr", real(result->lr));
+    set_moe(line, &result->moe);
+    set(line, "skipped", json_integer((json_int_t)trainer->state.n_skipped));
+    set(line, "step_time_s", real(step_s));
+    set(line, "tokens_per_s", real(tokens_per_s));
+    set(line, "model_flops_per_s", real(flops_per_s));
+    /* Only a paced device states its peak; an ordinary CPU does not. */
+    set(line, "mfu", peak > 0 ? real(flops_per_s / peak) : json_null());
+    set(line, "memory_peak_bytes", json_integer((json_int_t)item_max(trainer, ITEM_MEMORY)));
+    set_phases(line, trainer);
+    set(line, "exposed_comm_s", real(item_mean(trainer, ITEM_WAIT)));
+    set_traffic(line, trainer);
+    return line;
+}
+
+static enum mt_status write_line(struct mt_trainer *trainer, json_t *line)
+{
+    const bool failed =
+        json_dumpf(line, trainer->metrics, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0 ||
+        fputc('\n', trainer->metrics) == EOF || fflush(trainer->metrics) != 0;
+    json_decref(line);
+    if (failed) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "cannot write %s: the disk may be full; expected space for one line a step; "
+                       "free some and start again: the last checkpoint is kept",
+                       trainer->dir.metrics);
+    }
+    return MT_OK;
+}
+
+static void show_progress(const struct mt_trainer *trainer, const struct mt_step_result *result)
+{
+    const struct mt_run_state *state = &trainer->state;
+    const int64_t n_step = trainer->config->train.steps;
+    const double elapsed_s = (double)(mt_clock_ns() - trainer->start_ns) / NS_PER_S;
+    const double per_step_s = elapsed_s / (double)(state->step - trainer->first_step);
+    const int64_t left_s = (int64_t)(per_step_s * (double)(n_step - state->step) + 0.5);
+    const double step_s = item_max(trainer, ITEM_STEP_TIME);
+    mt_log_progress("step %lld/%lld  loss %.4f  grad %.3g  lr %.3g  %.0f tok/s  %.3f s/step  "
+                    "load %.2f  left %lld:%02lld:%02lld%s",
+                    (long long)state->step, (long long)n_step, result->loss, result->grad_norm,
+                    result->lr, (double)result->n_token / step_s, step_s,
+                    result->moe.rank_max_over_mean, (long long)(left_s / 3600),
+                    (long long)(left_s / 60 % 60), (long long)(left_s % 60),
+                    result->skipped ? "  skipped: not finite" : "");
+}
+
+enum mt_status mt_metrics_step(struct mt_trainer *trainer, const struct mt_step_result *result)
+{
+    enum mt_status status = MT_OK;
+    MT_TRY(gather(trainer, result));
+    if (trainer->session.comm.rank == 0) {
+        status = write_line(trainer, step_line(trainer, result));
+        show_progress(trainer, result);
+    }
+    return status;
+}
+
+enum mt_status mt_metrics_evaluation(struct mt_trainer *trainer,
+                                     const struct mt_evaluation *evaluation)
+{
+    if (trainer->session.comm.rank != 0) {
+        return MT_OK;
+    }
+    mt_log_line("eval at step %lld: loss %.4f over %lld tokens", (long long)trainer->state.step,
+                evaluation->loss, (long long)evaluation->n_token);
+    json_t *line = json_object();
+    set(line, "step", json_integer((json_int_t)trainer->state.step));
+    set(line, "eval_loss", real(evaluation->loss));
+    set(line, "eval_tokens", json_integer((json_int_t)evaluation->n_token));
+    return write_line(trainer, line);
+}

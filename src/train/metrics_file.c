@@ -1,0 +1,86 @@
+/* metrics.jsonl on resume: cut to the resumed step, so that it reads as one uninterrupted run. */
+#include "base/memory.h"
+#include "train/internal.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The step of a line: 0 for the run line, -1 for what is not a whole line of metrics (a run that
+ * was killed while it wrote). */
+static int64_t line_step(const char *line)
+{
+    int64_t step = -1;
+    if (strchr(line, '\n') == NULL) {
+        return -1;
+    }
+    json_t *object = json_loads(line, 0, NULL);
+    if (json_is_object(object)) {
+        const json_t *value = json_object_get(object, "step");
+        if (json_is_integer(value)) {
+            step = (int64_t)json_integer_value(value);
+        } else if (json_object_get(object, "run") != NULL) {
+            step = 0;
+        }
+    }
+    json_decref(object);
+    return step;
+}
+
+int64_t mt_metrics_last_step(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    char *line = NULL;
+    size_t capacity = 0;
+    int64_t last = 0;
+    if (file == NULL) {
+        return 0;
+    }
+    while (getline(&line, &capacity, file) > 0) {
+        last = line_step(line) > last ? line_step(line) : last;
+    }
+    free(line);
+    (void)fclose(file);
+    return last;
+}
+
+static bool copy_lines(FILE *from, FILE *to, int64_t step)
+{
+    char *line = NULL;
+    size_t capacity = 0;
+    bool written = true;
+    while (getline(&line, &capacity, from) > 0) {
+        const int64_t of_line = line_step(line);
+        if (of_line >= 0 && of_line <= step) {
+            written = fputs(line, to) >= 0 && written;
+        }
+    }
+    free(line);
+    return written;
+}
+
+enum mt_status mt_metrics_cut(const char *path, int64_t step)
+{
+    char temporary[MT_PATH_BYTES + 64];
+    FILE *from = fopen(path, "r");
+    if (from == NULL) {
+        return MT_OK; /* nothing to cut */
+    }
+    (void)snprintf(temporary, sizeof(temporary), "%s.tmp", path);
+    FILE *to = fopen(temporary, "w");
+    bool written = to != NULL && copy_lines(from, to, step);
+    (void)fclose(from);
+    if (to != NULL) {
+        written = fclose(to) == 0 && written;
+    }
+    if (!written || rename(temporary, path) != 0) {
+        const int error = errno;
+        (void)unlink(temporary);
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "cannot rewrite %s: %s; expected space and permission; the old file is kept",
+                       path, strerror(error));
+    }
+    return MT_OK;
+}

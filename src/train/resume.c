@@ -1,0 +1,162 @@
+/* Where a run starts: fresh, from weights, or from a checkpoint of its own. */
+#include "base/job.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "config/load.h"
+#include "train/internal.h"
+
+#include <string.h>
+
+enum { NOTES_BYTES = 4096 };
+
+static enum mt_status compare_config(const struct mt_config *now, const char *text)
+{
+    char changes[NOTES_BYTES] = "";
+    struct mt_config *then = NULL;
+    MT_TRY(MT_ALLOCATE(then, 1, "configuration of the checkpoint"));
+    enum mt_status status =
+        mt_config_parse(text, "the checkpoint's configuration", ".", 0, NULL, NULL, then);
+    if (status == MT_OK) {
+        status = mt_config_check_resume(now, then, changes, sizeof(changes));
+    }
+    mt_memory_free(then);
+    if (status == MT_OK && changes[0] != '\0') {
+        mt_log_line("changed since the checkpoint:\n%s", changes);
+    }
+    return status;
+}
+
+static enum mt_status check_config(const struct mt_trainer *trainer, const char *path)
+{
+    struct mt_checkpoint_info info;
+    MT_TRY(mt_checkpoint_read_info(path, &info));
+    const enum mt_status status = compare_config(trainer->config, info.config_text);
+    mt_checkpoint_info_clear(&info);
+    return status;
+}
+
+static enum mt_status load(struct mt_trainer *trainer, const char *path)
+{
+    MT_TRY(mt_job_agree(check_config(trainer, path)));
+    MT_TRY(mt_job_agree(mt_checkpoint_load(trainer->session.store, &trainer->session.comm, path,
+                                           false, &trainer->state)));
+    mt_log_line("resumed from %s at step %lld", path, (long long)trainer->state.step);
+    return MT_OK;
+}
+
+static enum mt_status start_fresh(struct mt_trainer *trainer, const char *init_from)
+{
+    if (init_from == NULL) {
+        mt_store_init_values(trainer->session.store, (uint64_t)trainer->config->run.seed);
+        return MT_OK;
+    }
+    struct mt_run_state ignored = {0};
+    MT_TRY(mt_job_agree(mt_checkpoint_load(trainer->session.store, &trainer->session.comm,
+                                           init_from, true, &ignored)));
+    mt_log_line("weights from %s", init_from);
+    return MT_OK;
+}
+
+/* Finds what `auto` resumes from; "" when the run starts fresh. Where there are checkpoints and
+ * none is valid, starting again would throw the run's work away unasked. */
+static enum mt_status find_own(struct mt_trainer *trainer, char *path)
+{
+    char notes[NOTES_BYTES] = "";
+    MT_TRY(mt_job_agree(mt_checkpoint_find(&trainer->session.comm, trainer->dir.checkpoints, path,
+                                           notes, sizeof(notes))));
+    if (notes[0] != '\0' && path[0] == '\0') {
+        return mt_job_agree(MT_FAIL(
+            MT_ERR_INPUT,
+            "no checkpoint in %s is valid; expected one to resume from; bring one back, or choose "
+            "another --run-dir to start again:\n%s",
+            trainer->dir.checkpoints, notes));
+    }
+    if (notes[0] != '\0') {
+        mt_log_line("%s", notes);
+    }
+    return MT_OK;
+}
+
+/* Rank 0 knows what the directory holds; the others hear it. */
+static enum mt_status share(struct mt_trainer *trainer, int64_t *value)
+{
+    if (trainer->session.comm.rank != 0) {
+        *value = 0;
+    }
+    return mt_comm_sum_i64(&trainer->session.comm, value, 1);
+}
+
+static enum mt_status refuse_used(struct mt_trainer *trainer)
+{
+    int64_t is_used = mt_run_dir_is_used(&trainer->dir) ? 1 : 0;
+    MT_TRY(share(trainer, &is_used));
+    if (is_used == 0) {
+        return MT_OK;
+    }
+    return mt_job_agree(
+        MT_FAIL(MT_ERR_CONFIG,
+                "the run directory %s has been used; expected an unused one with "
+                "--resume never; choose another with --run-dir, or leave --resume out",
+                trainer->dir.path));
+}
+
+enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_options *options,
+                         bool *is_finished)
+{
+    char path[MT_PATH_BYTES] = "";
+    int64_t last_step = mt_metrics_last_step(trainer->dir.metrics);
+    MT_TRY(share(trainer, &last_step));
+    if (options->resume == MT_RESUME_NEVER) {
+        MT_TRY(refuse_used(trainer));
+    } else if (options->resume == MT_RESUME_PATH) {
+        (void)snprintf(path, sizeof(path), "%s", options->resume_path);
+    } else {
+        MT_TRY(find_own(trainer, path));
+    }
+    if (path[0] != '\0') {
+        MT_TRY(load(trainer, path));
+        last_step = trainer->state.step;
+    } else {
+        *is_finished = last_step >= trainer->config->train.steps;
+        if (*is_finished) {
+            return MT_OK; /* ran to its end without checkpoints */
+        }
+        if (last_step > 0) {
+            mt_log_line("no checkpoint in %s: starting again from step 1",
+                        trainer->dir.checkpoints);
+        }
+        MT_TRY(start_fresh(trainer, options->init_from));
+    }
+    *is_finished = trainer->state.step >= trainer->config->train.steps;
+    const enum mt_status cut = trainer->session.comm.rank == 0 && !*is_finished
+                                   ? mt_metrics_cut(trainer->dir.metrics, trainer->state.step)
+                                   : MT_OK;
+    MT_TRY(mt_job_agree(cut));
+    MT_TRY(mt_store_publish(trainer->session.store));
+    return MT_OK;
+}
+
+enum mt_status mt_save(struct mt_trainer *trainer)
+{
+    char *text = NULL;
+    char path[MT_PATH_BYTES];
+    mt_span_begin(MT_PHASE_CHECKPOINT);
+    enum mt_status status = mt_config_to_text(trainer->config, &text);
+    if (status == MT_OK) {
+        const struct mt_checkpoint_options options = {
+            .folder = trainer->dir.checkpoints,
+            .keep = trainer->config->checkpoint.keep,
+            .keep_every = trainer->config->checkpoint.keep_every,
+            .config_text = text,
+            .config_hash = mt_config_hash(trainer->config),
+        };
+        status = mt_checkpoint_save(trainer->session.store, &trainer->session.comm, &trainer->state,
+                                    &options, path);
+    }
+    mt_memory_free(text);
+    mt_span_end(MT_PHASE_CHECKPOINT);
+    if (status == MT_OK) {
+        mt_log_line("checkpoint %s", path);
+    }
+    return status;
+}

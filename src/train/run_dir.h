@@ -1,0 +1,29 @@
+/* The run directory: its paths, its lock. */
+#ifndef MT_TRAIN_RUN_DIR_H
+#define MT_TRAIN_RUN_DIR_H
+
+#include "base/status.h"
+#include "config/config.h"
+
+#include <stdbool.h>
+
+struct mt_run_dir {
+    char path[MT_PATH_BYTES];
+    char metrics[MT_PATH_BYTES + 32], log[MT_PATH_BYTES + 32], config[MT_PATH_BYTES + 32];
+    char checkpoints[MT_PATH_BYTES + 32];
+    int lock_fd; /* rank 0 holds the lock while the run lives; -1 elsewhere */
+};
+
+/* Paths only. */
+void mt_run_dir_init(struct mt_run_dir *dir, const struct mt_config *config);
+/* Rank 0: makes the folders and takes the lock. MT_ERR_CONFIG when another process has it, naming
+ * its host, pid and start; MT_ERR_RESOURCE when the folder cannot be written. */
+enum mt_status mt_run_dir_open(struct mt_run_dir *dir);
+void mt_run_dir_close(struct mt_run_dir *dir);
+/* A run has begun here before: metrics or checkpoints exist. */
+bool mt_run_dir_is_used(const struct mt_run_dir *dir);
+/* Rank 0: config.toml, the resolved configuration. */
+enum mt_status mt_run_dir_write_config(const struct mt_run_dir *dir,
+                                       const struct mt_config *config);
+
+#endif

@@ -1,0 +1,190 @@
+/* Opening and closing a session, after checking that it fits. */
+#include "train/session.h"
+
+#include "base/job.h"
+#include "base/memory.h"
+#include "base/size.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Above this many elements sums of bytes could overflow int64_t; no machine holds them anyway. */
+static const double MAX_ELEMENTS = 1e16;
+/* Every rank keeps 12 bytes an expert to know its owner, so this many take 192 MiB. The largest
+ * models of 2025 have 23 thousand. */
+static const double MAX_EXPERTS = 0x1p24;
+/* Wider products end oneDNN 2.6 in a division by zero (2^36, where it counts blocks in 32 bits). */
+static const double MAX_PRODUCT_WIDTH = 0x1p30;
+/* A parameter with its gradient and two moments, in float32. */
+static const double PARAMETER_BYTES = 16.0;
+static const double GIB = 1024.0 * 1024.0 * 1024.0;
+
+static double projection_width(const struct mt_config *config)
+{
+    return (double)config->model.num_attention_heads * (double)config->model.head_dim;
+}
+
+static double shared_width(const struct mt_config *config)
+{
+    return (double)config->moe.num_shared_experts * (double)config->moe.expert_intermediate_size;
+}
+
+static double bound_parameters(const struct mt_config *config)
+{
+    const double width = (double)config->model.hidden_size;
+    const double expert_widths =
+        (double)config->moe.num_experts * (double)config->moe.expert_intermediate_size;
+    const double per_layer =
+        width * (4.0 * projection_width(config) + (double)config->moe.num_experts +
+                 3.0 * ((double)config->model.dense_intermediate_size + expert_widths +
+                        shared_width(config)));
+    return (double)config->model.num_layers * per_layer +
+           2.0 * (double)config->model.vocab_size * width;
+}
+
+static double bound_activations(const struct mt_config *config)
+{
+    const double width = (double)config->model.hidden_size;
+    const double per_choice =
+        3.0 * (double)config->moe.expert_intermediate_size + 4.0 * width + 8.0;
+    const double per_token = 16.0 * width + 7.0 * projection_width(config) +
+                             (double)config->moe.num_experts +
+                             (double)config->moe.top_k * per_choice + 2.0 * shared_width(config) +
+                             4.0 * (double)config->model.dense_intermediate_size;
+    const int64_t n_sequence =
+        mt_min_i64(config->train.micro_batch_size, config->train.global_batch_size);
+    return (double)n_sequence * (double)config->model.max_seq_len *
+           (double)config->model.num_layers * per_token;
+}
+
+/* In floating point, before anything is counted in integers or allocated. */
+static enum mt_status check_countable(const struct mt_config *config)
+{
+    const double n_parameter = bound_parameters(config);
+    const double n_activation = bound_activations(config);
+    const double n_expert = (double)config->moe.num_experts * (double)config->model.num_layers;
+    const double widest = fmax(projection_width(config), shared_width(config));
+    if (n_parameter <= MAX_ELEMENTS && n_activation <= MAX_ELEMENTS && n_expert <= MAX_EXPERTS &&
+        widest <= MAX_PRODUCT_WIDTH) {
+        return MT_OK;
+    }
+    return MT_FAIL(MT_ERR_RESOURCE,
+                   "the model has %.3g parameters (%.3g GiB with gradients and optimizer state), "
+                   "%.3g activations per micro-batch, %.3g experts in all layers and matrices up "
+                   "to %.3g wide; expected at most %.0e numbers, %.3g experts and a width of %.3g, "
+                   "and this machine has %.1f GiB available; lower the sizes in [model], [moe] and "
+                   "train.micro_batch_size",
+                   n_parameter, n_parameter * PARAMETER_BYTES / GIB, n_activation, n_expert, widest,
+                   MAX_ELEMENTS, MAX_EXPERTS, MAX_PRODUCT_WIDTH,
+                   (double)mt_memory_available_bytes() / GIB);
+}
+
+static int64_t sum_store_bytes(const struct mt_store_bytes *bytes)
+{
+    return bytes->dense_value + bytes->dense_grad + bytes->dense_pack + bytes->expert_value +
+           bytes->expert_grad + bytes->expert_pack + bytes->slots + bytes->optimizer +
+           bytes->staging;
+}
+
+static void clear_ownership(struct mt_placement *ownership, int64_t n_layer)
+{
+    for (int64_t l = 0; ownership != NULL && l < n_layer; l++) {
+        mt_placement_clear(&ownership[l]);
+    }
+    mt_memory_free(ownership);
+}
+
+enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, bool training,
+                                   int64_t max_sequence, struct mt_memory_estimate *estimate)
+{
+    struct mt_model_tensors tensors = {0};
+    struct mt_placement *ownership = NULL;
+    enum mt_status status = check_countable(config);
+    memset(estimate, 0, sizeof(*estimate));
+    if (status != MT_OK) {
+        return status;
+    }
+    MT_TRY_GOTO(mt_model_tensors_init(&tensors, config));
+    MT_TRY_GOTO(MT_ALLOCATE(ownership, config->model.num_layers, "owner maps"));
+    MT_TRY_GOTO(mt_moe_ownership(config, n_rank, ownership));
+    const struct mt_store_options options = {.training = training, .ownership = ownership};
+    MT_TRY_GOTO(mt_store_plan_bytes(&tensors.table, &options, n_rank, &estimate->store));
+    estimate->activations = mt_model_activation_bytes(config, n_rank, max_sequence);
+    estimate->total = sum_store_bytes(&estimate->store) + estimate->activations;
+cleanup:
+    clear_ownership(ownership, config->model.num_layers);
+    mt_model_tensors_clear(&tensors);
+    return status;
+}
+
+/* All ranks of this machine share its memory. */
+static enum mt_status check_memory(const struct mt_session *session, bool training,
+                                   int64_t max_sequence)
+{
+    const struct mt_topology *topology = &session->comm.topology;
+    const int n_local = mt_topology_node_size(topology, topology->node[session->comm.rank]);
+    const int64_t available = mt_memory_available_bytes();
+    struct mt_memory_estimate estimate;
+    MT_TRY(
+        mt_session_estimate(session->config, topology->n_rank, training, max_sequence, &estimate));
+    const double wanted = (double)estimate.total * (double)n_local;
+    if (wanted > (double)available) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "this run needs about %.1f GiB on each machine (%d ranks of %.1f GiB), and "
+                       "%.1f GiB are available; expected it to fit; use more machines, fewer ranks "
+                       "a machine, or a smaller model or micro-batch (see: moetrain plan)",
+                       wanted / GIB, n_local, (double)estimate.total / GIB,
+                       (double)available / GIB);
+    }
+    return MT_OK;
+}
+
+static enum mt_status open_parts(struct mt_session *session, bool training, int64_t max_sequence)
+{
+    const struct mt_config *config = session->config;
+    const int n_rank = session->comm.topology.n_rank;
+    MT_TRY(mt_model_tensors_init(&session->tensors, config));
+    MT_TRY(MT_ALLOCATE(session->ownership, config->model.num_layers, "owner maps"));
+    MT_TRY(mt_moe_ownership(config, n_rank, session->ownership));
+    const struct mt_store_options store = {.training = training, .ownership = session->ownership};
+    MT_TRY(mt_store_create(&session->device, &session->comm, &session->tensors.table, &store,
+                           &session->store));
+    const struct mt_model_options model = {
+        .config = config,
+        .device = &session->device,
+        .comm = &session->comm,
+        .store = session->store,
+        .tensors = &session->tensors,
+        .max_sequence = max_sequence,
+        .max_sequence_any = max_sequence,
+        .training = training,
+    };
+    return mt_model_create(&model, &session->model);
+}
+
+enum mt_status mt_session_open(struct mt_session *session, const struct mt_config *config,
+                               bool training, int64_t max_sequence)
+{
+    memset(session, 0, sizeof(*session));
+    session->config = config;
+    MT_TRY(mt_job_agree(
+        mt_comm_init_mpi(&session->comm, mt_job_world(), (int)config->comm.ranks_per_node)));
+    const struct mt_topology *topology = &session->comm.topology;
+    const int node = topology->node[session->comm.rank];
+    MT_TRY(mt_job_agree(mt_device_init(&session->device, config, session->comm.rank,
+                                       mt_topology_node_size(topology, node))));
+    MT_TRY(mt_job_agree(check_memory(session, training, max_sequence)));
+    return mt_job_agree(open_parts(session, training, max_sequence));
+}
+
+void mt_session_close(struct mt_session *session)
+{
+    mt_model_destroy(session->model);
+    mt_store_destroy(session->store);
+    if (session->ownership != NULL) {
+        clear_ownership(session->ownership, session->config->model.num_layers);
+    }
+    mt_model_tensors_clear(&session->tensors);
+    mt_comm_clear(&session->comm);
+    memset(session, 0, sizeof(*session));
+}

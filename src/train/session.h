@@ -1,0 +1,48 @@
+/* A session: one configured model on the ranks of this job - what training, evaluation and
+ * generation have in common. Made in one order, taken apart in the other. */
+#ifndef MT_TRAIN_SESSION_H
+#define MT_TRAIN_SESSION_H
+
+#include "config/config.h"
+#include "model/model.h"
+
+struct mt_session {
+    const struct mt_config *config;
+    struct mt_device device;
+    struct mt_comm comm;
+    struct mt_model_tensors tensors;
+    struct mt_placement *ownership; /* [L] */
+    struct mt_store *store;
+    struct mt_model *model;
+};
+
+/* Collective, and agreed: every rank returns the same status. The memory estimate is compared with
+ * what this machine has before anything large is allocated (MT_ERR_RESOURCE with both numbers).
+ * max_sequence: sequences of a micro-batch, any rank. Parameters are undefined until they are
+ * loaded or initialised, then published. */
+enum mt_status mt_session_open(struct mt_session *session, const struct mt_config *config,
+                               bool training, int64_t max_sequence);
+void mt_session_close(struct mt_session *session);
+
+/* Bytes that one rank needs, by kind, for balanced load. */
+struct mt_memory_estimate {
+    struct mt_store_bytes store; /* of the rank that holds most */
+    int64_t activations;
+    int64_t total;
+};
+/* Not collective, needs no job. MT_ERR_RESOURCE when the sizes overflow. */
+enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, bool training,
+                                   int64_t max_sequence, struct mt_memory_estimate *estimate);
+
+/* Collective. Mean loss over the first n_sequence windows of the corpus (all, if fewer), shared out
+ * over the ranks in lockstep. */
+struct mt_evaluation {
+    double loss; /* nats per token */
+    int64_t n_token;
+};
+struct mt_corpus;
+enum mt_status mt_session_evaluate(struct mt_session *session, const struct mt_corpus *corpus,
+                                   int64_t n_sequence, int64_t micro_batch,
+                                   struct mt_evaluation *result);
+
+#endif

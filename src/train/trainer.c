@@ -1,0 +1,224 @@
+/* A run from its first step to its last. */
+#include "base/job.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/size.h"
+#include "train/internal.h"
+
+#include <string.h>
+
+/* Arrays of run state that live in the MoE layers: balance counts and load history. */
+static void connect_state(struct mt_trainer *trainer)
+{
+    struct mt_moe *moe = mt_model_moe(trainer->session.model);
+    struct mt_moe_state_array array[MT_MAX_STATE_ARRAY];
+    int n = 0;
+    if (moe != NULL) {
+        mt_moe_state(moe, array, &n);
+    }
+    MT_ASSERT(n <= MT_MAX_STATE_ARRAY);
+    for (int i = 0; i < n; i++) {
+        trainer->state_array[i] =
+            (struct mt_state_array){array[i].name, array[i].values, array[i].n};
+    }
+    trainer->state.n_array = n;
+    trainer->state.array = trainer->state_array;
+}
+
+static enum mt_status open_data(struct mt_trainer *trainer)
+{
+    const struct mt_config *config = trainer->config;
+    struct mt_corpus_options options = {
+        .format = config->data.format,
+        .vocab_size = config->model.vocab_size,
+        .length = config->model.max_seq_len,
+        .seed = (uint64_t)config->run.seed,
+    };
+    const int64_t n = trainer->split.micro_batch * config->model.max_seq_len;
+    MT_TRY(mt_corpus_open(&config->data.train, &options, &trainer->corpus));
+    if (config->data.validation.n > 0 || config->data.format == MT_DATA_RANDOM) {
+        options.seed++; /* other random sequences than the training ones */
+        MT_TRY(mt_corpus_open(&config->data.validation, &options, &trainer->validation));
+    }
+    MT_TRY(MT_ALLOCATE(trainer->token, n, "batch"));
+    MT_TRY(MT_ALLOCATE(trainer->target, n, "batch"));
+    return mt_optim_create(trainer->session.store, &trainer->session.comm, config, &trainer->optim);
+}
+
+static enum mt_status open_dir(struct mt_trainer *trainer)
+{
+    mt_run_dir_init(&trainer->dir, trainer->config);
+    if (mt_job_rank() != 0) {
+        return MT_OK;
+    }
+    MT_TRY(mt_run_dir_open(&trainer->dir));
+    return mt_log_open(trainer->dir.log);
+}
+
+static void describe(const struct mt_trainer *trainer)
+{
+    struct mt_model_size size;
+    char device[256];
+    const struct mt_topology *topology = &trainer->session.comm.topology;
+    mt_model_size(trainer->config, &size);
+    mt_device_describe(&trainer->session.device, device, sizeof(device));
+    mt_log_line("moetrain %s: %s, %d rank%s on %d node%s, %s", MT_VERSION,
+                trainer->config->run.name, topology->n_rank, topology->n_rank == 1 ? "" : "s",
+                topology->n_node, topology->n_node == 1 ? "" : "s", device);
+    mt_log_line(
+        "%.2f M parameters, %.2f M active per token, %.2f MFLOP per token; %lld steps of %lld "
+        "sequences of %lld tokens",
+        (double)size.n_parameter * 1e-6, (double)size.n_active * 1e-6,
+        size.train_flops_per_token * 1e-6, (long long)trainer->config->train.steps,
+        (long long)trainer->config->train.global_batch_size,
+        (long long)trainer->config->model.max_seq_len);
+}
+
+static bool is_due(int64_t step, int64_t interval)
+{
+    return interval > 0 && step % interval == 0;
+}
+
+static enum mt_status evaluate_when_due(struct mt_trainer *trainer)
+{
+    const struct mt_config *config = trainer->config;
+    const bool is_last = trainer->state.step == config->train.steps;
+    const int64_t interval = config->train.eval_interval;
+    if (trainer->validation == NULL || interval == 0 ||
+        !(is_due(trainer->state.step, interval) || is_last)) {
+        return MT_OK;
+    }
+    struct mt_evaluation evaluation;
+    MT_TRY(mt_session_evaluate(&trainer->session, trainer->validation, config->train.eval_sequences,
+                               trainer->split.micro_batch, &evaluation));
+    return mt_metrics_evaluation(trainer, &evaluation);
+}
+
+static enum mt_status save_when_due(struct mt_trainer *trainer)
+{
+    const int64_t interval = trainer->config->checkpoint.interval;
+    const bool is_last = trainer->state.step == trainer->config->train.steps;
+    if (trainer->stop_requested || is_due(trainer->state.step, interval) ||
+        (interval > 0 && is_last)) {
+        return mt_save(trainer);
+    }
+    return MT_OK;
+}
+
+/* Every rank sees the same numbers, so every rank gives up at the same step. */
+static enum mt_status check_patience(const struct mt_trainer *trainer,
+                                     const struct mt_step_result *result)
+{
+    const int64_t patience = trainer->config->train.nonfinite_patience;
+    if (trainer->state.n_skipped_in_row <= patience) {
+        return MT_OK;
+    }
+    return mt_job_agree(MT_FAIL(
+        MT_ERR_DIVERGED,
+        "training diverged: loss %g and gradient norm %g are not finite for the %lld. step in a "
+        "row; "
+        "expected at most train.nonfinite_patience = %lld; lower optimizer.lr or look at the data, "
+        "and start again: the last checkpoint is kept",
+        result->loss, result->grad_norm, (long long)trainer->state.n_skipped_in_row,
+        (long long)patience));
+}
+
+/* A failure between two agreements is this rank's alone: the others wait for it in a collective. */
+static void or_abort(enum mt_status status)
+{
+    if (status != MT_OK) {
+        mt_job_abort(status);
+    }
+}
+
+static enum mt_status run_steps(struct mt_trainer *trainer)
+{
+    const int64_t n_step = trainer->config->train.steps;
+    while (trainer->state.step < n_step) {
+        struct mt_step_result result = {0};
+        const int64_t start_ns = mt_clock_ns();
+        trainer->state.step++;
+        mt_job_set_step(trainer->state.step);
+        mt_span_reset(); /* a step's line has nothing of the evaluation or save before it */
+        mt_comm_reset_traffic(&trainer->session.comm);
+        or_abort(mt_train_step(trainer, &result));
+        result.step_time_ns = mt_clock_ns() - start_ns;
+        or_abort(mt_metrics_step(trainer, &result));
+        MT_TRY(check_patience(trainer, &result));
+        or_abort(evaluate_when_due(trainer));
+        MT_TRY(save_when_due(trainer));
+        if (trainer->stop_requested && trainer->state.step < n_step) {
+            mt_log_line("stopped after step %lld, saved: start it again to go on",
+                        (long long)trainer->state.step);
+            return MT_STOPPED;
+        }
+    }
+    mt_log_line("done: %lld steps, %lld tokens; metrics in %s", (long long)n_step,
+                (long long)trainer->state.tokens_seen, trainer->dir.metrics);
+    return MT_OK;
+}
+
+static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_options *options)
+{
+    bool is_finished = false;
+    describe(trainer);
+    connect_state(trainer);
+    MT_TRY(mt_resume(trainer, options, &is_finished));
+    if (is_finished) {
+        mt_log_line(
+            "nothing to do: %s has all %lld steps (train.steps); raise it to go on, or choose "
+            "another --run-dir",
+            trainer->dir.path, (long long)trainer->config->train.steps);
+        return MT_OK;
+    }
+    trainer->first_step = trainer->state.step;
+    trainer->start_ns = mt_clock_ns();
+    enum mt_status status = MT_OK;
+    if (trainer->session.comm.rank == 0) {
+        status = mt_run_dir_write_config(&trainer->dir, trainer->config);
+    }
+    MT_TRY(mt_job_agree(status));
+    MT_TRY(mt_job_agree(mt_metrics_open(trainer)));
+    return run_steps(trainer);
+}
+
+static int64_t largest_micro_batch(const struct mt_config *config)
+{
+    const int64_t share = mt_ceil_div(config->train.global_batch_size, mt_job_size());
+    return mt_min_i64(config->train.micro_batch_size, share);
+}
+
+enum mt_status mt_train(const struct mt_train_options *options)
+{
+    struct mt_trainer *trainer = NULL;
+    const struct mt_config *config = options->config;
+    enum mt_status status = mt_job_agree(MT_ALLOCATE(trainer, 1, "trainer"));
+    if (status != MT_OK) {
+        return status;
+    }
+    trainer->config = config;
+    trainer->split = (struct mt_batch_split){.global_batch = config->train.global_batch_size,
+                                             .micro_batch = largest_micro_batch(config),
+                                             .n_rank = mt_job_size(),
+                                             .rank = mt_job_rank()};
+    struct mt_model_size size;
+    trainer->dir.lock_fd = -1;
+    MT_TRY_GOTO(mt_job_agree(open_dir(trainer)));
+    MT_TRY_GOTO(mt_session_open(&trainer->session, config, true, trainer->split.micro_batch));
+    MT_TRY_GOTO(mt_job_agree(open_data(trainer)));
+    mt_model_size(config, &size);
+    trainer->train_flops_per_token = size.train_flops_per_token;
+    MT_TRY_GOTO(run(trainer, options));
+cleanup:
+    mt_metrics_close(trainer);
+    mt_log_close();
+    mt_optim_destroy(trainer->optim);
+    mt_corpus_close(trainer->validation);
+    mt_corpus_close(trainer->corpus);
+    mt_memory_free(trainer->target);
+    mt_memory_free(trainer->token);
+    mt_session_close(&trainer->session);
+    mt_run_dir_close(&trainer->dir);
+    mt_memory_free(trainer);
+    return status;
+}

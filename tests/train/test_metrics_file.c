@@ -1,0 +1,79 @@
+/* Cutting metrics.jsonl to the resumed step. */
+#include "base/memory.h"
+#include "support/test.h"
+#include "train/internal.h"
+
+#include <string.h>
+#include <unistd.h>
+
+static const char *const PATH = "metrics-file-test.jsonl";
+
+static void write_text(const char *text)
+{
+    FILE *file = fopen(PATH, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void assert_text(const char *expected)
+{
+    char text[4096] = "";
+    FILE *file = fopen(PATH, "r");
+    assert_non_null(file);
+    const size_t n = fread(text, 1, sizeof(text) - 1, file);
+    text[n] = '\0';
+    assert_int_equal(fclose(file), 0);
+    assert_string_equal(text, expected);
+}
+
+static void cut_keeps_the_run_line_and_the_steps_up_to_the_resumed_one(void **state)
+{
+    MT_UNUSED(state);
+    write_text("{\"run\":{\"name\":\"x\"}}\n{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":2}\n"
+               "{\"step\":2,\"eval_loss\":3}\n{\"step\":3,\"loss\":1}\n");
+    assert_int_equal(mt_metrics_last_step(PATH), 3);
+    assert_int_equal(mt_metrics_cut(PATH, 2), MT_OK);
+    assert_text("{\"run\":{\"name\":\"x\"}}\n{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":2}\n"
+                "{\"step\":2,\"eval_loss\":3}\n");
+    assert_int_equal(mt_metrics_last_step(PATH), 2);
+}
+
+static void half_a_line_of_a_killed_run_is_dropped(void **state)
+{
+    MT_UNUSED(state);
+    write_text("{\"run\":{}}\n{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"lo");
+    assert_int_equal(mt_metrics_last_step(PATH), 1);
+    assert_int_equal(mt_metrics_cut(PATH, 5), MT_OK);
+    assert_text("{\"run\":{}}\n{\"step\":1,\"loss\":2.5}\n");
+    write_text("{\"run\":{}}\n{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":2}"); /* no newline */
+    assert_int_equal(mt_metrics_last_step(PATH), 1);
+}
+
+static void a_missing_file_has_no_steps_and_needs_no_cut(void **state)
+{
+    MT_UNUSED(state);
+    (void)unlink(PATH);
+    assert_int_equal(mt_metrics_last_step(PATH), 0);
+    assert_int_equal(mt_metrics_cut(PATH, 2), MT_OK);
+}
+
+static void foreign_text_is_not_taken_for_steps(void **state)
+{
+    MT_UNUSED(state);
+    write_text("hello\n[1,2]\n{\"step\":\"7\"}\n{\"step\":-3}\n");
+    assert_int_equal(mt_metrics_last_step(PATH), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cut_keeps_the_run_line_and_the_steps_up_to_the_resumed_one),
+        cmocka_unit_test(half_a_line_of_a_killed_run_is_dropped),
+        cmocka_unit_test(a_missing_file_has_no_steps_and_needs_no_cut),
+        cmocka_unit_test(foreign_text_is_not_taken_for_steps),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    (void)unlink(PATH);
+    return failed;
+}

@@ -1,0 +1,91 @@
+/* The run directory's lock and folders. */
+#include "base/memory.h"
+#include "support/test.h"
+#include "train/run_dir.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static struct mt_config *config;
+static char folder[] = "/tmp/moetrain-run-dir-XXXXXX";
+
+static int set_up(void **state)
+{
+    MT_UNUSED(state);
+    if (mkdtemp(folder) == NULL || MT_ALLOCATE(config, 1, "test") != MT_OK) {
+        return 1;
+    }
+    (void)snprintf(config->run.dir, sizeof(config->run.dir), "%s/deep/run", folder);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    char command[128];
+    MT_UNUSED(state);
+    mt_memory_free(config);
+    (void)snprintf(command, sizeof(command), "rm -rf %s", folder);
+    return system(command);
+}
+
+static void open_makes_folders_and_a_fresh_directory_is_unused(void **state)
+{
+    struct mt_run_dir dir;
+    MT_UNUSED(state);
+    mt_run_dir_init(&dir, config);
+    assert_int_equal(mt_run_dir_open(&dir), MT_OK);
+    assert_false(mt_run_dir_is_used(&dir));
+    assert_int_equal(access(dir.checkpoints, W_OK), 0);
+    mt_run_dir_close(&dir);
+}
+
+/* Exit code of a child that tries to take the lock. */
+static int try_in_child(void)
+{
+    struct mt_run_dir dir;
+    int code = -1;
+    const pid_t pid = fork();
+    if (pid == 0) {
+        mt_run_dir_init(&dir, config);
+        const enum mt_status status = mt_run_dir_open(&dir);
+        const bool named = strstr(mt_error_last()->text, "pid") != NULL;
+        _exit(status == MT_ERR_CONFIG && named ? 20 : (int)status);
+    }
+    assert_int_equal(waitpid(pid, &code, 0), pid);
+    return WEXITSTATUS(code);
+}
+
+static void a_second_process_is_refused_and_told_who_is_there(void **state)
+{
+    struct mt_run_dir dir;
+    MT_UNUSED(state);
+    mt_run_dir_init(&dir, config);
+    assert_int_equal(mt_run_dir_open(&dir), MT_OK);
+    assert_int_equal(try_in_child(), 20);
+    mt_run_dir_close(&dir);
+    assert_int_equal(try_in_child(), MT_OK); /* free again, also after a holder that just died */
+    assert_int_equal(try_in_child(), MT_OK);
+}
+
+static void a_directory_that_cannot_be_made_is_a_resource_error(void **state)
+{
+    struct mt_run_dir dir;
+    MT_UNUSED(state);
+    (void)snprintf(config->run.dir, sizeof(config->run.dir), "/proc/moetrain/run");
+    mt_run_dir_init(&dir, config);
+    assert_int_equal(mt_run_dir_open(&dir), MT_ERR_RESOURCE);
+    mt_error_clear();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(open_makes_folders_and_a_fresh_directory_is_unused),
+        cmocka_unit_test(a_second_process_is_refused_and_told_who_is_there),
+        cmocka_unit_test(a_directory_that_cannot_be_made_is_a_resource_error),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
