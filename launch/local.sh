@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs moetrain on N ranks of this machine: launch/local.sh N CONFIG [ARGUMENTS]
 #
-# Quiet mpirun, more ranks than cores allowed, root allowed. Ranks that wait give up their core, and
-# SIGTERM leaves them two minutes to save. Ends with moetrain's own exit code.
+# Quiet mpirun, more ranks than cores allowed, root allowed; ranks that wait give up their core. SIGTERM
+# and SIGUSR1 to this script ask the ranks to save and end. Ends with moetrain's own exit code.
 set -u
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -15,6 +15,17 @@ shift
 [ -x "$BUILD_DIR/moetrain" ] || fail "$BUILD_DIR/moetrain is not built; run launch/quickstart.sh once"
 
 export OMP_WAIT_POLICY=passive
-exec mpirun -q -np "$ranks" --oversubscribe --allow-run-as-root --bind-to none \
+# mpirun waits odls_base_sigkill_timeout seconds after *every* failure before it returns, so it is no
+# larger than a failed start may cost; a stop request goes as SIGUSR1, which mpirun forwards and does
+# not time.
+mpirun -q -np "$ranks" --oversubscribe --allow-run-as-root --bind-to none \
     --mca mpi_yield_when_idle 1 --mca btl_vader_single_copy_mechanism none \
-    --mca odls_base_sigkill_timeout 120 "$BUILD_DIR/moetrain" "$@"
+    --mca odls_base_sigkill_timeout 3 "$BUILD_DIR/moetrain" "$@" <&0 &
+pid=$!
+trap 'kill -USR1 $pid 2>/dev/null' TERM USR1
+trap 'kill -INT $pid 2>/dev/null' INT
+while :; do
+    wait $pid
+    code=$?
+    kill -0 $pid 2>/dev/null || exit $code # else a trap ended the wait, not the job
+done

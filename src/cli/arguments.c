@@ -1,0 +1,208 @@
+/* Parsing a command line against the table. */
+#include "cli/cli.h"
+
+#include "config/suggest.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+static const struct mt_command *find_command(const char *name)
+{
+    for (int i = 0; i < mt_n_command; i++) {
+        if (strcmp(mt_commands[i].name, name) == 0) {
+            return &mt_commands[i];
+        }
+    }
+    return NULL;
+}
+
+static int find_option(const struct mt_command *command, const char *text, size_t length)
+{
+    for (int i = 0; i < MT_MAX_OPTION && command->option[i].name != NULL; i++) {
+        if (strlen(command->option[i].name) == length &&
+            strncmp(command->option[i].name, text, length) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+const char *mt_argument(const struct mt_arguments *arguments, const char *name)
+{
+    const int index = find_option(arguments->command, name, strlen(name));
+    MT_ASSERT(index >= 0);
+    return arguments->value[index];
+}
+
+enum mt_status mt_argument_integer(const struct mt_arguments *arguments, const char *name,
+                                   int64_t fallback, int64_t least, int64_t *value)
+{
+    const char *text = mt_argument(arguments, name);
+    char *end = NULL;
+    *value = fallback;
+    if (text == NULL) {
+        return MT_OK;
+    }
+    errno = 0;
+    *value = strtoll(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || *value < least) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "%s %s is not an integer of at least %lld; expected e.g. %s %lld", name,
+                       text, (long long)least, name, (long long)fallback);
+    }
+    return MT_OK;
+}
+
+enum mt_status mt_argument_real(const struct mt_arguments *arguments, const char *name,
+                                double fallback, double least, double *value)
+{
+    const char *text = mt_argument(arguments, name);
+    char *end = NULL;
+    *value = fallback;
+    if (text == NULL) {
+        return MT_OK;
+    }
+    *value = strtod(text, &end);
+    if (end == text || *end != '\0' || !isfinite(*value) || *value < least) {
+        return MT_FAIL(MT_ERR_CONFIG, "%s %s is not a number of at least %g; expected e.g. %s %g",
+                       name, text, least, name, fallback);
+    }
+    return MT_OK;
+}
+
+static enum mt_status add_positional(struct mt_arguments *arguments, const char *text)
+{
+    const struct mt_command *command = arguments->command;
+    if (arguments->n_positional == command->max_positional) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "one argument too many: %s; expected: moetrain %s; see moetrain %s "
+                       "--help",
+                       text, command->synopsis, command->name);
+    }
+    arguments->positional[arguments->n_positional++] = text;
+    return MT_OK;
+}
+
+/* One option at argv[*i]: "--name value", "--name=value", or a switch. Advances *i over its value.
+ */
+static enum mt_status add_option(struct mt_arguments *arguments, int argc, char **argv, int *i)
+{
+    const struct mt_command *command = arguments->command;
+    const char *text = argv[*i];
+    const size_t length = strcspn(text, "=");
+    const int index = find_option(command, text, length);
+    if (index < 0) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "unknown option %s of moetrain %s; its options are in moetrain %s "
+                       "--help",
+                       text, command->name, command->name);
+    }
+    const struct mt_option *option = &command->option[index];
+    if (option->help == NULL) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "%s is not in this version; expected the options in moetrain %s --help; "
+                       "leave it out",
+                       option->name, command->name);
+    }
+    const char *value = text[length] == '=' ? text + length + 1 : NULL;
+    if (option->value_name == NULL) {
+        if (value != NULL) {
+            return MT_FAIL(MT_ERR_CONFIG, "%s takes no value; expected %s alone", option->name,
+                           option->name);
+        }
+        arguments->value[index] = "";
+        return MT_OK;
+    }
+    if (value == NULL && *i + 1 < argc) {
+        value = argv[++*i];
+    }
+    if (value == NULL) {
+        return MT_FAIL(MT_ERR_CONFIG, "%s has no value; expected %s %s", option->name, option->name,
+                       option->value_name);
+    }
+    if (strcmp(option->name, "--set") != 0) {
+        arguments->value[index] = value;
+        return MT_OK;
+    }
+    if (arguments->n_override == MT_MAX_OVERRIDE) {
+        return MT_FAIL(MT_ERR_CONFIG, "more than %d times --set; expected at most that many",
+                       MT_MAX_OVERRIDE);
+    }
+    arguments->override[arguments->n_override++] = value;
+    return MT_OK;
+}
+
+/* A first word that is neither a command nor anything like a path of a configuration. */
+static enum mt_status check_config_word(const char *word)
+{
+    char names[256] = "";
+    char nearest[32] = "";
+    if (word[0] == '-' || strpbrk(word, "./") != NULL || access(word, F_OK) == 0) {
+        return MT_OK;
+    }
+    for (int i = 0; i < mt_n_command; i++) {
+        const size_t used = strlen(names);
+        (void)snprintf(names + used, sizeof(names) - used, "%s%s", i > 0 ? "|" : "",
+                       mt_commands[i].name);
+    }
+    mt_suggest_choice(names, word, nearest, sizeof(nearest));
+    return MT_FAIL(MT_ERR_CONFIG,
+                   "%s is neither a command nor a file; expected moetrain [COMMAND] ARGUMENTS; the "
+                   "nearest command is %s; see moetrain --help",
+                   word, nearest);
+}
+
+static enum mt_status choose_command(struct mt_arguments *arguments, int argc, char **argv,
+                                     int *first)
+{
+    *first = 0;
+    arguments->command = argc > 0 ? find_command(argv[0]) : NULL;
+    if (arguments->command == NULL) {
+        arguments->command = find_command("train");
+        return argc > 0 ? check_config_word(argv[0]) : MT_OK;
+    }
+    *first = 1;
+    if (arguments->command->refusal != NULL) {
+        return MT_FAIL(MT_ERR_CONFIG, "`moetrain %s` is not in this version; %s",
+                       arguments->command->name, arguments->command->refusal);
+    }
+    return MT_OK;
+}
+
+enum mt_status mt_arguments_parse(int argc, char **argv, struct mt_arguments *arguments)
+{
+    int first = 0;
+    memset(arguments, 0, sizeof(*arguments));
+    MT_TRY(choose_command(arguments, argc, argv, &first));
+    for (int i = first; i < argc; i++) {
+        if (argv[i][0] == '-' && argv[i][1] != '\0') {
+            MT_TRY(add_option(arguments, argc, argv, &i));
+        } else {
+            MT_TRY(add_positional(arguments, argv[i]));
+        }
+    }
+    if (arguments->n_positional < arguments->command->min_positional) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "an argument is missing; expected: moetrain %s; see moetrain "
+                       "--help",
+                       arguments->command->synopsis);
+    }
+    return MT_OK;
+}
+
+uint64_t mt_arguments_hash(const struct mt_arguments *arguments)
+{
+    const struct mt_command *command = arguments->command;
+    uint64_t hash = XXH3_64bits(command->name, strlen(command->name));
+    for (int i = 0; i < MT_MAX_OPTION && command->option[i].name != NULL; i++) {
+        const char *value = arguments->value[i];
+        if (value != NULL && strcmp(command->option[i].name, "--run-dir") != 0) {
+            hash = XXH3_64bits_withSeed(value, strlen(value), hash + (uint64_t)i + 1);
+        }
+    }
+    return hash;
+}

@@ -1,0 +1,151 @@
+/* From argv to a command and an exit code. */
+#include "cli/cli.h"
+
+#include "base/job.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "config/load.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+/* Ranks that exit before MPI_Init can hang mpirun (Open MPI 4.1), so below mpirun every command
+ * starts MPI, also those that do not need it. */
+static bool is_below_mpirun(void)
+{
+    return getenv("OMPI_COMM_WORLD_SIZE") != NULL || getenv("PMIX_RANK") != NULL ||
+           getenv("PMI_RANK") != NULL;
+}
+
+static bool is_first_rank(void)
+{
+    return !mt_job_is_started() || mt_job_rank() == 0;
+}
+
+static bool has_word(int argc, char **argv, const char *word)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], word) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --help, --version and --man answer whatever else is on the line. */
+static bool asks_question(int argc, char **argv)
+{
+    return argc == 1 || has_word(argc, argv, "--help") || has_word(argc, argv, "-h") ||
+           has_word(argc, argv, "--version") || has_word(argc, argv, "--man") ||
+           has_word(argc, argv, "--keys");
+}
+
+static void answer_question(int argc, char **argv)
+{
+    if (has_word(argc, argv, "--version")) {
+        mt_help_version(stdout);
+        return;
+    }
+    if (has_word(argc, argv, "--man")) {
+        mt_help_man(stdout);
+        return;
+    }
+    if (has_word(argc, argv, "--keys")) {
+        mt_config_write_help(MT_CONFIG_MARKDOWN, stdout);
+        return;
+    }
+    for (int i = 0; i < mt_n_command; i++) {
+        if (argc > 1 && strcmp(argv[1], mt_commands[i].name) == 0) {
+            mt_help_command(&mt_commands[i], stdout);
+            return;
+        }
+    }
+    mt_help_program(stdout);
+}
+
+/* The configuration's own hash leaves run.dir out, as a run may be moved; ranks of one run write
+ * their shards to one place. */
+static uint64_t config_and_dir_hash(const struct mt_config *config)
+{
+    return XXH3_64bits_withSeed(config->run.dir, strlen(config->run.dir), mt_config_hash(config));
+}
+
+enum mt_status mt_load_config(const struct mt_arguments *arguments, struct mt_config **config)
+{
+    struct mt_config *loaded = NULL;
+    enum mt_status status = MT_ALLOCATE(loaded, 1, "configuration");
+    *config = NULL;
+    if (status == MT_OK) {
+        status = mt_config_load(arguments->positional[0], arguments->n_override,
+                                arguments->override, mt_argument(arguments, "--run-dir"), loaded);
+    }
+    if (mt_job_is_started()) {
+        status = mt_job_agree(status);
+        if (status == MT_OK) {
+            status = mt_job_agree(
+                mt_job_check_same(config_and_dir_hash(loaded), "the resolved configuration"));
+        }
+    }
+    if (status == MT_OK && mt_argument(arguments, "--check-config") != NULL) {
+        if (is_first_rank()) {
+            mt_config_write(loaded, stdout);
+        }
+        mt_memory_free(loaded);
+        return MT_OK;
+    }
+    if (status != MT_OK) {
+        mt_memory_free(loaded);
+        return status;
+    }
+    *config = loaded;
+    return MT_OK;
+}
+
+static enum mt_status run_command(const struct mt_arguments *arguments)
+{
+    if (arguments->command->is_job || is_first_rank()) {
+        return arguments->command->run(arguments);
+    }
+    return MT_OK; /* a one-process command below mpirun: rank 0 does it */
+}
+
+/* Stop signals must find their handler from the start: a cluster may send one while MPI starts. */
+static enum mt_status start_job(const struct mt_arguments *arguments, enum mt_status parsed,
+                                int *argc, char ***argv)
+{
+    const bool is_wanted = parsed == MT_OK && arguments->command->is_job;
+    if (!is_wanted && !is_below_mpirun()) {
+        return parsed;
+    }
+    if (is_wanted && arguments->command->saves_when_stopped) {
+        MT_TRY(mt_job_signals_install());
+    }
+    MT_TRY(mt_job_init(argc, argv));
+    MT_TRY(mt_job_agree(parsed));
+    return mt_job_agree(mt_job_check_same(mt_arguments_hash(arguments), "the command line"));
+}
+
+int mt_cli_main(int argc, char **argv)
+{
+    static struct mt_arguments arguments;
+    if (asks_question(argc, argv)) {
+        if (is_below_mpirun() && mt_job_init(&argc, &argv) != MT_OK) {
+            return mt_job_finish(MT_ERR_INTERNAL);
+        }
+        if (is_first_rank()) {
+            answer_question(argc, argv);
+        }
+        return mt_job_finish(MT_OK);
+    }
+    enum mt_status status = mt_arguments_parse(argc - 1, argv + 1, &arguments);
+    status = start_job(&arguments, status, &argc, &argv);
+    if (status == MT_OK) {
+        mt_log_init(is_first_rank(), false);
+        status = run_command(&arguments);
+        if (mt_job_is_started() && !arguments.command->is_job) {
+            status = mt_job_agree(status);
+        }
+    }
+    return mt_job_finish(status);
+}

@@ -1,0 +1,85 @@
+/* The command line: one table of commands, each with its options and one short file.
+ *
+ * Usage lines, --help, the man page and the parser come from the table (commands.c). */
+#ifndef MT_CLI_CLI_H
+#define MT_CLI_CLI_H
+
+#include "base/status.h"
+#include "config/config.h"
+
+#include <stdio.h>
+
+enum { MT_MAX_OPTION = 12, MT_MAX_POSITIONAL = 2, MT_MAX_OVERRIDE = 256 };
+
+struct mt_option {
+    const char *name;       /* "--run-dir" */
+    const char *value_name; /* "DIR"; NULL: a switch */
+    const char *help;       /* NULL: not in this version */
+};
+
+struct mt_command;
+
+/* A parsed command line. Strings are argv's. */
+struct mt_arguments {
+    const struct mt_command *command;
+    int n_positional;
+    const char *positional[MT_MAX_POSITIONAL];
+    const char
+        *value[MT_MAX_OPTION]; /* by index in the command's table; NULL: not given; "": a switch */
+    int n_override;
+    const char *override[MT_MAX_OVERRIDE]; /* of --set */
+};
+
+struct mt_command {
+    const char *name;
+    const char *synopsis; /* "train CONFIG" */
+    const char *summary;
+    int min_positional, max_positional;
+    bool is_job;             /* computes with MPI; others start it only below mpirun */
+    bool saves_when_stopped; /* SIGUSR1 and SIGTERM ask it to save and end */
+    bool takes_config;       /* common options of a configuration; help lists the keys */
+    struct mt_option option[MT_MAX_OPTION]; /* ends with name = NULL */
+    enum mt_status (*run)(const struct mt_arguments *arguments);
+    const char *refusal; /* not NULL: not in this version, and what there is instead */
+};
+
+extern const struct mt_command mt_commands[];
+extern const int mt_n_command;
+
+/* Value of an option of this command, NULL when not given. The name must be in its table. */
+const char *mt_argument(const struct mt_arguments *arguments, const char *name);
+/* The same as numbers, `fallback` when not given. MT_ERR_CONFIG when it is none, or out of range.
+ */
+enum mt_status mt_argument_integer(const struct mt_arguments *arguments, const char *name,
+                                   int64_t fallback, int64_t least, int64_t *value);
+enum mt_status mt_argument_real(const struct mt_arguments *arguments, const char *name,
+                                double fallback, double least, double *value);
+
+/* argv after the program's name; with no command word `train` is meant. */
+enum mt_status mt_arguments_parse(int argc, char **argv, struct mt_arguments *arguments);
+
+/* Of what ranks must have alike before they work together: the command and its options, without the
+ * configuration, which is compared once it is resolved. */
+uint64_t mt_arguments_hash(const struct mt_arguments *arguments);
+
+void mt_help_program(FILE *out);
+void mt_help_command(const struct mt_command *command, FILE *out);
+void mt_help_man(FILE *out); /* roff */
+void mt_help_version(FILE *out);
+
+/* Collective when a job runs: loads the configuration, agrees on it, handles --check-config (then
+ * *config stays NULL). Free with mt_memory_free. */
+enum mt_status mt_load_config(const struct mt_arguments *arguments, struct mt_config **config);
+
+/* The whole program; returns the exit code. */
+int mt_cli_main(int argc, char **argv);
+
+enum mt_status mt_command_train(const struct mt_arguments *arguments);
+enum mt_status mt_command_eval(const struct mt_arguments *arguments);
+enum mt_status mt_command_generate(const struct mt_arguments *arguments);
+enum mt_status mt_command_inspect(const struct mt_arguments *arguments);
+enum mt_status mt_command_verify(const struct mt_arguments *arguments);
+enum mt_status mt_command_plan(const struct mt_arguments *arguments);
+enum mt_status mt_command_bench(const struct mt_arguments *arguments);
+
+#endif

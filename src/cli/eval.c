@@ -1,0 +1,123 @@
+/* moetrain eval CONFIG: one JSON object on standard output. */
+#include "cli/cli.h"
+
+#include "base/job.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/size.h"
+#include "checkpoint/checkpoint.h"
+#include "data/corpus.h"
+#include "train/session.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+/* The checkpoint named on the command line, else the run directory's newest. Collective. */
+static enum mt_status choose_checkpoint(const struct mt_arguments *arguments,
+                                        const struct mt_config *config, struct mt_comm *comm,
+                                        char *path)
+{
+    const char *named = mt_argument(arguments, "--checkpoint");
+    char folder[MT_PATH_BYTES + 32];
+    char notes[4096];
+    if (named != NULL) {
+        (void)snprintf(path, MT_PATH_BYTES, "%s", named);
+        return MT_OK;
+    }
+    (void)snprintf(folder, sizeof(folder), "%s/checkpoints", config->run.dir);
+    MT_TRY(mt_job_agree(mt_checkpoint_find(comm, folder, path, notes, sizeof(notes))));
+    if (path[0] != '\0') {
+        return MT_OK;
+    }
+    return mt_job_agree(MT_FAIL(MT_ERR_INPUT,
+                                "no valid checkpoint in %s%s%s; expected one; train first "
+                                "(checkpoint.interval > 0), or name one with --checkpoint",
+                                folder, notes[0] != '\0' ? ": " : "", notes));
+}
+
+static enum mt_status open_corpus(const struct mt_arguments *arguments, struct mt_config *config,
+                                  struct mt_corpus **corpus)
+{
+    const char *data = mt_argument(arguments, "--data");
+    if (data != NULL) {
+        config->data.validation.n = 1;
+        (void)snprintf(config->data.validation.path[0], MT_PATH_BYTES, "%s", data);
+    }
+    if (config->data.validation.n == 0 && config->data.format != MT_DATA_RANDOM) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "there is no validation data; expected data.validation in the "
+                       "configuration, or --data PATH");
+    }
+    const struct mt_corpus_options options = {
+        .format = config->data.format,
+        .vocab_size = config->model.vocab_size,
+        .length = config->model.max_seq_len,
+        .seed = (uint64_t)config->run.seed + 1,
+    };
+    return mt_corpus_open(&config->data.validation, &options, corpus);
+}
+
+static void print_result(const char *path, const struct mt_run_state *state,
+                         const struct mt_evaluation *result)
+{
+    const double perplexity = exp(result->loss);
+    json_t *object = json_object();
+    (void)json_object_set_new(object, "checkpoint", json_string(path));
+    (void)json_object_set_new(object, "step", json_integer((json_int_t)state->step));
+    (void)json_object_set_new(object, "eval_loss",
+                              isfinite(result->loss) ? json_real(result->loss) : json_null());
+    (void)json_object_set_new(object, "eval_tokens", json_integer((json_int_t)result->n_token));
+    (void)json_object_set_new(object, "perplexity",
+                              isfinite(perplexity) ? json_real(perplexity) : json_null());
+    (void)json_dumpf(object, stdout, JSON_REAL_PRECISION(10));
+    (void)fputc('\n', stdout);
+    json_decref(object);
+}
+
+static enum mt_status evaluate(const struct mt_arguments *arguments, const struct mt_config *config,
+                               const struct mt_corpus *corpus, int64_t n_sequence)
+{
+    struct mt_session session;
+    struct mt_run_state state = {0};
+    struct mt_evaluation result = {0};
+    char path[MT_PATH_BYTES] = "";
+    const int64_t all = mt_corpus_n_window(corpus);
+    enum mt_status status =
+        mt_session_open(&session, config, false, config->train.micro_batch_size);
+    MT_TRY_GOTO(status);
+    MT_TRY_GOTO(choose_checkpoint(arguments, config, &session.comm, path));
+    MT_TRY_GOTO(mt_job_agree(mt_checkpoint_load(session.store, &session.comm, path, true, &state)));
+    MT_TRY_GOTO(mt_job_agree(mt_store_publish(session.store)));
+    MT_TRY_GOTO(mt_session_evaluate(&session, corpus, n_sequence > 0 ? n_sequence : all,
+                                    config->train.micro_batch_size, &result));
+    if (mt_job_rank() == 0) {
+        print_result(path, &state, &result);
+    }
+cleanup:
+    mt_session_close(&session);
+    return status;
+}
+
+enum mt_status mt_command_eval(const struct mt_arguments *arguments)
+{
+    struct mt_config *config = NULL;
+    struct mt_corpus *corpus = NULL;
+    int64_t n_sequence = 0;
+    enum mt_status status = MT_OK;
+    MT_TRY(mt_load_config(arguments, &config));
+    if (config == NULL) {
+        return MT_OK;
+    }
+    mt_log_init(false, true); /* standard output is the result's alone */
+    MT_TRY_GOTO(mt_job_agree(mt_argument_integer(arguments, "--sequences",
+                                                 config->train.eval_sequences, 0, &n_sequence)));
+    MT_TRY_GOTO(mt_job_agree(open_corpus(arguments, config, &corpus)));
+    MT_TRY_GOTO(mt_job_agree(mt_job_watchdog_start(config->comm.watchdog_seconds)));
+    MT_TRY_GOTO(evaluate(arguments, config, corpus, n_sequence));
+cleanup:
+    mt_job_watchdog_stop();
+    mt_corpus_close(corpus);
+    mt_memory_free(config);
+    return status;
+}

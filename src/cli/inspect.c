@@ -1,0 +1,47 @@
+/* moetrain inspect CHECKPOINT, moetrain verify CHECKPOINT */
+#include "cli/cli.h"
+
+#include "checkpoint/checkpoint.h"
+
+enum { OWNERS_BYTES = 1024 };
+
+static enum mt_status print_tensor(const char *path, const struct mt_checkpoint_tensor *tensor)
+{
+    char owners[OWNERS_BYTES];
+    char shape[80];
+    int used = 0;
+    for (int d = 0; d < tensor->n_dim; d++) {
+        used += snprintf(shape + used, sizeof(shape) - (size_t)used, "%s%lld", d > 0 ? ", " : "",
+                         (long long)tensor->dim[d]);
+    }
+    MT_TRY(mt_checkpoint_owners(path, tensor->name, owners, sizeof(owners)));
+    (void)printf("%-58s [%s] float32  %s\n", tensor->name, shape, owners);
+    return MT_OK;
+}
+
+enum mt_status mt_command_inspect(const struct mt_arguments *arguments)
+{
+    const char *path = arguments->positional[0];
+    struct mt_checkpoint_info info;
+    enum mt_status status = MT_OK;
+    MT_TRY(mt_checkpoint_read_info(path, &info));
+    (void)printf("checkpoint   %s\nformat       moetrain-checkpoint %lld\nstep         %lld\n"
+                 "tokens seen  %lld\nwritten by   %d rank%s\nfiles        %lld, %lld bytes\n"
+                 "config hash  %016llx\n\n%-58s shape, dtype, rank:rows\n",
+                 path, (long long)info.format_version, (long long)info.step,
+                 (long long)info.tokens_seen, info.world_size, info.world_size == 1 ? "" : "s",
+                 (long long)info.n_file, (long long)info.n_byte,
+                 (unsigned long long)info.config_hash, "tensor");
+    for (int t = 0; t < info.n_tensor && status == MT_OK; t++) {
+        status = print_tensor(path, &info.tensor[t]);
+    }
+    mt_checkpoint_info_clear(&info);
+    return status;
+}
+
+enum mt_status mt_command_verify(const struct mt_arguments *arguments)
+{
+    MT_TRY(mt_checkpoint_verify(arguments->positional[0]));
+    (void)printf("%s: every file, tensor and checksum is right\n", arguments->positional[0]);
+    return MT_OK;
+}

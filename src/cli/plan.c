@@ -1,0 +1,101 @@
+/* moetrain plan CONFIG --ranks R: what a run needs, without running it. */
+#include "cli/cli.h"
+
+#include "base/memory.h"
+#include "base/size.h"
+#include "data/sampler.h"
+#include "train/session.h"
+
+static const double MIB = 1024.0 * 1024.0;
+
+static void print_bytes(const char *kind, int64_t n_bytes)
+{
+    (void)printf("  %-44s %12.2f MiB\n", kind, (double)n_bytes / MIB);
+}
+
+static void print_memory(const struct mt_memory_estimate *estimate)
+{
+    const struct mt_store_bytes *store = &estimate->store;
+    (void)printf("\nbytes on the rank that holds most (balanced load)\n");
+    print_bytes("dense parameters, working copy", store->dense_value);
+    print_bytes("dense gradients", store->dense_grad);
+    print_bytes("dense parameters packed for products", store->dense_pack);
+    print_bytes("own experts", store->expert_value);
+    print_bytes("gradients of own experts", store->expert_grad);
+    print_bytes("own experts packed for products", store->expert_pack);
+    print_bytes("slots for copies of experts", store->slots);
+    print_bytes("optimizer state of own chunks", store->optimizer);
+    print_bytes("staging of collectives", store->staging);
+    print_bytes("activations of a micro-batch", estimate->activations);
+    print_bytes("total", estimate->total);
+}
+
+/* Bytes that all ranks together send in one step, with experts evenly loaded under `ep`. */
+static void print_traffic(const struct mt_config *config, int64_t n_rank,
+                          const struct mt_model_size *size)
+{
+    const double n_other = (double)(n_rank - 1);
+    const double width = (double)config->model.hidden_size;
+    const int64_t n_moe = config->model.num_layers -
+                          mt_min_i64(config->model.first_k_dense, config->model.num_layers);
+    const double experts = 3.0 * (double)(n_moe * config->moe.num_experts) * width *
+                           (double)config->moe.expert_intermediate_size;
+    const double dense = ((double)size->n_parameter - experts) * (double)sizeof(float);
+    const double rows = (double)(config->train.global_batch_size * config->model.max_seq_len *
+                                 config->moe.top_k * n_moe);
+    const double remote = n_other / (double)n_rank;
+    const double dispatch = rows * remote * (2.0 * width + 1.0) * (double)sizeof(float);
+    (void)printf("\nbytes sent per optimizer step, all ranks (balanced load, policy ep)\n");
+    (void)printf("  %-44s %12.2f MiB\n", "sparse all-gather of dense parameters",
+                 dense * n_other / MIB);
+    (void)printf("  %-44s %12.2f MiB\n", "sparse reduce-scatter of dense gradients",
+                 dense * n_other / MIB);
+    (void)printf("  %-44s %12.2f MiB\n", "all-to-all of rows, forward", dispatch / MIB);
+    (void)printf("  %-44s %12.2f MiB\n", "all-to-all of rows, backward", dispatch / MIB);
+}
+
+static enum mt_status print_plan(const struct mt_config *config, int64_t n_rank, int64_t n_node)
+{
+    struct mt_model_size size;
+    struct mt_memory_estimate estimate;
+    const struct mt_batch_split split = {config->train.global_batch_size,
+                                         config->train.micro_batch_size, (int)n_rank, 0};
+    const int64_t share = mt_ceil_div(config->train.global_batch_size, n_rank);
+    const int64_t n_sequence = mt_min_i64(config->train.micro_batch_size, share);
+    MT_TRY(mt_session_estimate(config, (int)n_rank, true, n_sequence, &estimate));
+    mt_model_size(config, &size);
+    (void)printf("%s on %lld rank%s, %lld node%s\n\n", config->run.name, (long long)n_rank,
+                 n_rank == 1 ? "" : "s", (long long)n_node, n_node == 1 ? "" : "s");
+    (void)printf("  %-44s %16lld\n", "parameters, total", (long long)size.n_parameter);
+    (void)printf("  %-44s %16lld\n", "parameters, active per token", (long long)size.n_active);
+    (void)printf("  %-44s %16.0f\n", "training FLOPs per token", size.train_flops_per_token);
+    (void)printf("  %-44s %16lld\n", "tokens per optimizer step",
+                 (long long)(config->train.global_batch_size * config->model.max_seq_len));
+    (void)printf("  %-44s %16lld\n", "micro-batches per step", (long long)mt_batch_n_micro(&split));
+    print_memory(&estimate);
+    print_traffic(config, n_rank, &size);
+    return MT_OK;
+}
+
+enum mt_status mt_command_plan(const struct mt_arguments *arguments)
+{
+    enum { MAX_RANKS = 65536 };
+    struct mt_config *config = NULL;
+    int64_t n_rank = 1;
+    int64_t n_node = 1;
+    MT_TRY(mt_argument_integer(arguments, "--ranks", 1, 1, &n_rank));
+    MT_TRY(mt_argument_integer(arguments, "--nodes", 1, 1, &n_node));
+    if (n_rank > MAX_RANKS || n_node > n_rank) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "%lld ranks on %lld nodes; expected at most %d ranks, and at "
+                       "least one of them on each node",
+                       (long long)n_rank, (long long)n_node, (int)MAX_RANKS);
+    }
+    MT_TRY(mt_load_config(arguments, &config));
+    if (config == NULL) {
+        return MT_OK;
+    }
+    const enum mt_status status = print_plan(config, n_rank, n_node);
+    mt_memory_free(config);
+    return status;
+}
