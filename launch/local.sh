@@ -17,15 +17,17 @@ shift
 export OMP_WAIT_POLICY=passive
 # mpirun waits odls_base_sigkill_timeout seconds after *every* failure before it returns, so it is no
 # larger than a failed start may cost; a stop request goes as SIGUSR1, which mpirun forwards and does
-# not time.
+# not time (docs/decisions/0005-stopping.md).
+pid=""
+pass() { [ -z "$pid" ] || kill "-$1" "$pid" 2>/dev/null; }
+trap 'pass USR1' TERM USR1
+trap 'pass INT' INT
 mpirun -q -np "$ranks" --oversubscribe --allow-run-as-root --bind-to none \
     --mca mpi_yield_when_idle 1 --mca btl_vader_single_copy_mechanism none \
-    --mca odls_base_sigkill_timeout 3 "$BUILD_DIR/moetrain" "$@" <&0 &
+    --mca odls_base_sigkill_timeout 2 "$BUILD_DIR/moetrain" "$@" <&0 &
 pid=$!
-trap 'kill -USR1 $pid 2>/dev/null' TERM USR1
-trap 'kill -INT $pid 2>/dev/null' INT
 while :; do
-    wait $pid
+    wait "$pid"
     code=$?
-    kill -0 $pid 2>/dev/null || exit $code # else a trap ended the wait, not the job
+    kill -0 "$pid" 2>/dev/null || exit $code # else a trap ended the wait, not the job
 done

@@ -17,28 +17,29 @@ export NO_INSTALL
 install_packages $build_packages bible-kjv
 say "building into $BUILD_DIR"
 build
-"$root/launch/make-corpus.sh" "$root/corpus" ${NO_INSTALL:+$([ "$NO_INSTALL" = 1 ] && echo --no-install)} ||
-    fail "the corpus could not be made"
+flags=()
+[ $NO_INSTALL = 0 ] || flags=(--no-install)
+"$root/launch/make-corpus.sh" "$root/corpus" "${flags[@]}" || fail "the corpus could not be made"
 
 run=$root/runs/quickstart
 config=$root/configs/quickstart.toml
 rm -rf "$run"
 
-train() { "$root/launch/local.sh" 4 "$config" --run-dir "$run" "$@"; }
+train=("$root/launch/local.sh" 4 "$config" --run-dir "$run")
 
-steps_done() { grep -c '"loss"' "$run/metrics.jsonl" 2>/dev/null || true; }
+steps_done() { cat "$run/metrics.jsonl" 2>/dev/null | grep -c '"loss"'; }
 
 say "training on 4 ranks; after some steps it is asked to stop (SIGUSR1)"
-train &
+"${train[@]}" & # the script itself, so that $! takes the signal
 pid=$!
-while kill -0 $pid 2>/dev/null && [ "$(steps_done)" -lt 50 ] 2>/dev/null; do sleep 0.2; done
+while kill -0 $pid 2>/dev/null && [ "$(steps_done)" -lt 50 ]; do sleep 0.2; done
 kill -USR1 $pid 2>/dev/null
 wait $pid
 code=$?
 [ $code = 75 ] || fail "expected the run to save and stop with code 75; it ended with $code"
 
 say "starting it again: it goes on from its own checkpoint"
-train || fail "training ended with code $?"
+"${train[@]}" || fail "training ended with code $?"
 
 checkpoint=$(ls -d "$run"/checkpoints/step-* | tail -n 1)
 say "text from $checkpoint:"

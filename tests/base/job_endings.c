@@ -143,7 +143,7 @@ static int stop(int ask)
     for (int step = 0;; ++step) {
         if (step == 3 && is_odd_rank()) {
             for (int i = 0; i < ask; ++i) {
-                (void)raise(i == 0 ? SIGTERM : SIGUSR1);
+                (void)kill(getpid(), i == 0 ? SIGTERM : SIGUSR1);
             }
         }
         int flag = mt_job_stop_requested();

@@ -105,8 +105,21 @@ static void a_signal_asks_for_a_stop_and_a_lost_reader_does_not_kill(void **stat
     assert_int_equal(write(ends[1], "x", 1), -1);
     assert_int_equal(close(ends[1]), 0);
     assert_false(mt_job_stop_requested());
-    assert_int_equal(raise(SIGUSR1), 0);
+    assert_int_equal(kill(getpid(), SIGUSR1), 0);
+    for (int i = 0; i < 500 && !mt_job_stop_requested(); ++i) {
+        mt_clock_sleep_until_ns(mt_clock_ns() + 10000000);
+    }
     assert_true(mt_job_stop_requested());
+}
+
+static void stop_signals_never_interrupt_a_thread_that_computes(void **state)
+{
+    sigset_t blocked;
+    MT_UNUSED(state);
+    MT_TEST_OK(mt_job_signals_install());
+    assert_int_equal(pthread_sigmask(SIG_BLOCK, NULL, &blocked), 0);
+    assert_int_equal(sigismember(&blocked, SIGUSR1), 1);
+    assert_int_equal(sigismember(&blocked, SIGTERM), 1);
 }
 
 static const struct CMUnitTest tests[] = {
@@ -116,5 +129,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_rank_that_differs_is_named),
     cmocka_unit_test(a_watchdog_starts_and_stops_at_once),
     cmocka_unit_test(a_signal_asks_for_a_stop_and_a_lost_reader_does_not_kill),
+    cmocka_unit_test(stop_signals_never_interrupt_a_thread_that_computes),
 };
 MT_TEST_MPI_MAIN(tests)
