@@ -74,6 +74,22 @@ static void match_tensor(struct load *load, int t, enum mt_checkpoint_kind kind)
     }
 }
 
+/* A tensor of the saved model that the table lacks; there is one. */
+static const char *first_unknown(const struct load *load)
+{
+    const int64_t n_value = (int64_t)load->table->n_tensor * load->n_kind;
+    const char *unknown = "";
+    for (int64_t t = 0; t < load->manifest.n_tensor && unknown[0] == '\0'; ++t) {
+        const struct mt_manifest_tensor *saved = &load->manifest.tensor[t];
+        bool found = strncmp(saved->name, "/model/", strlen("/model/")) != 0;
+        for (int64_t i = 0; i < n_value && !found; i += load->n_kind) {
+            found = load->saved[i] == saved;
+        }
+        unknown = found ? "" : saved->name;
+    }
+    return unknown;
+}
+
 static void note_unknown(struct load *load)
 {
     int64_t n_found = 0;
@@ -87,8 +103,8 @@ static void note_unknown(struct load *load)
         n_saved += strncmp(name, "/model/", strlen("/model/")) == 0;
     }
     if (n_saved != n_found) {
-        note_difference(load, "; it has %lld tensors that this model lacks",
-                        (long long)(n_saved - n_found));
+        note_difference(load, "; it has %lld tensors that this model lacks, e.g. %s",
+                        (long long)(n_saved - n_found), first_unknown(load));
     }
 }
 

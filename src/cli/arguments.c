@@ -179,11 +179,9 @@ enum mt_status mt_arguments_parse(int argc, char **argv, struct mt_arguments *ar
     memset(arguments, 0, sizeof(*arguments));
     MT_TRY(choose_command(arguments, argc, argv, &first));
     for (int i = first; i < argc; i++) {
-        if (argv[i][0] == '-' && argv[i][1] != '\0') {
-            MT_TRY(add_option(arguments, argc, argv, &i));
-        } else {
-            MT_TRY(add_positional(arguments, argv[i]));
-        }
+        const bool is_option = argv[i][0] == '-' && argv[i][1] != '\0';
+        MT_TRY(is_option ? add_option(arguments, argc, argv, &i)
+                         : add_positional(arguments, argv[i]));
     }
     if (arguments->n_positional < arguments->command->min_positional) {
         return MT_FAIL(MT_ERR_CONFIG,

@@ -58,6 +58,19 @@ static enum mt_status open_corpus(const struct mt_arguments *arguments, struct m
     return mt_corpus_open(&config->data.validation, &options, corpus);
 }
 
+/* Random data have no last window, and tokens are counted in 63 bits. */
+static enum mt_status check_length(const struct mt_config *config, int64_t n_sequence)
+{
+    const int64_t most = INT64_MAX / config->model.max_seq_len;
+    if (config->data.format == MT_DATA_RANDOM && (n_sequence == 0 || n_sequence > most)) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "--sequences %lld asks for more random data than can be counted; expected 1 "
+                       "to %lld",
+                       (long long)n_sequence, (long long)most);
+    }
+    return MT_OK;
+}
+
 static void print_result(const char *path, const struct mt_run_state *state,
                          const struct mt_evaluation *result)
 {
@@ -89,8 +102,11 @@ static enum mt_status evaluate(const struct mt_arguments *arguments, const struc
     MT_TRY_GOTO(choose_checkpoint(arguments, config, &session.comm, path));
     MT_TRY_GOTO(mt_job_agree(mt_checkpoint_load(session.store, &session.comm, path, true, &state)));
     MT_TRY_GOTO(mt_job_agree(mt_store_publish(session.store)));
-    MT_TRY_GOTO(mt_session_evaluate(&session, corpus, n_sequence > 0 ? n_sequence : all,
-                                    config->train.micro_batch_size, &result));
+    status = mt_session_evaluate(&session, corpus, n_sequence > 0 ? n_sequence : all,
+                                 config->train.micro_batch_size, &result);
+    if (status != MT_OK) {
+        mt_job_abort(status); /* e.g. a file that shrank: the others wait in the next exchange */
+    }
     if (mt_job_rank() == 0) {
         print_result(path, &state, &result);
     }
@@ -113,6 +129,7 @@ enum mt_status mt_command_eval(const struct mt_arguments *arguments)
     MT_TRY_GOTO(mt_job_agree(mt_argument_integer(arguments, "--sequences",
                                                  config->train.eval_sequences, 0, &n_sequence)));
     MT_TRY_GOTO(mt_job_agree(open_corpus(arguments, config, &corpus)));
+    MT_TRY_GOTO(mt_job_agree(check_length(config, n_sequence)));
     MT_TRY_GOTO(mt_job_agree(mt_job_watchdog_start(config->comm.watchdog_seconds)));
     MT_TRY_GOTO(evaluate(arguments, config, corpus, n_sequence));
 cleanup:

@@ -12,6 +12,8 @@
 #include <math.h>
 #include <string.h>
 
+static const int64_t MAX_TOKENS = (int64_t)1 << 30; /* 4 GiB of ids */
+
 struct sampling {
     const char *prompt;
     int64_t n_token;
@@ -67,7 +69,6 @@ static enum mt_status continue_text(struct mt_session *session, const struct sam
     const int64_t vocab = session->config->model.vocab_size;
     const int64_t window = session->config->model.max_seq_len;
     int64_t n = (int64_t)strlen(sampling->prompt);
-    MT_TRY(read_prompt(sampling, vocab, token));
     for (int64_t i = 0; i < sampling->n_token; i++) {
         const int64_t length = mt_min_i64(n, window);
         MT_TRY(mt_model_next_logits(session->model, token + n - length, length, logits));
@@ -88,6 +89,7 @@ static enum mt_status generate(const struct mt_config *config, const char *path,
     struct mt_run_state state = {0};
     int32_t *token = NULL;
     float *logits = NULL;
+    MT_ASSERT(config != NULL);
     const int64_t n = (int64_t)strlen(sampling->prompt) + sampling->n_token;
     enum mt_status status = MT_OK;
     MT_TRY_GOTO(mt_session_open(&session, config, false, 1));
@@ -95,10 +97,14 @@ static enum mt_status generate(const struct mt_config *config, const char *path,
     MT_TRY_GOTO(mt_job_agree(MT_ALLOCATE(logits, config->model.vocab_size, "logits")));
     MT_TRY_GOTO(mt_job_agree(mt_checkpoint_load(session.store, &session.comm, path, true, &state)));
     MT_TRY_GOTO(mt_job_agree(mt_store_publish(session.store)));
+    MT_TRY_GOTO(mt_job_agree(read_prompt(sampling, config->model.vocab_size, token)));
     if (mt_job_rank() == 0) {
         (void)fputs(sampling->prompt, stdout);
     }
-    MT_TRY_GOTO(mt_job_agree(continue_text(&session, sampling, token, logits)));
+    status = continue_text(&session, sampling, token, logits);
+    if (status != MT_OK) {
+        mt_job_abort(status); /* the others wait in the exchange of rows */
+    }
     if (mt_job_rank() == 0) {
         (void)fputc('\n', stdout);
     }
@@ -125,6 +131,10 @@ static enum mt_status read_options(const struct mt_arguments *arguments, struct 
                                       "on from; e.g. --prompt \"And \"");
     }
     MT_TRY(mt_argument_integer(arguments, "--tokens", 200, 0, &sampling->n_token));
+    if (sampling->n_token > MAX_TOKENS) {
+        return MT_FAIL(MT_ERR_CONFIG, "--tokens %lld is too many; expected at most %lld",
+                       (long long)sampling->n_token, (long long)MAX_TOKENS);
+    }
     MT_TRY(mt_argument_real(arguments, "--temperature", 0.8, 0, &sampling->temperature));
     return mt_argument_integer(arguments, "--seed", 1, 0, &sampling->seed);
 }
@@ -144,7 +154,7 @@ static enum mt_status read_config(const char *path, struct mt_config **config)
 
 enum mt_status mt_command_generate(const struct mt_arguments *arguments)
 {
-    struct sampling sampling;
+    struct sampling sampling = {0};
     struct mt_config *config = NULL;
     enum mt_status status = mt_job_agree(read_options(arguments, &sampling));
     if (status == MT_OK) {

@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""metrics_keys.py PLAIN PACED: keys and types in two runs of 3 steps on 2 ranks, evaluated at 2 and 3."""
+import json
+import re
+import sys
+
+COUNTS = ["step", "tokens_seen", "dead_experts", "skipped", "memory_peak_bytes"]
+NUMBERS = ["loss", "balance_loss", "z_loss", "grad_norm", "lr", "step_time_s", "tokens_per_s",
+           "model_flops_per_s", "expert_load_max_over_mean", "rank_load_max_over_mean",
+           "dropped_fraction", "exposed_comm_s"]
+OBJECTS = {"phase_s": float, "phase_max_over_mean": float, "bytes_sent": int}
+OTHERS = ["mfu", "expert_load_max_over_mean_by_layer"]
+
+
+def check_run(line):
+    run = line["run"]
+    assert list(line) == ["run"]
+    for key in ("name", "version", "revision", "start", "device"):
+        assert isinstance(run[key], str) and run[key], key
+    assert run["name"] == "tiny" and run["ranks"] == 2
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", run["start"]), run["start"]
+
+
+def check_step(line, step, n_moe_layer):
+    assert set(line) == {*COUNTS, *NUMBERS, *OBJECTS, *OTHERS}, sorted(line)
+    for key in COUNTS:
+        assert type(line[key]) is int and line[key] >= 0, key
+    for key in NUMBERS:
+        assert type(line[key]) is float and line[key] >= 0, key
+    for key, kind in OBJECTS.items():
+        assert line[key] and all(type(v) is kind for v in line[key].values()), key
+    assert line["step"] == step and line["tokens_seen"] == step * 8 * 16
+    assert line["memory_peak_bytes"] > 1 << 20 and line["step_time_s"] > 0
+    by_layer = line["expert_load_max_over_mean_by_layer"]
+    assert len(by_layer) == n_moe_layer and all(1 <= ratio <= 8 for ratio in by_layer)
+    assert abs(sum(by_layer) / n_moe_layer - line["expert_load_max_over_mean"]) < 1e-9
+    assert 1 <= line["rank_load_max_over_mean"] <= 2 and line["dropped_fraction"] == 0
+    assert set(line["phase_s"]) == set(line["phase_max_over_mean"])
+    assert all(1 <= ratio <= 2.000001 for ratio in line["phase_max_over_mean"].values())
+    assert sum(line["phase_s"].values()) <= line["step_time_s"] * 1.05, "phases exceed the step"
+    # The whole step of 128 tokens, on the slowest rank.
+    assert abs(line["tokens_per_s"] * line["step_time_s"] - 128) < 1e-6
+    assert sum(line["bytes_sent"].values()) > 0
+
+
+def check(path, n_moe_layer, is_paced):
+    with open(path) as file:
+        rows = [json.loads(text) for text in file]
+    check_run(rows[0])
+    steps = [row for row in rows if "loss" in row]
+    for step, line in enumerate(steps, 1):
+        check_step(line, step, n_moe_layer)
+        if is_paced:
+            peak = 2 * 1e9  # two ranks of 1 GFLOP/s
+            assert abs(line["mfu"] - line["model_flops_per_s"] / peak) < 1e-9 and 0 < line["mfu"] <= 1
+        else:
+            assert line["mfu"] is None
+    evaluations = [row for row in rows if "eval_loss" in row]
+    assert [row["step"] for row in evaluations] == [2, 3], evaluations
+    for row in evaluations:
+        assert type(row["eval_loss"]) is float and row["eval_tokens"] == 64 * 16
+    assert len(rows) == 1 + len(steps) + len(evaluations) and len(steps) == 3
+
+
+if __name__ == "__main__":
+    check(sys.argv[1], 2, False)
+    check(sys.argv[2], 2, True)

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Every line of metrics.jsonl has the keys that are promised, of the right types; mfu is a number only
+# where a peak is known.
+. "$(dirname "$0")/refuse.sh"
+rm -rf plain paced
+small=("$config" --quiet --set train.steps=3 --set train.eval_interval=2)
+expect 0 "" ranks 2 "${small[@]}" --run-dir plain --set model.num_layers=3 --set model.first_k_dense=1 \
+    --set model.dense_intermediate_size=32
+expect 0 "" ranks 2 "${small[@]}" --run-dir paced --set device.pace_gflops=1.0
+python3 "$MT_SOURCE/tests/cli/metrics_keys.py" plain/metrics.jsonl paced/metrics.jsonl || fail "metrics.jsonl"

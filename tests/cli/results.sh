@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# What eval, generate, inspect and plan print, and that they agree with each other.
+. "$(dirname "$0")/refuse.sh"
+rm -rf run* ./*.toml
+
+# total FILE: parameters by `plan`; listed FILE: elements over the tensors of the model by `inspect`.
+total() { awk '/parameters, total/ { print $NF }' "$1"; }
+listed() {
+    python3 -c '
+import math, re, sys
+found = re.findall(r"^/model/\S+ +\[([0-9, ]+)\] float32  \S", open(sys.argv[1]).read(), re.M)
+print(sum(math.prod(map(int, shape.split(","))) for shape in found))' "$1"
+}
+variants=("" "model.qk_norm=\"head\" model.tie_word_embeddings=true moe.num_shared_experts=2"
+    "model.qk_norm=\"projection\" model.first_k_dense=1 model.dense_intermediate_size=48 model.head_dim=6"
+    "model.first_k_dense=2 model.dense_intermediate_size=40 moe.num_experts=5")
+n=0
+for variant in "${variants[@]}"; do
+    set=()
+    for value in $variant; do
+        set+=(--set "$value")
+    done
+    run=run$((n += 1))
+    expect 0 "" ranks $n "$config" --quiet --run-dir $run --set train.steps=1 --set checkpoint.interval=1 \
+        --set 'moe.balance.window="exact"' "${set[@]}"
+    said_nothing_else
+    expect 0 "" one plan "$config" "${set[@]}"
+    mv out.txt plan.txt
+    expect 0 "" one inspect $run/checkpoints/step-00000001
+    [ "$(total plan.txt)" = "$(listed out.txt)" ] ||
+        fail "\"$variant\": plan counts $(total plan.txt) parameters, inspect lists $(listed out.txt)"
+    expect 0 "" one verify $run/checkpoints/step-00000001
+done
+expect 0 "" one inspect run3/checkpoints/step-00000001
+for word in '^step +1$' '^tokens seen +128$' '^written by +3 ranks' \
+    '^/optimizer/layers/1/moe/experts/gate_proj/exp_avg +\[8, 32, 32\]' \
+    '^/model/layers/0/mlp/down_proj +\[32, 48\]'; do
+    grep -qE "$word" out.txt || fail "inspect lacks $word: $(head -20 out.txt)"
+done
+
+# One JSON object on standard output, the same from any number of ranks.
+for n in 1 3; do
+    expect 0 "" ranks $n eval "$config" --run-dir run1 --sequences 24
+    mv out.txt eval$n.json
+done
+python3 - <<'PY' || fail "eval: $(cat eval1.json eval3.json)"
+import json
+import math
+one, three = (json.loads(open(f"eval{n}.json").read()) for n in (1, 3))
+assert one["eval_tokens"] == three["eval_tokens"] == 24 * 16
+assert isinstance(one["eval_loss"], float) and 5 < one["eval_loss"] < 6
+assert abs(one["eval_loss"] - three["eval_loss"]) < 1e-6
+assert abs(one["perplexity"] - math.exp(one["eval_loss"])) < 1e-6 * one["perplexity"]
+PY
+# Text: the prompt, the tokens, a newline; the same from any number of ranks; no tokens, likeliest tokens.
+sample=(generate --checkpoint run1/checkpoints/step-00000001 --prompt "In the beginning, longer than 16" --seed 3)
+expect 0 "" one "${sample[@]}" --tokens 30
+mv out.txt text
+[ "$(wc -c <text)" = 63 ] || fail "expected 32 + 30 bytes and a newline: $(cat text)"
+expect 0 "" ranks 3 "${sample[@]}" --tokens 30
+cmp out.txt text || fail "three ranks generate other text"
+expect 0 "" one "${sample[@]}" --tokens 0
+[ "$(cat out.txt)" = "In the beginning, longer than 16" ] || fail "$(cat out.txt)"
+expect 0 "" one "${sample[@]}" --tokens 3 --temperature 0

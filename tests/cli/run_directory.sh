@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Run directories that are used, in use, finished, or cannot be written.
+. "$(dirname "$0")/refuse.sh"
+rm -rf run* file folder
+train=("$config" --quiet --set train.steps=2)
+
+# Nothing on standard output with --quiet; the log has it.
+expect 0 "" ranks 3 "${train[@]}" --run-dir run
+said_nothing_else
+grep -q 'done: 2 steps' run/run.log || fail "run.log: $(cat run/run.log)"
+for file in config.toml metrics.jsonl checkpoints; do
+    [ -e run/$file ] || fail "$file is missing"
+done
+# Finished: nothing to do, code 0, and nothing changes.
+cp run/metrics.jsonl before.jsonl
+expect 0 "" one "${train[@]}" --run-dir run
+cmp before.jsonl run/metrics.jsonl || fail "a finished run was changed"
+grep -q 'nothing to do' run/run.log || fail "run.log: $(cat run/run.log)"
+# Used.
+refuse_everywhere 2 'run has been used; expected an unused one' "${train[@]}" --run-dir run --resume never
+cmp before.jsonl run/metrics.jsonl || fail "a refused run was changed"
+expect 0 "" one "${train[@]}" --run-dir run_new --resume never
+# In use: the lock's holder is named. It is the kernel's lock, held here by this shell.
+exec 9<>run/lock
+flock 9
+printf 'host somewhere, pid 4242, started 2026-01-02T03:04:05Z\n' >run/lock
+refuse_everywhere 2 'run is in use by host somewhere, pid 4242, started 2026-01-02T03:04:05Z' \
+    "${train[@]}" --run-dir run
+exec 9>&-
+expect 0 "" one "${train[@]}" --run-dir run --set train.steps=3
+
+# Places where nothing can be written. (Permissions do not stop root; these places do.)
+: >file
+refuse_everywhere 4 'cannot make the folder /proc/moetrain' "${train[@]}" --run-dir /proc/moetrain
+refuse 4 'cannot make the folder file: ' "${train[@]}" --run-dir file
+refuse 4 'cannot make the folder file' "${train[@]}" --run-dir file/run
+for name in checkpoints lock run.log config.toml metrics.jsonl; do
+    rm -rf run_$name && mkdir run_$name
+    if [ $name = checkpoints ]; then
+        : >run_$name/$name
+    else
+        mkdir run_$name/$name
+    fi
+    refuse 4 "run_$name/$name" "${train[@]}" --run-dir run_$name
+done
+refuse_everywhere 4 'run_metrics.jsonl/metrics.jsonl' "${train[@]}" --run-dir run_metrics.jsonl

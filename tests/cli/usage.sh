@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Commands, options and what they print; everything mistyped is refused with code 2.
+. "$(dirname "$0")/refuse.sh"
+rm -rf ./*.toml never
+
+# Words that mean nothing.
+refuse 2 'trian is neither a command nor a file.*nearest command is train' trian "$config"
+refuse 2 'reprot is neither.*nearest command is report' reprot
+refuse 2 'nowhere.toml: No such file' nowhere.toml
+refuse 2 'unknown option --bogus of moetrain train.*train --help' train "$config" --bogus
+refuse 2 'unknown option --seed of moetrain plan' plan "$config" --seed 1
+refuse 2 'one argument too many: extra' "$config" extra
+refuse 2 'an argument is missing.*\[train\] CONFIG' train
+refuse 2 'an argument is missing.*inspect CHECKPOINT' inspect
+refuse 2 'an argument is missing.*bench' bench
+refuse 2 'nothing is no benchmark' bench nothing
+refuse 2 '--run-dir has no value; expected --run-dir DIR' "$config" --run-dir
+refuse 2 '--set has no value' "$config" --set
+refuse 2 '--quiet takes no value' "$config" --quiet=yes
+refuse 2 '--ranks 0 is not an integer of at least 1' plan "$config" --ranks 0
+refuse 2 '--ranks 2.5 is not an integer' plan "$config" --ranks 2.5
+refuse 2 '--ranks 99999999999999999999 is not' plan "$config" --ranks=99999999999999999999
+refuse 2 '2 ranks on 3 nodes' plan "$config" --ranks 2 --nodes 3
+refuse 2 '--prompt is missing' generate --checkpoint never
+refuse 2 '--checkpoint is missing' generate --prompt x
+refuse 2 '--checkpoint and --prompt are missing' generate
+refuse 2 'the prompt is empty' generate --checkpoint never --prompt ''
+refuse 2 '--temperature hot is not a number' generate --checkpoint never --prompt x --temperature hot
+refuse 2 '--temperature nan is not a number' generate --checkpoint never --prompt x --temperature nan
+refuse 2 '--tokens -1 is not an integer of at least 0' generate --checkpoint never --prompt x --tokens -1
+refuse 2 '--tokens 9223372036854775807 is too many' generate --checkpoint never --prompt x \
+    --tokens 9223372036854775807
+refuse 2 '--sequences 0 asks for more random data' eval "$config" --sequences 0
+expect 2 'unknown option --bogus' ranks 3 "$config" --bogus
+said_nothing_else
+
+# Names whose capability is not built yet.
+refuse 2 'moetrain report. is not in this version' report run
+refuse 2 'moetrain doctor. is not in this version' doctor
+refuse 2 'moetrain import. is not in this version' import
+refuse 2 'moetrain export. is not in this version' export
+refuse 2 'moetrain checkpoint. is not in this version' checkpoint convert
+refuse 2 'moetrain data. is not in this version' data prepare text -o out
+refuse 2 'policies is not in this version' bench policies
+refuse 2 '--trace is not in this version' plan "$config" --trace file
+refuse 2 '--print-topology is not in this version' plan "$config" --print-topology
+
+# Questions are answered on standard output, with code 0.
+expect 0 "" one
+grep -q '^usage: ' out.txt || fail "no usage"
+for command in train eval generate inspect verify plan bench; do
+    expect 0 "" one --help
+    grep -q "^  $command " out.txt || fail "--help does not list $command"
+    expect 0 "" one "$command" --help
+    grep -qE "^usage: moetrain \[?$command" out.txt || fail "$command --help: $(head -1 out.txt)"
+done
+expect 0 "" one report --help
+grep -q 'not in this version' out.txt || fail "report --help"
+expect 0 "" one train --help
+for word in --set --run-dir --quiet --check-config --resume --init-from hidden_size load_window; do
+    grep -q -- "$word" out.txt || fail "train --help lacks $word"
+done
+expect 0 "" one --version
+for word in '^moetrain [0-9.]+ ' 'built with ' 'Open MPI v' 'HDF5 ' 'oneDNN ' 'Jansson ' 'xxHash '; do
+    grep -qE "$word" out.txt || fail "--version lacks $word"
+done
+expect 0 "" ranks 3 --version
+[ "$(grep -c '^moetrain ' out.txt)" = 1 ] || fail "--version on 3 ranks: $(cat out.txt)"
+expect 0 "" one --man
+cp out.txt moetrain.1
+if command -v groff >/dev/null; then
+    [ -z "$(groff -man -Tascii -ww -z moetrain.1 2>&1)" ] || fail "$(groff -man -Tascii -ww -z moetrain.1 2>&1)"
+fi
+for section in NAME SYNOPSIS COMMANDS CONFIGURATION 'EXIT STATUS'; do
+    grep -q "^.SH $section" moetrain.1 || fail "the man page lacks $section"
+done
+
+# The resolved configuration is a configuration that resolves to itself.
+for file in "$MT_SOURCE"/configs/*.toml; do
+    expect 0 "" one "$file" --check-config --set 'device.slowdown={ 1 = 2.5 }' --run-dir never
+    cp out.txt resolved.toml
+    expect 0 "" one resolved.toml --check-config
+    cmp -s out.txt resolved.toml || fail "$file: $(diff out.txt resolved.toml | head -5)"
+done
+expect 0 "" ranks 3 "$config" --check-config --run-dir never
+[ "$(grep -c '^\[run\]' out.txt)" = 1 ] || fail "--check-config on 3 ranks printed $(wc -l <out.txt) lines"
+[ ! -e never ] || fail "--check-config made a run directory"
+
+# The plan of bench-cpu counts 28.75 MFLOP per token within 0.1 %.
+expect 0 "" one plan "$MT_SOURCE/configs/bench-cpu.toml" --ranks 4 --nodes 2
+flops=$(awk '/training FLOPs per token/ { print $NF }' out.txt)
+((flops >= 28721250 && flops <= 28778750)) || fail "FLOPs per token: $flops"
