@@ -141,7 +141,6 @@ enum mt_status mt_arena_init(struct mt_arena *arena, int64_t capacity_bytes, con
     MT_TRY(mt_memory_allocate(capacity_bytes, what, &base));
     arena->base = base;
     arena->capacity_bytes = capacity_bytes;
-    arena->what = what;
     return MT_OK;
 }
 

@@ -35,7 +35,6 @@ struct mt_arena {
     int64_t capacity_bytes;
     int64_t used_bytes;
     int64_t peak_bytes;
-    const char *what;
 };
 enum mt_status mt_arena_init(struct mt_arena *arena, int64_t capacity_bytes, const char *what);
 void mt_arena_clear(struct mt_arena *arena);

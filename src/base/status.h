@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-/* The values are the program's exit codes (docs/interface.md), so no table translates them. */
+/* The values are the program's exit codes (`moetrain --help`), so no table translates them. */
 enum mt_status {
     MT_OK = 0,
     MT_ERR_INTERNAL = 1, /* a bug: assertion, unexpected library error */

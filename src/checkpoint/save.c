@@ -50,12 +50,16 @@ static enum mt_status look_for_existing(struct save *save)
     if (!save->is_there) {
         return MT_OK;
     }
-    save->is_complete = mt_together_verify(save->comm, save->path, &manifest) == MT_OK;
+    const enum mt_status status = mt_together_verify(save->comm, save->path, &manifest);
+    save->is_complete = status == MT_OK;
     if (save->is_complete) {
         mt_manifest_clear(&manifest);
     }
-    mt_error_clear(); /* an invalid one is replaced */
-    return MT_OK;
+    if (status == MT_ERR_INPUT) {
+        mt_error_clear(); /* an invalid one is replaced */
+        return MT_OK;
+    }
+    return status; /* memory, communication: it may be whole */
 }
 
 /* Rank 0. */

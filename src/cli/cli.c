@@ -80,7 +80,8 @@ enum mt_status mt_load_config(const struct mt_arguments *arguments, struct mt_co
         status = mt_config_load(arguments->positional[0], arguments->n_override,
                                 arguments->override, mt_argument(arguments, "--run-dir"), loaded);
     }
-    if (mt_job_is_started()) {
+    /* A one-process command runs on rank 0 alone: nobody is there to agree with. */
+    if (mt_job_is_started() && arguments->command->is_job) {
         status = mt_job_agree(status);
         if (status == MT_OK) {
             status = mt_job_agree(

@@ -67,8 +67,8 @@ void mt_help_command(const struct mt_command *command, FILE *out);
 void mt_help_man(FILE *out); /* roff */
 void mt_help_version(FILE *out);
 
-/* Collective when a job runs: loads the configuration, agrees on it, handles --check-config (then
- * *config stays NULL). Free with mt_memory_free. */
+/* Collective for commands that are jobs: loads the configuration, agrees on it, handles
+ * --check-config (then *config stays NULL). Free with mt_memory_free. */
 enum mt_status mt_load_config(const struct mt_arguments *arguments, struct mt_config **config);
 
 /* The whole program; returns the exit code. */

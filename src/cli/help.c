@@ -2,7 +2,7 @@
 #include "cli/cli.h"
 
 #include "config/load.h"
-#include "kernel/kernel.h"
+#include "device/isa.h"
 
 #include <hdf5.h>
 #include <jansson.h>
@@ -121,7 +121,8 @@ void mt_help_version(FILE *out)
         }
     }
     (void)fprintf(out, "moetrain %s (%s)\n", MT_VERSION, MT_REVISION);
-    (void)fprintf(out, "built with %s, backends: cpu (%s)\n", __VERSION__, mt_kernel_isa());
+    (void)fprintf(out, "built with %s, backends: cpu (%s)\n", __VERSION__,
+                  mt_isa_name(mt_isa_detect()));
     (void)fprintf(out, "%s, HDF5 %u.%u.%u, oneDNN %d.%d.%d, Jansson %s, xxHash %u.%u.%u\n", mpi,
                   major, minor, release, dnnl->major, dnnl->minor, dnnl->patch,
                   jansson_version_str(), XXH_versionNumber() / 10000,

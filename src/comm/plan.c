@@ -58,28 +58,30 @@ static void append(struct mt_plan *plan, struct mt_op op)
     plan->n_round = op.round + 1;
 }
 
+static void append_message(struct mt_plan *plan, enum mt_op_kind kind, int round, int peer,
+                           struct mt_place at, int64_t n_bytes)
+{
+    append(plan, (struct mt_op){.kind = kind,
+                                .round = round,
+                                .peer = peer,
+                                .buffer = at.buffer,
+                                .from_buffer = -1,
+                                .offset_bytes = at.offset_bytes,
+                                .n_bytes = n_bytes});
+}
+
 void mt_plan_send(struct mt_plan *plan, int round, int peer, int buffer, int64_t offset_bytes,
                   int64_t n_bytes)
 {
-    append(plan, (struct mt_op){.kind = MT_OP_SEND,
-                                .round = round,
-                                .peer = peer,
-                                .buffer = buffer,
-                                .from_buffer = -1,
-                                .offset_bytes = offset_bytes,
-                                .n_bytes = n_bytes});
+    const struct mt_place from = {buffer, offset_bytes};
+    append_message(plan, MT_OP_SEND, round, peer, from, n_bytes);
 }
 
 void mt_plan_recv(struct mt_plan *plan, int round, int peer, int buffer, int64_t offset_bytes,
                   int64_t n_bytes)
 {
-    append(plan, (struct mt_op){.kind = MT_OP_RECV,
-                                .round = round,
-                                .peer = peer,
-                                .buffer = buffer,
-                                .from_buffer = -1,
-                                .offset_bytes = offset_bytes,
-                                .n_bytes = n_bytes});
+    const struct mt_place to = {buffer, offset_bytes};
+    append_message(plan, MT_OP_RECV, round, peer, to, n_bytes);
 }
 
 static void append_local(struct mt_plan *plan, enum mt_op_kind kind, int round, struct mt_place to,

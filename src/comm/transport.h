@@ -1,5 +1,5 @@
 /* What moves bytes: four verbs and a test. `mpi` between processes, `sim` between R virtual ranks
- * of one process with seeded reordering, `nccl` between GPUs (in its plugin). */
+ * of one process with seeded reordering. */
 #ifndef MT_COMM_TRANSPORT_H
 #define MT_COMM_TRANSPORT_H
 
@@ -17,7 +17,6 @@ union mt_request {
 };
 
 struct mt_transport_verbs {
-    const char *name;
     void (*group_begin)(struct mt_transport *transport);
     /* n_bytes <= MT_TRANSPORT_MAX_BYTES. Messages of one (peer, tag) arrive in the order posted. */
     enum mt_status (*post_send)(struct mt_transport *transport, int peer, int tag, const void *data,

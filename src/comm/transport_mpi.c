@@ -80,8 +80,7 @@ static void mpi_destroy(struct mt_transport *transport)
     mt_memory_free(mpi);
 }
 
-static const struct mt_transport_verbs mpi_verbs = {.name = "mpi",
-                                                    .group_begin = mpi_group_begin,
+static const struct mt_transport_verbs mpi_verbs = {.group_begin = mpi_group_begin,
                                                     .post_send = mpi_post_send,
                                                     .post_recv = mpi_post_recv,
                                                     .group_end = mpi_group_end,

@@ -258,8 +258,7 @@ static void sim_destroy(struct mt_transport *transport)
     mt_memory_free(sim);
 }
 
-static const struct mt_transport_verbs sim_verbs = {.name = "sim",
-                                                    .group_begin = sim_group_begin,
+static const struct mt_transport_verbs sim_verbs = {.group_begin = sim_group_begin,
                                                     .post_send = sim_post_send,
                                                     .post_recv = sim_post_recv,
                                                     .group_end = sim_group_end,

@@ -36,7 +36,7 @@ static const char *split_path(const char *path, char *section, size_t bytes)
 }
 
 /* Where the first place of a section is kept: at its first row. */
-static void note_section(struct mt_load *load, const char *section, struct mt_place place)
+static void note_section(struct mt_load *load, const char *section, struct mt_text_place place)
 {
     for (int i = 0; i < mt_table_n_key(); i++) {
         if (strcmp(mt_table_key(i)->section, section) == 0) {
@@ -48,13 +48,13 @@ static void note_section(struct mt_load *load, const char *section, struct mt_pl
     }
 }
 
-static void refuse_table(struct mt_load *load, const char *path, struct mt_place place)
+static void refuse_table(struct mt_load *load, const char *path, struct mt_text_place place)
 {
     mt_report_add(&load->report, place, "unknown table [%.200s]; nearest valid table is [%s]", path,
                   mt_suggest_section(path));
 }
 
-static void refuse_top_level(struct mt_load *load, const char *path, struct mt_place place)
+static void refuse_top_level(struct mt_load *load, const char *path, struct mt_text_place place)
 {
     char nearest[NEAREST_BYTES];
     mt_suggest_key("", path, nearest, sizeof(nearest));
@@ -65,7 +65,7 @@ static void refuse_top_level(struct mt_load *load, const char *path, struct mt_p
 
 /* What one entry means. False: its members mean nothing and are to be passed over. */
 static bool apply_entry(struct mt_load *load, const struct mt_toml_entry *entry,
-                        struct mt_place place)
+                        struct mt_text_place place)
 {
     char section[64];
     const bool is_table = entry->value.type == MT_TOML_TABLE;
@@ -113,7 +113,7 @@ static void apply_document(struct mt_load *load, const struct mt_toml_document *
         if (n > 0 && strncmp(entry->path, passed_over, n) == 0 && entry->path[n] == '.') {
             continue;
         }
-        const struct mt_place place = {layer, entry->line, entry->column};
+        const struct mt_text_place place = {layer, entry->line, entry->column};
         passed_over = apply_entry(load, entry, place) ? NULL : entry->path;
     }
 }
@@ -151,7 +151,7 @@ static void apply_file(struct mt_load *load, const char *text, int64_t text_byte
         apply_document(load, &document, 0);
     } else {
         load->has_syntax_error = true;
-        const struct mt_place place = {0, document.error_line, document.error_column};
+        const struct mt_text_place place = {0, document.error_line, document.error_column};
         mt_report_add(&load->report, place, "%s", document.error);
     }
     mt_toml_close(&document);
@@ -166,7 +166,7 @@ static bool is_unquoted_text(const char *value)
            strcasecmp(value, "false") != 0;
 }
 
-static void refuse_override(struct mt_load *load, const char *text, struct mt_place place,
+static void refuse_override(struct mt_load *load, const char *text, struct mt_text_place place,
                             const struct mt_toml_document *document)
 {
     const char *equals = strchr(text, '=');
@@ -186,7 +186,7 @@ static void refuse_override(struct mt_load *load, const char *text, struct mt_pl
 
 static void apply_override(struct mt_load *load, const char *text, int layer)
 {
-    const struct mt_place place = {layer, 0, 0};
+    const struct mt_text_place place = {layer, 0, 0};
     const size_t n = strlen(text);
     const size_t start = strspn(text, " \t");
     if (n > MAX_FILE_BYTES || strpbrk(text, "\n\r") != NULL || strchr(text, '=') == NULL ||

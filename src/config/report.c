@@ -10,7 +10,7 @@
 /* Longest origin or override that is shown, and what the closing count line needs. */
 enum { SHOWN_BYTES = 300, TAIL_BYTES = 80 };
 
-static bool is_before(struct mt_place a, struct mt_place b)
+static bool is_before(struct mt_text_place a, struct mt_text_place b)
 {
     if (a.layer != b.layer) {
         return a.layer < b.layer;
@@ -28,7 +28,7 @@ static void make_printable(char *text)
     }
 }
 
-void mt_report_add(struct mt_report *report, struct mt_place place, const char *format, ...)
+void mt_report_add(struct mt_report *report, struct mt_text_place place, const char *format, ...)
 {
     report->n_found++;
     int at = report->n_kept;
@@ -52,7 +52,7 @@ void mt_report_add(struct mt_report *report, struct mt_place place, const char *
     make_printable(mistake->text);
 }
 
-static void describe_place(const struct mt_report *report, struct mt_place place, char *text,
+static void describe_place(const struct mt_report *report, struct mt_text_place place, char *text,
                            size_t bytes)
 {
     const char *name = report->origin;

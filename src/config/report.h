@@ -9,13 +9,13 @@
 /* 50 lines of at most MT_MISTAKE_BYTES and their places fit the error record. */
 enum { MT_MAX_MISTAKES = 50, MT_MISTAKE_BYTES = 512 };
 
-struct mt_place {
+struct mt_text_place {
     int layer;        /* 0: the file; k >= 1: override k - 1 */
     int line, column; /* of the file; line 0 = the file as a whole */
 };
 
 struct mt_mistake {
-    struct mt_place place;
+    struct mt_text_place place;
     char text[MT_MISTAKE_BYTES];
 };
 
@@ -28,7 +28,7 @@ struct mt_report {
 };
 
 /* A mistake; longer text is cut, control characters become '?'. */
-void mt_report_add(struct mt_report *report, struct mt_place place, const char *format, ...)
+void mt_report_add(struct mt_report *report, struct mt_text_place place, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* MT_OK when there is none, else MT_ERR_CONFIG with one line a mistake. */

@@ -19,7 +19,7 @@ static bool is_good(const struct mt_load *load, const char *path)
     return load->status[mt_table_index(path)] != MT_KEY_BAD;
 }
 
-static struct mt_place place_of(const struct mt_load *load, const char *path)
+static struct mt_text_place place_of(const struct mt_load *load, const char *path)
 {
     return load->place[mt_table_index(path)];
 }
@@ -62,7 +62,7 @@ static void check_required(struct mt_load *load, int first)
     if (n_missing == 0) {
         return;
     }
-    const struct mt_place place = load->section[first];
+    const struct mt_text_place place = load->section[first];
     if (place.line == 0) {
         mt_report_add(&load->report, place, "the table [%s] is missing; it needs %s", section,
                       names);
@@ -169,7 +169,7 @@ static void check_head_dim(struct mt_load *load)
                        "hidden_size / num_attention_heads = %" PRId64 " / %" PRId64 " = ",
                        config->model.hidden_size, config->model.num_attention_heads);
     }
-    const struct mt_place place =
+    const struct mt_text_place place =
         place_of(load, is_given ? "model.head_dim" : "model.num_attention_heads");
     if (head_dim % 2 != 0) {
         char below[32] = "";
@@ -320,7 +320,7 @@ static void check_run(struct mt_load *load, const char *origin, const char *run_
     if (run_dir != NULL) {
         const size_t n = strlen(run_dir);
         if (n == 0 || n >= room || strpbrk(run_dir, "\n\r\t") != NULL) {
-            mt_report_add(&load->report, (struct mt_place){0},
+            mt_report_add(&load->report, (struct mt_text_place){0},
                           "--run-dir \"%.60s\" is no path; 1 to %zu bytes are expected", run_dir,
                           room - 1);
             return;

@@ -17,7 +17,7 @@ struct assignment {
     struct mt_load *load;
     const struct mt_key *key;
     const struct mt_toml_entry *entry;
-    struct mt_place place;
+    struct mt_text_place place;
     void *field; /* NULL when the key has none in this version */
 };
 
@@ -358,7 +358,7 @@ static bool assign_factors(const struct assignment *a)
 }
 
 void mt_value_assign(struct mt_load *load, int index, const struct mt_toml_entry *entry,
-                     struct mt_place place)
+                     struct mt_text_place place)
 {
     static bool (*const assign[])(const struct assignment *) = {
         [MT_KEY_INTEGER] = assign_integer,     [MT_KEY_AUTO_INTEGER] = assign_integer,
@@ -397,7 +397,7 @@ static void insert_factor(struct mt_config *config, int rank, double factor)
 }
 
 void mt_value_assign_factor(struct mt_load *load, const char *rank,
-                            const struct mt_toml_entry *entry, struct mt_place place)
+                            const struct mt_toml_entry *entry, struct mt_text_place place)
 {
     const int index = mt_table_index("device.slowdown");
     const struct assignment a = {

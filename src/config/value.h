@@ -13,9 +13,9 @@ enum mt_key_status { MT_KEY_UNSET, MT_KEY_SET, MT_KEY_BAD };
 struct mt_load {
     struct mt_config *config;
     const char *base_dir; /* where relative data paths start; "" = the working directory */
-    enum mt_key_status status[MT_MAX_KEYS]; /* by table index */
-    struct mt_place place[MT_MAX_KEYS];     /* of the last assignment; zero while unset */
-    struct mt_place section[MT_MAX_KEYS];   /* by index of a section's first key: its header */
+    enum mt_key_status status[MT_MAX_KEYS];    /* by table index */
+    struct mt_text_place place[MT_MAX_KEYS];   /* of the last assignment; zero while unset */
+    struct mt_text_place section[MT_MAX_KEYS]; /* by index of a section's first key: its header */
     bool has_syntax_error;
     struct mt_report report;
 };
@@ -23,11 +23,11 @@ struct mt_load {
 /* Checks type, range and what this version has; then stores. A mistake is reported and the key
  * marked MT_KEY_BAD. */
 void mt_value_assign(struct mt_load *load, int index, const struct mt_toml_entry *entry,
-                     struct mt_place place);
+                     struct mt_text_place place);
 
 /* One member of [device.slowdown]: `rank` is its key. */
 void mt_value_assign_factor(struct mt_load *load, const char *rank,
-                            const struct mt_toml_entry *entry, struct mt_place place);
+                            const struct mt_toml_entry *entry, struct mt_text_place place);
 
 /* A value as it stood in the text, short enough for a message. text [bytes] */
 void mt_value_show(const struct mt_toml_value *value, char *text, size_t bytes);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/size.h"
 #include "device/cores.h"
+#include "device/isa.h"
 
 #include <omp.h>
 #include <stdio.h>
@@ -145,18 +146,6 @@ static void read_processor(char *name, size_t bytes)
     }
 }
 
-static const char *vector_set(void)
-{
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f")) {
-        return "avx512";
-    }
-    return __builtin_cpu_supports("avx2") ? "avx2" : "sse2";
-#else
-    return "portable";
-#endif
-}
-
 void mt_device_describe(const struct mt_device *device, char *text, size_t bytes)
 {
     char name[128];
@@ -167,5 +156,5 @@ void mt_device_describe(const struct mt_device *device, char *text, size_t bytes
                        device->pace_gflops, device->pace_gbytes_per_s, device->slowdown);
     }
     (void)snprintf(text, bytes, "cpu, %d thread%s, %s, %s%s", device->n_thread,
-                   device->n_thread == 1 ? "" : "s", name, vector_set(), pace);
+                   device->n_thread == 1 ? "" : "s", name, mt_isa_name(mt_isa_detect()), pace);
 }

@@ -1,6 +1,7 @@
 #include "kernel/bench.h"
 
 #include "base/clock.h"
+#include "device/isa.h"
 #include "kernel/bench_internal.h"
 
 /* The largest case holds five tensors of 8192 x 1024. */
@@ -59,7 +60,7 @@ enum mt_status mt_bench_kernels(struct mt_device *device, FILE *out)
     bench.peak_gflops = peak_gflops * device->n_thread;
     bench.copy_gbytes_per_s = copy_gbytes_per_s * device->n_thread;
     (void)fprintf(out, "one core: %.1f GFLOP/s (%s, float32), copies %.1f GB/s; threads: %d\n",
-                  peak_gflops, mt_kernel_isa(), copy_gbytes_per_s, device->n_thread);
+                  peak_gflops, mt_isa_name(mt_isa_detect()), copy_gbytes_per_s, device->n_thread);
     (void)fprintf(out, "%-24s %-26s %10s %17s %5s\n", "operation", "shape", "time_us", "rate",
                   "share");
     MT_TRY(mt_arena_init(&bench.arena, arena_bytes, "kernel benchmark"));

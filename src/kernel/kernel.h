@@ -2,9 +2,8 @@
  *
  * This file is the contract: shapes, aliasing, what accumulates, in which order sums are taken.
  * tests/reference/ is the specification in naive double precision; kernel/cpu/<op>.c computes the
- * same in float32 on host memory, kernel/cuda/<op>.cu on a GPU. A call checks its arguments,
- * accounts FLOPs and bytes with the device (pacing), and goes through the device's table
- * (kernel/table.h).
+ * same in float32 on host memory. A call checks its arguments, accounts FLOPs and bytes with the
+ * device (pacing), and goes through the device's table (kernel/table.h).
  *
  * Letters (docs/notation.md): B sequences, T length, N = B*T tokens, D width, H heads, Hk kv heads,
  * Dh head width, F expert width, E experts, K choices, S rows of experts, V vocabulary. Row-major,
@@ -182,7 +181,7 @@ struct mt_gate_forward {
 void mt_gate_forward(struct mt_device *device, const struct mt_gate_forward *args, int64_t n,
                      const struct mt_gate *gate);
 /* d_logits [n,E] = gradient through the weights
- *   + balance_scale p_tj (f_j - sum_i f_i p_ti)    (fssdp.md section 6; f is a constant)
+ *   + balance_scale p_tj (f_j - sum_i f_i p_ti)    (of E sum_i f_i P_i; f is a constant)
  *   + z_scale lse_t p_tj
  * Normalised: dz_i = w_i (g_i - sum_j w_j g_j) over the chosen, exactly 0 elsewhere. */
 struct mt_gate_backward {
@@ -253,8 +252,6 @@ void mt_fill_zero(struct mt_device *device, float *x, int64_t n);
  * of one core in GB/s: the bounds that benchmarks divide by. About 0.2 s each. */
 double mt_measure_peak_gflops(void);
 double mt_measure_copy_gbytes_per_s(void);
-/* Instruction set in use: "avx512", "avx2", "baseline". */
-const char *mt_kernel_isa(void);
 
 #ifdef __cplusplus
 }

@@ -31,21 +31,23 @@ static enum mt_status arena_bytes(const struct mt_model *model,
                               8 * config->model.num_attention_heads + 2 * dense;
     const int64_t scratch_per_token = 6 * config->model.hidden_size + 4 * q_width + 4 * dense;
     enum { CUTS_PER_LAYER = 64, CUT_PADDING = 64 };
+    const int64_t working = n * scratch_per_token * (int64_t)sizeof(float) +
+                            mt_attention_scratch_bytes(model->device, &attention) +
+                            model->head_slice * config->model.vocab_size * (int64_t)sizeof(float) +
+                            (int64_t)CUTS_PER_LAYER * CUT_PADDING;
     int64_t layer_bytes = 0;
     int64_t kept = 0;
     const int64_t moe = model->moe != NULL ? mt_moe_saved_bytes_max(model->moe) : 0;
     if (!mt_size_multiply(n, per_token * (int64_t)sizeof(float), &layer_bytes) ||
-        !mt_size_add(layer_bytes, moe + (int64_t)CUTS_PER_LAYER * CUT_PADDING, &layer_bytes) ||
-        !mt_size_multiply(layer_bytes, n_layer, &kept)) {
+        !mt_size_add(layer_bytes, (int64_t)CUTS_PER_LAYER * CUT_PADDING, &layer_bytes) ||
+        !mt_size_add(layer_bytes, moe, &layer_bytes) ||
+        !mt_size_multiply(layer_bytes, n_layer, &kept) || !mt_size_add(kept, moe, &kept) ||
+        !mt_size_add(kept, moe, &kept) || !mt_size_add(kept, working, bytes)) {
         return MT_FAIL(MT_ERR_RESOURCE,
                        "the activations of %lld layers overflow 2^63 bytes; expected a model that "
                        "fits; lower train.micro_batch_size, model.max_seq_len or the widths",
                        (long long)config->model.num_layers);
     }
-    const int64_t working = n * scratch_per_token * (int64_t)sizeof(float) + 2 * moe +
-                            mt_attention_scratch_bytes(model->device, &attention) +
-                            model->head_slice * config->model.vocab_size * (int64_t)sizeof(float);
-    *bytes = kept + working + (int64_t)CUTS_PER_LAYER * CUT_PADDING;
     return MT_OK;
 }
 
@@ -170,16 +172,20 @@ enum mt_status mt_model_forward(struct mt_model *model, const struct mt_micro_ba
     return MT_OK;
 }
 
+/* A bucket's gradients start travelling once its last backward is done. */
+static enum mt_status reduce_when_last(struct mt_model *model, const struct mt_micro_batch *micro,
+                                       int bucket)
+{
+    return micro->is_last ? mt_store_reduce_bucket_begin(model->store, bucket) : MT_OK;
+}
+
 enum mt_status mt_model_head_and_loss(struct mt_model *model, const struct mt_micro_batch *micro,
                                       double *loss_sum)
 {
     const int64_t width = model->config->model.hidden_size;
     model->d_x = mt_model_floats(model, mt_micro_n_token(micro) * width);
     MT_TRY(mt_head_loss(model, micro, true, loss_sum));
-    if (micro->is_last) {
-        MT_TRY(mt_store_reduce_bucket_begin(model->store, model->tensors->bucket_head));
-    }
-    return MT_OK;
+    return reduce_when_last(model, micro, model->tensors->bucket_head);
 }
 
 enum mt_status mt_model_backward(struct mt_model *model, const struct mt_micro_batch *micro)
@@ -188,19 +194,14 @@ enum mt_status mt_model_backward(struct mt_model *model, const struct mt_micro_b
         const struct mt_layer_saved *saved = &model->saved[l];
         MT_TRY(mt_ffn_layer_backward(model, l, saved, micro));
         MT_TRY(mt_attention_layer_backward(model, l, saved, micro));
-        if (micro->is_last) {
-            MT_TRY(mt_store_reduce_bucket_begin(model->store, model->tensors->layer[l].bucket));
-        }
+        MT_TRY(reduce_when_last(model, micro, model->tensors->layer[l].bucket));
     }
     mt_span_begin(MT_PHASE_EMBED_BACKWARD);
     mt_embedding_backward(model->device, mt_store_grad(model->store, model->tensors->embed),
                           micro->token, model->d_x, mt_micro_n_token(micro),
                           model->config->model.hidden_size);
     mt_span_end(MT_PHASE_EMBED_BACKWARD);
-    if (micro->is_last) {
-        MT_TRY(mt_store_reduce_bucket_begin(model->store, model->tensors->bucket_embed));
-    }
-    return MT_OK;
+    return reduce_when_last(model, micro, model->tensors->bucket_embed);
 }
 
 enum mt_status mt_model_count(struct mt_model *model, const struct mt_micro_batch *micro)

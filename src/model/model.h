@@ -85,7 +85,8 @@ enum mt_status mt_model_evaluate(struct mt_model *model, const struct mt_micro_b
 enum mt_status mt_model_next_logits(struct mt_model *model, const int32_t *token, int64_t length,
                                     float *logits);
 
-/* Bytes of activations reserved for balanced load (what a run is expected to touch). */
-int64_t mt_model_activation_bytes(const struct mt_config *config, int n_rank, int64_t n_sequence);
+/* Bytes of activations that a run under balanced load touches on a rank, which then computes as
+ * many rows as it sends, whatever the number of ranks. n_sequence: B. */
+int64_t mt_model_activation_bytes(const struct mt_config *config, int64_t n_sequence);
 
 #endif

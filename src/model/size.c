@@ -49,9 +49,8 @@ static int64_t attention_floats_per_token(const struct mt_config *config)
     return 4 * width + 2 * q_width + 2 * kv_width + raw + 4 * config->model.num_attention_heads;
 }
 
-int64_t mt_model_activation_bytes(const struct mt_config *config, int n_rank, int64_t n_sequence)
+int64_t mt_model_activation_bytes(const struct mt_config *config, int64_t n_sequence)
 {
-    MT_UNUSED(n_rank); /* balanced: a rank computes as many rows as it sends */
     const int64_t n_token = n_sequence * config->model.max_seq_len;
     const int64_t width = config->model.hidden_size;
     const int64_t n_layer = config->model.num_layers;

@@ -23,7 +23,7 @@ struct mt_moe {
     int n_rank, n_expert, top_k, n_slot;
     int64_t width, inner, shared_inner; /* D, F, Fs (0: no shared experts) */
     int64_t max_token;                  /* N of this rank */
-    int64_t max_row;                    /* S: all rows of all ranks */
+    int64_t max_row;                    /* largest S: all rows of all ranks */
     int64_t saved_bytes_max;
     double loss_coef, z_loss_coef;
     struct mt_gate gate;

@@ -162,6 +162,14 @@ cleanup:
     return status;
 }
 
+int64_t mt_store_total_bytes(const struct mt_store_bytes *bytes)
+{
+    int64_t total = 0;
+    const bool fits = sum_kinds(bytes, &total);
+    MT_ASSERT(fits);
+    return total;
+}
+
 enum mt_status mt_store_plan_bytes(const struct mt_tensor_table *table,
                                    const struct mt_store_options *options, int n_rank,
                                    struct mt_store_bytes *bytes)
@@ -174,8 +182,7 @@ enum mt_status mt_store_plan_bytes(const struct mt_tensor_table *table,
     MT_TRY_GOTO(MT_ALLOCATE(sizes, n_rank, "sizes of ranks"));
     MT_TRY_GOTO(mt_sizes_plan(&layout, options, sizes));
     for (int rank = 0; rank < n_rank; ++rank) {
-        int64_t total = 0;
-        (void)sum_kinds(&sizes[rank].bytes, &total);
+        const int64_t total = mt_store_total_bytes(&sizes[rank].bytes);
         if (total > most) {
             most = total;
             *bytes = sizes[rank].bytes;

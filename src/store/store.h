@@ -59,6 +59,8 @@ struct mt_store_bytes {
 enum mt_status mt_store_plan_bytes(const struct mt_tensor_table *table,
                                    const struct mt_store_options *options, int n_rank,
                                    struct mt_store_bytes *bytes);
+/* The sum over kinds, which mt_store_plan_bytes has seen to fit. */
+int64_t mt_store_total_bytes(const struct mt_store_bytes *bytes);
 
 const struct mt_tensor_table *mt_store_table(const struct mt_store *store);
 struct mt_device *mt_store_device(const struct mt_store *store);

@@ -5,6 +5,16 @@
 #include "data/sampler.h"
 #include "train/session.h"
 
+/* token, target [n,T]: windows first .. first + n - 1 in the corpus's own order. */
+static enum mt_status read_windows(const struct mt_corpus *corpus, int64_t first, int64_t n,
+                                   int64_t length, int32_t *token, int32_t *target)
+{
+    for (int64_t i = 0; i < n; i++) {
+        MT_TRY(mt_corpus_read(corpus, first + i, token + i * length, target + i * length));
+    }
+    return MT_OK;
+}
+
 /* Sum of losses over this rank's share of windows [0, n_sequence), in micro-batches. */
 static enum mt_status evaluate_share(struct mt_session *session, const struct mt_corpus *corpus,
                                      const struct mt_batch_split *split, int32_t *token,
@@ -16,9 +26,7 @@ static enum mt_status evaluate_share(struct mt_session *session, const struct mt
         int64_t n = 0;
         double loss = 0;
         mt_batch_micro(split, micro, &first, &n);
-        for (int64_t i = 0; i < n; i++) {
-            MT_TRY(mt_corpus_read(corpus, first + i, token + i * length, target + i * length));
-        }
+        MT_TRY(read_windows(corpus, first, n, length, token, target));
         const struct mt_micro_batch batch = {
             .n_sequence = n, .length = length, .token = token, .target = target};
         MT_TRY(mt_model_evaluate(session->model, &batch, &loss));
@@ -48,9 +56,9 @@ enum mt_status mt_session_evaluate(struct mt_session *session, const struct mt_c
     MT_TRY_GOTO(mt_comm_sum_f64(&session->comm, &loss_sum, 1));
     result->n_token = split.global_batch * length;
     result->loss = loss_sum / (double)mt_max_i64(result->n_token, 1);
+    mt_span_end(MT_PHASE_EVAL); /* after a failure it stays open: the message names the phase */
 cleanup:
     mt_memory_free(target);
     mt_memory_free(token);
-    mt_span_end(MT_PHASE_EVAL);
     return status;
 }

@@ -62,6 +62,7 @@ int64_t mt_metrics_last_step(const char *path);
  * is left to do. */
 enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_options *options,
                          bool *is_finished);
+/* Collective, agreed. */
 enum mt_status mt_save(struct mt_trainer *trainer);
 
 #endif

@@ -230,12 +230,13 @@ static void show_progress(const struct mt_trainer *trainer, const struct mt_step
     const double per_step_s = elapsed_s / (double)(state->step - trainer->first_step);
     const int64_t left_s = (int64_t)(per_step_s * (double)(n_step - state->step) + 0.5);
     const double step_s = item_max(trainer, ITEM_STEP_TIME);
-    mt_log_progress("step %lld/%lld  loss %.4f  grad %.3g  lr %.3g  %.0f tok/s  %.3f s/step  "
-                    "load %.2f  left %lld:%02lld:%02lld%s",
-                    (long long)state->step, (long long)n_step, result->loss, result->grad_norm,
-                    result->lr, (double)result->n_token / step_s, step_s,
-                    result->moe.rank_max_over_mean, (long long)(left_s / 3600),
-                    (long long)(left_s / 60 % 60), (long long)(left_s % 60),
+    /* What matters most comes first: a terminal of 80 columns cuts the line. */
+    mt_log_progress("step %lld/%lld  left %lld:%02lld:%02lld  loss %.4f  grad %.3g  lr %.3g  "
+                    "%.0f tok/s  load %.2f  %.3f s/step%s",
+                    (long long)state->step, (long long)n_step, (long long)(left_s / 3600),
+                    (long long)(left_s / 60 % 60), (long long)(left_s % 60), result->loss,
+                    result->grad_norm, result->lr, (double)result->n_token / step_s,
+                    result->moe.rank_max_over_mean, step_s,
                     result->skipped ? "  skipped: not finite" : "");
 }
 

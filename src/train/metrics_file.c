@@ -1,5 +1,6 @@
 /* metrics.jsonl on resume: cut to the resumed step, so that it reads as one uninterrupted run. */
 #include "base/memory.h"
+#include "base/size.h"
 #include "train/internal.h"
 
 #include <errno.h>
@@ -39,7 +40,7 @@ int64_t mt_metrics_last_step(const char *path)
         return 0;
     }
     while (getline(&line, &capacity, file) > 0) {
-        last = line_step(line) > last ? line_step(line) : last;
+        last = mt_max_i64(last, line_step(line));
     }
     free(line);
     (void)fclose(file);

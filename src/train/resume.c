@@ -104,7 +104,8 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
                          bool *is_finished)
 {
     char path[MT_PATH_BYTES] = "";
-    int64_t last_step = mt_metrics_last_step(trainer->dir.metrics);
+    const bool is_first = trainer->session.comm.rank == 0;
+    int64_t last_step = is_first ? mt_metrics_last_step(trainer->dir.metrics) : 0;
     MT_TRY(share(trainer, &last_step));
     if (options->resume == MT_RESUME_NEVER) {
         MT_TRY(refuse_used(trainer));
@@ -128,7 +129,7 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
         MT_TRY(start_fresh(trainer, options->init_from));
     }
     *is_finished = trainer->state.step >= trainer->config->train.steps;
-    const enum mt_status cut = trainer->session.comm.rank == 0 && !*is_finished
+    const enum mt_status cut = is_first && !*is_finished
                                    ? mt_metrics_cut(trainer->dir.metrics, trainer->state.step)
                                    : MT_OK;
     MT_TRY(mt_job_agree(cut));
@@ -141,7 +142,7 @@ enum mt_status mt_save(struct mt_trainer *trainer)
     char *text = NULL;
     char path[MT_PATH_BYTES];
     mt_span_begin(MT_PHASE_CHECKPOINT);
-    enum mt_status status = mt_config_to_text(trainer->config, &text);
+    enum mt_status status = mt_job_agree(mt_config_to_text(trainer->config, &text));
     if (status == MT_OK) {
         const struct mt_checkpoint_options options = {
             .folder = trainer->dir.checkpoints,
@@ -150,8 +151,8 @@ enum mt_status mt_save(struct mt_trainer *trainer)
             .config_text = text,
             .config_hash = mt_config_hash(trainer->config),
         };
-        status = mt_checkpoint_save(trainer->session.store, &trainer->session.comm, &trainer->state,
-                                    &options, path);
+        status = mt_job_agree(mt_checkpoint_save(trainer->session.store, &trainer->session.comm,
+                                                 &trainer->state, &options, path));
     }
     mt_memory_free(text);
     mt_span_end(MT_PHASE_CHECKPOINT);

@@ -5,6 +5,7 @@
 #include "base/job.h"
 #include "config/load.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -106,10 +107,25 @@ void mt_run_dir_close(struct mt_run_dir *dir)
     }
 }
 
+/* Anything but what a leading dot hides. */
+static bool has_entries(const char *folder)
+{
+    DIR *stream = opendir(folder);
+    bool found = false;
+    if (stream == NULL) {
+        return false;
+    }
+    for (const struct dirent *entry = readdir(stream); entry != NULL; entry = readdir(stream)) {
+        found = found || entry->d_name[0] != '.';
+    }
+    (void)closedir(stream);
+    return found;
+}
+
 bool mt_run_dir_is_used(const struct mt_run_dir *dir)
 {
     struct stat info;
-    return stat(dir->metrics, &info) == 0 && info.st_size > 0;
+    return (stat(dir->metrics, &info) == 0 && info.st_size > 0) || has_entries(dir->checkpoints);
 }
 
 enum mt_status mt_run_dir_write_config(const struct mt_run_dir *dir, const struct mt_config *config)

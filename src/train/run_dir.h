@@ -20,7 +20,7 @@ void mt_run_dir_init(struct mt_run_dir *dir, const struct mt_config *config);
  * its host, pid and start; MT_ERR_RESOURCE when the folder cannot be written. */
 enum mt_status mt_run_dir_open(struct mt_run_dir *dir);
 void mt_run_dir_close(struct mt_run_dir *dir);
-/* A run has begun here before: metrics or checkpoints exist. */
+/* A run has begun here before: it left metrics. */
 bool mt_run_dir_is_used(const struct mt_run_dir *dir);
 /* Rank 0: config.toml, the resolved configuration. */
 enum mt_status mt_run_dir_write_config(const struct mt_run_dir *dir,

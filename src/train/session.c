@@ -79,13 +79,6 @@ static enum mt_status check_countable(const struct mt_config *config)
                    (double)mt_memory_available_bytes() / GIB);
 }
 
-static int64_t sum_store_bytes(const struct mt_store_bytes *bytes)
-{
-    return bytes->dense_value + bytes->dense_grad + bytes->dense_pack + bytes->expert_value +
-           bytes->expert_grad + bytes->expert_pack + bytes->slots + bytes->optimizer +
-           bytes->staging;
-}
-
 static void clear_ownership(struct mt_placement *ownership, int64_t n_layer)
 {
     for (int64_t l = 0; ownership != NULL && l < n_layer; l++) {
@@ -109,24 +102,32 @@ enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, b
     MT_TRY_GOTO(mt_moe_ownership(config, n_rank, ownership));
     const struct mt_store_options options = {.training = training, .ownership = ownership};
     MT_TRY_GOTO(mt_store_plan_bytes(&tensors.table, &options, n_rank, &estimate->store));
-    estimate->activations = mt_model_activation_bytes(config, n_rank, max_sequence);
-    estimate->total = sum_store_bytes(&estimate->store) + estimate->activations;
+    estimate->activations = mt_model_activation_bytes(config, max_sequence);
+    estimate->total = mt_store_total_bytes(&estimate->store) + estimate->activations;
 cleanup:
     clear_ownership(ownership, config->model.num_layers);
     mt_model_tensors_clear(&tensors);
     return status;
 }
 
-/* All ranks of this machine share its memory. */
-static enum mt_status check_memory(const struct mt_session *session, bool training,
+/* Collective. Ranks of this machine, which share its cores and its memory; comm.ranks_per_node may
+ * make nodes of another size. */
+static enum mt_status count_local(int *n_local)
+{
+    struct mt_topology machine;
+    MT_TRY(mt_topology_discover(&machine, mt_job_world(), 0));
+    *n_local = mt_topology_node_size(&machine, machine.node[mt_job_rank()]);
+    mt_topology_clear(&machine);
+    return MT_OK;
+}
+
+static enum mt_status check_memory(const struct mt_session *session, bool training, int n_local,
                                    int64_t max_sequence)
 {
-    const struct mt_topology *topology = &session->comm.topology;
-    const int n_local = mt_topology_node_size(topology, topology->node[session->comm.rank]);
     const int64_t available = mt_memory_available_bytes();
     struct mt_memory_estimate estimate;
-    MT_TRY(
-        mt_session_estimate(session->config, topology->n_rank, training, max_sequence, &estimate));
+    MT_TRY(mt_session_estimate(session->config, session->comm.topology.n_rank, training,
+                               max_sequence, &estimate));
     const double wanted = (double)estimate.total * (double)n_local;
     if (wanted > (double)available) {
         return MT_FAIL(MT_ERR_RESOURCE,
@@ -169,11 +170,10 @@ enum mt_status mt_session_open(struct mt_session *session, const struct mt_confi
     session->config = config;
     MT_TRY(mt_job_agree(
         mt_comm_init_mpi(&session->comm, mt_job_world(), (int)config->comm.ranks_per_node)));
-    const struct mt_topology *topology = &session->comm.topology;
-    const int node = topology->node[session->comm.rank];
-    MT_TRY(mt_job_agree(mt_device_init(&session->device, config, session->comm.rank,
-                                       mt_topology_node_size(topology, node))));
-    MT_TRY(mt_job_agree(check_memory(session, training, max_sequence)));
+    int n_local = 1;
+    MT_TRY(mt_job_agree(count_local(&n_local)));
+    MT_TRY(mt_job_agree(mt_device_init(&session->device, config, session->comm.rank, n_local)));
+    MT_TRY(mt_job_agree(check_memory(session, training, n_local, max_sequence)));
     return mt_job_agree(open_parts(session, training, max_sequence));
 }
 

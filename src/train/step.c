@@ -69,9 +69,7 @@ static enum mt_status finish_gradients(struct mt_trainer *trainer, double loss_s
 {
     const struct mt_config *config = trainer->config;
     result->n_token = config->train.global_batch_size * config->model.max_seq_len;
-    mt_span_begin(MT_PHASE_REDUCE);
     MT_TRY(mt_store_reduce_finish(trainer->session.store));
-    mt_span_end(MT_PHASE_REDUCE);
     mt_span_begin(MT_PHASE_CLIP);
     MT_TRY(mt_optim_grad_norm(trainer->optim, &result->grad_norm));
     MT_TRY(mt_comm_sum_f64(&trainer->session.comm, &loss_sum, 1));

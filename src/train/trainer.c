@@ -41,8 +41,7 @@ static enum mt_status open_data(struct mt_trainer *trainer)
         MT_TRY(mt_corpus_open(&config->data.validation, &options, &trainer->validation));
     }
     MT_TRY(MT_ALLOCATE(trainer->token, n, "batch"));
-    MT_TRY(MT_ALLOCATE(trainer->target, n, "batch"));
-    return mt_optim_create(trainer->session.store, &trainer->session.comm, config, &trainer->optim);
+    return MT_ALLOCATE(trainer->target, n, "batch");
 }
 
 static enum mt_status open_dir(struct mt_trainer *trainer)
@@ -206,6 +205,8 @@ enum mt_status mt_train(const struct mt_train_options *options)
     MT_TRY_GOTO(mt_job_agree(open_dir(trainer)));
     MT_TRY_GOTO(mt_session_open(&trainer->session, config, true, trainer->split.micro_batch));
     MT_TRY_GOTO(mt_job_agree(open_data(trainer)));
+    MT_TRY_GOTO(mt_job_agree(
+        mt_optim_create(trainer->session.store, &trainer->session.comm, config, &trainer->optim)));
     mt_model_size(config, &size);
     trainer->train_flops_per_token = size.train_flops_per_token;
     MT_TRY_GOTO(run(trainer, options));

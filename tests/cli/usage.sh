@@ -90,3 +90,7 @@ expect 0 "" ranks 3 "$config" --check-config --run-dir never
 expect 0 "" one plan "$MT_SOURCE/configs/bench-cpu.toml" --ranks 4 --nodes 2
 flops=$(awk '/training FLOPs per token/ { print $NF }' out.txt)
 ((flops >= 28721250 && flops <= 28778750)) || fail "FLOPs per token: $flops"
+# Below mpirun rank 0 makes it alone, as it does every command of one process.
+expect 0 "" ranks 3 plan "$config" --ranks 3
+[ "$(grep -c '^  parameters, total' out.txt)" = 1 ] || fail "plan on 3 ranks: $(cat out.txt)"
+expect 2 'train.steps = -1 is out of range' ranks 3 plan "$config" --set train.steps=-1

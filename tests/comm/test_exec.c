@@ -54,8 +54,7 @@ static void record_destroy(struct mt_transport *transport)
     ++record.n_destroyed;
 }
 
-static const struct mt_transport_verbs record_verbs = {.name = "record",
-                                                       .group_begin = record_group_begin,
+static const struct mt_transport_verbs record_verbs = {.group_begin = record_group_begin,
                                                        .group_end = record_group_end,
                                                        .post_send = record_send,
                                                        .test = record_test,

@@ -49,7 +49,7 @@ static void several_steps_match_the_reference_on_any_number_of_threads(void **st
     mt_arena_clear(&arena);
 }
 
-/* interface.md: exp_avg after the first step is (1 - beta1) times the clipped gradient. */
+/* Other programs read it: exp_avg after the first step is 1 - beta1 times the clipped gradient. */
 static void first_moment_of_the_first_step_is_its_share_of_the_gradient(void **state)
 {
     MT_UNUSED(state);

@@ -233,7 +233,7 @@ static void updates_follow_the_naive_loop(void **state)
     close_trainer(&all);
 }
 
-/* interface.md: exp_avg after the first step is (1 - beta1) times the clipped gradient. */
+/* Other programs read it: exp_avg after the first step is 1 - beta1 times the clipped gradient. */
 static void first_moment_starts_as_a_tenth_of_the_clipped_gradient(void **state)
 {
     MT_UNUSED(state);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,6 +40,11 @@ static void open_makes_folders_and_a_fresh_directory_is_unused(void **state)
     assert_int_equal(mt_run_dir_open(&dir), MT_OK);
     assert_false(mt_run_dir_is_used(&dir));
     assert_int_equal(access(dir.checkpoints, W_OK), 0);
+    char checkpoint[sizeof(dir.checkpoints) + 16];
+    (void)snprintf(checkpoint, sizeof(checkpoint), "%s/step-1", dir.checkpoints);
+    assert_int_equal(mkdir(checkpoint, 0777), 0);
+    assert_true(mt_run_dir_is_used(&dir)); /* also without metrics */
+    assert_int_equal(rmdir(checkpoint), 0);
     mt_run_dir_close(&dir);
 }
 

@@ -56,16 +56,6 @@ static enum mt_status open_engine(void)
     return MT_OK;
 }
 
-static int64_t n_x_of(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in)
-{
-    return kind == MT_GEMM_FORWARD ? n_in : n_out;
-}
-
-static int64_t n_y_of(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in)
-{
-    return kind == MT_GEMM_FORWARD ? n_out : n_in;
-}
-
 /* Row-major [rows, columns]. */
 static dnnl_status_t describe_rows(dnnl_memory_desc_t *out, int64_t rows, int64_t columns)
 {
@@ -282,12 +272,12 @@ int64_t mt_gemm_pack_bytes(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in)
 
 int64_t mt_gemm_n_x(const struct mt_gemm *gemm)
 {
-    return n_x_of(gemm->kind, gemm->n_out, gemm->n_in);
+    return gemm->kind == MT_GEMM_FORWARD ? gemm->n_in : gemm->n_out;
 }
 
 int64_t mt_gemm_n_y(const struct mt_gemm *gemm)
 {
-    return n_y_of(gemm->kind, gemm->n_out, gemm->n_in);
+    return gemm->kind == MT_GEMM_FORWARD ? gemm->n_out : gemm->n_in;
 }
 
 /* Only a caller's mistake (a lost handle, another layout) can make these fail. */

@@ -1,6 +1,7 @@
 /* What one core can do: the bounds that benchmarks divide by. */
 #include "base/clock.h"
 #include "base/memory.h"
+#include "device/isa.h"
 #include "kernel/kernel.h"
 
 #include <string.h>
@@ -79,37 +80,15 @@ static float chains_baseline(void)
     return sum;
 }
 
-enum isa { ISA_BASELINE, ISA_AVX2, ISA_AVX512 };
-
-static enum isa detect_isa(void)
-{
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-        return ISA_AVX512;
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        return ISA_AVX2;
-    }
-#endif
-    return ISA_BASELINE;
-}
-
-const char *mt_kernel_isa(void)
-{
-    static const char *const name[] = {"baseline", "avx2", "avx512"};
-    return name[detect_isa()];
-}
-
 double mt_measure_peak_gflops(void)
 {
     float (*chains)(void) = chains_baseline;
     double n_lane = 4.0;
 #if defined(__x86_64__)
-    if (detect_isa() == ISA_AVX512) {
+    if (mt_isa_detect() == MT_ISA_AVX512) {
         chains = chains_avx512;
         n_lane = 16.0;
-    } else if (detect_isa() == ISA_AVX2) {
+    } else if (mt_isa_detect() == MT_ISA_AVX2) {
         chains = chains_avx2;
         n_lane = 8.0;
     }

@@ -1,5 +1,7 @@
 #include "kernel/cpu/product.h"
 
+#include "device/isa.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -61,10 +63,10 @@ int mt_cpu_multiply_all(mt_cpu_multiply_fn *out)
 {
     int n = 0;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f")) {
+    if (mt_isa_detect() >= MT_ISA_AVX512) {
         out[n++] = multiply_avx512;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if (mt_isa_detect() >= MT_ISA_AVX2) {
         out[n++] = multiply_avx2;
     }
 #endif
