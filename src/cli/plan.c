@@ -62,6 +62,7 @@ static enum mt_status print_plan(const struct mt_config *config, int64_t n_rank,
                                          config->train.micro_batch_size, (int)n_rank, 0};
     const int64_t share = mt_ceil_div(config->train.global_batch_size, n_rank);
     const int64_t n_sequence = mt_min_i64(config->train.micro_batch_size, share);
+    const int64_t n_token = config->train.global_batch_size * config->model.max_seq_len;
     MT_TRY(mt_session_estimate(config, (int)n_rank, true, n_sequence, &estimate));
     mt_model_size(config, &size);
     (void)printf("%s on %lld rank%s, %lld node%s\n\n", config->run.name, (long long)n_rank,
@@ -69,8 +70,7 @@ static enum mt_status print_plan(const struct mt_config *config, int64_t n_rank,
     (void)printf("  %-44s %16lld\n", "parameters, total", (long long)size.n_parameter);
     (void)printf("  %-44s %16lld\n", "parameters, active per token", (long long)size.n_active);
     (void)printf("  %-44s %16.0f\n", "training FLOPs per token", size.train_flops_per_token);
-    (void)printf("  %-44s %16lld\n", "tokens per optimizer step",
-                 (long long)(config->train.global_batch_size * config->model.max_seq_len));
+    (void)printf("  %-44s %16lld\n", "tokens per optimizer step", (long long)n_token);
     (void)printf("  %-44s %16lld\n", "micro-batches per step", (long long)mt_batch_n_micro(&split));
     print_memory(&estimate);
     print_traffic(config, n_rank, &size);
