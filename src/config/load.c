@@ -300,6 +300,20 @@ static enum mt_status find_folder(const char *path, char *folder)
     return MT_OK;
 }
 
+/* Paths become text of checkpoints and metrics, which are UTF-8. */
+static enum mt_status check_paths(const char *const path[], int n_path)
+{
+    for (int i = 0; i < n_path; i++) {
+        if (path[i] != NULL && !mt_toml_is_utf8(path[i])) {
+            return MT_FAIL(MT_ERR_CONFIG,
+                           "%s: this path is not UTF-8; checkpoints and metrics keep it as UTF-8 "
+                           "text; rename it",
+                           path[i]);
+        }
+    }
+    return MT_OK;
+}
+
 enum mt_status mt_config_load(const char *path, int n_override, const char *const *overrides,
                               const char *run_dir, struct mt_config *config)
 {
@@ -314,6 +328,7 @@ enum mt_status mt_config_load(const char *path, int n_override, const char *cons
     MT_TRY(MT_ALLOCATE(text, MAX_FILE_BYTES + 1, "configuration file"));
     MT_TRY_GOTO(read_file(path, text, &source.text_bytes));
     MT_TRY_GOTO(find_folder(path, folder));
+    MT_TRY_GOTO(check_paths((const char *const[]){path, folder, run_dir}, 3));
     source.text = text;
     MT_TRY_GOTO(resolve(&source, config));
 cleanup:

@@ -293,3 +293,17 @@ void mt_toml_close(struct mt_toml_document *document)
     delete static_cast<storage *>(document->owner);
     *document = {};
 }
+
+bool mt_toml_is_utf8(const char *text)
+{
+    const std::string_view view(text);
+    size_t i = 0;
+    while (i < view.size()) {
+        const size_t n = sequence_bytes(view, i);
+        if (n == 0) {
+            return false;
+        }
+        i += n;
+    }
+    return true;
+}

@@ -58,6 +58,9 @@ struct mt_toml_document {
 bool mt_toml_open(const char *text, int64_t text_bytes, struct mt_toml_document *document);
 void mt_toml_close(struct mt_toml_document *document);
 
+/* What a string of TOML (and of JSON) may be made of. */
+bool mt_toml_is_utf8(const char *text);
+
 #ifdef __cplusplus
 }
 #endif

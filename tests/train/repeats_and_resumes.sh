@@ -15,6 +15,13 @@ metrics same a/metrics.jsonl b/metrics.jsonl
 for file in a/checkpoints/step-00000020/shard-*.h5; do
     cmp "$file" "${file/#a/b}" || fail "checkpoints differ"
 done
+# Any number of threads gives the same bits.
+for threads in 1 2 3; do
+    rm -rf "t$threads"
+    ranks 1 "$config" --run-dir "t$threads" --quiet --set device.threads=$threads ||
+        fail "$threads threads ended with $?"
+    metrics same t1/metrics.jsonl "t$threads/metrics.jsonl"
+done
 # Stopped after step 10 (by its number of steps), then on to 20.
 train c 3 --set train.steps=10 --set 'schedule.kind="constant"' || fail "c ended with $?"
 train c 3 --set 'schedule.kind="constant"' || fail "c ended with $?"
