@@ -96,6 +96,7 @@ refuse 2 'broken.toml:1:' broken.toml
 refuse 2 'noise.toml' noise.toml
 refuse 2 'huge.toml: larger than' huge.toml
 refuse 2 '--run-dir "" is no path' "$config" --run-dir ''
+refuse 2 'not UTF-8' "$config" --run-dir $'run\xff'
 [ ! -e run ] || fail "a refused configuration made a run directory"
 
 # A device that is not there.
