@@ -15,19 +15,24 @@ shift
 [ -x "$BUILD_DIR/moetrain" ] || fail "$BUILD_DIR/moetrain is not built; run launch/quickstart.sh once"
 
 export OMP_WAIT_POLICY=passive
-# mpirun waits odls_base_sigkill_timeout seconds after *every* failure before it returns, so it is no
-# larger than a failed start may cost; a stop request goes as SIGUSR1, which mpirun forwards and does
-# not time (docs/decisions/0005-stopping.md).
+# mpirun waits twice odls_base_sigkill_timeout (1 s) after *every* failure before it returns, so that is
+# left as it is; a stop request goes as SIGUSR1, which mpirun forwards and does not time
+# (docs/decisions/0005-stopping.md).
 pid=""
 pass() { [ -z "$pid" ] || kill "-$1" "$pid" 2>/dev/null; }
 trap 'pass USR1' TERM USR1
 trap 'pass INT' INT
 mpirun -q -np "$ranks" --oversubscribe --allow-run-as-root --bind-to none \
     --mca mpi_yield_when_idle 1 --mca btl_vader_single_copy_mechanism none \
-    --mca odls_base_sigkill_timeout 2 "$BUILD_DIR/moetrain" "$@" <&0 &
+    "$BUILD_DIR/moetrain" "$@" <&0 &
 pid=$!
 while :; do
     wait "$pid"
     code=$?
-    kill -0 "$pid" 2>/dev/null || exit $code # else a trap ended the wait, not the job
+    kill -0 "$pid" 2>/dev/null || break # else a trap ended the wait, not the job
 done
+if [ $code -gt 128 ] && [ $code -le 192 ]; then # a killed rank cannot speak, and mpirun is quiet
+    printf 'moetrain: a rank was ended by signal %d; expected all to run to the end; start it again to go on from the last checkpoint\n' \
+        $((code - 128)) >&2
+fi
+exit $code

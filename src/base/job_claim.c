@@ -23,9 +23,25 @@ static atomic_int own_claim;
 static _Atomic(atomic_int *) claim = &own_claim;
 static atomic_bool is_shared;
 
-static atomic_int *map_claim(const char *name)
+/* One rank's sign of life. */
+struct slot {
+    atomic_int rank_plus_one; /* 0: empty */
+    _Atomic int64_t number;
+    _Atomic int64_t alive_ns;
+};
+enum { N_SLOT = 1024 };
+
+struct page {
+    atomic_int claim;
+    struct slot slot[N_SLOT]; /* by rank modulo N_SLOT */
+};
+
+static _Atomic(struct page *) host_page;
+static int own_slot;
+
+static struct page *map_page(const char *name)
 {
-    const size_t page_bytes = 4096;
+    const size_t page_bytes = sizeof(struct page);
     const int fd = shm_open(name, O_CREAT | O_RDWR | O_CLOEXEC, S_IRUSR | S_IWUSR);
     if (fd < 0) {
         return NULL;
@@ -50,12 +66,60 @@ void mt_job_claim_share(MPI_Comm world, int rank, int size)
     (void)MPI_Bcast(key, 2, MPI_INT64_T, 0, world);
     (void)snprintf(name, sizeof(name), "/moetrain.%llx.%llx", (unsigned long long)key[0],
                    (unsigned long long)key[1]);
-    atomic_int *shared = map_claim(name);
+    struct page *shared = map_page(name);
+    if (shared != NULL) {
+        own_slot = rank % N_SLOT;
+        atomic_store(&shared->slot[own_slot].alive_ns, mt_clock_ns());
+        atomic_store(&shared->slot[own_slot].rank_plus_one, rank + 1);
+    }
     (void)MPI_Barrier(world);
     (void)shm_unlink(name);
     if (shared != NULL) {
-        atomic_store(&claim, shared);
+        atomic_store(&claim, &shared->claim);
+        atomic_store(&host_page, shared);
         atomic_store(&is_shared, true);
+    }
+}
+
+void mt_job_show_collective(int64_t number)
+{
+    struct page *page = atomic_load_explicit(&host_page, memory_order_relaxed);
+    /* Collectives may end in another order than they began: what counts is how far it got. */
+    if (page != NULL &&
+        number > atomic_load_explicit(&page->slot[own_slot].number, memory_order_relaxed)) {
+        atomic_store_explicit(&page->slot[own_slot].number, number, memory_order_relaxed);
+    }
+}
+
+void mt_job_show_life(void)
+{
+    struct page *page = atomic_load_explicit(&host_page, memory_order_relaxed);
+    if (page != NULL) {
+        atomic_store_explicit(&page->slot[own_slot].alive_ns, mt_clock_ns(), memory_order_relaxed);
+    }
+}
+
+void mt_job_find_missing(int64_t number, char *text, size_t bytes)
+{
+    static const int64_t SILENT_NS = 1500000000; /* life is shown every 0.1 s */
+    const struct page *page = atomic_load(&host_page);
+    int64_t least = number;
+    text[0] = '\0';
+    for (int i = 0; page != NULL && i < N_SLOT; i++) {
+        const int rank = atomic_load(&page->slot[i].rank_plus_one) - 1;
+        const int64_t silent_ns = mt_clock_ns() - atomic_load(&page->slot[i].alive_ns);
+        const int64_t reached = atomic_load(&page->slot[i].number);
+        if (rank >= 0 && silent_ns > SILENT_NS) {
+            (void)snprintf(text, bytes,
+                           "rank %d has not run for %.0f s (stopped, swapping or dead)", rank,
+                           (double)silent_ns * 1e-9);
+            return;
+        }
+        if (rank >= 0 && reached < least) {
+            least = reached;
+            (void)snprintf(text, bytes, "rank %d has only reached collective %lld", rank,
+                           (long long)reached);
+        }
     }
 }
 

@@ -27,6 +27,16 @@ void mt_job_claim_share(MPI_Comm world, int rank, int size);
  * handler and without MPI. */
 int mt_job_claim(int code);
 
+/* What a rank shows to the others of its host, so that a watchdog can name the one that is missing:
+ * the collective that it began last, and a sign of life ten times a second. Safe from any thread;
+ * without a shared page nothing is shown and nobody is named. */
+void mt_job_show_collective(int64_t number);
+void mt_job_show_life(void);
+
+/* Writes which rank of this host is missing and why, e.g. "rank 3 has not run for 5 s"; "" when
+ * none stands out: then it is on another host. */
+void mt_job_find_missing(int64_t number, char *text, size_t bytes);
+
 /* Writes "moetrain: rank 5 (node17) step 1200 moe.dispatch: text" to standard error. The rank is
  * left out in a job of one rank and when `names_rank` is false. Safe from any thread. */
 void mt_job_speak(bool names_rank, const char *text);

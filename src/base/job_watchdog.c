@@ -39,6 +39,9 @@ void mt_job_watch_begin(const char *collective, int64_t number)
 {
     atomic_store_explicit(&watch.collective, collective, memory_order_relaxed);
     atomic_store_explicit(&watch.number, number, memory_order_relaxed);
+    if (number > 0) {
+        mt_job_show_collective(number);
+    }
     atomic_store_explicit(&watch.since_ns, mt_clock_ns(), memory_order_release);
 }
 
@@ -64,11 +67,14 @@ static void bark(void)
     } else {
         (void)snprintf(name, sizeof(name), "%s", collective);
     }
+    char missing[128];
     char text[512];
+    mt_job_find_missing(number, missing, sizeof(missing));
     (void)snprintf(text, sizeof(text),
-                   "%s did not complete within %lld s; every rank must reach it; look at the rank "
-                   "that is missing there (stopped, swapping or dead)",
-                   name, (long long)dog.deadline_s);
+                   "%s did not complete within %lld s; every rank must reach it; %s: look at that "
+                   "rank, then start again",
+                   name, (long long)dog.deadline_s,
+                   missing[0] != '\0' ? missing : "a rank of another machine is missing");
     mt_job_speak(true, text);
     _exit(MT_ERR_TIMEOUT);
 }
@@ -98,6 +104,7 @@ static void *run_dog(void *unused)
     int64_t since_ns = 0;
     int64_t suspended_ns = 0; /* part of the present wait */
     while (sleep_period()) {
+        mt_job_show_life();
         const int64_t now_ns = mt_clock_ns();
         const int64_t gap_ns = now_ns - looked_ns;
         const int64_t seen_ns = atomic_load_explicit(&watch.since_ns, memory_order_acquire);

@@ -2,6 +2,7 @@
  * the line, no newline. */
 #include "base/log.h"
 
+#include "base/outlet.h"
 #include "base/size.h"
 #include "base/terminal.h"
 
@@ -27,6 +28,7 @@ void mt_log_init(bool speaks, bool quiet)
     log_state.speaks = speaks;
     log_state.is_quiet = quiet;
     log_state.n_column = speaks && !quiet ? mt_terminal_columns(STDOUT_FILENO) : 0;
+    mt_outlet_open();
     (void)pthread_mutex_unlock(&log_state.mutex);
 }
 
@@ -53,8 +55,7 @@ enum mt_status mt_log_open(const char *path)
 static void leave_line(void)
 {
     if (log_state.is_line_open) {
-        (void)fputc('\n', stdout);
-        (void)fflush(stdout);
+        mt_outlet_write("\n", 1);
         log_state.is_line_open = false;
     }
 }
@@ -79,15 +80,34 @@ static void print_to_file(const char *format, va_list arguments)
     }
 }
 
+enum { ROW_BYTES = 1024, LINE_BYTES = 8192 };
+
 /* One terminal row of text: a longer one would wrap, and "\r" could not take it back. */
 static void print_row(const char *format, va_list arguments)
 {
-    char row[1024];
+    char row[ROW_BYTES];
+    char line[ROW_BYTES + 8];
     (void)vsnprintf(row, sizeof(row), format, arguments);
     row[strcspn(row, "\n")] = '\0';
     const int n = (int)mt_min_i64(log_state.n_column - 1, (int64_t)strlen(row));
-    (void)printf("\r%.*s\x1b[K", n, row);
+    const int length = snprintf(line, sizeof(line), "\r%.*s\x1b[K", n, row);
+    mt_outlet_write(line, (size_t)length);
     log_state.is_line_open = true;
+}
+
+/* A line of its own, in place of a progress line that stands there. */
+static void print_line(const char *format, va_list arguments)
+{
+    char line[LINE_BYTES + 8];
+    size_t used = 0;
+    if (log_state.is_line_open) {
+        used = (size_t)snprintf(line, sizeof(line), "\r\x1b[K");
+        log_state.is_line_open = false;
+    }
+    const int length = vsnprintf(line + used, LINE_BYTES, format, arguments);
+    used += (size_t)mt_min_i64(length > 0 ? length : 0, LINE_BYTES - 1);
+    line[used++] = '\n';
+    mt_outlet_write(line, used);
 }
 
 static void print(bool is_progress, const char *format, va_list arguments)
@@ -104,14 +124,8 @@ static void print(bool is_progress, const char *format, va_list arguments)
         if (is_progress && log_state.n_column > 1) {
             print_row(format, arguments);
         } else {
-            if (log_state.is_line_open) {
-                (void)fputs("\r\x1b[K", stdout);
-                log_state.is_line_open = false;
-            }
-            (void)vprintf(format, arguments);
-            (void)fputc('\n', stdout);
+            print_line(format, arguments);
         }
-        (void)fflush(stdout);
     }
     (void)pthread_mutex_unlock(&log_state.mutex);
 }

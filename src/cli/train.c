@@ -25,6 +25,12 @@ enum mt_status mt_command_train(const struct mt_arguments *arguments)
         options.resume = MT_RESUME_PATH;
         options.resume_path = resume;
     }
+    if (options.resume == MT_RESUME_PATH && options.init_from != NULL) {
+        mt_memory_free(config);
+        return mt_job_agree(MT_FAIL(MT_ERR_CONFIG,
+                                    "--resume PATH and --init-from both say where the run starts; "
+                                    "expected one of them; leave the other out"));
+    }
     mt_log_init(mt_job_rank() == 0, mt_argument(arguments, "--quiet") != NULL);
     enum mt_status status = mt_job_agree(mt_job_watchdog_start(config->comm.watchdog_seconds));
     if (status == MT_OK) {

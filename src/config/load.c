@@ -8,9 +8,11 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* A configuration is a page or two; 1 MiB leaves room for anything sensible and bounds the work. */
@@ -256,9 +258,19 @@ enum mt_status mt_config_parse(const char *text, const char *origin, const char 
 /* text [MAX_FILE_BYTES + 1] */
 static enum mt_status read_file(const char *path, char *text, int64_t *text_bytes)
 {
-    FILE *file = fopen(path, "rb");
+    /* Not blocking: a pipe would wait for somebody to write into it. */
+    const int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    FILE *file = descriptor >= 0 ? fdopen(descriptor, "rb") : NULL;
+    struct stat about;
     size_t n = 0;
     int problem = errno;
+    if (file != NULL && fstat(descriptor, &about) == 0 && S_ISFIFO(about.st_mode)) {
+        (void)fclose(file);
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "%s: is a pipe; a configuration file was expected, which every rank reads; "
+                       "save it to a file",
+                       path);
+    }
     if (file != NULL) {
         n = fread(text, 1, MAX_FILE_BYTES + 1, file);
         problem = ferror(file) != 0 ? errno : 0;

@@ -53,7 +53,7 @@ void mt_suggest_key(const char *section, const char *name, char *text, size_t by
             (void)snprintf(text, bytes, "\"%s\" in [%s]", key->name, key->section);
             return;
         }
-        if (strcmp(key->section, section) != 0) {
+        if (section[0] != '\0' && strcmp(key->section, section) != 0) {
             continue;
         }
         const int distance = mt_suggest_distance(name, key->name);
@@ -62,7 +62,13 @@ void mt_suggest_key(const char *section, const char *name, char *text, size_t by
             best_distance = distance;
         }
     }
-    (void)snprintf(text, bytes, "\"%s\"", best == NULL ? "" : best->name);
+    if (best == NULL) {
+        (void)snprintf(text, bytes, "none");
+    } else if (section[0] == '\0') {
+        (void)snprintf(text, bytes, "\"%s\" in [%s]", best->name, best->section);
+    } else {
+        (void)snprintf(text, bytes, "\"%s\"", best->name);
+    }
 }
 
 const char *mt_suggest_section(const char *section)

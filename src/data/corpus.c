@@ -84,7 +84,8 @@ static enum mt_status check_ids(const struct mt_corpus *corpus, const char *path
 
 static enum mt_status open_file(const char *path, int *descriptor)
 {
-    *descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    /* Not blocking: a pipe would wait for somebody to write into it. */
+    *descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (*descriptor < 0) {
         return MT_FAIL(MT_ERR_INPUT,
                        "cannot open %s: %s; a readable data file was expected; check "

@@ -122,7 +122,9 @@ static enum mt_status gather(struct mt_trainer *trainer, const struct mt_step_re
     for (int t = 0; t < comm->n_traffic; t++) {
         mine[ITEM_TRAFFIC + t] = (double)comm->traffic[t].sent_bytes;
     }
+    mt_span_begin(MT_PHASE_METRICS); /* for the watchdog: ranks meet here */
     MT_TRY(mt_comm_gather_f64(comm, mine, N_ITEM, trainer->gathered));
+    mt_span_end(MT_PHASE_METRICS);
     trainer->stop_requested = item_sum(trainer, ITEM_STOP) > 0;
     return MT_OK;
 }

@@ -115,6 +115,10 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
         MT_TRY(find_own(trainer, path));
     }
     if (path[0] != '\0') {
+        if (options->init_from != NULL) {
+            mt_log_line("--init-from %s is not used: this run has begun and goes on",
+                        options->init_from);
+        }
         MT_TRY(load(trainer, path));
         last_step = trainer->state.step;
     } else {

@@ -2,7 +2,7 @@
 # Mistakes in a configuration: all of them in one message, each with its place, what was expected and the
 # nearest legal value; code 2, before any work.
 . "$(dirname "$0")/refuse.sh"
-rm -rf ./*.toml run folder
+rm -rf ./*.toml run folder pipe
 
 # Several at once.
 cat >several.toml <<'TOML'
@@ -90,6 +90,11 @@ head -c 3000 /dev/urandom >noise.toml
 head -c 2000000 /dev/zero | tr '\0' '#' >huge.toml
 refuse_everywhere 2 'nowhere.toml: No such file or directory' nowhere.toml
 refuse 2 'folder: Is a directory' ./folder
+mkfifo pipe
+refuse 2 'pipe: is a pipe' ./pipe
+refuse 2 'both say where the run starts' "$config" --run-dir run --resume x --init-from y
+refuse 2 'unknown key "lr" outside of all tables; nearest valid key is "lr" in \[optimizer\]' \
+    "$config" --run-dir run --set lr=1
 refuse 2 'the table \[model\] is missing' empty.toml
 also 'the table \[train\] is missing'
 refuse 2 'broken.toml:1:' broken.toml

@@ -38,7 +38,11 @@ expect 5 'training diverged.*nonfinite_patience' ranks 3 "$config" --run-dir run
 # A stuck rank is found by the watchdog of the others.
 begin run_stuck 3 --set comm.watchdog_seconds=3
 kill -STOP "$(rank_pid run_stuck 2)"
-finish 124 'did not complete within 3 s' run_stuck
+finish 124 'did not complete within 3 s; .*rank [0-2] has not run for [0-9]+ s' run_stuck
+# A reader that takes nothing any more (a pager, Ctrl-S) does not stop the run: only lines are lost.
+(mpirun "${mpirun_flags[@]}" -np 2 "$MOETRAIN" "$config" --run-dir run_paused --set train.steps=3000 \
+    --set comm.watchdog_seconds=3 2>start.err | sleep 8) || fail "a paused reader: $(cat start.err)"
+grep -q '"step":3000' run_paused/metrics.jsonl || fail "a paused reader stopped the run: $(cat start.err)"
 # A killed rank ends the job.
 begin run_killed 3
 kill -KILL "$(rank_pid run_killed 2)"
