@@ -73,6 +73,19 @@ static void describe(const struct mt_trainer *trainer)
         (long long)trainer->config->model.max_seq_len);
 }
 
+/* A slowdown for a rank that is not there would be a study of nothing. */
+static void warn_of_absent_ranks(const struct mt_trainer *trainer)
+{
+    const struct mt_config *config = trainer->config;
+    const int n_rank = trainer->session.comm.topology.n_rank;
+    for (int i = 0; i < config->device.n_slowdown; i++) {
+        if (config->device.slowdown_rank[i] >= n_rank) {
+            mt_log_line("device.slowdown names rank %d, which this run of %d ranks does not have",
+                        config->device.slowdown_rank[i], n_rank);
+        }
+    }
+}
+
 static bool is_due(int64_t step, int64_t interval)
 {
     return interval > 0 && step % interval == 0;
@@ -161,6 +174,7 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
 {
     bool is_finished = false;
     describe(trainer);
+    warn_of_absent_ranks(trainer);
     connect_state(trainer);
     MT_TRY(mt_resume(trainer, options, &is_finished));
     if (is_finished) {
