@@ -8,28 +8,7 @@
 set -euo pipefail
 export LC_ALL=C
 
-usage()
-{
-    echo "usage: ${0##*/} [--no-install] OUT_DIR"
-}
-
-fail()
-{
-    echo "${0##*/}: $1" >&2
-    exit "$2"
-}
-
-install=yes
-out=
-for argument in "$@"; do
-    case $argument in
-    --no-install) install=no ;;
-    --help | -h) usage; exit 0 ;;
-    -*) usage >&2; exit 2 ;;
-    *) out=$argument ;;
-    esac
-done
-[ -n "$out" ] || { usage >&2; exit 2; }
+. "$(dirname "${BASH_SOURCE[0]}")/corpus.sh"
 
 train=$out/king-james-train.txt
 validation=$out/king-james-validation.txt
