@@ -34,6 +34,8 @@ enum mt_comm_all_to_all {
     MT_COMM_A2A_LEADER,
     MT_COMM_A2A_DEDUPLICATED
 };
+enum mt_routing { MT_ROUTING_LEARNED, MT_ROUTING_REPLAY, MT_ROUTING_SYNTHETIC };
+enum mt_recompute { MT_RECOMPUTE_NONE, MT_RECOMPUTE_ATTENTION, MT_RECOMPUTE_LAYER };
 enum mt_comm_transport { MT_COMM_TRANSPORT_AUTO, MT_COMM_TRANSPORT_MPI, MT_COMM_TRANSPORT_NCCL };
 enum mt_dtype { MT_FLOAT32, MT_BFLOAT16 };
 enum mt_device_kind { MT_DEVICE_AUTO, MT_DEVICE_CPU, MT_DEVICE_CUDA };
@@ -63,6 +65,10 @@ struct mt_config {
         int64_t num_experts, top_k, expert_intermediate_size, num_shared_experts;
         bool normalize_top_k;
         double routed_scaling_factor;
+        enum mt_routing routing;
+        char workload[MT_NAME_BYTES]; /* of synthetic routing; "": none */
+        double skew;                  /* largest load of a rank over the mean under ep; >= 1 */
+        char trace[MT_PATH_BYTES];    /* replayed, or else written; "": none */
     } moe;
     struct {
         enum mt_balance_loss loss;
@@ -71,7 +77,11 @@ struct mt_config {
     } balance; /* [moe.balance] */
     struct {
         char policy[MT_POLICY_BYTES];
-        int64_t load_window;
+        int64_t slots;           /* 0 = auto */
+        int64_t overlap_experts; /* -1 = auto */
+        bool rematerialize, calibrate, shadow;
+        int64_t load_window, reshard_interval;
+        char costs[MT_PATH_BYTES]; /* "measured" or a file */
     } placement;
     struct {
         enum mt_comm_all_to_all all_to_all;
@@ -94,6 +104,7 @@ struct mt_config {
     struct {
         int64_t steps, global_batch_size, micro_batch_size;
         int64_t eval_interval, eval_sequences, nonfinite_patience;
+        enum mt_recompute recompute;
     } train;
     struct {
         int64_t interval, keep, keep_every;

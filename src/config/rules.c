@@ -233,6 +233,26 @@ static void check_experts(struct mt_load *load)
     }
 }
 
+static void check_routing(struct mt_load *load)
+{
+    const struct mt_config *config = load->config;
+    if (!is_good(load, "moe.routing")) {
+        return;
+    }
+    if (config->moe.routing == MT_ROUTING_SYNTHETIC && is_good(load, "moe.workload") &&
+        config->moe.workload[0] == '\0') {
+        mt_report_add(&load->report, place_of(load, "moe.routing"),
+                      "moe.routing = \"synthetic\" needs moe.workload, the shape of the load; add "
+                      "for example workload = \"hot_rank\"");
+    }
+    if (config->moe.routing == MT_ROUTING_REPLAY && is_good(load, "moe.trace") &&
+        config->moe.trace[0] == '\0') {
+        mt_report_add(&load->report, place_of(load, "moe.routing"),
+                      "moe.routing = \"replay\" needs moe.trace, the file of counts to replay; "
+                      "name it");
+    }
+}
+
 static void check_data(struct mt_load *load)
 {
     const struct mt_config *config = load->config;
@@ -338,6 +358,7 @@ void mt_rules_apply(struct mt_load *load, const char *origin, const char *run_di
     check_head_dim(load);
     check_dense_layers(load);
     check_experts(load);
+    check_routing(load);
     check_data(load);
     check_token_count(load);
     check_schedule(load);

@@ -13,7 +13,7 @@
 
 enum mt_key_type {
     MT_KEY_INTEGER,      /* int64_t */
-    MT_KEY_AUTO_INTEGER, /* int64_t; "auto" is 0 */
+    MT_KEY_AUTO_INTEGER, /* int64_t; "auto" is mt_key_auto: min - 1 */
     MT_KEY_REAL,         /* double; integers are accepted */
     MT_KEY_BOOL,         /* bool */
     MT_KEY_CHOICE,       /* an enum whose values number `choices` from 0 */
@@ -44,6 +44,11 @@ struct mt_key {
 };
 
 #define MT_NO_FIELD SIZE_MAX
+
+static inline int64_t mt_key_auto(const struct mt_key *key)
+{
+    return (int64_t)key->min - 1;
+}
 
 /* Rows of the table: at most this many, so that states per key are plain arrays. */
 enum { MT_MAX_KEYS = 128 };

@@ -169,7 +169,7 @@ static bool assign_integer(const struct assignment *a)
     int64_t integer = value->integer;
     if (a->key->type == MT_KEY_AUTO_INTEGER && value->type == MT_TOML_TEXT &&
         strcmp(value->text, "auto") == 0) {
-        integer = 0;
+        integer = mt_key_auto(a->key);
     } else if (value->type != MT_TOML_INTEGER) {
         return refuse_type(a, value);
     } else if (!is_in_range(a->key, (double)integer)) {

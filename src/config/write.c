@@ -136,7 +136,7 @@ static void put_value(struct sink *sink, const struct mt_config *config, const s
         put_integer(sink, *(const int64_t *)field);
         break;
     case MT_KEY_AUTO_INTEGER:
-        if (*(const int64_t *)field == 0) {
+        if (*(const int64_t *)field == mt_key_auto(key)) {
             put_quoted(sink, "auto");
         } else {
             put_integer(sink, *(const int64_t *)field);

@@ -13,6 +13,7 @@
 #include "moe/moe.h"
 #include "moe/route.h"
 #include "moe/tally.h"
+#include "placement/policy.h"
 
 struct mt_moe {
     struct mt_device *device;
@@ -30,6 +31,8 @@ struct mt_moe {
     struct mt_moe_tensors *tensors; /* [L] */
 
     const struct mt_policy *policy;
+    struct mt_cluster cluster;
+    struct mt_arena scratch;        /* of policies and splits */
     struct mt_placement *placement; /* [L] of this step */
     struct mt_history history;
     int64_t history_step; /* history.n_step as the checkpoint sees it */

@@ -38,7 +38,7 @@ void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct 
 {
     mt_span_begin(MT_PHASE_DISPATCH);
     const struct mt_placement *placement = &moe->placement[layer];
-    mt_split_local_first(placement, moe->count, moe->comm->topology.node, moe->quota);
+    mt_split(moe->policy->split, &moe->cluster, placement, moe->count, &moe->scratch, moe->quota);
     if (is_kept && !moe->balance.is_counting) {
         mt_split_load(placement, moe->quota, moe->load);
         mt_tally_add_load(&moe->tally, moe->load);

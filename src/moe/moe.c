@@ -138,8 +138,15 @@ static enum mt_status create_placements(struct mt_moe *moe, const struct mt_conf
     for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
         MT_TRY(mt_placement_init(&moe->placement[layer], moe->n_rank, moe->n_expert,
                                  (int)max_instance(moe)));
-        mt_placement_owners_only(&moe->placement[layer], layer);
+        mt_placement_default_owners(&moe->placement[layer], layer);
     }
+    int64_t scratch_bytes = 0;
+    if (!mt_policy_scratch_bytes(moe->n_rank, moe->n_expert, moe->n_layer, max_instance(moe),
+                                 &scratch_bytes)) {
+        return too_large();
+    }
+    MT_TRY(mt_arena_init(&moe->scratch, scratch_bytes, "scratch of policies"));
+    MT_TRY(mt_cluster_init(&moe->cluster, moe->n_rank, moe->comm->topology.node));
     const int window = (int)mt_max_i64(config->placement.load_window, 1);
     MT_TRY(mt_history_init(&moe->history, moe->n_layer, moe->n_expert, window));
     MT_TRY(mt_tally_init(&moe->tally, config, moe->n_rank));
@@ -197,6 +204,8 @@ void mt_moe_destroy(struct mt_moe *moe)
     mt_balance_clear(&moe->balance);
     mt_tally_clear(&moe->tally);
     mt_history_clear(&moe->history);
+    mt_arena_clear(&moe->scratch);
+    mt_cluster_clear(&moe->cluster);
     for (int layer = 0; moe->placement != NULL && layer < moe->n_layer; ++layer) {
         mt_placement_clear(&moe->placement[layer]);
     }
@@ -234,7 +243,7 @@ enum mt_status mt_moe_ownership(const struct mt_config *config, int n_rank,
     memset(placement, 0, (size_t)n_layer * sizeof(*placement));
     for (int layer = (int)config->model.first_k_dense; layer < n_layer; ++layer) {
         MT_TRY(mt_placement_init(&placement[layer], n_rank, n_expert, n_expert));
-        mt_placement_owners_only(&placement[layer], layer);
+        mt_placement_default_owners(&placement[layer], layer);
     }
     return MT_OK;
 }
@@ -249,14 +258,15 @@ enum mt_status mt_moe_plan_step(struct mt_moe *moe)
     mt_span_begin(MT_PHASE_PLAN);
     moe->history.n_step = (int)mt_min_i64(mt_max_i64(moe->history_step, 0), moe->history.window);
     for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
-        const struct mt_policy_input input = {.n_rank = moe->n_rank,
+        const struct mt_policy_input input = {.cluster = &moe->cluster,
                                               .n_expert = moe->n_expert,
                                               .layer = layer,
+                                              .n_micro = 1,
+                                              .slots = moe->n_slot,
+                                              .overlap = -1,
                                               .n_history = moe->history.n_step,
-                                              .history = mt_history_layer(&moe->history, layer),
-                                              .node = moe->comm->topology.node,
-                                              .slots = moe->n_slot};
-        moe->policy->plan(&input, &moe->placement[layer]);
+                                              .history = mt_history_layer(&moe->history, layer)};
+        moe->policy->before_gate(&input, &moe->scratch, &moe->placement[layer]);
     }
     mt_balance_begin_step(&moe->balance);
     mt_tally_reset(&moe->tally);

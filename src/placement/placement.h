@@ -5,50 +5,46 @@
 #ifndef MT_PLACEMENT_PLACEMENT_H
 #define MT_PLACEMENT_PLACEMENT_H
 
-#include "base/status.h"
+#include "base/memory.h"
+#include "placement/cluster.h"
 
 #include <stdint.h>
 
 /* One layer's placement. Instances are sorted by expert, then rank; every expert's owner is among
- * its instances; an expert has at most one instance a rank. */
+ * its instances; an expert has at most one instance a rank. A late instance is one that was decided
+ * after the gate: its copy travels while the rows of the others are computed. Owners are never
+ * late. */
 struct mt_placement {
     int n_rank, n_expert;
-    int max_instance;    /* capacity of rank */
+    int max_instance;    /* capacity of rank and is_late */
     int *owner;          /* [E] */
     int *instance_start; /* [E+1] */
     int *rank;           /* [n_instance] */
+    bool *is_late;       /* [n_instance] */
 };
 
 enum mt_status mt_placement_init(struct mt_placement *placement, int n_rank, int n_expert,
                                  int max_instance);
 void mt_placement_clear(struct mt_placement *placement);
-/* Only owners: experts in contiguous shares that differ by at most one, so that 8 experts on 3
+/* Owners' default: experts in contiguous shares that differ by at most one, so that 8 experts on 3
  * ranks are 3 + 3 + 2. `layer` turns the shares, so that when E < R the owners of layers differ. */
-void mt_placement_owners_only(struct mt_placement *placement, int layer);
+void mt_placement_default_owners(struct mt_placement *placement, int layer);
+/* Only the owners that the placement has: no copies. */
+void mt_placement_owners_only(struct mt_placement *placement);
+/* Same sizes; `to` has room for `from`'s instances. */
+void mt_placement_copy(struct mt_placement *to, const struct mt_placement *from);
+/* Index of the expert's instance on the rank; -1: none. O(log instances of the expert) */
+int mt_placement_find(const struct mt_placement *placement, int expert, int rank);
+/* Adds an instance that is not there, in its place; the capacity allows it. O(n_instance) */
+void mt_placement_add(struct mt_placement *placement, int expert, int rank, bool is_late);
+/* Copies (instances beside owners) on every rank: n_copy [R]. */
+void mt_placement_count_copies(const struct mt_placement *placement, int *n_copy);
 /* From instance lists, e.g. of tests: asserts the invariants. */
 void mt_placement_check(const struct mt_placement *placement);
 static inline int mt_placement_n_instance(const struct mt_placement *placement)
 {
     return placement->instance_start[placement->n_expert];
 }
-
-/* What a policy may look at. */
-struct mt_policy_input {
-    int n_rank, n_expert, layer;
-    int n_history;          /* steps of history, newest last; 0 at the start */
-    const int64_t *history; /* [n_history, E] tokens per expert, whole global batch */
-    const int *node;        /* [R] */
-    int slots;              /* copies beyond its own experts that a rank can hold */
-};
-
-/* A policy: one pure file, one row in the table. */
-struct mt_policy {
-    const char *name, *description;
-    void (*plan)(const struct mt_policy_input *input, struct mt_placement *placement);
-};
-extern const struct mt_policy mt_policies[];
-extern const int mt_n_policy;
-const struct mt_policy *mt_policy_find(const char *name); /* NULL: none of that name */
 
 /* How each source's rows for an expert are split over its instances. counts [R,E]: rows of source r
  * for expert e. quota [R, n_instance]: written; for every r and e its sum over e's instances equals
@@ -61,6 +57,15 @@ void mt_split_check(const struct mt_placement *placement, const int64_t *counts,
                     const int64_t *quota);
 /* Rows that each rank computes: load [R]. */
 void mt_split_load(const struct mt_placement *placement, const int64_t *quota, int64_t *load);
+
+/* Ways to split. */
+enum mt_split_rule {
+    MT_SPLIT_LOCAL_FIRST, /* the literature's: mt_split_local_first */
+    MT_SPLIT_SETTLED      /* the smallest largest load, then as near as that allows (settle.h) */
+};
+void mt_split(enum mt_split_rule rule, const struct mt_cluster *cluster,
+              const struct mt_placement *placement, const int64_t *counts, struct mt_arena *scratch,
+              int64_t *quota);
 
 /* Load history of all layers: the last `window` steps' tokens per expert. Kept in the
  * checkpoint. */

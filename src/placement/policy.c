@@ -1,11 +1,15 @@
 #include "placement/policy.h"
 
+#include "base/size.h"
+
 #include <string.h>
 
 const struct mt_policy mt_policies[] = {
     {.name = "ep",
      .description = "expert parallelism: every expert works at its owner only",
-     .plan = mt_policy_ep_plan},
+     .before_gate = mt_policy_ep_before_gate,
+     .split = MT_SPLIT_LOCAL_FIRST,
+     .slots = MT_SLOTS_NONE},
 };
 const int mt_n_policy = (int)(sizeof(mt_policies) / sizeof(mt_policies[0]));
 
@@ -17,4 +21,45 @@ const struct mt_policy *mt_policy_find(const char *name)
         }
     }
     return NULL;
+}
+
+/* Two copies cure a skew of 3 between 8 ranks, and about one a rank does at 64 (UltraEP, arXiv
+ * 2606.04101: some 50 replicas); a quarter of the experts that a rank owns where those are many. */
+static int few_slots(int n_rank, int n_expert)
+{
+    const int n_own = n_expert / n_rank;
+    return (int)mt_max_i64(2, n_own / 4);
+}
+
+int mt_policy_slot_count(const struct mt_policy *policy, int n_rank, int n_expert, int64_t wanted)
+{
+    /* A rank owns at least E / R experts of a layer unless owners moved: then it may want all. */
+    const int64_t most = n_rank == 1 ? 0 : n_expert;
+    switch (policy->slots) {
+    case MT_SLOTS_NONE:
+        return 0;
+    case MT_SLOTS_FEW:
+        return (int)mt_min_i64(wanted > 0 ? wanted : few_slots(n_rank, n_expert), most);
+    case MT_SLOTS_ALL:
+        return (int)mt_min_i64(wanted > 0 ? wanted : most, most);
+    }
+    return 0;
+}
+
+bool mt_policy_scratch_bytes(int n_rank, int n_expert, int n_layer, int64_t max_instance,
+                             int64_t *n_bytes)
+{
+    /* Words a policy cuts: some arrays per rank, expert, instance and (layer, expert), and one
+     * matrix [R,E]. 64 of each leaves room; all of it is address space until touched. */
+    enum { N_ARRAY = 64, N_MATRIX = 4 };
+    int64_t pairs = 0;
+    int64_t owners = 0;
+    int64_t words = 0;
+    return mt_size_multiply(n_rank, n_expert, &pairs) &&
+           mt_size_multiply(n_layer, n_expert, &owners) &&
+           mt_size_multiply(pairs, N_MATRIX, &pairs) &&
+           mt_size_multiply((int64_t)n_rank + n_expert + max_instance + owners + N_ARRAY, N_ARRAY,
+                            &words) &&
+           mt_size_add(words, pairs, &words) &&
+           mt_size_multiply(words, (int64_t)sizeof(int64_t), n_bytes);
 }

@@ -84,3 +84,12 @@ void mt_split_load(const struct mt_placement *placement, const int64_t *quota, i
         }
     }
 }
+
+void mt_split(enum mt_split_rule rule, const struct mt_cluster *cluster,
+              const struct mt_placement *placement, const int64_t *counts, struct mt_arena *scratch,
+              int64_t *quota)
+{
+    (void)scratch;
+    MT_ASSERT(rule == MT_SPLIT_LOCAL_FIRST);
+    mt_split_local_first(placement, counts, cluster->node, quota);
+}

@@ -14,7 +14,7 @@ static void shares_differ_by_at_most_one(void **state)
             struct mt_placement placement;
             int n_own[MAX_RANK] = {0};
             MT_TEST_OK(mt_placement_init(&placement, n_rank, n_expert, n_expert));
-            mt_placement_owners_only(&placement, n_expert % 5);
+            mt_placement_default_owners(&placement, n_expert % 5);
             mt_placement_check(&placement);
             assert_int_equal(mt_placement_n_instance(&placement), n_expert);
             for (int expert = 0; expert < n_expert; ++expert) {
@@ -36,9 +36,9 @@ static void eight_experts_on_three_ranks_are_3_3_2(void **state)
     MT_UNUSED(state);
     struct mt_placement placement;
     MT_TEST_OK(mt_placement_init(&placement, 3, 8, 8));
-    mt_placement_owners_only(&placement, 0);
+    mt_placement_default_owners(&placement, 0);
     assert_memory_equal(placement.owner, layer_0, sizeof(layer_0));
-    mt_placement_owners_only(&placement, 1);
+    mt_placement_default_owners(&placement, 1);
     assert_memory_equal(placement.owner, layer_1, sizeof(layer_1));
     mt_placement_clear(&placement);
 }
@@ -61,7 +61,7 @@ static void check_layers(int n_rank, int n_expert)
     int n_own[MAX_RANK] = {0};
     MT_TEST_OK(mt_placement_init(&placement, n_rank, n_expert, n_expert));
     for (int layer = 0; layer < 12; ++layer) {
-        mt_placement_owners_only(&placement, layer);
+        mt_placement_default_owners(&placement, layer);
         for (int expert = 0; expert < n_expert; ++expert) {
             ++n_own[placement.owner[expert]];
         }
@@ -86,12 +86,12 @@ static void fewer_experts_than_ranks_have_other_owners_in_the_next_layer(void **
     struct mt_placement placement;
     MT_TEST_OK(mt_placement_init(&placement, 8, 3, 3));
     for (int layer = 0; layer < 8; ++layer) {
-        mt_placement_owners_only(&placement, layer);
+        mt_placement_default_owners(&placement, layer);
         for (int expert = 0; expert < 3; ++expert) {
             assert_int_equal(placement.owner[expert], (3 * layer + expert) % 8);
         }
     }
-    mt_placement_owners_only(&placement, 2147483647); /* no overflow on the way */
+    mt_placement_default_owners(&placement, 2147483647); /* no overflow on the way */
     mt_placement_check(&placement);
     mt_placement_clear(&placement);
 }

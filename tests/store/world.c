@@ -93,7 +93,7 @@ static void make_ownership(struct mt_test_world *world, const struct mt_test_tab
         }
         const int n_expert = (int)tensor->dim[0];
         MT_TEST_OK(mt_placement_init(placement, n_rank, n_expert, n_expert));
-        mt_placement_owners_only(placement, tensor->layer);
+        mt_placement_default_owners(placement, tensor->layer);
         for (int e = 0; turn >= 0 && e < n_expert; ++e) {
             placement->owner[e] = (5 * e + 3 * tensor->layer + turn) % n_rank;
             placement->rank[e] = placement->owner[e];

@@ -1,0 +1,53 @@
+/* The machine as planners see it: ranks in nodes, links, and how long things take.
+ *
+ * Integers only, quantised once and the same on every rank: a plan made from them is the same
+ * everywhere and after resuming. Times are picoseconds, so that a row of a small expert (tens of
+ * nanoseconds) keeps three digits while 2^63 is 106 days. */
+#ifndef MT_PLACEMENT_CLUSTER_H
+#define MT_PLACEMENT_CLUSTER_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+/* How far apart two ranks are. */
+enum mt_level { MT_LEVEL_RANK, MT_LEVEL_NODE, MT_LEVEL_NETWORK, MT_N_LEVEL };
+
+/* Measured once, quantised, broadcast, kept (train/costs.h), or read from a file. All >= 0. */
+struct mt_costs {
+    int64_t row_ps;       /* one row through one expert, forward; backward takes twice that */
+    int64_t instance_ps;  /* what an instance costs beside its rows, forward: packing, launches */
+    int64_t attention_ps; /* what a layer of a micro-batch computes before its gate, forward: the
+                             time under which copies travel unseen; backward twice that */
+    int64_t alpha_ps[MT_N_LEVEL]; /* per message; [MT_LEVEL_RANK] is 0 */
+    int64_t kib_ps[MT_N_LEVEL];   /* per 1024 bytes that one rank sends (or receives) */
+};
+
+/* Invariants: node[] is ascending in each node's lowest rank, as mt_topology numbers them; members
+ * of a node are in rank order; nodes may be uneven. */
+struct mt_cluster {
+    int n_rank, n_node;
+    int *node;       /* [R] */
+    int *node_start; /* [M+1] into member */
+    int *member;     /* [R] ranks by node */
+    struct mt_costs costs;
+    int64_t row_bytes;    /* that one row takes on its way to an expert, and as many back */
+    int64_t expert_bytes; /* values of one expert; its gradient has as many */
+};
+
+/* node [n_rank], numbered from 0 without gaps; costs and sizes are zero: set by the caller. */
+enum mt_status mt_cluster_init(struct mt_cluster *cluster, int n_rank, const int *node);
+void mt_cluster_clear(struct mt_cluster *cluster);
+
+static inline enum mt_level mt_cluster_level(const struct mt_cluster *cluster, int from, int to)
+{
+    if (from == to) {
+        return MT_LEVEL_RANK;
+    }
+    return cluster->node[from] == cluster->node[to] ? MT_LEVEL_NODE : MT_LEVEL_NETWORK;
+}
+
+/* alpha + bytes beta of one message at that level */
+int64_t mt_costs_message_ps(const struct mt_costs *costs, enum mt_level level, int64_t n_bytes);
+
+#endif
