@@ -45,7 +45,7 @@ enum mt_status mt_moe_backward(struct mt_moe *moe, int layer, float *d_x, const 
     MT_TRY(mt_moe_combine_backward_end(moe, saved));
     MT_TRY(mt_store_materialize_end(moe->store, layer));
     MT_TRY(mt_moe_experts_backward(moe, layer, d_row_weight, saved));
-    MT_TRY(mt_store_reduce_experts_begin(moe->store, layer));
+    MT_TRY(mt_store_reduce_experts_begin(moe->store, layer, NULL));
     MT_TRY(mt_moe_dispatch_backward(moe, d_x, d_row_weight, saved, has_shared));
     MT_TRY(mt_moe_gate_backward(moe, layer, d_x, saved, token_share));
     MT_TRY(mt_store_reduce_experts_end(moe->store, layer));
