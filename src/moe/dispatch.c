@@ -7,6 +7,7 @@
  * Answers take the place of what was sent. Forward goes through the slices upwards and backward
  * downwards, because an answer is narrower than what was sent in forward and wider in backward: so
  * it never reaches into a slice that has yet to be sent. */
+#include "base/size.h"
 #include "moe/context.h"
 
 enum direction { TO_EXPERTS, TO_TOKENS };

@@ -68,8 +68,8 @@ struct mt_moe_slots {
 };
 struct mt_moe_slots mt_moe_slots(const struct mt_config *config, int n_rank);
 
-/* Rows of experts that a rank computes and keeps at a time, W: MT_MOE_SLICE_FACTOR times what a rank
- * with max_token_any tokens sends, which is its load when all are alike. */
+/* Rows of experts that a rank computes and keeps at a time, W: MT_MOE_SLICE_FACTOR times what a
+ * rank with max_token_any tokens sends, which is its load when all are alike. */
 int64_t mt_moe_slice_rows(int64_t max_token_any, int64_t top_k);
 
 /* Bytes that one layer's forward and backward cut from the activation arena at most, whatever the
@@ -110,8 +110,9 @@ struct mt_moe_saved {
     float *shared_gate, *shared_up; /* [N,Fs] */
 };
 
-/* Before the layer's attention, so that copies travel under it: plans where the layer's experts work,
- * begins SparseAllGather. is_kept: backward follows. Every forward has one before it. Collective. */
+/* Before the layer's attention, so that copies travel under it: plans where the layer's experts
+ * work, begins SparseAllGather. is_kept: backward follows. Every forward has one before it.
+ * Collective. */
 enum mt_status mt_moe_prefetch(struct mt_moe *moe, int layer, bool is_kept);
 /* The same for a backward, under what comes before it: copies that forward dropped travel again. */
 enum mt_status mt_moe_prefetch_backward(struct mt_moe *moe, int layer);
@@ -153,10 +154,10 @@ enum mt_status mt_moe_finish_step(struct mt_moe *moe, struct mt_moe_stats *stats
 
 /* State that a checkpoint must keep: "balance_count" [L,E], "load_history" [L,window,E] with its
  * "load_history_steps" [1], "recent_load" with "recent_load_steps" alike per micro-batch,
- * "expert_owner" [1 + L*E] and "expert_placement". Pointers into moe, valid while it lives; *n_array
- * at most 8. mt_moe_write_state makes them current before saving. After loading has written through
- * them, mt_moe_read_state takes them over: owners move to where they were when the number of ranks
- * is the same (collective, before mt_store_publish). */
+ * "expert_owner" [1 + L*E] and "expert_placement". Pointers into moe, valid while it lives;
+ * *n_array at most 8. mt_moe_write_state makes them current before saving. After loading has
+ * written through them, mt_moe_read_state takes them over: owners move to where they were when the
+ * number of ranks is the same (collective, before mt_store_publish). */
 void mt_moe_state(struct mt_moe *moe, struct mt_moe_state_array *array, int *n_array);
 void mt_moe_write_state(struct mt_moe *moe);
 enum mt_status mt_moe_read_state(struct mt_moe *moe);
