@@ -9,13 +9,15 @@ struct mt_prediction {
     int64_t total_ps;    /* the slowest rank, forward and backward */
     int64_t compute_ps;  /* experts of the slowest rank */
     int64_t exchange_ps; /* rows to experts and back, four times */
-    int64_t
-        copies_ps; /* exposed: copies of experts and their gradients beyond attention, late ones */
-    int64_t ideal_ps; /* lower bound: perfectly even load, nothing exposed but even exchange */
-    int64_t n_copy, n_late;
+    /* exposed: copies of experts and their gradients beyond attention, and waiting for late ones */
+    int64_t copies_ps;
+    /* lower bound for these rows and their traffic: both spread evenly over ranks */
+    int64_t ideal_ps;
+    int64_t n_copy, n_late; /* instances beside owners; those of them that are late */
 };
 
-/* quota [R, n_instance] as mt_split wrote it. rematerialize: copies are gathered again for
+/* total = compute + exchange + copies; times saturate at 2^60 ps.
+ * quota [R, n_instance] as mt_split wrote it. rematerialize: copies are gathered again for
  * backward. */
 void mt_predict(const struct mt_cluster *cluster, const struct mt_placement *placement,
                 const int64_t *quota, bool rematerialize, struct mt_arena *scratch,

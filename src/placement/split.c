@@ -3,6 +3,7 @@
 #include "placement/placement.h"
 
 #include "base/size.h"
+#include "placement/settle.h"
 
 #include <string.h>
 
@@ -85,11 +86,33 @@ void mt_split_load(const struct mt_placement *placement, const int64_t *quota, i
     }
 }
 
+/* Rows of each expert, all sources. */
+static void sum_sources(const struct mt_placement *placement, const int64_t *counts, int64_t *total)
+{
+    const int64_t n_expert = placement->n_expert;
+    memset(total, 0, (size_t)n_expert * sizeof(total[0]));
+    for (int64_t source = 0; source < placement->n_rank; ++source) {
+        for (int64_t expert = 0; expert < n_expert; ++expert) {
+            total[expert] += counts[source * n_expert + expert];
+        }
+    }
+}
+
 void mt_split(enum mt_split_rule rule, const struct mt_cluster *cluster,
               const struct mt_placement *placement, const int64_t *counts, struct mt_arena *scratch,
               int64_t *quota)
 {
-    (void)scratch;
-    MT_ASSERT(rule == MT_SPLIT_LOCAL_FIRST);
-    mt_split_local_first(placement, counts, cluster->node, quota);
+    const int64_t mark = mt_arena_mark(scratch);
+    const int64_t word = (int64_t)sizeof(int64_t);
+    if (rule == MT_SPLIT_LOCAL_FIRST) {
+        mt_split_local_first(placement, counts, cluster->node, quota);
+        return;
+    }
+    MT_ASSERT(rule == MT_SPLIT_SETTLED);
+    int64_t *total = mt_arena_cut(scratch, placement->n_expert * word);
+    int64_t *settled = mt_arena_cut(scratch, mt_placement_n_instance(placement) * word);
+    sum_sources(placement, counts, total);
+    (void)mt_settle(placement, total, scratch, settled);
+    mt_settle_sources(cluster, placement, counts, settled, scratch, quota);
+    mt_arena_release(scratch, mark);
 }

@@ -1,0 +1,177 @@
+/* The time of a MoE layer, from counts and costs: docs/fssdp.md, "Prediction". */
+#include "placement/predict.h"
+
+#include "base/size.h"
+#include "placement/ports.h"
+#include "placement/ps.h"
+
+#include <string.h>
+
+/* What one rank computes. */
+struct work {
+    int64_t n_row, n_late_row;
+    int64_t n_instance, n_late_instance; /* that have rows */
+};
+
+static int64_t work_ps(const struct mt_costs *costs, int64_t n_row, int64_t n_instance)
+{
+    return mt_ps_add(mt_ps_times(costs->row_ps, n_row),
+                     mt_ps_times(costs->instance_ps, n_instance));
+}
+
+/* One message a pair of ranks and direction, as far as rows travel: the port of each. */
+static void add_messages(const struct mt_cluster *cluster, int source, const int64_t *n_row,
+                         struct mt_port *port)
+{
+    for (int target = 0; target < cluster->n_rank; ++target) {
+        if (n_row[target] > 0 && target != source) {
+            const enum mt_level level = mt_cluster_level(cluster, source, target);
+            const int64_t n_byte = mt_ps_times(n_row[target], cluster->row_bytes);
+            const int64_t ps = mt_ps_message(&cluster->costs, level, n_byte);
+            port[source].out_ps[level] = mt_ps_add(port[source].out_ps[level], ps);
+            port[target].in_ps[level] = mt_ps_add(port[target].in_ps[level], ps);
+        }
+    }
+}
+
+/* Rows on the links (port [R]) and rows of each instance (n_row [n_instance]). */
+static void count_rows(const struct mt_cluster *cluster, const struct mt_placement *placement,
+                       const int64_t *quota, struct mt_arena *scratch, struct mt_port *port,
+                       int64_t *n_row)
+{
+    const int64_t n_instance = mt_placement_n_instance(placement);
+    const size_t row_bytes = (size_t)placement->n_rank * sizeof(int64_t);
+    const int64_t mark = mt_arena_mark(scratch);
+    int64_t *n_to = mt_arena_cut(scratch, (int64_t)row_bytes);
+    memset(n_row, 0, (size_t)n_instance * sizeof(n_row[0]));
+    memset(port, 0, (size_t)placement->n_rank * sizeof(port[0]));
+    for (int source = 0; source < placement->n_rank; ++source) {
+        const int64_t *of_source = &quota[source * n_instance];
+        memset(n_to, 0, row_bytes);
+        for (int64_t i = 0; i < n_instance; ++i) {
+            n_row[i] += of_source[i];
+            n_to[placement->rank[i]] += of_source[i];
+        }
+        add_messages(cluster, source, n_to, port);
+    }
+    mt_arena_release(scratch, mark);
+}
+
+/* work [R] from the rows of each instance */
+static void count_work(const struct mt_placement *placement, const int64_t *n_row,
+                       struct work *work)
+{
+    memset(work, 0, (size_t)placement->n_rank * sizeof(work[0]));
+    for (int i = 0; i < mt_placement_n_instance(placement); ++i) {
+        struct work *of_rank = &work[placement->rank[i]];
+        const bool is_late = placement->is_late[i];
+        const bool is_active = n_row[i] > 0;
+        of_rank->n_row += n_row[i];
+        of_rank->n_instance += is_active ? 1 : 0;
+        of_rank->n_late_row += is_late ? n_row[i] : 0;
+        of_rank->n_late_instance += is_late && is_active ? 1 : 0;
+    }
+}
+
+/* Rows whose expert is there first, then those that waited for a late copy; backward waits for
+ * none. All wait for the slowest at the end of each pass, where rows travel back. compute_ps: if
+ * nothing were late; returns the time with it. */
+static int64_t experts_ps(const struct mt_costs *costs, int n_rank, const struct work *work,
+                          const int64_t *arrival_ps, int64_t *compute_ps)
+{
+    enum { BACKWARD = 2 };
+    int64_t forward = 0;
+    int64_t resident = 0; /* forward if nothing were late */
+    for (int rank = 0; rank < n_rank; ++rank) {
+        const struct work *own = &work[rank];
+        const int64_t all = work_ps(costs, own->n_row, own->n_instance);
+        const int64_t late = work_ps(costs, own->n_late_row, own->n_late_instance);
+        const int64_t wait = own->n_late_row > 0 ? arrival_ps[rank] : 0;
+        forward = mt_max_i64(forward, mt_max_i64(all, mt_ps_add(wait, late)));
+        resident = mt_max_i64(resident, all);
+    }
+    const int64_t backward = mt_ps_times(BACKWARD, resident);
+    *compute_ps = mt_ps_add(resident, backward);
+    return mt_ps_add(forward, backward);
+}
+
+/* Beyond attention, which in backward is twice as long: all copies' gradients go back the way the
+ * copies came, and the copies come again if they were dropped. */
+static int64_t hidden_excess_ps(const struct mt_costs *costs, const struct mt_port *early,
+                                struct mt_port *all, int n_rank, bool rematerialize)
+{
+    const int64_t forward = mt_port_busiest(early, n_rank) - costs->attention_ps;
+    for (int rank = 0; rank < n_rank && rematerialize; ++rank) {
+        for (int level = 0; level < MT_N_LEVEL; ++level) {
+            const int64_t both = mt_ps_add(all[rank].in_ps[level], all[rank].out_ps[level]);
+            all[rank].in_ps[level] = both;
+            all[rank].out_ps[level] = both;
+        }
+    }
+    const int64_t backward = mt_port_busiest(all, n_rank) - mt_ps_times(2, costs->attention_ps);
+    return mt_ps_add(mt_max_i64(forward, 0), mt_max_i64(backward, 0));
+}
+
+/* Least possible for these rows and this traffic: both spread evenly over ranks. */
+static int64_t ideal_ps(const struct mt_costs *costs, int n_rank, const struct work *work,
+                        const struct mt_port *rows)
+{
+    enum { PASSES = 3, EXCHANGES = 4 };
+    int64_t n_row = 0;
+    int64_t n_instance = 0;
+    int64_t busiest = 0;
+    for (int rank = 0; rank < n_rank; ++rank) {
+        n_row += work[rank].n_row;
+        n_instance += work[rank].n_instance;
+    }
+    for (int level = 0; level < MT_N_LEVEL; ++level) {
+        int64_t sum = 0;
+        for (int rank = 0; rank < n_rank; ++rank) {
+            sum = mt_ps_add(sum, rows[rank].out_ps[level]);
+        }
+        busiest = mt_max_i64(busiest, sum / n_rank);
+    }
+    return mt_ps_add(mt_ps_times(PASSES, work_ps(costs, n_row, n_instance) / n_rank),
+                     mt_ps_times(EXCHANGES, busiest));
+}
+
+void mt_predict(const struct mt_cluster *cluster, const struct mt_placement *placement,
+                const int64_t *quota, bool rematerialize, struct mt_arena *scratch,
+                struct mt_prediction *prediction)
+{
+    enum { EXCHANGES = 4 }; /* to experts and back, forward and backward */
+    const int64_t mark = mt_arena_mark(scratch);
+    const int64_t n_rank = placement->n_rank;
+    const int64_t port_bytes = n_rank * (int64_t)sizeof(struct mt_port);
+    const int64_t word = (int64_t)sizeof(int64_t);
+    struct mt_port *rows = mt_arena_cut(scratch, port_bytes);
+    struct mt_port *copies = mt_arena_cut(scratch, port_bytes);
+    struct mt_port *all = mt_arena_cut(scratch, port_bytes);
+    struct work *work = mt_arena_cut(scratch, n_rank * (int64_t)sizeof(struct work));
+    int64_t *arrival_ps = mt_arena_cut(scratch, n_rank * word);
+    int64_t *n_row = mt_arena_cut(scratch, mt_placement_n_instance(placement) * word);
+    struct mt_relay relay;
+    mt_relay_init(&relay, cluster, scratch);
+    count_rows(cluster, placement, quota, scratch, rows, n_row);
+    count_work(placement, n_row, work);
+    *prediction = (struct mt_prediction){0};
+    const int64_t dispatch_ps = mt_port_busiest(rows, placement->n_rank);
+    prediction->exchange_ps = mt_ps_times(EXCHANGES, dispatch_ps);
+
+    memset(copies, 0, (size_t)port_bytes);
+    prediction->n_late = mt_relay_copies(&relay, placement, MT_RELAY_LATE, copies);
+    mt_relay_arrivals(&relay, placement, copies, dispatch_ps, arrival_ps);
+    const int64_t slowest =
+        experts_ps(&cluster->costs, placement->n_rank, work, arrival_ps, &prediction->compute_ps);
+    memset(copies, 0, (size_t)port_bytes);
+    memset(all, 0, (size_t)port_bytes);
+    (void)mt_relay_copies(&relay, placement, MT_RELAY_EARLY, copies);
+    prediction->n_copy = mt_relay_copies(&relay, placement, MT_RELAY_ALL, all);
+    prediction->copies_ps =
+        mt_ps_add(slowest - prediction->compute_ps,
+                  hidden_excess_ps(&cluster->costs, copies, all, placement->n_rank, rematerialize));
+    prediction->total_ps = mt_ps_add(mt_ps_add(prediction->compute_ps, prediction->exchange_ps),
+                                     prediction->copies_ps);
+    prediction->ideal_ps = ideal_ps(&cluster->costs, placement->n_rank, work, rows);
+    mt_arena_release(scratch, mark);
+}
