@@ -178,6 +178,7 @@ enum mt_status mt_session_open(struct mt_session *session, const struct mt_confi
     int n_local = 1;
     MT_TRY(mt_job_agree(count_local(&n_local)));
     MT_TRY(mt_job_agree(mt_device_init(&session->device, config, session->comm.rank, n_local)));
+    mt_device_set_idle(&session->device, mt_comm_progress, &session->comm);
     MT_TRY(mt_job_agree(check_memory(session, training, n_local, max_sequence)));
     return mt_job_agree(open_parts(session, training, max_sequence));
 }
