@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "moe/balance.h"
 #include "moe/moe.h"
+#include "moe/outlook.h"
 #include "moe/route.h"
 #include "moe/tally.h"
 #include "placement/policy.h"
@@ -68,6 +69,7 @@ struct mt_moe {
     int64_t *place_state;              /* [1 + L*(1 + max_instance)] R, then planned */
     struct mt_balance balance;
     struct mt_tally tally;
+    struct mt_outlook outlook;
     double *load_max_over_mean; /* [number of MoE layers] */
 
     /* One micro-batch and layer. */

@@ -138,6 +138,32 @@ enum mt_status mt_moe_backward(struct mt_moe *moe, int layer, float *d_x, const 
                                const struct mt_moe_saved *saved, double token_share,
                                struct mt_arena *arena);
 
+/* One expert's copies in one layer of the step's last micro-batch: what they take off its owner and
+ * what they cost beyond that, predicted. */
+enum { MT_MOE_LAYER_DECISIONS = 4, MT_MOE_DECISION_RANKS = 8 };
+struct mt_moe_decision {
+    int layer, expert;
+    int n_copy;
+    int rank[MT_MOE_DECISION_RANKS]; /* of the first copies */
+    bool is_late;                    /* some were decided after the gate */
+    int64_t n_row;                   /* that the copies compute */
+    double saves_s, costs_s;
+};
+struct mt_moe_shadow {
+    const char *policy;
+    double predicted_s;        /* MoE layers of the step under this policy */
+    double load_max_over_mean; /* rows per rank, mean over layers and micro-batches */
+};
+/* What placement does and is expected to bring; predictions are of the MoE layers of a step. */
+struct mt_moe_outlook {
+    double predicted_s, ideal_s; /* the last micro-batch's, times their number */
+    int64_t n_copy, n_late;      /* of the last micro-batch, all layers */
+    int n_decision;              /* the largest of each layer */
+    const struct mt_moe_decision *decision;
+    int n_shadow; /* 0 unless placement.shadow */
+    const struct mt_moe_shadow *shadow;
+};
+
 /* Statistics of the step, the same on every rank. Collective. Also records history and the counts
  * that window = "lagged" uses next. Averages over MoE layers. */
 struct mt_moe_stats {
@@ -145,9 +171,13 @@ struct mt_moe_stats {
     double load_max_over_mean;        /* experts, mean over layers */
     double *load_max_over_mean_layer; /* [number of MoE layers], owned by moe */
     int n_moe_layer;
-    double rank_max_over_mean; /* rows computed per rank over the step, all layers */
+    /* Rows of the busiest rank over the mean, both summed over layers and micro-batches: ranks meet
+     * in every one of them, so the busiest of each counts. */
+    double rank_max_over_mean;
     int64_t n_move;            /* experts that changed owners before the step */
-    int64_t n_dead;            /* (layer, expert) pairs without a token */
+    struct mt_moe_outlook outlook;
+    const int64_t *count; /* [L,E] rows per expert of the step, owned by moe */
+    int64_t n_dead;       /* (layer, expert) pairs without a token */
     double dropped_fraction;
 };
 enum mt_status mt_moe_finish_step(struct mt_moe *moe, struct mt_moe_stats *stats);

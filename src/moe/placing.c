@@ -193,6 +193,7 @@ enum mt_status mt_moe_plan_step(struct mt_moe *moe, int64_t step, int n_micro)
     MT_TRY(reshard(moe));
     mt_balance_begin_step(&moe->balance);
     mt_tally_reset(&moe->tally);
+    mt_outlook_begin_step(&moe->outlook, n_micro);
     mt_span_end(MT_PHASE_PLAN);
     return MT_OK;
 }
