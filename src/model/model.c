@@ -70,6 +70,7 @@ static enum mt_status create_moe(struct mt_model *model, const struct mt_model_o
         .tensors = tensors,
         .max_token = options->max_sequence * config->model.max_seq_len,
         .max_token_any = options->max_sequence_any * config->model.max_seq_len,
+        .n_slot = options->n_slot,
         .training = options->training,
     };
     const enum mt_status status = mt_moe_create(&moe, &model->moe);
@@ -153,18 +154,51 @@ static enum mt_status embed(struct mt_model *model, const struct mt_micro_batch 
     return MT_OK;
 }
 
+static bool has_experts(const struct mt_model *model, int64_t layer)
+{
+    return layer >= 0 && layer < model->config->model.num_layers &&
+           !mt_config_is_dense_layer(model->config, layer);
+}
+
+static void begin_micro(struct mt_model *model, const struct mt_micro_batch *micro)
+{
+    mt_arena_release(&model->arena, 0);
+    if (model->moe != NULL) {
+        mt_moe_begin_micro(model->moe, micro->index, micro->is_last);
+    }
+}
+
+/* Copies of the layer's experts travel under its attention. */
+static enum mt_status begin_layer(struct mt_model *model, int layer, bool is_kept)
+{
+    MT_TRY(mt_store_use_bucket(model->store, model->tensors->layer[layer].bucket));
+    return has_experts(model, layer) ? mt_moe_prefetch(model->moe, layer, is_kept) : MT_OK;
+}
+
+/* Copies for a layer's backward travel under the attention above it, the highest ones under the
+ * head. */
+static enum mt_status begin_layer_backward(struct mt_model *model, int64_t layer)
+{
+    return has_experts(model, layer) ? mt_moe_prefetch_backward(model->moe, (int)layer) : MT_OK;
+}
+
+static enum mt_status end_layer_backward(struct mt_model *model, int layer)
+{
+    return has_experts(model, layer) ? mt_moe_end_reduce(model->moe, layer) : MT_OK;
+}
+
 enum mt_status mt_model_forward(struct mt_model *model, const struct mt_micro_batch *micro)
 {
     const int64_t n = mt_micro_n_token(micro);
     const int64_t width = model->config->model.hidden_size;
     float *x = NULL;
-    mt_arena_release(&model->arena, 0);
+    begin_micro(model, micro);
     MT_TRY(embed(model, micro, &x));
     for (int l = 0; l < (int)model->config->model.num_layers; l++) {
         struct mt_layer_saved *saved = &model->saved[l];
         saved->x = x;
         x = mt_model_floats(model, n * width);
-        MT_TRY(mt_store_use_bucket(model->store, model->tensors->layer[l].bucket));
+        MT_TRY(begin_layer(model, l, true));
         MT_TRY(mt_attention_layer_forward(model, l, saved, micro));
         MT_TRY(mt_ffn_layer_forward(model, l, x, saved, n, true));
     }
@@ -184,6 +218,7 @@ enum mt_status mt_model_head_and_loss(struct mt_model *model, const struct mt_mi
 {
     const int64_t width = model->config->model.hidden_size;
     model->d_x = mt_model_floats(model, mt_micro_n_token(micro) * width);
+    MT_TRY(begin_layer_backward(model, model->config->model.num_layers - 1));
     MT_TRY(mt_head_loss(model, micro, true, loss_sum));
     return reduce_when_last(model, micro, model->tensors->bucket_head);
 }
@@ -193,7 +228,9 @@ enum mt_status mt_model_backward(struct mt_model *model, const struct mt_micro_b
     for (int l = (int)model->config->model.num_layers - 1; l >= 0; l--) {
         const struct mt_layer_saved *saved = &model->saved[l];
         MT_TRY(mt_ffn_layer_backward(model, l, saved, micro));
+        MT_TRY(begin_layer_backward(model, l - 1));
         MT_TRY(mt_attention_layer_backward(model, l, saved, micro));
+        MT_TRY(end_layer_backward(model, l));
         MT_TRY(reduce_when_last(model, micro, model->tensors->layer[l].bucket));
     }
     mt_span_begin(MT_PHASE_EMBED_BACKWARD);
@@ -209,13 +246,13 @@ enum mt_status mt_model_count(struct mt_model *model, const struct mt_micro_batc
     const int64_t n = mt_micro_n_token(micro);
     const int64_t width = model->config->model.hidden_size;
     float *x = NULL;
-    mt_arena_release(&model->arena, 0);
+    begin_micro(model, micro);
     MT_TRY(embed(model, micro, &x));
     float *next = mt_model_floats(model, n * width);
     for (int l = 0; l < (int)model->config->model.num_layers; l++) {
         struct mt_layer_saved saved = {.x = x};
         const int64_t mark = mt_arena_mark(&model->arena);
-        MT_TRY(mt_store_use_bucket(model->store, model->tensors->layer[l].bucket));
+        MT_TRY(begin_layer(model, l, false));
         MT_TRY(mt_attention_layer_forward(model, l, &saved, micro));
         MT_TRY(mt_ffn_layer_forward(model, l, next, &saved, n, false));
         mt_arena_release(&model->arena, mark);

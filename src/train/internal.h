@@ -12,7 +12,7 @@
 
 #include <stdio.h>
 
-enum { MT_MAX_STATE_ARRAY = 8 };
+enum { MT_MAX_STATE_ARRAY = 16 };
 
 /* What one step gives to metrics; the same on every rank. */
 struct mt_step_result {

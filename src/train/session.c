@@ -100,7 +100,9 @@ enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, b
     MT_TRY_GOTO(mt_model_tensors_init(&tensors, config));
     MT_TRY_GOTO(MT_ALLOCATE(ownership, config->model.num_layers, "owner maps"));
     MT_TRY_GOTO(mt_moe_ownership(config, n_rank, ownership));
-    const struct mt_store_options options = {.training = training, .ownership = ownership};
+    const struct mt_store_options options = {.training = training,
+                                             .n_slot = mt_moe_slots(config, n_rank).total,
+                                             .ownership = ownership};
     MT_TRY_GOTO(mt_store_plan_bytes(&tensors.table, &options, n_rank, &estimate->store));
     estimate->activations = mt_model_activation_bytes(config, max_sequence);
     estimate->total = mt_store_total_bytes(&estimate->store) + estimate->activations;
@@ -147,7 +149,9 @@ static enum mt_status open_parts(struct mt_session *session, bool training, int6
     MT_TRY(mt_model_tensors_init(&session->tensors, config));
     MT_TRY(MT_ALLOCATE(session->ownership, config->model.num_layers, "owner maps"));
     MT_TRY(mt_moe_ownership(config, n_rank, session->ownership));
-    const struct mt_store_options store = {.training = training, .ownership = session->ownership};
+    const struct mt_moe_slots slots = mt_moe_slots(config, n_rank);
+    const struct mt_store_options store = {
+        .training = training, .n_slot = slots.total, .ownership = session->ownership};
     MT_TRY(mt_store_create(&session->device, &session->comm, &session->tensors.table, &store,
                            &session->store));
     const struct mt_model_options model = {
@@ -158,6 +162,7 @@ static enum mt_status open_parts(struct mt_session *session, bool training, int6
         .tensors = &session->tensors,
         .max_sequence = max_sequence,
         .max_sequence_any = max_sequence,
+        .n_slot = slots.per_layer,
         .training = training,
     };
     return mt_model_create(&model, &session->model);
