@@ -74,7 +74,7 @@ static enum mt_status print_plan(const struct mt_arguments *arguments,
     (void)printf("  %-44s %16lld\n", "micro-batches per step", (long long)mt_batch_n_micro(&split));
     print_memory(&estimate);
     print_traffic(config, n_rank, &size);
-    return mt_plan_policies(arguments, config, (int)n_rank, (int)n_node, &estimate);
+    return mt_plan_policies(arguments, config, (int)n_rank, (int)n_node);
 }
 
 enum mt_status mt_command_plan(const struct mt_arguments *arguments)

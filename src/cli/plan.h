@@ -56,7 +56,6 @@ enum mt_status mt_plan_loads_get(struct mt_plan_loads *loads, int64_t step, int6
 /* ---- plan_policies.c ---- */
 /* The table of policies on standard output. */
 enum mt_status mt_plan_policies(const struct mt_arguments *arguments,
-                                const struct mt_config *config, int n_rank, int n_node,
-                                const struct mt_memory_estimate *estimate);
+                                const struct mt_config *config, int n_rank, int n_node);
 
 #endif

@@ -30,7 +30,7 @@ struct plan {
     int n_moe;       /* MoE layers of the model; loads.n_layer of them are studied */
     int n_micro;     /* studied, of machine.n_micro */
     int64_t n_warm, n_step;
-    int64_t slot_bytes;
+    struct mt_config *other; /* the configuration with another policy */
 };
 
 static enum mt_status choose_sample(struct plan *plan, const struct mt_arguments *arguments)
@@ -159,14 +159,22 @@ static double sent_bytes(const struct plan *plan, const struct mt_study_sum *sum
                                   (double)plan->machine.cluster.expert_bytes);
 }
 
-static double memory_bytes(const struct plan *plan, const struct mt_study *study, int64_t total)
+/* Of the rank that holds most, were the policy the configuration's. */
+static enum mt_status estimate_memory(struct plan *plan, const struct mt_policy *policy,
+                                      int64_t *n_bytes)
 {
-    const int64_t n_layer =
-        plan->config->placement.rematerialize ? mt_min_i64(2, plan->n_moe) : plan->n_moe;
-    return (double)total + (double)study->n_slot * (double)n_layer * (double)plan->slot_bytes;
+    struct mt_memory_estimate estimate;
+    struct mt_config *config = plan->other;
+    const int n_rank = plan->machine.cluster.n_rank;
+    const int64_t share = mt_ceil_div(config->train.global_batch_size, n_rank);
+    (void)snprintf(config->placement.policy, sizeof(config->placement.policy), "%s", policy->name);
+    MT_TRY(mt_session_estimate(config, n_rank, true,
+                               mt_min_i64(config->train.micro_batch_size, share), &estimate));
+    *n_bytes = estimate.total;
+    return MT_OK;
 }
 
-static void print_row(const struct plan *plan, int policy, int64_t total_bytes)
+static void print_row(const struct plan *plan, int policy, int64_t memory_bytes)
 {
     const struct mt_study *study = &plan->study[policy];
     const struct mt_study_sum *sum = &study->sum;
@@ -185,12 +193,11 @@ static void print_row(const struct plan *plan, int policy, int64_t total_bytes)
         per_step(plan, (double)sum->prediction.n_copy),
         per_step(plan, (double)sum->prediction.n_late),
         (double)sum->n_move * plan->n_moe / plan->loads.n_layer / interval,
-        sent_bytes(plan, sum) / GB, memory_bytes(plan, study, total_bytes) / GIB);
+        sent_bytes(plan, sum) / GB, (double)memory_bytes / GIB);
 }
 
-static void print_table(const struct plan *plan, int64_t total_bytes)
+static void print_head(const struct plan *plan)
 {
-    const struct mt_config *config = plan->config;
     const struct mt_study_sum *ep = &plan->study[0].sum;
     (void)printf("\npredicted step by placement policy\n");
     (void)printf("  machine: %s\n", plan->machine.about);
@@ -208,16 +215,23 @@ static void print_table(const struct plan *plan, int64_t total_bytes)
     (void)printf("  %-12s %10s %7s %7s %9s %9s %9s %7s %7s %8s %7s %7s %10s %9s\n", "policy", "s",
                  "step", "step", "s", "s", "exposed s", "mean", "worst", "a step", "a step",
                  "a step", "GB a step", "GiB/rank");
+}
+
+static enum mt_status print_rows(struct plan *plan)
+{
     for (int p = 0; p < mt_n_policy; p++) {
+        int64_t memory_bytes = 0;
         if (is_studied(plan, p)) {
-            print_row(plan, p, total_bytes);
+            MT_TRY(estimate_memory(plan, &mt_policies[p], &memory_bytes));
+            print_row(plan, p, memory_bytes);
         } else {
-            (void)printf("  %-12s not studied: %d ranks with all %lld experts each are more than "
-                         "fit here; set placement.slots\n",
+            (void)printf("  %-12s not studied: too many copies for %d ranks and %lld experts; set "
+                         "placement.slots\n",
                          mt_policies[p].name, plan->machine.cluster.n_rank,
-                         (long long)config->moe.num_experts);
+                         (long long)plan->config->moe.num_experts);
         }
     }
+    return MT_OK;
 }
 
 static void clear_plan(struct plan *plan)
@@ -227,6 +241,7 @@ static void clear_plan(struct plan *plan)
     }
     mt_memory_free(plan->study);
     mt_memory_free(plan->counts);
+    mt_memory_free(plan->other);
     mt_arena_clear(&plan->scratch);
     mt_plan_loads_clear(&plan->loads);
     mt_plan_machine_clear(&plan->machine);
@@ -243,18 +258,8 @@ static enum mt_status check_policy(const struct mt_config *config)
     return MT_OK;
 }
 
-/* Experts' share of the estimate, over the experts of the rank that holds most. */
-static int64_t count_slot_bytes(const struct plan *plan, const struct mt_memory_estimate *estimate)
-{
-    const int64_t n_own = mt_ceil_div((int64_t)plan->n_moe * plan->config->moe.num_experts,
-                                      plan->machine.cluster.n_rank);
-    const struct mt_store_bytes *store = &estimate->store;
-    return (store->expert_value + store->expert_grad + store->expert_pack) / n_own;
-}
-
 enum mt_status mt_plan_policies(const struct mt_arguments *arguments,
-                                const struct mt_config *config, int n_rank, int n_node,
-                                const struct mt_memory_estimate *estimate)
+                                const struct mt_config *config, int n_rank, int n_node)
 {
     enum mt_status status = MT_OK;
     struct plan plan = {.config = config,
@@ -268,8 +273,10 @@ enum mt_status mt_plan_policies(const struct mt_arguments *arguments,
     MT_TRY_GOTO(choose_sample(&plan, arguments));
     MT_TRY_GOTO(init_studies(&plan));
     MT_TRY_GOTO(run_studies(&plan));
-    plan.slot_bytes = count_slot_bytes(&plan, estimate);
-    print_table(&plan, estimate->total);
+    MT_TRY_GOTO(MT_ALLOCATE(plan.other, 1, "configuration"));
+    *plan.other = *config;
+    print_head(&plan);
+    MT_TRY_GOTO(print_rows(&plan));
 cleanup:
     clear_plan(&plan);
     return status;
