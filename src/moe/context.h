@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "moe/balance.h"
 #include "moe/moe.h"
+#include "moe/outlook.h"
 #include "moe/route.h"
 #include "moe/tally.h"
 #include "placement/policy.h"
@@ -68,6 +69,7 @@ struct mt_moe {
     int64_t *place_state;              /* [1 + L*(1 + max_instance)] R, then planned */
     struct mt_balance balance;
     struct mt_tally tally;
+    struct mt_outlook outlook;
     double *load_max_over_mean; /* [number of MoE layers] */
 
     /* One micro-batch and layer. */
@@ -108,8 +110,8 @@ enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, const float *x
 enum mt_status mt_moe_gate_backward(struct mt_moe *moe, int layer, float *d_x,
                                     const struct mt_moe_saved *saved, double token_share);
 
-/* placing.c: the moments of the policy (its head has the picture). mt_moe_prefetch, _prefetch_backward
- * and _end_reduce are public. */
+/* placing.c: the moments of the policy (its head has the picture). mt_moe_prefetch,
+ * _prefetch_backward and _end_reduce are public. */
 void mt_moe_correct(struct mt_moe *moe, int layer);
 enum mt_status mt_moe_end_late(struct mt_moe *moe, int layer); /* late copies are here */
 enum mt_status mt_moe_end_forward(struct mt_moe *moe, int layer, bool is_kept);
@@ -147,8 +149,8 @@ enum mt_status mt_moe_dispatch_backward_slice(struct mt_moe *moe, const struct m
 void mt_moe_dispatch_backward(struct mt_moe *moe, float *d_x, const struct mt_moe_saved *saved,
                               bool accumulate);
 
-/* experts.c, on the slice of moe->arrivals: moe->rows [W,D] = weighted outputs; fills rows->gate and
- * up. Rows of late copies come last, when those are here. */
+/* experts.c, on the slice of moe->arrivals: moe->rows [W,D] = weighted outputs; fills rows->gate
+ * and up. Rows of late copies come last, when those are here. */
 enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer, const struct mt_route *route,
                                       const struct mt_moe_rows *rows);
 /* rows->gate and up once more, for backward. */

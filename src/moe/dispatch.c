@@ -7,6 +7,7 @@
  * Answers take the place of what was sent. Forward goes through the slices upwards and backward
  * downwards, because an answer is narrower than what was sent in forward and wider in backward: so
  * it never reaches into a slice that has yet to be sent. */
+#include "base/size.h"
 #include "moe/context.h"
 
 enum direction { TO_EXPERTS, TO_TOKENS };
@@ -40,6 +41,15 @@ static enum mt_status exchange_end(struct mt_moe *moe)
     return mt_exec_end(moe->exec);
 }
 
+static void look_ahead(struct mt_moe *moe, int layer)
+{
+    mt_outlook_shadow(&moe->outlook, layer, moe->count);
+    if (moe->is_last_micro) {
+        mt_outlook_add(&moe->outlook, &moe->cluster, layer, &moe->placement[layer], moe->quota,
+                       &moe->scratch);
+    }
+}
+
 void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct mt_moe_saved *saved,
                   bool is_kept)
 {
@@ -49,6 +59,7 @@ void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct 
     if (is_kept && !moe->balance.is_counting) {
         mt_split_load(placement, moe->quota, moe->load);
         mt_tally_add_load(&moe->tally, moe->load);
+        look_ahead(moe, layer);
     }
     const struct mt_route_input input = {.rank = moe->comm->rank,
                                          .width = moe->width,

@@ -224,6 +224,7 @@ static enum mt_status create_parts(struct mt_moe *moe, const struct mt_moe_optio
     MT_TRY(allocate_counts(moe));
     MT_TRY(allocate_rows(moe));
     MT_TRY(create_placements(moe, options->config));
+    MT_TRY(mt_outlook_init(&moe->outlook, options->config, &moe->cluster));
     MT_TRY(mt_tally_init(&moe->tally, options->config, moe->n_rank));
     MT_TRY(mt_balance_init(&moe->balance, options->config->balance.loss,
                            options->config->balance.window, moe->n_layer, moe->n_expert));
@@ -261,6 +262,7 @@ void mt_moe_destroy(struct mt_moe *moe)
     mt_plan_clear(&moe->plan);
     mt_balance_clear(&moe->balance);
     mt_tally_clear(&moe->tally);
+    mt_outlook_clear(&moe->outlook);
     mt_history_clear(&moe->history);
     mt_arena_clear(&moe->scratch);
     mt_cluster_clear(&moe->cluster);
@@ -359,6 +361,8 @@ enum mt_status mt_moe_finish_step(struct mt_moe *moe, struct mt_moe_stats *stats
     mt_history_record(&moe->history, moe->tally.count);
     moe->history_step = moe->history.n_step;
     stats->n_move = moe->n_move;
+    stats->count = moe->tally.count;
+    mt_outlook_finish(&moe->outlook, &stats->outlook);
     return MT_OK;
 }
 
