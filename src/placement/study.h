@@ -61,8 +61,8 @@ void mt_study_clear(struct mt_study *study); /* after init, or of zeros */
  * fit int64_t. All policies need at most what one with MT_SLOTS_ALL does. */
 bool mt_study_scratch_bytes(const struct mt_study_options *options, int64_t *n_bytes);
 
-/* One MoE layer of one micro-batch. counts [R,E]: rows of source r for expert e. prediction: NULL or
- * what is predicted of this layer. study->now is the placement, until the next call. */
+/* One MoE layer of one micro-batch. counts [R,E]: rows of source r for expert e. prediction: NULL
+ * or what is predicted of this layer. study->now is the placement, until the next call. */
 void mt_study_layer(struct mt_study *study, int layer, const int64_t *counts,
                     struct mt_arena *scratch, struct mt_prediction *prediction);
 void mt_study_end_step(struct mt_study *study, struct mt_arena *scratch);
