@@ -20,12 +20,13 @@ struct mt_moe {
     struct mt_comm *comm;
     struct mt_store *store;
     bool training;
+    bool recompute; /* gate and up, of shared experts too, are computed again in backward */
     int n_layer, first_layer; /* MoE layers are first_layer .. n_layer - 1 */
     int n_rank, n_expert, top_k, n_slot;
     int64_t width, inner, shared_inner; /* D, F, Fs (0: no shared experts) */
     int64_t max_token;                  /* N of this rank */
     int64_t max_row;                    /* largest S: all rows of all ranks */
-    int64_t saved_bytes_max;
+    int64_t saved_bytes_max, kept_bytes_max;
     double loss_coef, z_loss_coef;
     struct mt_gate gate;
     struct mt_moe_tensors *tensors; /* [L] */
@@ -92,7 +93,7 @@ enum mt_status mt_moe_dispatch_backward(struct mt_moe *moe, float *d_x, const fl
 enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer,
                                       const struct mt_moe_saved *saved);
 /* From moe->rows = gradient of the outputs: moe->rows = gradient of the inputs, d_row_weight [S],
- * weight gradients. Overwrites saved->gate and saved->up. */
+ * weight gradients. Overwrites saved->gate and saved->up, which recomputation fills first. */
 enum mt_status mt_moe_experts_backward(struct mt_moe *moe, int layer, float *d_row_weight,
                                        const struct mt_moe_saved *saved);
 
@@ -107,6 +108,16 @@ enum mt_status mt_moe_shared_backward(struct mt_moe *moe, int layer, float *d_x,
 static inline float *mt_moe_cut_floats(struct mt_arena *arena, int64_t count)
 {
     return mt_arena_cut(arena, count * (int64_t)sizeof(float));
+}
+
+/* Cuts what recomputation does not keep: gate and up, of shared experts too. */
+static inline void mt_moe_cut_inner(const struct mt_moe *moe, struct mt_arena *arena,
+                                    struct mt_moe_saved *saved)
+{
+    saved->gate = mt_moe_cut_floats(arena, saved->route->n_row * moe->inner);
+    saved->up = mt_moe_cut_floats(arena, saved->route->n_row * moe->inner);
+    saved->shared_gate = mt_moe_cut_floats(arena, saved->n * moe->shared_inner);
+    saved->shared_up = mt_moe_cut_floats(arena, saved->n * moe->shared_inner);
 }
 
 #endif

@@ -54,10 +54,8 @@ void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct 
     MT_ASSERT(n_row <= moe->max_row);
     saved->rows = mt_moe_cut_floats(arena, n_row * moe->width);
     saved->row_weight = mt_moe_cut_floats(arena, n_row);
-    saved->gate = mt_moe_cut_floats(arena, n_row * moe->inner);
-    saved->up = mt_moe_cut_floats(arena, n_row * moe->inner);
-    saved->shared_gate = mt_moe_cut_floats(arena, saved->n * moe->shared_inner);
-    saved->shared_up = mt_moe_cut_floats(arena, saved->n * moe->shared_inner);
+    saved->kept_mark = mt_arena_mark(arena);
+    mt_moe_cut_inner(moe, arena, saved);
     mt_span_end(MT_PHASE_DISPATCH);
 }
 

@@ -26,6 +26,16 @@ static struct mt_groups prepare_groups(struct mt_moe *moe, int layer, const stru
     return (struct mt_groups){.n_group = route->n_group, .offset = route->group_offset};
 }
 
+/* saved->gate and saved->up from the rows: in forward, and in backward when they were not kept. */
+static enum mt_status gate_and_up(struct mt_moe *moe, struct mt_groups groups,
+                                  const struct mt_moe_saved *saved)
+{
+    mt_grouped_forward(moe->device, saved->gate, saved->rows, moe->weight[GATE], groups);
+    MT_TRY(mt_comm_poll(moe->comm));
+    mt_grouped_forward(moe->device, saved->up, saved->rows, moe->weight[UP], groups);
+    return mt_comm_poll(moe->comm);
+}
+
 enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer,
                                       const struct mt_moe_saved *saved)
 {
@@ -33,10 +43,7 @@ enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer,
     const struct mt_route *route = saved->route;
     if (route->n_row > 0) {
         const struct mt_groups groups = prepare_groups(moe, layer, route);
-        mt_grouped_forward(moe->device, saved->gate, saved->rows, moe->weight[GATE], groups);
-        MT_TRY(mt_comm_poll(moe->comm));
-        mt_grouped_forward(moe->device, saved->up, saved->rows, moe->weight[UP], groups);
-        MT_TRY(mt_comm_poll(moe->comm));
+        MT_TRY(gate_and_up(moe, groups, saved));
         mt_swiglu_forward(moe->device, moe->act, saved->gate, saved->up, saved->row_weight,
                           route->n_row, moe->inner);
         mt_grouped_forward(moe->device, moe->rows, moe->act, moe->weight[DOWN], groups);
@@ -52,6 +59,9 @@ static enum mt_status backward_groups(struct mt_moe *moe, struct mt_groups group
     struct mt_device *device = moe->device;
     const int64_t width = moe->width;
     const int64_t inner = moe->inner;
+    if (moe->recompute) {
+        MT_TRY(gate_and_up(moe, groups, saved));
+    }
     mt_grouped_backward_input(device, moe->act, moe->rows, moe->weight[DOWN], groups, false);
     MT_TRY(mt_comm_poll(moe->comm));
     const struct mt_swiglu_backward swiglu = {.d_gate = saved->gate,

@@ -26,6 +26,8 @@ enum mt_status mt_moe_forward(struct mt_moe *moe, int layer, float *out, const f
 
     if (!is_kept) {
         mt_arena_release(arena, mark);
+    } else if (moe->recompute) {
+        mt_arena_release(arena, kept->kept_mark);
     }
     return MT_OK;
 }
@@ -38,6 +40,12 @@ enum mt_status mt_moe_backward(struct mt_moe *moe, int layer, float *d_x, const 
     const bool has_shared = moe->shared_inner > 0;
     const int64_t mark = mt_arena_mark(arena);
     float *d_row_weight = mt_moe_cut_floats(arena, saved->route->n_row);
+    struct mt_moe_saved again; /* the same with gate and up anew */
+    if (moe->recompute) {
+        again = *saved;
+        mt_moe_cut_inner(moe, arena, &again);
+        saved = &again;
+    }
 
     MT_TRY(mt_store_materialize_begin(moe->store, layer, &moe->placement[layer]));
     MT_TRY(mt_moe_combine_backward_begin(moe, d_out, saved));

@@ -60,17 +60,23 @@ enum mt_status mt_moe_ownership(const struct mt_config *config, int n_rank,
 
 /* Bytes that one layer's forward and backward cut from the activation arena at most: all rows of
  * all ranks on this one. Backward releases its own part. The arena is reserved, not touched, for it
- * (base/memory.h). */
+ * (base/memory.h). kept: of it, what stays cut from forward to backward; with train.recompute =
+ * "layer" without gate and up. */
 int64_t mt_moe_saved_bytes_max(const struct mt_moe *moe);
+int64_t mt_moe_kept_bytes_max(const struct mt_moe *moe);
 
 /* ---- a step ---- */
 
 /* Plans the placement of every layer from the load history and zeroes the step's statistics. */
 enum mt_status mt_moe_plan_step(struct mt_moe *moe);
 
-/* What one layer's forward keeps for its backward; memory in the activation arena. */
+/* What one layer's forward keeps for its backward; memory in the activation arena. With
+ * train.recompute = "layer" everything up to row_weight: the caller computes x again in its place,
+ * backward the rest. The rows that came here stay, so that nothing is exchanged a second time
+ * (docs/decisions/0006-recompute.md). */
 struct mt_moe_saved {
     int64_t n;                      /* N of the micro-batch */
+    int64_t kept_mark;              /* of the arena: what is cut above may be computed again */
     const float *x;                 /* [N,D] the layer's input, kept by the caller */
     int32_t *expert;                /* [N,K] */
     float *weight;                  /* [N,K] */
