@@ -83,5 +83,17 @@ bool mt_policy_scratch_bytes(int n_rank, int n_expert, int n_layer, int64_t max_
 
 void mt_policy_ep_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
                               struct mt_placement *placement);
+void mt_policy_least_loaded_before_gate(const struct mt_policy_input *input,
+                                        struct mt_arena *scratch, struct mt_placement *placement);
+void mt_policy_least_loaded_after_gate(const struct mt_policy_input *input,
+                                       struct mt_arena *scratch, struct mt_placement *placement);
+void mt_policy_quota_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                 struct mt_placement *placement);
+void mt_policy_quota_after_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                struct mt_placement *placement);
+void mt_policy_adaptive_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                    struct mt_placement *placement);
+void mt_policy_adaptive_after_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                   struct mt_placement *placement);
 
 #endif
