@@ -1,10 +1,9 @@
 /* moetrain plan CONFIG --ranks R: what a run needs, without running it. */
-#include "cli/cli.h"
+#include "cli/plan.h"
 
 #include "base/memory.h"
 #include "base/size.h"
 #include "data/sampler.h"
-#include "train/session.h"
 
 static const double MIB = 1024.0 * 1024.0;
 
@@ -54,7 +53,8 @@ static void print_traffic(const struct mt_config *config, int64_t n_rank,
     (void)printf("  %-44s %12.2f MiB\n", "all-to-all of rows, backward", dispatch / MIB);
 }
 
-static enum mt_status print_plan(const struct mt_config *config, int64_t n_rank, int64_t n_node)
+static enum mt_status print_plan(const struct mt_arguments *arguments,
+                                 const struct mt_config *config, int64_t n_rank, int64_t n_node)
 {
     struct mt_model_size size;
     struct mt_memory_estimate estimate;
@@ -74,7 +74,7 @@ static enum mt_status print_plan(const struct mt_config *config, int64_t n_rank,
     (void)printf("  %-44s %16lld\n", "micro-batches per step", (long long)mt_batch_n_micro(&split));
     print_memory(&estimate);
     print_traffic(config, n_rank, &size);
-    return MT_OK;
+    return mt_plan_policies(arguments, config, (int)n_rank, (int)n_node);
 }
 
 enum mt_status mt_command_plan(const struct mt_arguments *arguments)
@@ -95,7 +95,7 @@ enum mt_status mt_command_plan(const struct mt_arguments *arguments)
     if (config == NULL) {
         return MT_OK;
     }
-    const enum mt_status status = print_plan(config, n_rank, n_node);
+    const enum mt_status status = print_plan(arguments, config, n_rank, n_node);
     mt_memory_free(config);
     return status;
 }

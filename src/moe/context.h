@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "moe/balance.h"
 #include "moe/moe.h"
+#include "moe/outlook.h"
 #include "moe/route.h"
 #include "moe/tally.h"
 #include "placement/policy.h"
@@ -33,6 +34,7 @@ struct mt_moe {
     struct mt_comm *comm;
     struct mt_store *store;
     bool training;
+    bool recompute; /* gate and up, of shared experts too, are computed again in backward */
     int n_layer, first_layer; /* MoE layers are first_layer .. n_layer - 1 */
     int n_rank, n_expert, top_k;
     int n_slot;                         /* copies of a layer */
@@ -40,7 +42,7 @@ struct mt_moe {
     int64_t max_token;                  /* N of this rank */
     int64_t max_row;                    /* largest S: all rows of all ranks */
     int64_t slice_rows;                 /* W: rows computed at a time */
-    int64_t saved_bytes_max;
+    int64_t saved_bytes_max, kept_bytes_max;
     double loss_coef, z_loss_coef;
     struct mt_gate gate;
     struct mt_moe_tensors *tensors; /* [L] */
@@ -68,6 +70,7 @@ struct mt_moe {
     int64_t *place_state;              /* [1 + L*(1 + max_instance)] R, then planned */
     struct mt_balance balance;
     struct mt_tally tally;
+    struct mt_outlook outlook;
     double *load_max_over_mean; /* [number of MoE layers] */
 
     /* One micro-batch and layer. */
@@ -108,8 +111,8 @@ enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, const float *x
 enum mt_status mt_moe_gate_backward(struct mt_moe *moe, int layer, float *d_x,
                                     const struct mt_moe_saved *saved, double token_share);
 
-/* placing.c: the moments of the policy (its head has the picture). mt_moe_prefetch, _prefetch_backward
- * and _end_reduce are public. */
+/* placing.c: the moments of the policy (its head has the picture). mt_moe_prefetch,
+ * _prefetch_backward and _end_reduce are public. */
 void mt_moe_correct(struct mt_moe *moe, int layer);
 enum mt_status mt_moe_end_late(struct mt_moe *moe, int layer); /* late copies are here */
 enum mt_status mt_moe_end_forward(struct mt_moe *moe, int layer, bool is_kept);
@@ -120,6 +123,8 @@ enum mt_status mt_moe_begin_reduce(struct mt_moe *moe, int layer);
 void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct mt_moe_saved *saved,
                   bool is_kept);
 struct mt_moe_rows mt_moe_cut_rows(const struct mt_moe *moe, struct mt_arena *arena, int64_t n_row);
+/* Cuts what recomputation does not keep: gate and up of the first slice, of shared experts too. */
+void mt_moe_cut_inner(const struct mt_moe *moe, struct mt_arena *arena, struct mt_moe_saved *saved);
 /* Rows of x [N,D] and their weights into `near` [N*K, D+1], all slices. */
 void mt_moe_pack_rows(struct mt_moe *moe, float *near, const float *x,
                       const struct mt_moe_saved *saved);
@@ -147,8 +152,8 @@ enum mt_status mt_moe_dispatch_backward_slice(struct mt_moe *moe, const struct m
 void mt_moe_dispatch_backward(struct mt_moe *moe, float *d_x, const struct mt_moe_saved *saved,
                               bool accumulate);
 
-/* experts.c, on the slice of moe->arrivals: moe->rows [W,D] = weighted outputs; fills rows->gate and
- * up. Rows of late copies come last, when those are here. */
+/* experts.c, on the slice of moe->arrivals: moe->rows [W,D] = weighted outputs; fills rows->gate
+ * and up. Rows of late copies come last, when those are here. */
 enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer, const struct mt_route *route,
                                       const struct mt_moe_rows *rows);
 /* rows->gate and up once more, for backward. */

@@ -7,6 +7,7 @@
  * Answers take the place of what was sent. Forward goes through the slices upwards and backward
  * downwards, because an answer is narrower than what was sent in forward and wider in backward: so
  * it never reaches into a slice that has yet to be sent. */
+#include "base/size.h"
 #include "moe/context.h"
 
 enum direction { TO_EXPERTS, TO_TOKENS };
@@ -40,6 +41,21 @@ static enum mt_status exchange_end(struct mt_moe *moe)
     return mt_exec_end(moe->exec);
 }
 
+static void look_ahead(struct mt_moe *moe, int layer)
+{
+    mt_outlook_shadow(&moe->outlook, layer, moe->count);
+    if (moe->is_last_micro) {
+        mt_outlook_add(&moe->outlook, &moe->cluster, layer, &moe->placement[layer], moe->quota,
+                       &moe->scratch);
+    }
+}
+
+/* Rows of the first slice, which forward keeps. */
+static int64_t kept_rows(const struct mt_moe *moe, const struct mt_moe_saved *saved)
+{
+    return mt_min_i64(saved->route->n_row, moe->slice_rows);
+}
+
 void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct mt_moe_saved *saved,
                   bool is_kept)
 {
@@ -49,6 +65,7 @@ void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct 
     if (is_kept && !moe->balance.is_counting) {
         mt_split_load(placement, moe->quota, moe->load);
         mt_tally_add_load(&moe->tally, moe->load);
+        look_ahead(moe, layer);
     }
     const struct mt_route_input input = {.rank = moe->comm->rank,
                                          .width = moe->width,
@@ -58,11 +75,21 @@ void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct 
                                          .expert = saved->expert,
                                          .n_choice = saved->n * moe->top_k};
     saved->route = mt_route_build(&input, arena);
-    const int64_t n_row = mt_min_i64(saved->route->n_row, moe->slice_rows);
-    saved->rows = mt_moe_cut_rows(moe, arena, n_row);
+    const int64_t n_row = kept_rows(moe, saved);
+    saved->rows.x = mt_moe_cut_floats(arena, n_row * moe->width);
+    saved->rows.weight = mt_moe_cut_floats(arena, n_row);
+    saved->kept_mark = mt_arena_mark(arena);
+    mt_moe_cut_inner(moe, arena, saved);
+    mt_span_end(MT_PHASE_DISPATCH);
+}
+
+void mt_moe_cut_inner(const struct mt_moe *moe, struct mt_arena *arena, struct mt_moe_saved *saved)
+{
+    const int64_t n_row = kept_rows(moe, saved);
+    saved->rows.gate = mt_moe_cut_floats(arena, n_row * moe->inner);
+    saved->rows.up = mt_moe_cut_floats(arena, n_row * moe->inner);
     saved->shared_gate = mt_moe_cut_floats(arena, saved->n * moe->shared_inner);
     saved->shared_up = mt_moe_cut_floats(arena, saved->n * moe->shared_inner);
-    mt_span_end(MT_PHASE_DISPATCH);
 }
 
 struct mt_moe_rows mt_moe_cut_rows(const struct mt_moe *moe, struct mt_arena *arena, int64_t n_row)

@@ -31,6 +31,7 @@ static enum mt_status set_sizes(struct mt_moe *moe, const struct mt_moe_options 
         .comm = options->comm,
         .store = options->store,
         .training = options->training,
+        .recompute = options->training && config->train.recompute == MT_RECOMPUTE_LAYER,
         .n_layer = (int)config->model.num_layers,
         .first_layer = (int)mt_min_i64(config->model.first_k_dense, config->model.num_layers),
         .n_rank = options->comm->topology.n_rank,
@@ -91,6 +92,11 @@ static enum mt_status plan_saved_bytes(struct mt_moe *moe)
         !mt_size_add(sum, (int64_t)N_SAVED_CUT * CUT_ALIGNMENT_BYTES, &moe->saved_bytes_max)) {
         return too_large();
     }
+    /* Without the slice that is not kept; smaller than saved_bytes_max, of which it is a part. */
+    const int64_t inner_floats =
+        moe->recompute ? 2 * (moe->slice_rows * moe->inner + moe->max_token * moe->shared_inner)
+                       : 0;
+    moe->kept_bytes_max = moe->saved_bytes_max - row_bytes / 2 - inner_floats * float_bytes;
     return MT_OK;
 }
 
@@ -224,6 +230,7 @@ static enum mt_status create_parts(struct mt_moe *moe, const struct mt_moe_optio
     MT_TRY(allocate_counts(moe));
     MT_TRY(allocate_rows(moe));
     MT_TRY(create_placements(moe, options->config));
+    MT_TRY(mt_outlook_init(&moe->outlook, options->config, &moe->cluster));
     MT_TRY(mt_tally_init(&moe->tally, options->config, moe->n_rank));
     MT_TRY(mt_balance_init(&moe->balance, options->config->balance.loss,
                            options->config->balance.window, moe->n_layer, moe->n_expert));
@@ -261,6 +268,7 @@ void mt_moe_destroy(struct mt_moe *moe)
     mt_plan_clear(&moe->plan);
     mt_balance_clear(&moe->balance);
     mt_tally_clear(&moe->tally);
+    mt_outlook_clear(&moe->outlook);
     mt_history_clear(&moe->history);
     mt_arena_clear(&moe->scratch);
     mt_cluster_clear(&moe->cluster);
@@ -322,6 +330,11 @@ int64_t mt_moe_saved_bytes_max(const struct mt_moe *moe)
     return moe->saved_bytes_max;
 }
 
+int64_t mt_moe_kept_bytes_max(const struct mt_moe *moe)
+{
+    return moe->kept_bytes_max;
+}
+
 struct mt_moe_slots mt_moe_slots(const struct mt_config *config, int n_rank)
 {
     const struct mt_policy *policy = mt_policy_find(config->placement.policy);
@@ -359,6 +372,8 @@ enum mt_status mt_moe_finish_step(struct mt_moe *moe, struct mt_moe_stats *stats
     mt_history_record(&moe->history, moe->tally.count);
     moe->history_step = moe->history.n_step;
     stats->n_move = moe->n_move;
+    stats->count = moe->tally.count;
+    mt_outlook_finish(&moe->outlook, &stats->outlook);
     return MT_OK;
 }
 

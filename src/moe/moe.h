@@ -68,13 +68,15 @@ struct mt_moe_slots {
 };
 struct mt_moe_slots mt_moe_slots(const struct mt_config *config, int n_rank);
 
-/* Rows of experts that a rank computes and keeps at a time, W: MT_MOE_SLICE_FACTOR times what a rank
- * with max_token_any tokens sends, which is its load when all are alike. */
+/* Rows of experts that a rank computes and keeps at a time, W: MT_MOE_SLICE_FACTOR times what a
+ * rank with max_token_any tokens sends, which is its load when all are alike. */
 int64_t mt_moe_slice_rows(int64_t max_token_any, int64_t top_k);
 
 /* Bytes that one layer's forward and backward cut from the activation arena at most, whatever the
- * routing. Backward releases its own part. */
+ * routing. kept: of it, what stays cut from forward to backward; with train.recompute = "layer"
+ * without gate and up. */
 int64_t mt_moe_saved_bytes_max(const struct mt_moe *moe);
+int64_t mt_moe_kept_bytes_max(const struct mt_moe *moe);
 
 /* ---- a step ---- */
 
@@ -96,9 +98,13 @@ struct mt_moe_rows {
     float *gate, *up; /* [S,F] */
 };
 
-/* What one layer's forward keeps for its backward; memory in the activation arena. */
+/* What one layer's forward keeps for its backward; memory in the activation arena. With
+ * train.recompute = "layer" everything but gate and up: the caller computes x again in its place,
+ * backward the rest. The rows that came here stay, so that nothing is exchanged a second time
+ * (docs/decisions/0006-recompute.md). */
 struct mt_moe_saved {
     int64_t n;                      /* N of the micro-batch */
+    int64_t kept_mark;              /* of the arena: what is cut above may be computed again */
     const float *x;                 /* [N,D] the layer's input, kept by the caller */
     int32_t *expert;                /* [N,K] */
     float *weight;                  /* [N,K] */
@@ -110,8 +116,9 @@ struct mt_moe_saved {
     float *shared_gate, *shared_up; /* [N,Fs] */
 };
 
-/* Before the layer's attention, so that copies travel under it: plans where the layer's experts work,
- * begins SparseAllGather. is_kept: backward follows. Every forward has one before it. Collective. */
+/* Before the layer's attention, so that copies travel under it: plans where the layer's experts
+ * work, begins SparseAllGather. is_kept: backward follows. Every forward has one before it.
+ * Collective. */
 enum mt_status mt_moe_prefetch(struct mt_moe *moe, int layer, bool is_kept);
 /* The same for a backward, under what comes before it: copies that forward dropped travel again. */
 enum mt_status mt_moe_prefetch_backward(struct mt_moe *moe, int layer);
@@ -137,6 +144,32 @@ enum mt_status mt_moe_backward(struct mt_moe *moe, int layer, float *d_x, const 
                                const struct mt_moe_saved *saved, double token_share,
                                struct mt_arena *arena);
 
+/* One expert's copies in one layer of the step's last micro-batch: what they take off its owner and
+ * what they cost beyond that, predicted. */
+enum { MT_MOE_LAYER_DECISIONS = 4, MT_MOE_DECISION_RANKS = 8 };
+struct mt_moe_decision {
+    int layer, expert;
+    int n_copy;
+    int rank[MT_MOE_DECISION_RANKS]; /* of the first copies */
+    bool is_late;                    /* some were decided after the gate */
+    int64_t n_row;                   /* that the copies compute */
+    double saves_s, costs_s;
+};
+struct mt_moe_shadow {
+    const char *policy;
+    double predicted_s;        /* MoE layers of the step under this policy */
+    double load_max_over_mean; /* rows per rank, mean over layers and micro-batches */
+};
+/* What placement does and is expected to bring; predictions are of the MoE layers of a step. */
+struct mt_moe_outlook {
+    double predicted_s, ideal_s; /* the last micro-batch's, times their number */
+    int64_t n_copy, n_late;      /* of the last micro-batch, all layers */
+    int n_decision;              /* the largest of each layer */
+    const struct mt_moe_decision *decision;
+    int n_shadow; /* 0 unless placement.shadow */
+    const struct mt_moe_shadow *shadow;
+};
+
 /* Statistics of the step, the same on every rank. Collective. Also records history and the counts
  * that window = "lagged" uses next. Averages over MoE layers. */
 struct mt_moe_stats {
@@ -144,19 +177,23 @@ struct mt_moe_stats {
     double load_max_over_mean;        /* experts, mean over layers */
     double *load_max_over_mean_layer; /* [number of MoE layers], owned by moe */
     int n_moe_layer;
-    double rank_max_over_mean; /* rows computed per rank over the step, all layers */
-    int64_t n_move;            /* experts that changed owners before the step */
-    int64_t n_dead;            /* (layer, expert) pairs without a token */
+    /* Rows of the busiest rank over the mean, both summed over layers and micro-batches: ranks meet
+     * in every one of them, so the busiest of each counts. */
+    double rank_max_over_mean;
+    int64_t n_move; /* experts that changed owners before the step */
+    struct mt_moe_outlook outlook;
+    const int64_t *count; /* [L,E] rows per expert of the step, owned by moe */
+    int64_t n_dead;       /* (layer, expert) pairs without a token */
     double dropped_fraction;
 };
 enum mt_status mt_moe_finish_step(struct mt_moe *moe, struct mt_moe_stats *stats);
 
 /* State that a checkpoint must keep: "balance_count" [L,E], "load_history" [L,window,E] with its
  * "load_history_steps" [1], "recent_load" with "recent_load_steps" alike per micro-batch,
- * "expert_owner" [1 + L*E] and "expert_placement". Pointers into moe, valid while it lives; *n_array
- * at most 8. mt_moe_write_state makes them current before saving. After loading has written through
- * them, mt_moe_read_state takes them over: owners move to where they were when the number of ranks
- * is the same (collective, before mt_store_publish). */
+ * "expert_owner" [1 + L*E] and "expert_placement". Pointers into moe, valid while it lives;
+ * *n_array at most 8. mt_moe_write_state makes them current before saving. After loading has
+ * written through them, mt_moe_read_state takes them over: owners move to where they were when the
+ * number of ranks is the same (collective, before mt_store_publish). */
 void mt_moe_state(struct mt_moe *moe, struct mt_moe_state_array *array, int *n_array);
 void mt_moe_write_state(struct mt_moe *moe);
 enum mt_status mt_moe_read_state(struct mt_moe *moe);

@@ -151,7 +151,7 @@ static enum mt_status move_owners(struct mt_moe *moe)
     }
     MT_TRY(mt_store_move_experts(moe->store, moe->owner));
     take_owners(moe);
-    return mt_store_publish_experts(moe->store);
+    return MT_OK;
 }
 
 static bool is_reshard_due(const struct mt_moe *moe)
@@ -181,7 +181,8 @@ static enum mt_status reshard(struct mt_moe *moe)
                (size_t)moe->n_expert * sizeof(*moe->owner));
     }
     moe->policy->reshard(&input, &moe->scratch, moe->owner);
-    return move_owners(moe);
+    MT_TRY(move_owners(moe));
+    return moe->n_move > 0 ? mt_store_publish(moe->store) : MT_OK;
 }
 
 enum mt_status mt_moe_plan_step(struct mt_moe *moe, int64_t step, int n_micro)
@@ -192,6 +193,7 @@ enum mt_status mt_moe_plan_step(struct mt_moe *moe, int64_t step, int n_micro)
     MT_TRY(reshard(moe));
     mt_balance_begin_step(&moe->balance);
     mt_tally_reset(&moe->tally);
+    mt_outlook_begin_step(&moe->outlook, n_micro);
     mt_span_end(MT_PHASE_PLAN);
     return MT_OK;
 }

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "checkpoint/checkpoint.h"
 #include "data/sampler.h"
+#include "data/trace.h"
 #include "optim/optim.h"
 #include "train/run_dir.h"
 #include "train/session.h"
@@ -23,6 +24,14 @@ struct mt_step_result {
     struct mt_moe_stats moe; /* zeros when no layer is a MoE */
 };
 
+/* Traces of expert load: replayed, or recorded by rank 0; NULL: not. */
+struct mt_traces {
+    int first_layer, n_layer; /* MoE layers */
+    struct mt_trace *replay;
+    struct mt_trace_writer *record;
+    int64_t *count; /* of one step of the replay, as mt_trace_read gives them */
+};
+
 struct mt_trainer {
     const struct mt_config *config;
     struct mt_session session;
@@ -32,6 +41,7 @@ struct mt_trainer {
     int32_t *token, *target; /* [micro_batch, T] */
     struct mt_run_state state;
     struct mt_state_array state_array[MT_MAX_STATE_ARRAY];
+    struct mt_traces traces;
     struct mt_run_dir dir;
     FILE *metrics;    /* rank 0 */
     double *gathered; /* [R, n] of metrics.c */
@@ -52,6 +62,12 @@ void mt_metrics_close(struct mt_trainer *trainer);
 enum mt_status mt_metrics_step(struct mt_trainer *trainer, const struct mt_step_result *result);
 enum mt_status mt_metrics_evaluation(struct mt_trainer *trainer,
                                      const struct mt_evaluation *evaluation);
+
+/* traces.c. Open is collective and agreed, after resuming. */
+enum mt_status mt_traces_open(struct mt_trainer *trainer);
+void mt_traces_close(struct mt_trainer *trainer);
+enum mt_status mt_traces_begin_step(struct mt_trainer *trainer);
+enum mt_status mt_traces_end_step(struct mt_trainer *trainer, const struct mt_step_result *result);
 
 /* metrics_file.c: keeps the lines of steps up to `step`, rank 0 only. */
 enum mt_status mt_metrics_cut(const char *path, int64_t step);

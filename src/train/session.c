@@ -100,9 +100,8 @@ enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, b
     MT_TRY_GOTO(mt_model_tensors_init(&tensors, config));
     MT_TRY_GOTO(MT_ALLOCATE(ownership, config->model.num_layers, "owner maps"));
     MT_TRY_GOTO(mt_moe_ownership(config, n_rank, ownership));
-    const struct mt_store_options options = {.training = training,
-                                             .n_slot = mt_moe_slots(config, n_rank).total,
-                                             .ownership = ownership};
+    const struct mt_store_options options = {
+        .training = training, .n_slot = mt_moe_slots(config, n_rank).total, .ownership = ownership};
     MT_TRY_GOTO(mt_store_plan_bytes(&tensors.table, &options, n_rank, &estimate->store));
     estimate->activations = mt_model_activation_bytes(config, max_sequence);
     estimate->total = mt_store_total_bytes(&estimate->store) + estimate->activations;
@@ -178,6 +177,7 @@ enum mt_status mt_session_open(struct mt_session *session, const struct mt_confi
     int n_local = 1;
     MT_TRY(mt_job_agree(count_local(&n_local)));
     MT_TRY(mt_job_agree(mt_device_init(&session->device, config, session->comm.rank, n_local)));
+    mt_device_set_idle(&session->device, mt_comm_progress, &session->comm);
     MT_TRY(mt_job_agree(check_memory(session, training, n_local, max_sequence)));
     return mt_job_agree(open_parts(session, training, max_sequence));
 }

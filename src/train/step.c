@@ -37,8 +37,7 @@ static enum mt_status plan_placements(struct mt_trainer *trainer)
     mt_span_begin(MT_PHASE_PLAN);
     mt_store_zero_grad(trainer->session.store);
     if (moe != NULL) {
-        MT_TRY(mt_moe_plan_step(moe, trainer->state.step,
-                                (int)mt_batch_n_micro(&trainer->split)));
+        MT_TRY(mt_moe_plan_step(moe, trainer->state.step, (int)mt_batch_n_micro(&trainer->split)));
     }
     mt_span_end(MT_PHASE_PLAN);
     return MT_OK;

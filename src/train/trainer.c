@@ -153,8 +153,10 @@ static enum mt_status run_steps(struct mt_trainer *trainer)
         mt_job_set_step(trainer->state.step);
         mt_span_reset(); /* a step's line has nothing of the evaluation or save before it */
         mt_comm_reset_traffic(&trainer->session.comm);
+        or_abort(mt_traces_begin_step(trainer));
         or_abort(mt_train_step(trainer, &result));
         result.step_time_ns = mt_clock_ns() - start_ns;
+        or_abort(mt_traces_end_step(trainer, &result));
         or_abort(mt_metrics_step(trainer, &result));
         MT_TRY(check_patience(trainer, &result));
         or_abort(evaluate_when_due(trainer));
@@ -192,6 +194,7 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
     }
     MT_TRY(mt_job_agree(status));
     MT_TRY(mt_job_agree(mt_metrics_open(trainer)));
+    MT_TRY(mt_traces_open(trainer));
     return run_steps(trainer);
 }
 
@@ -225,6 +228,7 @@ enum mt_status mt_train(const struct mt_train_options *options)
     trainer->train_flops_per_token = size.train_flops_per_token;
     MT_TRY_GOTO(run(trainer, options));
 cleanup:
+    mt_traces_close(trainer);
     mt_metrics_close(trainer);
     mt_log_close();
     mt_optim_destroy(trainer->optim);

@@ -91,8 +91,8 @@ static struct mt_ref_gate reference_gate(const struct problem *p)
 static void reference_forward(struct problem *p)
 {
     const struct mt_ref_gate gate = reference_gate(p);
-    const struct mt_ref_gate_forward args = {p->expert_ref, p->weight.d, p->probability.d, p->lse.d,
-                                             p->logits.d, p->is_given};
+    const struct mt_ref_gate_forward args = {p->expert_ref, p->weight.d, p->probability.d,
+                                             p->lse.d,      p->logits.d, p->is_given};
     mt_ref_gate_forward(&args, p->n, &gate);
 }
 

@@ -159,6 +159,9 @@ static void make_store(struct world *world)
                                        .n_slot = n_slot,
                                        .training = true};
     MT_TEST_OK(mt_moe_create(&moe, &world->moe));
+    if (world->shape.slice_rows > 0) {
+        world->moe->slice_rows = world->shape.slice_rows;
+    }
     MT_TEST_OK(mt_arena_init(&world->arena, mt_moe_saved_bytes_max(world->moe), "activations"));
 }
 

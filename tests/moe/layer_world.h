@@ -22,6 +22,7 @@ struct world_case {
     enum world_tokens tokens;
     bool is_hot;             /* the router sends every token's first choice to expert 0 */
     uint64_t placement_seed; /* 0: owners only; else copies drawn from it */
+    int64_t slice_rows;      /* 0: as the layer chooses */
     bool is_sticky;          /* copies stay from micro-batch to micro-batch */
 };
 

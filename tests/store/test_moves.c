@@ -1,6 +1,5 @@
 /* Ownership moves on real ranks: everything that an owner has goes along, nothing else changes. */
 #include "base/memory.h"
-#include "base/random.h"
 #include "store/experts.h"
 #include "support/mpi_main.h"
 
@@ -14,24 +13,6 @@ static void open(struct mt_test_world *world, const struct mt_test_table *table,
     const struct mt_test_world_options options = {
         .world = MPI_COMM_WORLD, .training = true, .n_slot = n_slot, .turn = -1};
     mt_test_world_open(world, table, &options);
-}
-
-/* Random owners within the capacity: an expert whose rank is full goes to the next one. */
-static void random_owners(const struct mt_test_world *world, uint64_t seed, int *owner)
-{
-    const int n_rank = world->comm.topology.n_rank;
-    int n_owned[MT_TEST_MAX_RANK] = {0};
-    for (int layer = 0; layer < world->n_layer; ++layer) {
-        for (int e = 0; e < MT_TEST_N_EXPERT; ++e) {
-            int rank = (int)(mt_random_u64(seed, (uint64_t)layer, (uint64_t)e) % (uint64_t)n_rank);
-            const bool is_dense = mt_store_owners(world->store, layer) == NULL;
-            while (!is_dense && n_owned[rank] == mt_store_capacity(world->store)) {
-                rank = (rank + 1) % n_rank;
-            }
-            n_owned[rank] += is_dense ? 0 : 1;
-            owner[layer * MT_TEST_N_EXPERT + e] = rank;
-        }
-    }
 }
 
 /* Payloads as values and moments, of (what, tensor, index); gradients that must not survive. */
@@ -92,7 +73,7 @@ static void move_and_check(const struct mt_test_table *table)
     open(&world, table, 0);
     fill(world.store);
     for (uint64_t seed = 0; seed < 10; ++seed) {
-        random_owners(&world, seed, owner);
+        mt_test_random_owners(&world, seed, owner);
         const int64_t n_allocated = mt_memory_n_allocated();
         MT_TEST_OK(mt_store_move_experts(world.store, owner));
         assert_int_equal(mt_memory_n_allocated(), n_allocated);
@@ -141,7 +122,7 @@ static void copies_follow_the_new_owners(void **state)
     open(&world, &small, 4);
     mt_test_set_values(world.store);
     for (uint64_t seed = 0; seed < 5; ++seed) {
-        random_owners(&world, seed, owner);
+        mt_test_random_owners(&world, seed, owner);
         MT_TEST_OK(mt_store_move_experts(world.store, owner));
         MT_TEST_OK(mt_store_publish(world.store));
         mt_store_zero_grad(world.store);
