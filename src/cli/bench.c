@@ -4,6 +4,7 @@
 #include "base/job.h"
 #include "comm/bench.h"
 #include "kernel/bench.h"
+#include "placement/bench.h"
 
 #include <string.h>
 
@@ -27,10 +28,13 @@ enum mt_status mt_command_bench(const struct mt_arguments *arguments)
         mt_device_init_plain(&device);
         return mt_job_agree(mt_job_rank() == 0 ? mt_bench_kernels(&device, stdout) : MT_OK);
     }
+    if (strcmp(what, "planner") == 0) {
+        return mt_job_agree(mt_job_rank() == 0 ? mt_bench_planner(stdout) : MT_OK);
+    }
     const bool is_later = strcmp(what, "step") == 0 || strcmp(what, "policies") == 0 ||
                           strcmp(what, "checkpoint") == 0;
     return mt_job_agree(MT_FAIL(MT_ERR_CONFIG,
-                                "%s is %s; expected moetrain bench kernels or moetrain bench "
-                                "collectives",
+                                "%s is %s; expected moetrain bench kernels, moetrain bench "
+                                "collectives or moetrain bench planner",
                                 what, is_later ? "not in this version" : "no benchmark"));
 }

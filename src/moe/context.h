@@ -34,6 +34,7 @@ struct mt_moe {
     struct mt_comm *comm;
     struct mt_store *store;
     bool training;
+    bool recompute; /* gate and up, of shared experts too, are computed again in backward */
     int n_layer, first_layer; /* MoE layers are first_layer .. n_layer - 1 */
     int n_rank, n_expert, top_k;
     int n_slot;                         /* copies of a layer */
@@ -41,7 +42,7 @@ struct mt_moe {
     int64_t max_token;                  /* N of this rank */
     int64_t max_row;                    /* largest S: all rows of all ranks */
     int64_t slice_rows;                 /* W: rows computed at a time */
-    int64_t saved_bytes_max;
+    int64_t saved_bytes_max, kept_bytes_max;
     double loss_coef, z_loss_coef;
     struct mt_gate gate;
     struct mt_moe_tensors *tensors; /* [L] */
@@ -122,6 +123,8 @@ enum mt_status mt_moe_begin_reduce(struct mt_moe *moe, int layer);
 void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct mt_moe_saved *saved,
                   bool is_kept);
 struct mt_moe_rows mt_moe_cut_rows(const struct mt_moe *moe, struct mt_arena *arena, int64_t n_row);
+/* Cuts what recomputation does not keep: gate and up of the first slice, of shared experts too. */
+void mt_moe_cut_inner(const struct mt_moe *moe, struct mt_arena *arena, struct mt_moe_saved *saved);
 /* Rows of x [N,D] and their weights into `near` [N*K, D+1], all slices. */
 void mt_moe_pack_rows(struct mt_moe *moe, float *near, const float *x,
                       const struct mt_moe_saved *saved);

@@ -50,6 +50,12 @@ static void look_ahead(struct mt_moe *moe, int layer)
     }
 }
 
+/* Rows of the first slice, which forward keeps. */
+static int64_t kept_rows(const struct mt_moe *moe, const struct mt_moe_saved *saved)
+{
+    return mt_min_i64(saved->route->n_row, moe->slice_rows);
+}
+
 void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct mt_moe_saved *saved,
                   bool is_kept)
 {
@@ -69,11 +75,21 @@ void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct 
                                          .expert = saved->expert,
                                          .n_choice = saved->n * moe->top_k};
     saved->route = mt_route_build(&input, arena);
-    const int64_t n_row = mt_min_i64(saved->route->n_row, moe->slice_rows);
-    saved->rows = mt_moe_cut_rows(moe, arena, n_row);
+    const int64_t n_row = kept_rows(moe, saved);
+    saved->rows.x = mt_moe_cut_floats(arena, n_row * moe->width);
+    saved->rows.weight = mt_moe_cut_floats(arena, n_row);
+    saved->kept_mark = mt_arena_mark(arena);
+    mt_moe_cut_inner(moe, arena, saved);
+    mt_span_end(MT_PHASE_DISPATCH);
+}
+
+void mt_moe_cut_inner(const struct mt_moe *moe, struct mt_arena *arena, struct mt_moe_saved *saved)
+{
+    const int64_t n_row = kept_rows(moe, saved);
+    saved->rows.gate = mt_moe_cut_floats(arena, n_row * moe->inner);
+    saved->rows.up = mt_moe_cut_floats(arena, n_row * moe->inner);
     saved->shared_gate = mt_moe_cut_floats(arena, saved->n * moe->shared_inner);
     saved->shared_up = mt_moe_cut_floats(arena, saved->n * moe->shared_inner);
-    mt_span_end(MT_PHASE_DISPATCH);
 }
 
 struct mt_moe_rows mt_moe_cut_rows(const struct mt_moe *moe, struct mt_arena *arena, int64_t n_row)

@@ -48,17 +48,10 @@ enum mt_status mt_moe_forward(struct mt_moe *moe, int layer, float *out, const f
 
     if (!is_kept) {
         mt_arena_release(arena, mark);
+    } else if (moe->recompute) {
+        mt_arena_release(arena, kept->kept_mark);
     }
     return MT_OK;
-}
-
-/* Rows of a later slice come again, and what their experts made of them. */
-static enum mt_status fetch_again(struct mt_moe *moe, int layer, int slice,
-                                  const struct mt_route *route, const struct mt_moe_rows *rows)
-{
-    MT_TRY(mt_moe_dispatch_begin(moe, route, slice, moe->again));
-    MT_TRY(mt_moe_dispatch_end(moe, route, slice, rows));
-    return mt_moe_experts_again(moe, layer, route, rows);
 }
 
 /* With one slice the gradients of its outputs are on their way already. */
@@ -72,12 +65,16 @@ static enum mt_status compute_slice_backward(struct mt_moe *moe, int layer, int 
     struct mt_moe_rows rows = saved->rows;
     if (slice > 0) {
         rows = mt_moe_cut_rows(moe, arena, moe->slice_rows);
-        MT_TRY(fetch_again(moe, layer, slice, route, &rows));
+        MT_TRY(mt_moe_dispatch_begin(moe, route, slice, moe->again));
+        MT_TRY(mt_moe_dispatch_end(moe, route, slice, &rows));
     }
     if (route->n_slice > 1) {
         MT_TRY(mt_moe_combine_backward_begin(moe, route, slice));
     }
     MT_TRY(mt_moe_combine_backward_end(moe, route, slice));
+    if (slice > 0 || moe->recompute) {
+        MT_TRY(mt_moe_experts_again(moe, layer, route, &rows));
+    }
     MT_TRY(mt_moe_experts_backward(moe, layer, route, d_row_weight, &rows));
     MT_TRY(mt_moe_dispatch_backward_slice(moe, route, slice, d_row_weight));
     mt_arena_release(arena, mark);
@@ -91,6 +88,11 @@ enum mt_status mt_moe_backward(struct mt_moe *moe, int layer, float *d_x, const 
     MT_ASSERT(moe->training && layer >= moe->first_layer && layer < moe->n_layer);
     const bool has_shared = moe->shared_inner > 0;
     const int n_slice = saved->route->n_slice;
+    const int64_t mark = mt_arena_mark(arena);
+    struct mt_moe_saved again = *saved; /* with gate and up anew, when they were not kept */
+    if (moe->recompute) {
+        mt_moe_cut_inner(moe, arena, &again);
+    }
 
     mt_moe_pack_gradients(moe, d_out, saved);
     if (n_slice == 1) {
@@ -98,12 +100,13 @@ enum mt_status mt_moe_backward(struct mt_moe *moe, int layer, float *d_x, const 
     } else {
         mt_moe_pack_rows(moe, moe->again, saved->x, saved);
     }
-    MT_TRY(mt_moe_shared_backward(moe, layer, d_x, d_out, saved)); /* while gradients travel */
+    MT_TRY(mt_moe_shared_backward(moe, layer, d_x, d_out, &again)); /* while gradients travel */
     MT_TRY(mt_store_materialize_end(moe->store, layer));
     for (int slice = n_slice - 1; slice >= 0; --slice) {
-        MT_TRY(compute_slice_backward(moe, layer, slice, saved, arena));
+        MT_TRY(compute_slice_backward(moe, layer, slice, &again, arena));
     }
     MT_TRY(mt_moe_begin_reduce(moe, layer));
+    mt_arena_release(arena, mark);
     mt_moe_dispatch_backward(moe, d_x, saved, has_shared);
     return mt_moe_gate_backward(moe, layer, d_x, saved, token_share);
 }

@@ -31,6 +31,7 @@ static enum mt_status set_sizes(struct mt_moe *moe, const struct mt_moe_options 
         .comm = options->comm,
         .store = options->store,
         .training = options->training,
+        .recompute = options->training && config->train.recompute == MT_RECOMPUTE_LAYER,
         .n_layer = (int)config->model.num_layers,
         .first_layer = (int)mt_min_i64(config->model.first_k_dense, config->model.num_layers),
         .n_rank = options->comm->topology.n_rank,
@@ -91,6 +92,11 @@ static enum mt_status plan_saved_bytes(struct mt_moe *moe)
         !mt_size_add(sum, (int64_t)N_SAVED_CUT * CUT_ALIGNMENT_BYTES, &moe->saved_bytes_max)) {
         return too_large();
     }
+    /* Without the slice that is not kept; smaller than saved_bytes_max, of which it is a part. */
+    const int64_t inner_floats =
+        moe->recompute ? 2 * (moe->slice_rows * moe->inner + moe->max_token * moe->shared_inner)
+                       : 0;
+    moe->kept_bytes_max = moe->saved_bytes_max - row_bytes / 2 - inner_floats * float_bytes;
     return MT_OK;
 }
 
@@ -322,6 +328,11 @@ enum mt_status mt_moe_ownership(const struct mt_config *config, int n_rank,
 int64_t mt_moe_saved_bytes_max(const struct mt_moe *moe)
 {
     return moe->saved_bytes_max;
+}
+
+int64_t mt_moe_kept_bytes_max(const struct mt_moe *moe)
+{
+    return moe->kept_bytes_max;
 }
 
 struct mt_moe_slots mt_moe_slots(const struct mt_config *config, int n_rank)

@@ -73,8 +73,10 @@ struct mt_moe_slots mt_moe_slots(const struct mt_config *config, int n_rank);
 int64_t mt_moe_slice_rows(int64_t max_token_any, int64_t top_k);
 
 /* Bytes that one layer's forward and backward cut from the activation arena at most, whatever the
- * routing. Backward releases its own part. */
+ * routing. kept: of it, what stays cut from forward to backward; with train.recompute = "layer"
+ * without gate and up. */
 int64_t mt_moe_saved_bytes_max(const struct mt_moe *moe);
+int64_t mt_moe_kept_bytes_max(const struct mt_moe *moe);
 
 /* ---- a step ---- */
 
@@ -96,9 +98,13 @@ struct mt_moe_rows {
     float *gate, *up; /* [S,F] */
 };
 
-/* What one layer's forward keeps for its backward; memory in the activation arena. */
+/* What one layer's forward keeps for its backward; memory in the activation arena. With
+ * train.recompute = "layer" everything but gate and up: the caller computes x again in its place,
+ * backward the rest. The rows that came here stay, so that nothing is exchanged a second time
+ * (docs/decisions/0006-recompute.md). */
 struct mt_moe_saved {
     int64_t n;                      /* N of the micro-batch */
+    int64_t kept_mark;              /* of the arena: what is cut above may be computed again */
     const float *x;                 /* [N,D] the layer's input, kept by the caller */
     int32_t *expert;                /* [N,K] */
     float *weight;                  /* [N,K] */
@@ -174,7 +180,7 @@ struct mt_moe_stats {
     /* Rows of the busiest rank over the mean, both summed over layers and micro-batches: ranks meet
      * in every one of them, so the busiest of each counts. */
     double rank_max_over_mean;
-    int64_t n_move;            /* experts that changed owners before the step */
+    int64_t n_move; /* experts that changed owners before the step */
     struct mt_moe_outlook outlook;
     const int64_t *count; /* [L,E] rows per expert of the step, owned by moe */
     int64_t n_dead;       /* (layer, expert) pairs without a token */

@@ -57,6 +57,7 @@ void mt_flow_init(struct mt_flow *flow, const struct mt_placement *placement, in
             flow->instance[i] =
                 (struct mt_flow_instance){.expert = expert,
                                           .rank = placement->rank[i],
+                                          .is_late = placement->is_late[i],
                                           .next_of_expert = i + 1 < end ? i + 1 : -1};
             if (end - start > 1) {
                 link_to_rank(flow, i);
@@ -113,17 +114,18 @@ static void level(struct mt_flow *flow, int expert)
         int64_t n = 0;
         for (int i = flow->of_expert[expert]; i >= 0; i = all[i].next_of_expert) {
             const int64_t load = flow->load[all[i].rank];
-            sum += load <= height ? load : 0;
-            n += load <= height ? 1 : 0;
+            const bool is_in = load <= height && !all[i].is_late;
+            sum += is_in ? load : 0;
+            n += is_in ? 1 : 0;
         }
-        last = height; /* never below the lowest rank, so n > 0; falls, or is found */
+        last = height; /* not below the lowest rank, so n > 0 */
         height = sum / n;
         left = sum % n;
     }
     for (int i = flow->of_expert[expert]; i >= 0; i = all[i].next_of_expert) {
         int64_t *load = &flow->load[all[i].rank];
         all[i].quota = 0;
-        if (*load <= height) {
+        if (*load <= height && !all[i].is_late) {
             all[i].quota = height - *load + (left > 0 ? 1 : 0);
             left -= left > 0 ? 1 : 0;
             *load += all[i].quota;

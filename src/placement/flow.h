@@ -21,6 +21,7 @@ struct mt_flow {
     struct mt_flow_instance {
         int expert, rank;
         int next_of_expert, next_of_rank;
+        bool is_late; /* takes only rows that the others cannot */
         int64_t quota;
     } * instance; /* [capacity] */
     /* of the search: */
@@ -37,7 +38,8 @@ void mt_flow_init(struct mt_flow *flow, const struct mt_placement *placement, in
                   const int64_t *total, struct mt_arena *arena);
 /* Other rows on the same instances. */
 void mt_flow_set_total(struct mt_flow *flow, const int64_t *total);
-/* First quotas: each expert's rows level the ranks that hold it. */
+/* First quotas: each expert's rows level the ranks that hold it, late instances left out: their
+ * rows would wait for the copy, so draining gives them what the others cannot take. */
 void mt_flow_start(struct mt_flow *flow);
 /* Another instance, which is not there yet; its quota is 0. Returns its index. */
 int mt_flow_add(struct mt_flow *flow, int expert, int rank);

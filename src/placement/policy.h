@@ -108,5 +108,17 @@ void mt_policy_fssdp_reshard(const struct mt_reshard_input *input, struct mt_are
                              int *owner);
 void mt_policy_fsep_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
                                 struct mt_placement *placement);
+void mt_policy_least_loaded_before_gate(const struct mt_policy_input *input,
+                                        struct mt_arena *scratch, struct mt_placement *placement);
+void mt_policy_least_loaded_after_gate(const struct mt_policy_input *input,
+                                       struct mt_arena *scratch, struct mt_placement *placement);
+void mt_policy_quota_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                 struct mt_placement *placement);
+void mt_policy_quota_after_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                struct mt_placement *placement);
+void mt_policy_adaptive_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                    struct mt_placement *placement);
+void mt_policy_adaptive_after_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                   struct mt_placement *placement);
 
 #endif

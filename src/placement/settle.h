@@ -10,7 +10,7 @@
 
 /* total [E]: rows of each expert, all sources. quota [n_instance], written: rows that each instance
  * computes; an expert's sum to its total; the largest sum over a rank is the least possible, and is
- * returned. */
+ * returned. Late instances get little more than that needs. */
 int64_t mt_settle(const struct mt_placement *placement, const int64_t *total,
                   struct mt_arena *scratch, int64_t *quota);
 

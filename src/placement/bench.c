@@ -1,0 +1,236 @@
+#include "placement/bench.h"
+
+#include "base/clock.h"
+#include "placement/drift.h"
+#include "placement/policy.h"
+#include "placement/settle.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_PLAN = 512, WINDOW = 5 };
+
+enum moment { BEFORE_GATE, AFTER_GATE, SETTLE, SPLIT, N_MOMENT };
+
+struct bench {
+    const struct mt_policy *policy;
+    int n_rank, n_expert, n_load; /* loads, used in turn */
+    int n_plan;
+    struct mt_cluster cluster;
+    struct mt_placement placement;
+    struct mt_arena scratch;
+    struct mt_policy_input input;
+    int64_t *counts, *total; /* [n_load, R, E], [n_load + WINDOW, E] */
+    int64_t *settled;        /* [n_instance] */
+    int64_t *quota;          /* [R, n_instance] */
+    int64_t time_ns[N_MOMENT][MAX_PLAN];
+    int64_t n_allocated, n_early, n_late;
+    double excess; /* sum over plans of largest load over the mean */
+};
+
+/* An H100 cluster: 400 GB/s inside a node, 40 GB/s a rank between nodes; experts of 8 MiB. */
+static void set_costs(struct mt_cluster *cluster)
+{
+    cluster->costs = (struct mt_costs){.row_ps = 47000,
+                                       .instance_ps = 5000000,
+                                       .attention_ps = 1500000000,
+                                       .alpha_ps = {0, 2000000, 5000000},
+                                       .kib_ps = {0, 2560, 25600}};
+    cluster->row_bytes = 8192;
+    cluster->expert_bytes = 8 << 20;
+}
+
+static enum mt_status init_cluster(struct bench *bench)
+{
+    enum { PER_NODE = 8 };
+    enum mt_status status = MT_OK;
+    int *node = NULL;
+    MT_TRY(MT_ALLOCATE(node, bench->n_rank, "nodes"));
+    for (int rank = 0; rank < bench->n_rank; ++rank) {
+        node[rank] = rank / PER_NODE;
+    }
+    status = mt_cluster_init(&bench->cluster, bench->n_rank, node);
+    mt_memory_free(node);
+    set_costs(&bench->cluster);
+    return status;
+}
+
+/* The last WINDOW loads come first as well, so that every load has a past. */
+static enum mt_status make_loads(struct bench *bench)
+{
+    static const double SKEW = 3.0;
+    struct mt_drift drift;
+    const int64_t n_pair = (int64_t)bench->n_rank * bench->n_expert;
+    MT_TRY(mt_drift_init(&drift, bench->n_rank, bench->n_expert, bench->placement.owner, SKEW, 1));
+    for (int load = 0; load < bench->n_load; ++load) {
+        mt_drift_next(&drift, &bench->counts[load * n_pair],
+                      &bench->total[(int64_t)(WINDOW + load) * bench->n_expert]);
+    }
+    mt_drift_clear(&drift);
+    for (int load = 0; load < WINDOW; ++load) {
+        const int from = WINDOW + (bench->n_load - WINDOW + load) % bench->n_load;
+        memcpy(&bench->total[(int64_t)load * bench->n_expert],
+               &bench->total[(int64_t)from * bench->n_expert],
+               (size_t)bench->n_expert * sizeof(bench->total[0]));
+    }
+    return MT_OK;
+}
+
+static enum mt_status init(struct bench *bench)
+{
+    const int slots = mt_policy_slot_count(bench->policy, bench->n_rank, bench->n_expert, 0);
+    const int max_instance = bench->n_expert + bench->n_rank * slots;
+    const int64_t n_pair = (int64_t)bench->n_rank * bench->n_expert;
+    int64_t scratch_bytes = 0;
+    MT_TRY(init_cluster(bench));
+    MT_TRY(mt_placement_init(&bench->placement, bench->n_rank, bench->n_expert, max_instance));
+    MT_ASSERT(
+        mt_policy_scratch_bytes(bench->n_rank, bench->n_expert, 1, max_instance, &scratch_bytes));
+    MT_TRY(mt_arena_init(&bench->scratch, scratch_bytes, "planning"));
+    MT_TRY(MT_ALLOCATE(bench->counts, bench->n_load * n_pair, "loads"));
+    MT_TRY(MT_ALLOCATE(bench->total, (int64_t)(WINDOW + bench->n_load) * bench->n_expert, "loads"));
+    MT_TRY(MT_ALLOCATE(bench->settled, max_instance, "quotas"));
+    MT_TRY(MT_ALLOCATE(bench->quota, (int64_t)bench->n_rank * max_instance, "quotas"));
+    MT_TRY(make_loads(bench));
+    bench->input = (struct mt_policy_input){.cluster = &bench->cluster,
+                                            .n_expert = bench->n_expert,
+                                            .n_micro = 4,
+                                            .slots = slots,
+                                            .overlap = -1,
+                                            .calibrate = true,
+                                            .n_recent = WINDOW};
+    return MT_OK;
+}
+
+static void clear(struct bench *bench)
+{
+    mt_memory_free(bench->counts);
+    mt_memory_free(bench->total);
+    mt_memory_free(bench->settled);
+    mt_memory_free(bench->quota);
+    mt_arena_clear(&bench->scratch);
+    mt_placement_clear(&bench->placement);
+    mt_cluster_clear(&bench->cluster);
+}
+
+static void count_copies(struct bench *bench, int64_t largest, const int64_t *total)
+{
+    int64_t n_row = 0;
+    for (int expert = 0; expert < bench->n_expert; ++expert) {
+        n_row += total[expert];
+    }
+    bench->excess += (double)largest * bench->n_rank / (double)n_row;
+    for (int i = 0; i < mt_placement_n_instance(&bench->placement); ++i) {
+        bench->n_late += bench->placement.is_late[i] ? 1 : 0;
+    }
+    bench->n_early += mt_placement_n_instance(&bench->placement) - bench->n_expert;
+}
+
+/* Everything that a micro-batch and layer needs, once. */
+static void plan(struct bench *bench, int at)
+{
+    const struct mt_policy *policy = bench->policy;
+    const int64_t load = at % bench->n_load;
+    const int64_t n_expert = bench->n_expert;
+    const int64_t *counts = &bench->counts[load * bench->n_rank * n_expert];
+    const int64_t *total = &bench->total[(WINDOW + load) * n_expert];
+    int64_t clock_ns[N_MOMENT + 1];
+    bench->input.step = at + 1;
+    bench->input.recent = &bench->total[load * n_expert];
+    bench->input.count = NULL;
+    const int64_t n_allocated = mt_memory_n_allocated();
+    clock_ns[BEFORE_GATE] = mt_clock_ns();
+    policy->before_gate(&bench->input, &bench->scratch, &bench->placement);
+    clock_ns[AFTER_GATE] = mt_clock_ns();
+    bench->input.count = counts;
+    policy->after_gate(&bench->input, &bench->scratch, &bench->placement);
+    clock_ns[SETTLE] = mt_clock_ns();
+    const int64_t largest = mt_settle(&bench->placement, total, &bench->scratch, bench->settled);
+    clock_ns[SPLIT] = mt_clock_ns();
+    mt_split(policy->split, &bench->cluster, &bench->placement, counts, &bench->scratch,
+             bench->quota);
+    clock_ns[N_MOMENT] = mt_clock_ns();
+    bench->n_allocated += mt_memory_n_allocated() - n_allocated;
+    for (int moment = 0; moment < N_MOMENT && at >= 0; ++moment) {
+        bench->time_ns[moment][at] = clock_ns[moment + 1] - clock_ns[moment];
+    }
+    count_copies(bench, largest, total);
+}
+
+static int compare(const void *a, const void *b)
+{
+    const int64_t x = *(const int64_t *)a;
+    const int64_t y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void print(struct bench *bench, FILE *out)
+{
+    static const char *const name[N_MOMENT] = {"before gate", "after gate", "settle",
+                                               "split of tokens"};
+    static const double NS_PER_US = 1000.0;
+    const int n = bench->n_plan;
+    for (int moment = 0; moment < N_MOMENT; ++moment) {
+        int64_t *time_ns = bench->time_ns[moment];
+        qsort(time_ns, (size_t)n, sizeof(time_ns[0]), compare);
+        (void)fprintf(out, "%5d x %-4d %-9s %-16s %10.1f %10.1f\n", bench->n_rank, bench->n_expert,
+                      bench->policy->name, name[moment], (double)time_ns[n / 2] / NS_PER_US,
+                      (double)time_ns[n - 1 - n / 100] / NS_PER_US);
+    }
+    (void)fprintf(out,
+                  "             largest load over mean %.3f, copies %.1f of which late %.1f, "
+                  "allocations %lld\n",
+                  bench->excess / n, (double)bench->n_early / n, (double)bench->n_late / n,
+                  (long long)bench->n_allocated);
+}
+
+static enum mt_status run(struct bench *bench, FILE *out)
+{
+    enum { N_WARM = 2 };
+    enum mt_status status = MT_OK;
+    MT_TRY_GOTO(init(bench));
+    for (int at = 0; at < N_WARM; ++at) {
+        plan(bench, at);
+    }
+    bench->n_allocated = bench->n_early = bench->n_late = 0;
+    bench->excess = 0.0;
+    for (int at = 0; at < bench->n_plan; ++at) {
+        plan(bench, at);
+    }
+    print(bench, out);
+    if (bench->n_allocated != 0) {
+        status =
+            MT_FAIL(MT_ERR_INTERNAL, "planning with %s allocated memory %lld times; expected none",
+                    bench->policy->name, (long long)bench->n_allocated);
+    }
+cleanup:
+    clear(bench);
+    return status;
+}
+
+enum mt_status mt_bench_planner(FILE *out)
+{
+    static const char *const policy[] = {"quota", "adaptive"};
+    static const struct {
+        int n_rank, n_expert, n_load, n_plan;
+    } size[] = {{64, 256, 32, MAX_PLAN}, {1024, 256, 8, 128}, {4096, 512, 5, 20}};
+    struct bench *bench = NULL;
+    enum mt_status status = MT_OK;
+    (void)fprintf(out, "ranks x experts, nodes of 8, skew 3    median us     99 %% us\n");
+    for (size_t i = 0; i < sizeof(size) / sizeof(size[0]); ++i) {
+        for (size_t p = 0; p < sizeof(policy) / sizeof(policy[0]); ++p) {
+            MT_TRY_GOTO(MT_ALLOCATE(bench, 1, "benchmark"));
+            bench->policy = mt_policy_find(policy[p]);
+            bench->n_rank = size[i].n_rank;
+            bench->n_expert = size[i].n_expert;
+            bench->n_load = size[i].n_load;
+            bench->n_plan = size[i].n_plan;
+            MT_TRY_GOTO(run(bench, out));
+            mt_memory_free(bench);
+            bench = NULL;
+        }
+    }
+cleanup:
+    mt_memory_free(bench);
+    return status;
+}

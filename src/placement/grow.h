@@ -1,0 +1,88 @@
+/* Growing a flow: which replicas to add so that no rank has more than a limit.
+ *
+ * Rows leave the ranks above the limit, hottest expert first, for the ranks with most room: to
+ * copies that are liked (because they are there already), then inside the node, then anywhere. Each
+ * replica is made together with the rows it takes, so one trial is a walk down two sorted lists; a
+ * search tries limits by bisection and keeps the one of least price. Internal to placement/. */
+#ifndef MT_PLACEMENT_GROW_H
+#define MT_PLACEMENT_GROW_H
+
+#include "placement/flow.h"
+#include "placement/ports.h"
+
+struct mt_grow_rules {
+    int slots;              /* copies that a rank may hold */
+    int64_t min_row;        /* fewer rows do not earn a copy */
+    int64_t tolerance_row;  /* limits closer than this are not told apart */
+    bool is_node_only;      /* copies stay inside their owner's node */
+    bool is_late;           /* copies are exposed: price is time, and rows must end in time */
+    bool is_resident_first; /* only a late copy's own rows wait for it */
+    int64_t port_ps;        /* that any link may be busy in a direction: what attention covers */
+};
+
+/* The least rows that earn a copy: `most` where ranks have many, never more than a 64th of the mean
+ * load (a little above the tolerances of 0.01, so that balance is not out of reach on small
+ * shapes). */
+int64_t mt_grow_min_row(int64_t most, int64_t n_row, int n_rank);
+
+struct mt_grow_rank {
+    int64_t n_row, n_late_row;
+    int n_copy;             /* slots taken */
+    int n_instance, n_late; /* that have rows; late ones of them */
+    int64_t arrival_ps;     /* of its last late copy, after the rows' dispatch */
+    int64_t in_ps[MT_N_LEVEL], out_ps[MT_N_LEVEL]; /* of copies on its links */
+};
+struct mt_grow_expert {
+    int n_network, n_node; /* copies that its owner hands on, by level */
+    int first_move;        /* of this trial; -1: none */
+};
+struct mt_grow_move {
+    int expert, rank; /* a new copy */
+    int sender;       /* rank that it is made from */
+    int from;         /* instance that gives up the rows */
+    int next;         /* move of the same expert */
+    enum mt_level level;
+    int64_t n_row;
+};
+
+struct mt_grow {
+    const struct mt_cluster *cluster;
+    struct mt_flow *flow;
+    const struct mt_placement *liked; /* copies to prefer; NULL: none */
+    const int *owner;                 /* [E] */
+    struct mt_grow_rules rules;
+    int64_t copy_ps[MT_N_LEVEL];
+    int64_t limit, largest_row;                  /* of the last trial */
+    int64_t dispatch_ps;                         /* about what rows take on their way */
+    int *order, *node_order;                     /* [R] ascending load; the same node by node */
+    int *start, *list;                           /* [R+1], [capacity]: instances by rank */
+    bool *is_sorted;                             /* [R]: its list is by quota, descending */
+    struct mt_grow_rank *rank, *rank_base;       /* [R] after the trial; before it */
+    struct mt_grow_expert *expert, *expert_base; /* [E] */
+    int64_t *left;                               /* [capacity] rows that stay with each instance */
+    struct mt_grow_move *move;                   /* [capacity] */
+    int n_move;
+    void *sort; /* [R] */
+};
+
+/* The flow's owners are those of `placement`, which stays the caller's. Cuts from the arena; the
+ * caller sets rules and, if any, liked. */
+void mt_grow_init(struct mt_grow *grow, const struct mt_cluster *cluster, struct mt_flow *flow,
+                  const struct mt_placement *placement, struct mt_arena *arena);
+/* After the flow's quotas or instances changed. */
+void mt_grow_reset(struct mt_grow *grow);
+/* One trial; false: some rank stays above the limit. */
+bool mt_grow_try(struct mt_grow *grow, int64_t limit);
+/* Of the last trial: late: picoseconds of the layer as far as the plan decides it; else largest
+ * load. */
+int64_t mt_grow_price(struct mt_grow *grow);
+/* Tries limits from `least` to `most`, the largest load now; ends with the cheapest tried again (no
+ * moves if none is cheaper than that). Returns its price. */
+int64_t mt_grow_search(struct mt_grow *grow, int64_t least, int64_t most);
+/* The last trial's copies and quotas become the flow's. */
+void mt_grow_apply(struct mt_grow *grow);
+
+/* The flow's instances as a placement; those from index `first_late` on are late. */
+void mt_grow_write(const struct mt_flow *flow, int first_late, struct mt_placement *placement);
+
+#endif
