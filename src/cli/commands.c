@@ -73,7 +73,7 @@ const struct mt_command mt_commands[] = {
                 {"--trace", "FILE", "loads: expert counts, .csv, .jsonl or .h5 (docs/traces.md)"},
                 {"--workload", "NAME", "loads: a shape as in moe.workload [that, else hot_rank]"},
                 {"--skew", "X", "of the workload: largest load of a rank over the mean [2]"},
-                {"--steps", "N", "steps to study, beside those that warm up [4 to 16]"},
+                {"--steps", "N", "steps to study, beside those that warm up [2 to 16]"},
                 {"--device-tflops", "T", "what a device sustains, in TFLOP/s [395.6]"},
                 {"--intra-gbytes-per-s", "A", "of a device to others in its node [450]"},
                 {"--inter-gbytes-per-s", "B", "of a device to other nodes [50]"},
