@@ -147,6 +147,9 @@ static enum mt_status create_placements(struct mt_moe *moe, const struct mt_conf
     }
     MT_TRY(mt_arena_init(&moe->scratch, scratch_bytes, "scratch of policies"));
     MT_TRY(mt_cluster_init(&moe->cluster, moe->n_rank, moe->comm->topology.node));
+    moe->cluster.row_bytes = (moe->width + 1) * (int64_t)sizeof(float); /* with its weight */
+    moe->cluster.expert_bytes =
+        MT_EXPERT_MATRICES * moe->inner * moe->width * (int64_t)sizeof(float);
     const int window = (int)mt_max_i64(config->placement.load_window, 1);
     MT_TRY(mt_history_init(&moe->history, moe->n_layer, moe->n_expert, window));
     MT_TRY(mt_tally_init(&moe->tally, config, moe->n_rank));
@@ -246,6 +249,11 @@ enum mt_status mt_moe_ownership(const struct mt_config *config, int n_rank,
         mt_placement_default_owners(&placement[layer], layer);
     }
     return MT_OK;
+}
+
+void mt_moe_set_costs(struct mt_moe *moe, const struct mt_costs *costs)
+{
+    moe->cluster.costs = *costs;
 }
 
 int64_t mt_moe_saved_bytes_max(const struct mt_moe *moe)

@@ -58,6 +58,9 @@ void mt_moe_destroy(struct mt_moe *moe); /* NULL allowed */
 enum mt_status mt_moe_ownership(const struct mt_config *config, int n_rank,
                                 struct mt_placement *placement);
 
+/* What plans are made from from now on; zeros before. The same on every rank. */
+void mt_moe_set_costs(struct mt_moe *moe, const struct mt_costs *costs);
+
 /* Bytes that one layer's forward and backward cut from the activation arena at most: all rows of
  * all ranks on this one. Backward releases its own part. The arena is reserved, not touched, for it
  * (base/memory.h). */

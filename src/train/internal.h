@@ -6,6 +6,7 @@
 #include "checkpoint/checkpoint.h"
 #include "data/sampler.h"
 #include "optim/optim.h"
+#include "train/costs.h"
 #include "train/run_dir.h"
 #include "train/session.h"
 #include "train/trainer.h"
@@ -32,6 +33,7 @@ struct mt_trainer {
     int32_t *token, *target; /* [micro_batch, T] */
     struct mt_run_state state;
     struct mt_state_array state_array[MT_MAX_STATE_ARRAY];
+    int64_t costs_state[MT_COSTS_STATE];
     struct mt_run_dir dir;
     FILE *metrics;    /* rank 0 */
     double *gathered; /* [R, n] of metrics.c */
@@ -58,8 +60,8 @@ enum mt_status mt_metrics_cut(const char *path, int64_t step);
 /* The last step that the file has; 0: none. */
 int64_t mt_metrics_last_step(const char *path);
 
-/* resume.c. Collective: decides where the run starts, fills store and state. *is_finished: nothing
- * is left to do. */
+/* resume.c. Collective: decides where the run starts, fills store and state; the caller publishes.
+ * *is_finished: nothing is left to do. */
 enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_options *options,
                          bool *is_finished);
 /* Collective, agreed. */
