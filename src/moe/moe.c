@@ -147,9 +147,6 @@ static enum mt_status create_placements(struct mt_moe *moe, const struct mt_conf
     }
     MT_TRY(mt_arena_init(&moe->scratch, scratch_bytes, "scratch of policies"));
     MT_TRY(mt_cluster_init(&moe->cluster, moe->n_rank, moe->comm->topology.node));
-    moe->cluster.row_bytes = (moe->width + 1) * (int64_t)sizeof(float); /* with its weight */
-    moe->cluster.expert_bytes =
-        MT_EXPERT_MATRICES * moe->inner * moe->width * (int64_t)sizeof(float);
     const int window = (int)mt_max_i64(config->placement.load_window, 1);
     MT_TRY(mt_history_init(&moe->history, moe->n_layer, moe->n_expert, window));
     MT_TRY(mt_tally_init(&moe->tally, config, moe->n_rank));

@@ -33,7 +33,6 @@ struct mt_trainer {
     int32_t *token, *target; /* [micro_batch, T] */
     struct mt_run_state state;
     struct mt_state_array state_array[MT_MAX_STATE_ARRAY];
-    int64_t costs_state[MT_COSTS_STATE];
     struct mt_run_dir dir;
     FILE *metrics;    /* rank 0 */
     double *gathered; /* [R, n] of metrics.c */
@@ -42,6 +41,7 @@ struct mt_trainer {
     int64_t first_step;  /* done before this process */
     bool stop_requested; /* agreed by all ranks */
     double train_flops_per_token;
+    int64_t costs_state[MT_COSTS_STATE]; /* train/costs.h */
 };
 
 /* step.c: one optimizer step; trainer->state.step is the number of the step being made. */
