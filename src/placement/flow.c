@@ -214,8 +214,38 @@ static bool reach_through(struct mt_flow *flow, int from, int64_t limit)
     return is_moved;
 }
 
+/* Moves rows of instance `from` straight to instances with room of one kind. */
+static void spill_to(struct mt_flow *flow, int from, int64_t limit, bool is_late)
+{
+    struct mt_flow_instance *const all = flow->instance;
+    int64_t *source = &flow->load[all[from].rank];
+    for (int to = flow->of_expert[all[from].expert]; to >= 0; to = all[to].next_of_expert) {
+        int64_t *target = &flow->load[all[to].rank];
+        const int64_t n = mt_min_i64(mt_min_i64(*source - limit, all[from].quota), limit - *target);
+        if (n > 0 && all[to].is_late == is_late) {
+            *source -= n;
+            *target += n;
+            all[from].quota -= n;
+            all[to].quota += n;
+        }
+    }
+}
+
+/* Chains of one link, which are most: without a search. */
+static void spill(struct mt_flow *flow, int64_t limit)
+{
+    for (int rank = 0; rank < flow->n_rank; ++rank) {
+        for (int i = flow->of_rank[rank]; i >= 0 && flow->load[rank] > limit;
+             i = flow->instance[i].next_of_rank) {
+            spill_to(flow, i, limit, false);
+            spill_to(flow, i, limit, true);
+        }
+    }
+}
+
 bool mt_flow_drain(struct mt_flow *flow, int64_t limit)
 {
+    spill(flow, limit);
     for (;;) {
         bool is_moved = false;
         ++flow->stamp;
