@@ -180,12 +180,14 @@ static void print(struct bench *bench, FILE *out)
                                                "split of tokens"};
     static const double NS_PER_US = 1000.0;
     const int n = bench->n_plan;
+    const int middle = n / 2;
+    const int last = n - 1 - n / 100; /* but one percent */
     for (int moment = 0; moment < N_MOMENT; ++moment) {
         int64_t *time_ns = bench->time_ns[moment];
         qsort(time_ns, (size_t)n, sizeof(time_ns[0]), compare);
         (void)fprintf(out, "%5d x %-4d %-9s %-16s %10.1f %10.1f\n", bench->n_rank, bench->n_expert,
-                      bench->policy->name, name[moment], (double)time_ns[n / 2] / NS_PER_US,
-                      (double)time_ns[n - 1 - n / 100] / NS_PER_US);
+                      bench->policy->name, name[moment], (double)time_ns[middle] / NS_PER_US,
+                      (double)time_ns[last] / NS_PER_US);
     }
     (void)fprintf(out,
                   "             largest load over mean %.3f, copies %.1f of which late %.1f, "
@@ -218,29 +220,34 @@ cleanup:
     return status;
 }
 
+static enum mt_status bench_policy(const char *policy, int n_rank, int n_expert, int n_load,
+                                   int n_plan, FILE *out)
+{
+    struct bench *bench = NULL;
+    MT_TRY(MT_ALLOCATE(bench, 1, "benchmark"));
+    bench->policy = mt_policy_find(policy);
+    bench->n_rank = n_rank;
+    bench->n_expert = n_expert;
+    bench->n_load = n_load;
+    bench->n_plan = n_plan;
+    const enum mt_status status = run(bench, out);
+    mt_memory_free(bench);
+    return status;
+}
+
 enum mt_status mt_bench_planner(FILE *out)
 {
-    static const char *const policy[] = {"quota", "adaptive"};
     static const struct {
         int n_rank, n_expert, n_load, n_plan;
     } size[] = {{64, 256, 32, MAX_PLAN}, {1024, 256, 8, 128}, {4096, 512, 5, 20}};
-    struct bench *bench = NULL;
-    enum mt_status status = MT_OK;
-    (void)fprintf(out, "ranks x experts, nodes of 8, skew 3    median us     99 %% us\n");
+    (void)fprintf(out,
+                  "processor time of one plan of one layer, drifting load of skew 3, nodes of 8\n"
+                  "ranks x experts                         median us     99 %% us\n");
     for (size_t i = 0; i < sizeof(size) / sizeof(size[0]); ++i) {
-        for (size_t p = 0; p < sizeof(policy) / sizeof(policy[0]); ++p) {
-            MT_TRY_GOTO(MT_ALLOCATE(bench, 1, "benchmark"));
-            bench->policy = mt_policy_find(policy[p]);
-            bench->n_rank = size[i].n_rank;
-            bench->n_expert = size[i].n_expert;
-            bench->n_load = size[i].n_load;
-            bench->n_plan = size[i].n_plan;
-            MT_TRY_GOTO(run(bench, out));
-            mt_memory_free(bench);
-            bench = NULL;
-        }
+        MT_TRY(bench_policy("quota", size[i].n_rank, size[i].n_expert, size[i].n_load,
+                            size[i].n_plan, out));
+        MT_TRY(bench_policy("adaptive", size[i].n_rank, size[i].n_expert, size[i].n_load,
+                            size[i].n_plan, out));
     }
-cleanup:
-    mt_memory_free(bench);
-    return status;
+    return MT_OK;
 }

@@ -118,7 +118,8 @@ static void level(struct mt_flow *flow, int expert)
             sum += is_in ? load : 0;
             n += is_in ? 1 : 0;
         }
-        last = height; /* not below the lowest rank, so n > 0 */
+        MT_ASSERT(n > 0); /* the height is not below the lowest rank */
+        last = height;
         height = sum / n;
         left = sum % n;
     }
@@ -141,10 +142,22 @@ static void lift(struct mt_flow *flow, int expert)
     }
 }
 
+/* Each expert that has a choice, once. */
+static void level_all(struct mt_flow *flow, bool is_first_round)
+{
+    for (int expert = 0; expert < flow->n_expert; ++expert) {
+        if (flow->instance[flow->of_expert[expert]].next_of_expert < 0) {
+            continue;
+        }
+        if (!is_first_round) {
+            lift(flow, expert);
+        }
+        level(flow, expert);
+    }
+}
+
 void mt_flow_start(struct mt_flow *flow)
 {
-    /* A second round sees the loads that the first one made; a third moved little. */
-    enum { N_ROUND = 2 };
     memset(flow->load, 0, (size_t)flow->n_rank * sizeof(*flow->load));
     for (int expert = 0; expert < flow->n_expert; ++expert) {
         struct mt_flow_instance *first = &flow->instance[flow->of_expert[expert]];
@@ -153,16 +166,9 @@ void mt_flow_start(struct mt_flow *flow)
             flow->load[first->rank] += first->quota;
         }
     }
-    for (int round = 0; round < N_ROUND; ++round) {
-        for (int expert = 0; expert < flow->n_expert; ++expert) {
-            if (flow->instance[flow->of_expert[expert]].next_of_expert >= 0) {
-                if (round > 0) {
-                    lift(flow, expert);
-                }
-                level(flow, expert);
-            }
-        }
-    }
+    /* The second round sees the loads that the first one made; a third moved little. */
+    level_all(flow, true);
+    level_all(flow, false);
 }
 
 /* Along the chain that ends at `rank`: as many rows as its root has too many, its end has room for,

@@ -201,10 +201,10 @@ void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
 
 /* A pair of moments with one set of options. */
 #define MT_ADAPTIVE(name, prefetch_on, repair_on, first_on, sticky_on)                            \
-    static const struct mt_adaptive_options name##_options = {.prefetch = prefetch_on,            \
-                                                              .repair = repair_on,                \
-                                                              .resident_first = first_on,         \
-                                                              .sticky = sticky_on};               \
+    static const struct mt_adaptive_options name##_options = {.prefetch = (prefetch_on),          \
+                                                              .repair = (repair_on),              \
+                                                              .resident_first = (first_on),       \
+                                                              .sticky = (sticky_on)};             \
     static void name##_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch, \
                                    struct mt_placement *placement)                                \
     {                                                                                             \
