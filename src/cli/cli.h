@@ -9,7 +9,7 @@
 
 #include <stdio.h>
 
-enum { MT_MAX_OPTION = 12, MT_MAX_POSITIONAL = 2, MT_MAX_OVERRIDE = 256 };
+enum { MT_MAX_OPTION = 24, MT_MAX_POSITIONAL = 2, MT_MAX_OVERRIDE = 256 };
 
 struct mt_option {
     const char *name;       /* "--run-dir" */

@@ -33,6 +33,7 @@ struct mt_comm {
     int64_t small_stage_bytes;
     struct mt_plan small_plan;
     struct mt_exec *small_exec;
+    enum mt_status failure; /* of mt_comm_progress */
 };
 
 /* Takes over transport and topology (cleared by mt_comm_clear). */
@@ -57,6 +58,10 @@ enum mt_status mt_exec_poll(struct mt_exec *exec, bool *done);
 enum mt_status mt_exec_end(struct mt_exec *exec);
 /* Advances everything that is begun: called between kernels. */
 enum mt_status mt_comm_poll(struct mt_comm *comm);
+/* The same for those who cannot fail, a struct mt_comm behind the pointer: the idle function of a
+ * device. A failure is kept for the next poll, also that of an end that has to wait. True:
+ * something is incomplete. */
+bool mt_comm_progress(void *comm);
 
 /* Small and blocking; n_item items of 8 bytes. In place: values [n_item] becomes the sum in the
  * fixed order of mt_plan_allreduce. */

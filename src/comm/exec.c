@@ -315,8 +315,21 @@ enum mt_status mt_exec_end(struct mt_exec *exec)
     return MT_OK;
 }
 
+bool mt_comm_progress(void *comm)
+{
+    struct mt_comm *c = comm;
+    bool is_under_way = false;
+    for (int i = 0; i < c->n_active && c->failure == MT_OK; ++i) {
+        bool done = false;
+        c->failure = mt_exec_poll(c->active[i], &done);
+        is_under_way = is_under_way || !done;
+    }
+    return is_under_way && c->failure == MT_OK;
+}
+
 enum mt_status mt_comm_poll(struct mt_comm *comm)
 {
+    MT_TRY(comm->failure);
     for (int i = 0; i < comm->n_active; ++i) {
         bool done = false;
         MT_TRY(mt_exec_poll(comm->active[i], &done));

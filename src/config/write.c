@@ -172,10 +172,14 @@ static void put_value(struct sink *sink, const struct mt_config *config, const s
     }
 }
 
-/* Keys whose default is to be absent have neither field nor default. */
-static bool is_written(const struct mt_key *key)
+/* Keys whose default is to be absent have neither field nor default, or a text that was not given:
+ * "" is no value of any text. */
+static bool is_written(const struct mt_config *config, const struct mt_key *key)
 {
-    return key->offset != MT_NO_FIELD || key->value != NULL;
+    if (key->offset == MT_NO_FIELD) {
+        return key->value != NULL;
+    }
+    return key->type != MT_KEY_TEXT || ((const char *)config)[key->offset] != '\0';
 }
 
 /* All keys but `left_out` (NULL = none), by section. */
@@ -185,7 +189,7 @@ static void put_config(struct sink *sink, const struct mt_config *config,
     const char *section = "";
     for (int i = 0; i < mt_table_n_key(); i++) {
         const struct mt_key *key = mt_table_key(i);
-        if (key == left_out || !is_written(key)) {
+        if (key == left_out || !is_written(config, key)) {
             continue;
         }
         if (strcmp(section, key->section) != 0) {

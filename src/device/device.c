@@ -6,6 +6,7 @@
 #include "device/isa.h"
 
 #include <omp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,6 +17,12 @@ static const int64_t sleep_grain_ns = 200000;
 /* What one oversleep may count towards later operations. A rank that was descheduled for longer
  * was late for a reason of its own, which pacing must not hide. */
 static const int64_t credit_limit_ns = 1000000;
+
+/* A sleeping device calls its idle function this often, then sleeps so long (and what the system
+ * adds); a computing one calls it once a breath at most: docs/decisions/0006-progress.md. */
+enum { IDLE_CALLS = 4 };
+static const int64_t idle_slice_ns = 50000;
+static const int64_t breath_ns = 100000;
 
 /* No operation is modelled to last longer than this (11 days): keeps sums inside int64_t. */
 static const double longest_ns = 1e15;
@@ -65,7 +72,7 @@ static bool is_modelled(const struct mt_device *device)
 
 static bool is_paced(const struct mt_device *device)
 {
-    return is_modelled(device) || device->slowdown > 1.0;
+    return is_modelled(device) || device->slowdown > 1.0 || device->is_meter;
 }
 
 void mt_device_operation_begin(struct mt_device *device, double flops, double bytes)
@@ -79,7 +86,7 @@ void mt_device_operation_begin(struct mt_device *device, double flops, double by
 }
 
 /* How long the operation lasts on the device that is imitated. 1 GFLOP/s is 1 FLOP a nanosecond. */
-static int64_t modelled_ns(const struct mt_device *device, int64_t measured_ns)
+static double modelled_ns(const struct mt_device *device, int64_t measured_ns)
 {
     double ns = 0.0;
     if (!is_modelled(device)) {
@@ -93,13 +100,31 @@ static int64_t modelled_ns(const struct mt_device *device, int64_t measured_ns)
         ns = transfer_ns > ns ? transfer_ns : ns;
     }
     ns *= device->slowdown;
-    return ns < longest_ns ? (int64_t)ns : (int64_t)longest_ns;
+    return ns < longest_ns ? ns : longest_ns;
 }
 
-/* Sleeps for the whole debt; what the system sleeps beyond it is credit, up to a limit. */
+/* False: nothing is under way. */
+static bool call_idle(const struct mt_device *device)
+{
+    bool is_under_way = device->idle != NULL;
+    for (int i = 0; i < IDLE_CALLS && is_under_way; i++) {
+        if (i > 0) {
+            (void)sched_yield(); /* to the peer, where ranks share cores */
+        }
+        is_under_way = device->idle(device->idle_context);
+    }
+    return is_under_way;
+}
+
+/* Sleeps for the whole debt; what the system sleeps beyond it is credit, up to a limit. While
+ * something is under way, sleeps in slices. */
 static void sleep_debt(struct mt_device *device)
 {
     const int64_t start_ns = mt_clock_ns();
+    while (mt_clock_ns() - start_ns < device->pace_debt_ns && call_idle(device)) {
+        mt_clock_sleep_until_ns(
+            mt_min_i64(mt_clock_ns() + idle_slice_ns, start_ns + device->pace_debt_ns));
+    }
     mt_clock_sleep_until_ns(start_ns + device->pace_debt_ns);
     const int64_t rest_ns = device->pace_debt_ns - (mt_clock_ns() - start_ns);
     device->pace_debt_ns = mt_max_i64(rest_ns, -credit_limit_ns);
@@ -111,9 +136,13 @@ void mt_device_operation_end(struct mt_device *device)
         return;
     }
     const int64_t measured_ns = mt_clock_ns() - device->operation_start_ns;
+    if (device->is_meter) {
+        device->metered_ns += modelled_ns(device, measured_ns);
+        return;
+    }
     /* An operation that took longer than modelled has been paced by nature and earns no credit:
      * the sum over operations is that of max(modelled, measured). */
-    const int64_t owed_ns = mt_max_i64(0, modelled_ns(device, measured_ns) - measured_ns);
+    const int64_t owed_ns = mt_max_i64(0, (int64_t)modelled_ns(device, measured_ns) - measured_ns);
     device->pace_debt_ns += owed_ns;
     if (device->pace_debt_ns > sleep_grain_ns) {
         sleep_debt(device);
@@ -125,6 +154,33 @@ void mt_device_settle(struct mt_device *device)
     if (device->pace_debt_ns > 0) {
         sleep_debt(device);
     }
+}
+
+void mt_device_set_idle(struct mt_device *device, mt_device_idle_fn idle, void *context)
+{
+    device->idle = idle;
+    device->idle_context = context;
+}
+
+void mt_device_breathe(struct mt_device *device)
+{
+    if (device->idle == NULL) {
+        return;
+    }
+    const int64_t now_ns = mt_clock_ns();
+    if (now_ns - device->idle_ns >= breath_ns) {
+        device->idle_ns = now_ns;
+        (void)device->idle(device->idle_context);
+    }
+}
+
+void mt_device_init_meter(struct mt_device *meter, const struct mt_device *device)
+{
+    *meter = *device;
+    meter->slowdown = 1.0;
+    meter->is_meter = true;
+    meter->metered_ns = 0.0;
+    meter->idle = NULL;
 }
 
 /* The processor's name as the kernel knows it. name [bytes] */

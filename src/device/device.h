@@ -10,7 +10,13 @@
 #include "base/status.h"
 #include "config/config.h"
 
+#include <stdbool.h>
 #include <stdint.h>
+
+/* What a device does for others while it computes or sleeps: advances communication
+ * (docs/decisions/0006-progress.md). True: more is under way, call again soon. Must not use the
+ * device. */
+typedef bool (*mt_device_idle_fn)(void *context);
 
 struct mt_device {
     enum mt_device_kind kind;   /* MT_DEVICE_CPU */
@@ -22,6 +28,11 @@ struct mt_device {
     int64_t operation_start_ns; /* of the operation in progress */
     double operation_flops;
     double operation_bytes;
+    bool is_meter;          /* sums and never sleeps */
+    double metered_ns;      /* of a meter's operations */
+    mt_device_idle_fn idle; /* NULL: none */
+    void *idle_context;
+    int64_t idle_ns; /* when idle was last called inside an operation */
 };
 
 /* `local_size`: ranks on this machine, for threads = auto: cores / local_size, at least 1.
@@ -37,6 +48,16 @@ void mt_device_operation_end(struct mt_device *device);
 
 /* Sleeps off what is still owed: before communication, so that a slow device arrives late. */
 void mt_device_settle(struct mt_device *device);
+
+/* From now on `idle` is called while the device sleeps, and inside long operations. NULL: none. */
+void mt_device_set_idle(struct mt_device *device, mt_device_idle_fn idle, void *context);
+/* For long operations, between parts of some ten microseconds, on the thread that called them. */
+void mt_device_breathe(struct mt_device *device);
+
+/* A device whose operations are timed instead of slept: metered_ns is the sum of what they last on
+ * `device` without its slowdown, modelled where it is paced and measured where not. It has no idle
+ * function. */
+void mt_device_init_meter(struct mt_device *meter, const struct mt_device *device);
 
 /* One line for logs and metrics: "cpu, 2 threads, AMD EPYC, avx512". text [bytes] */
 void mt_device_describe(const struct mt_device *device, char *text, size_t bytes);

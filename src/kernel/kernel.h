@@ -56,8 +56,8 @@ void mt_linear_backward_weight(struct mt_device *device, float *d_w, const float
                                const float *x, int64_t n_out, int64_t n_in, int64_t n);
 
 /* The same for n_group weights of one shape: group g has rows offset[g] .. offset[g+1] - 1 of the
- * ragged x, y. offset [n_group+1], offset[0] = 0. A group may be empty: its d_w is left as it is.
-  */
+ * ragged x, y; rows before offset[0] are left alone. offset [n_group+1]. A group may be empty: its
+ * d_w is left as it is. */
 struct mt_groups {
     int n_group;
     const int64_t *offset;
@@ -177,6 +177,7 @@ struct mt_gate_forward {
     double *probability_sum; /* [E] sum over tokens: written */
     double *lse_square_sum;  /* [1] sum over tokens of lse^2: written */
     const float *logits;     /* [n,E] */
+    bool is_given;           /* expert is read, not written: the choices of a study */
 };
 void mt_gate_forward(struct mt_device *device, const struct mt_gate_forward *args, int64_t n,
                      const struct mt_gate *gate);

@@ -19,7 +19,7 @@ static double product_bytes(int64_t n, int64_t n_out, int64_t n_in, int64_t n_we
 static int64_t count_used(struct mt_groups groups)
 {
     int64_t n_used = 0;
-    MT_ASSERT(groups.n_group >= 0 && groups.offset != NULL && groups.offset[0] == 0);
+    MT_ASSERT(groups.n_group >= 0 && groups.offset != NULL && groups.offset[0] >= 0);
     for (int group = 0; group < groups.n_group; group++) {
         MT_ASSERT(groups.offset[group] <= groups.offset[group + 1]);
         n_used += groups.offset[group] < groups.offset[group + 1] ? 1 : 0;
@@ -123,7 +123,7 @@ void mt_grouped_forward(struct mt_device *device, float *y, const float *x,
     }
     MT_ASSERT(y != NULL && x != NULL && y != x && weight != NULL);
     check_weights(weight, groups.n_group);
-    const int64_t n = groups.offset[groups.n_group];
+    const int64_t n = groups.offset[groups.n_group] - groups.offset[0];
     mt_kernel_begin(device, product_flops(n, weight[0]->n_out, weight[0]->n_in),
                     product_bytes(n, weight[0]->n_out, weight[0]->n_in, n_used))
         ->grouped_forward(device, y, x, weight, groups);
@@ -140,7 +140,7 @@ void mt_grouped_backward_input(struct mt_device *device, float *d_x, const float
     }
     MT_ASSERT(d_x != NULL && d_y != NULL && d_x != d_y && weight != NULL);
     check_weights(weight, groups.n_group);
-    const int64_t n = groups.offset[groups.n_group];
+    const int64_t n = groups.offset[groups.n_group] - groups.offset[0];
     mt_kernel_begin(device, product_flops(n, weight[0]->n_out, weight[0]->n_in),
                     product_bytes(n, weight[0]->n_out, weight[0]->n_in, n_used))
         ->grouped_backward_input(device, d_x, d_y, weight, groups, accumulate);
@@ -157,7 +157,7 @@ void mt_grouped_backward_weight(struct mt_device *device, float *const *d_w, con
         return;
     }
     MT_ASSERT(d_w != NULL && d_y != NULL && x != NULL);
-    const int64_t n = groups.offset[groups.n_group];
+    const int64_t n = groups.offset[groups.n_group] - groups.offset[0];
     mt_kernel_begin(device, product_flops(n, n_out, n_in),
                     product_bytes(n, n_out, n_in, 2 * n_used))
         ->grouped_backward_weight(device, d_w, d_y, x, n_out, n_in, groups);

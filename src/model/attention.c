@@ -117,18 +117,15 @@ static void project(struct mt_model *model, const struct mt_layer_tensors *tenso
     rotate(model, saved->q, saved->k, shape, false);
 }
 
-enum mt_status mt_attention_layer_forward(struct mt_model *model, int layer,
-                                          struct mt_layer_saved *saved,
-                                          const struct mt_micro_batch *micro)
+/* Everything that backward needs, from saved->x: in forward, and in backward when it was not kept.
+ */
+static enum mt_status attend(struct mt_model *model, const struct mt_layer_tensors *tensors,
+                             struct mt_layer_saved *saved, const struct shape *shape)
 {
-    const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
-    const struct shape shape = shape_of(model, micro);
-    mt_span_begin(MT_PHASE_ATTENTION);
-    project(model, tensors, saved, &shape);
+    project(model, tensors, saved, shape);
     MT_TRY(mt_comm_poll(model->comm));
-    saved->o = mt_model_floats(model, shape.n_token * shape.q_width);
-    saved->lse = mt_model_floats(model, shape.n_token * shape.attention.n_head);
-    saved->x_middle = mt_model_floats(model, shape.n_token * shape.width);
+    saved->o = mt_model_floats(model, shape->n_token * shape->q_width);
+    saved->lse = mt_model_floats(model, shape->n_token * shape->attention.n_head);
     const int64_t mark = mt_arena_mark(&model->arena);
     const struct mt_attention_forward args = {
         .o = saved->o,
@@ -137,13 +134,28 @@ enum mt_status mt_attention_layer_forward(struct mt_model *model, int layer,
         .k = saved->k,
         .v = saved->v,
         .scratch = mt_arena_cut(&model->arena,
-                                mt_attention_scratch_bytes(model->device, &shape.attention))};
-    mt_attention_forward(model->device, &args, &shape.attention);
+                                mt_attention_scratch_bytes(model->device, &shape->attention))};
+    mt_attention_forward(model->device, &args, &shape->attention);
     mt_arena_release(&model->arena, mark);
-    MT_TRY(mt_comm_poll(model->comm));
+    return mt_comm_poll(model->comm);
+}
+
+enum mt_status mt_attention_layer_forward(struct mt_model *model, int layer,
+                                          struct mt_layer_saved *saved,
+                                          const struct mt_micro_batch *micro)
+{
+    const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
+    const struct shape shape = shape_of(model, micro);
+    mt_span_begin(MT_PHASE_ATTENTION);
+    saved->x_middle = mt_model_floats(model, shape.n_token * shape.width);
+    const int64_t mark = mt_arena_mark(&model->arena);
+    MT_TRY(attend(model, tensors, saved, &shape));
     mt_linear_forward(model->device, saved->x_middle, saved->o,
                       mt_store_weight(model->store, tensors->o), shape.n_token);
     mt_add(model->device, saved->x_middle, saved->x, shape.n_token * shape.width);
+    if (mt_model_recomputes_attention(model)) {
+        mt_arena_release(&model->arena, mark);
+    }
     mt_span_end(MT_PHASE_ATTENTION);
     return MT_OK;
 }
@@ -159,7 +171,7 @@ static void project_backward(struct mt_model *model, int tensor, float *d_h, con
 }
 
 enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
-                                           const struct mt_layer_saved *saved,
+                                           const struct mt_layer_saved *kept,
                                            const struct mt_micro_batch *micro)
 {
     const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
@@ -167,41 +179,45 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
     const int64_t n = shape.n_token;
     mt_span_begin(MT_PHASE_ATTENTION_BACKWARD);
     const int64_t mark = mt_arena_mark(&model->arena);
+    struct mt_layer_saved saved = *kept;
+    if (mt_model_recomputes_attention(model)) {
+        MT_TRY(attend(model, tensors, &saved, &shape));
+    }
     float *d_o = mt_model_floats(model, n * shape.q_width);
     float *d_q = mt_model_floats(model, n * shape.q_width);
     float *d_k = mt_model_floats(model, n * shape.kv_width);
     float *d_v = mt_model_floats(model, n * shape.kv_width);
     float *d_h = mt_model_floats(model, n * shape.width);
-    project_backward(model, tensors->o, d_o, model->d_x, saved->o, n, false);
+    project_backward(model, tensors->o, d_o, model->d_x, saved.o, n, false);
     MT_TRY(mt_comm_poll(model->comm));
     const struct mt_attention_backward args = {
         .d_q = d_q,
         .d_k = d_k,
         .d_v = d_v,
         .d_o = d_o,
-        .o = saved->o,
-        .lse = saved->lse,
-        .q = saved->q,
-        .k = saved->k,
-        .v = saved->v,
+        .o = saved.o,
+        .lse = saved.lse,
+        .q = saved.q,
+        .k = saved.k,
+        .v = saved.v,
         .scratch = mt_arena_cut(&model->arena,
                                 mt_attention_scratch_bytes(model->device, &shape.attention))};
     mt_attention_backward(model->device, &args, &shape.attention);
     MT_TRY(mt_comm_poll(model->comm));
     rotate(model, d_q, d_k, &shape, true);
     if (tensors->q_norm >= 0) {
-        qk_norm_backward(model, tensors, saved, &shape, d_q, d_k);
+        qk_norm_backward(model, tensors, &saved, &shape, d_q, d_k);
     }
-    project_backward(model, tensors->q, d_h, d_q, saved->h_attention, n, false);
-    project_backward(model, tensors->k, d_h, d_k, saved->h_attention, n, true);
-    project_backward(model, tensors->v, d_h, d_v, saved->h_attention, n, true);
+    project_backward(model, tensors->q, d_h, d_q, saved.h_attention, n, false);
+    project_backward(model, tensors->k, d_h, d_k, saved.h_attention, n, true);
+    project_backward(model, tensors->v, d_h, d_v, saved.h_attention, n, true);
     const struct mt_rms_norm_backward norm = {
         .d_x = model->d_x,
         .d_w = mt_store_grad(model->store, tensors->input_norm),
         .d_y = d_h,
-        .x = saved->x,
+        .x = saved.x,
         .w = mt_store_value(model->store, tensors->input_norm),
-        .rstd = saved->rstd_attention,
+        .rstd = saved.rstd_attention,
         .accumulate = true};
     mt_rms_norm_backward(model->device, &norm, n, shape.width);
     mt_arena_release(&model->arena, mark);

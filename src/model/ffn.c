@@ -1,32 +1,44 @@
 /* The feed-forward half of a layer: norm, Mixture of Experts or a dense SwiGLU, residual. */
 #include "model/internal.h"
 
-static void dense_forward(struct mt_model *model, const struct mt_layer_tensors *tensors,
-                          float *out, struct mt_layer_saved *saved, int64_t n)
+/* saved->mlp_gate and saved->mlp_up, cut here: in forward, and in backward when they were not kept.
+ */
+static void gate_and_up(struct mt_model *model, const struct mt_layer_tensors *tensors,
+                        struct mt_layer_saved *saved, int64_t n)
 {
-    mt_span_begin(MT_PHASE_DENSE_FFN);
     struct mt_store *store = model->store;
     const int64_t inner = model->config->model.dense_intermediate_size;
     saved->mlp_gate = mt_model_floats(model, n * inner);
     saved->mlp_up = mt_model_floats(model, n * inner);
-    const int64_t mark = mt_arena_mark(&model->arena);
-    float *act = mt_model_floats(model, n * inner);
     mt_linear_forward(model->device, saved->mlp_gate, saved->h_ffn,
                       mt_store_weight(store, tensors->mlp_gate), n);
     mt_linear_forward(model->device, saved->mlp_up, saved->h_ffn,
                       mt_store_weight(store, tensors->mlp_up), n);
+}
+
+static void dense_forward(struct mt_model *model, const struct mt_layer_tensors *tensors,
+                          float *out, struct mt_layer_saved *saved, int64_t n)
+{
+    mt_span_begin(MT_PHASE_DENSE_FFN);
+    const int64_t inner = model->config->model.dense_intermediate_size;
+    const int64_t before = mt_arena_mark(&model->arena);
+    gate_and_up(model, tensors, saved, n);
+    const int64_t after = mt_arena_mark(&model->arena);
+    float *act = mt_model_floats(model, n * inner);
     mt_swiglu_forward(model->device, act, saved->mlp_gate, saved->mlp_up, NULL, n, inner);
-    mt_linear_forward(model->device, out, act, mt_store_weight(store, tensors->mlp_down), n);
-    mt_arena_release(&model->arena, mark);
+    mt_linear_forward(model->device, out, act, mt_store_weight(model->store, tensors->mlp_down), n);
+    mt_arena_release(&model->arena, mt_model_recomputes_ffn(model) ? before : after);
     mt_span_end(MT_PHASE_DENSE_FFN);
 }
 
 /* d_h [N,D] = gradient of the normed input from d_out [N,D]. */
 static void dense_backward(struct mt_model *model, const struct mt_layer_tensors *tensors,
-                           float *d_h, const float *d_out, const struct mt_layer_saved *saved,
-                           int64_t n)
+                           float *d_h, const float *d_out, struct mt_layer_saved *saved, int64_t n)
 {
     mt_span_begin(MT_PHASE_DENSE_FFN_BACKWARD);
+    if (mt_model_recomputes_ffn(model)) {
+        gate_and_up(model, tensors, saved, n);
+    }
     struct mt_device *device = model->device;
     struct mt_store *store = model->store;
     const int64_t width = model->config->model.hidden_size;
@@ -61,7 +73,8 @@ enum mt_status mt_ffn_layer_forward(struct mt_model *model, int layer, float *ou
 {
     const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
     const int64_t width = model->config->model.hidden_size;
-    saved->h_ffn = mt_model_floats(model, n_token * width);
+    const bool is_shared = keep && mt_model_recomputes_ffn(model);
+    saved->h_ffn = is_shared ? model->h_ffn : mt_model_floats(model, n_token * width);
     saved->rstd_ffn = mt_model_floats(model, n_token);
     mt_model_norm_forward(model, tensors->post_attention_norm, saved->h_ffn, saved->rstd_ffn,
                           saved->x_middle, n_token, width);
@@ -76,7 +89,7 @@ enum mt_status mt_ffn_layer_forward(struct mt_model *model, int layer, float *ou
 }
 
 enum mt_status mt_ffn_layer_backward(struct mt_model *model, int layer,
-                                     const struct mt_layer_saved *saved,
+                                     const struct mt_layer_saved *kept,
                                      const struct mt_micro_batch *micro)
 {
     const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
@@ -84,19 +97,24 @@ enum mt_status mt_ffn_layer_backward(struct mt_model *model, int layer,
     const int64_t width = model->config->model.hidden_size;
     const int64_t mark = mt_arena_mark(&model->arena);
     float *d_h = mt_model_floats(model, n * width);
+    struct mt_layer_saved saved = *kept;
+    if (mt_model_recomputes_ffn(model)) {
+        mt_model_norm_forward(model, tensors->post_attention_norm, saved.h_ffn, saved.rstd_ffn,
+                              saved.x_middle, n, width);
+    }
     if (mt_config_is_dense_layer(model->config, layer)) {
-        dense_backward(model, tensors, d_h, model->d_x, saved, n);
+        dense_backward(model, tensors, d_h, model->d_x, &saved, n);
     } else {
-        MT_TRY(mt_moe_backward(model->moe, layer, d_h, model->d_x, &saved->moe, micro->token_share,
+        MT_TRY(mt_moe_backward(model->moe, layer, d_h, model->d_x, &saved.moe, micro->token_share,
                                &model->arena));
     }
     const struct mt_rms_norm_backward norm = {
         .d_x = model->d_x,
         .d_w = mt_store_grad(model->store, tensors->post_attention_norm),
         .d_y = d_h,
-        .x = saved->x_middle,
+        .x = saved.x_middle,
         .w = mt_store_value(model->store, tensors->post_attention_norm),
-        .rstd = saved->rstd_ffn,
+        .rstd = saved.rstd_ffn,
         .accumulate = true};
     mt_rms_norm_backward(model->device, &norm, n, width);
     mt_arena_release(&model->arena, mark);

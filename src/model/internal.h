@@ -6,7 +6,10 @@
 #include "base/memory.h"
 #include "model/model.h"
 
-/* Kept from a layer's forward for its backward; all cut from the activation arena. */
+/* Kept from a layer's forward for its backward; all cut from the activation arena. With
+ * train.recompute, what attention computes from x (and with "layer", h_ffn and what the
+ * feed-forward network computes from it) is not kept: backward computes it again, by the same
+ * operations on the same values, so with the same bits. */
 struct mt_layer_saved {
     const float *x;        /* [N,D] the layer's input */
     float *h_attention;    /* [N,D] normed input of attention */
@@ -35,8 +38,19 @@ struct mt_model {
     struct mt_layer_saved *saved; /* [L] */
     float *x_last;                /* [N,D] output of the last layer, in the arena */
     float *d_x;                   /* [N,D] running gradient of the residual stream */
+    float *h_ffn;                 /* [N,D] every layer's saved.h_ffn with "layer"; else NULL */
     int64_t head_slice;           /* rows of logits that exist at a time */
 };
+
+static inline bool mt_model_recomputes_attention(const struct mt_model *model)
+{
+    return model->config->train.recompute != MT_RECOMPUTE_NONE;
+}
+
+static inline bool mt_model_recomputes_ffn(const struct mt_model *model)
+{
+    return model->config->train.recompute == MT_RECOMPUTE_LAYER;
+}
 
 /* Arena cuts in floats. */
 static inline float *mt_model_floats(struct mt_model *model, int64_t n)
@@ -49,19 +63,31 @@ static inline int64_t mt_micro_n_token(const struct mt_micro_batch *micro)
     return micro->n_sequence * micro->length;
 }
 
+/* size.c: floats that one layer needs per token for its backward. kept: for as long as all layers
+ * are on their way; again: computed anew in the backward of one layer, so there once. inner: gate
+ * and up of experts under balanced load, shared ones too; mlp: of a dense layer; shared_norm: the
+ * buffer h_ffn. kept is without both. */
+struct mt_layer_floats {
+    int64_t kept, kept_mlp, kept_inner;
+    int64_t again_attention, again_mlp, again_inner, shared_norm;
+};
+void mt_model_layer_floats(const struct mt_config *config, struct mt_layer_floats *floats);
+/* Rows of logits that exist at a time. */
+int64_t mt_model_head_slice_rows(int64_t vocab, int64_t n_token);
+
 /* attention.c: saved->x_middle = x + attention(norm(x)); d_x becomes the gradient of x. */
 enum mt_status mt_attention_layer_forward(struct mt_model *model, int layer,
                                           struct mt_layer_saved *saved,
                                           const struct mt_micro_batch *micro);
 enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
-                                           const struct mt_layer_saved *saved,
+                                           const struct mt_layer_saved *kept,
                                            const struct mt_micro_batch *micro);
 
 /* ffn.c: out [N,D] = x_middle + ffn(norm(x_middle)). `keep`: backward follows. */
 enum mt_status mt_ffn_layer_forward(struct mt_model *model, int layer, float *out,
                                     struct mt_layer_saved *saved, int64_t n_token, bool keep);
 enum mt_status mt_ffn_layer_backward(struct mt_model *model, int layer,
-                                     const struct mt_layer_saved *saved,
+                                     const struct mt_layer_saved *kept,
                                      const struct mt_micro_batch *micro);
 
 /* head.c: loss over x_last in slices; with_gradient: model->d_x [N,D] and weight gradients. */

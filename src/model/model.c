@@ -8,13 +8,14 @@
  * the last-level cache. */
 enum { HEAD_SLICE_FLOATS = 1 << 20, HEAD_SLICE_MIN_ROWS = 16 };
 
-static int64_t head_slice_rows(int64_t vocab, int64_t n_token)
+int64_t mt_model_head_slice_rows(int64_t vocab, int64_t n_token)
 {
     const int64_t rows = mt_max_i64(HEAD_SLICE_FLOATS / vocab, HEAD_SLICE_MIN_ROWS);
     return mt_max_i64(1, mt_min_i64(rows, n_token));
 }
 
-/* Bytes of the arena: everything kept by all layers, plus the widest working set of one of them.
+/* Bytes of the arena: everything kept by all layers, plus the widest working set of one of them,
+ * in which recomputation puts what it does not keep.
  * Each MoE layer is counted with all rows of all ranks; what is not touched costs nothing. */
 static enum mt_status arena_bytes(const struct mt_model *model,
                                   const struct mt_model_options *options, int64_t *bytes)
@@ -27,9 +28,14 @@ static enum mt_status arena_bytes(const struct mt_model *model,
     const struct mt_attention attention = {
         options->max_sequence, config->model.max_seq_len, config->model.num_attention_heads,
         config->model.num_key_value_heads, config->model.head_dim};
-    const int64_t per_token = 8 * config->model.hidden_size + 6 * q_width +
-                              8 * config->model.num_attention_heads + 2 * dense;
-    const int64_t scratch_per_token = 6 * config->model.hidden_size + 4 * q_width + 4 * dense;
+    struct mt_layer_floats layer;
+    mt_model_layer_floats(config, &layer);
+    const int64_t per_token = layer.kept + layer.kept_mlp;
+    /* Forwards without a backward cut what layers keep, and more: once. */
+    const int64_t again =
+        layer.again_attention + layer.again_mlp + config->model.hidden_size; /* h_ffn */
+    const int64_t scratch_per_token =
+        6 * config->model.hidden_size + 4 * q_width + 4 * dense + again;
     enum { CUTS_PER_LAYER = 64, CUT_PADDING = 64 };
     const int64_t working = n * scratch_per_token * (int64_t)sizeof(float) +
                             mt_attention_scratch_bytes(model->device, &attention) +
@@ -38,9 +44,10 @@ static enum mt_status arena_bytes(const struct mt_model *model,
     int64_t layer_bytes = 0;
     int64_t kept = 0;
     const int64_t moe = model->moe != NULL ? mt_moe_saved_bytes_max(model->moe) : 0;
+    const int64_t moe_kept = model->moe != NULL ? mt_moe_kept_bytes_max(model->moe) : 0;
     if (!mt_size_multiply(n, per_token * (int64_t)sizeof(float), &layer_bytes) ||
         !mt_size_add(layer_bytes, (int64_t)CUTS_PER_LAYER * CUT_PADDING, &layer_bytes) ||
-        !mt_size_add(layer_bytes, moe, &layer_bytes) ||
+        !mt_size_add(layer_bytes, moe_kept, &layer_bytes) ||
         !mt_size_multiply(layer_bytes, n_layer, &kept) || !mt_size_add(kept, moe, &kept) ||
         !mt_size_add(kept, moe, &kept) || !mt_size_add(kept, working, bytes)) {
         return MT_FAIL(MT_ERR_RESOURCE,
@@ -70,6 +77,7 @@ static enum mt_status create_moe(struct mt_model *model, const struct mt_model_o
         .tensors = tensors,
         .max_token = options->max_sequence * config->model.max_seq_len,
         .max_token_any = options->max_sequence_any * config->model.max_seq_len,
+        .n_slot = options->n_slot,
         .training = options->training,
     };
     const enum mt_status status = mt_moe_create(&moe, &model->moe);
@@ -84,7 +92,7 @@ static enum mt_status create(struct mt_model *model, const struct mt_model_optio
     const int64_t half = config->model.head_dim / 2;
     const int64_t n = options->max_sequence * length;
     int64_t bytes = 0;
-    model->head_slice = head_slice_rows(config->model.vocab_size, n);
+    model->head_slice = mt_model_head_slice_rows(config->model.vocab_size, n);
     MT_TRY(MT_ALLOCATE(model->saved, config->model.num_layers, "saved activations"));
     MT_TRY(MT_ALLOCATE(model->cosine, length * half, "rotary tables"));
     MT_TRY(MT_ALLOCATE(model->sine, length * half, "rotary tables"));
@@ -153,18 +161,52 @@ static enum mt_status embed(struct mt_model *model, const struct mt_micro_batch 
     return MT_OK;
 }
 
+static bool has_experts(const struct mt_model *model, int64_t layer)
+{
+    return layer >= 0 && layer < model->config->model.num_layers &&
+           !mt_config_is_dense_layer(model->config, layer);
+}
+
+static void begin_micro(struct mt_model *model, const struct mt_micro_batch *micro)
+{
+    mt_arena_release(&model->arena, 0);
+    if (model->moe != NULL) {
+        mt_moe_begin_micro(model->moe, micro->index, micro->is_last);
+    }
+}
+
+/* Copies of the layer's experts travel under its attention. */
+static enum mt_status begin_layer(struct mt_model *model, int layer, bool is_kept)
+{
+    MT_TRY(mt_store_use_bucket(model->store, model->tensors->layer[layer].bucket));
+    return has_experts(model, layer) ? mt_moe_prefetch(model->moe, layer, is_kept) : MT_OK;
+}
+
+/* Copies for a layer's backward travel under the attention above it, the highest ones under the
+ * head. */
+static enum mt_status begin_layer_backward(struct mt_model *model, int64_t layer)
+{
+    return has_experts(model, layer) ? mt_moe_prefetch_backward(model->moe, (int)layer) : MT_OK;
+}
+
+static enum mt_status end_layer_backward(struct mt_model *model, int layer)
+{
+    return has_experts(model, layer) ? mt_moe_end_reduce(model->moe, layer) : MT_OK;
+}
+
 enum mt_status mt_model_forward(struct mt_model *model, const struct mt_micro_batch *micro)
 {
     const int64_t n = mt_micro_n_token(micro);
     const int64_t width = model->config->model.hidden_size;
     float *x = NULL;
-    mt_arena_release(&model->arena, 0);
+    begin_micro(model, micro);
+    model->h_ffn = mt_model_recomputes_ffn(model) ? mt_model_floats(model, n * width) : NULL;
     MT_TRY(embed(model, micro, &x));
     for (int l = 0; l < (int)model->config->model.num_layers; l++) {
         struct mt_layer_saved *saved = &model->saved[l];
         saved->x = x;
         x = mt_model_floats(model, n * width);
-        MT_TRY(mt_store_use_bucket(model->store, model->tensors->layer[l].bucket));
+        MT_TRY(begin_layer(model, l, true));
         MT_TRY(mt_attention_layer_forward(model, l, saved, micro));
         MT_TRY(mt_ffn_layer_forward(model, l, x, saved, n, true));
     }
@@ -184,6 +226,7 @@ enum mt_status mt_model_head_and_loss(struct mt_model *model, const struct mt_mi
 {
     const int64_t width = model->config->model.hidden_size;
     model->d_x = mt_model_floats(model, mt_micro_n_token(micro) * width);
+    MT_TRY(begin_layer_backward(model, model->config->model.num_layers - 1));
     MT_TRY(mt_head_loss(model, micro, true, loss_sum));
     return reduce_when_last(model, micro, model->tensors->bucket_head);
 }
@@ -193,7 +236,9 @@ enum mt_status mt_model_backward(struct mt_model *model, const struct mt_micro_b
     for (int l = (int)model->config->model.num_layers - 1; l >= 0; l--) {
         const struct mt_layer_saved *saved = &model->saved[l];
         MT_TRY(mt_ffn_layer_backward(model, l, saved, micro));
+        MT_TRY(begin_layer_backward(model, l - 1));
         MT_TRY(mt_attention_layer_backward(model, l, saved, micro));
+        MT_TRY(end_layer_backward(model, l));
         MT_TRY(reduce_when_last(model, micro, model->tensors->layer[l].bucket));
     }
     mt_span_begin(MT_PHASE_EMBED_BACKWARD);
@@ -209,13 +254,13 @@ enum mt_status mt_model_count(struct mt_model *model, const struct mt_micro_batc
     const int64_t n = mt_micro_n_token(micro);
     const int64_t width = model->config->model.hidden_size;
     float *x = NULL;
-    mt_arena_release(&model->arena, 0);
+    begin_micro(model, micro);
     MT_TRY(embed(model, micro, &x));
     float *next = mt_model_floats(model, n * width);
     for (int l = 0; l < (int)model->config->model.num_layers; l++) {
         struct mt_layer_saved saved = {.x = x};
         const int64_t mark = mt_arena_mark(&model->arena);
-        MT_TRY(mt_store_use_bucket(model->store, model->tensors->layer[l].bucket));
+        MT_TRY(begin_layer(model, l, false));
         MT_TRY(mt_attention_layer_forward(model, l, &saved, micro));
         MT_TRY(mt_ffn_layer_forward(model, l, next, &saved, n, false));
         mt_arena_release(&model->arena, mark);

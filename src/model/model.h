@@ -53,6 +53,7 @@ struct mt_model_options {
     const struct mt_model_tensors *tensors;
     int64_t max_sequence;     /* largest B of this rank */
     int64_t max_sequence_any; /* largest B of any rank */
+    int n_slot;               /* copies of a layer's experts: mt_moe_slots */
     bool training;
 };
 enum mt_status mt_model_create(const struct mt_model_options *options, struct mt_model **out);
@@ -64,6 +65,7 @@ struct mt_micro_batch {
     int64_t n_sequence, length;
     const int32_t *token, *target; /* [B,T] */
     double token_share;            /* 1 / tokens of the global batch */
+    int index;                     /* of the step; 0 in evaluations */
     bool is_last;                  /* of the step: dense reductions start under its backward */
 };
 

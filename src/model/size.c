@@ -1,6 +1,6 @@
 /* Counting: parameters, FLOPs per token, bytes of activations. */
 #include "base/size.h"
-#include "model/model.h"
+#include "model/internal.h"
 
 #include <string.h>
 
@@ -38,31 +38,79 @@ void mt_model_size(const struct mt_config *config, struct mt_model_size *size)
         12.0 * (double)config->model.max_seq_len * (double)q_width * (double)n_layer;
 }
 
-/* Floats that a layer's forward keeps outside its feed-forward network, per token. */
-static int64_t attention_floats_per_token(const struct mt_config *config)
+void mt_model_layer_floats(const struct mt_config *config, struct mt_layer_floats *floats)
 {
     const int64_t width = config->model.hidden_size;
     const int64_t head_dim = config->model.head_dim;
     const int64_t q_width = config->model.num_attention_heads * head_dim;
     const int64_t kv_width = config->model.num_key_value_heads * head_dim;
     const int64_t raw = config->model.qk_norm == MT_QK_NORM_NONE ? 0 : q_width + kv_width;
-    return 4 * width + 2 * q_width + 2 * kv_width + raw + 4 * config->model.num_attention_heads;
+    const bool keeps_attention = config->train.recompute == MT_RECOMPUTE_NONE;
+    const bool keeps_ffn = config->train.recompute != MT_RECOMPUTE_LAYER;
+    /* h, q and o, k and v; lse and what norms divided by. */
+    const int64_t attention =
+        width + 2 * q_width + 2 * kv_width + raw + 3 * config->model.num_attention_heads + 1;
+    const int64_t mlp = 2 * config->model.dense_intermediate_size;
+    const int64_t routed_inner = 2 * config->moe.top_k * config->moe.expert_intermediate_size;
+    const int64_t shared_inner =
+        2 * config->moe.num_shared_experts * config->moe.expert_intermediate_size;
+    const int64_t stream = 2 * width + 1; /* x, x_middle */
+    *floats = (struct mt_layer_floats){
+        .kept = stream + (keeps_attention ? attention : 0) + (keeps_ffn ? width : 0),
+        .kept_mlp = keeps_ffn ? mlp : 0,
+        .kept_inner = keeps_ffn ? routed_inner + shared_inner : 0,
+        .again_attention = keeps_attention ? 0 : attention,
+        .again_mlp = keeps_ffn ? 0 : mlp,
+        .again_inner = keeps_ffn ? 0 : routed_inner + shared_inner,
+        .shared_norm = keeps_ffn ? 0 : width,
+    };
+}
+
+/* What one layer's backward, or the head, works in beside what layers keep; per token. */
+static int64_t working_floats(const struct mt_config *config, const struct mt_layer_floats *layer,
+                              int64_t n_token)
+{
+    const int64_t width = config->model.hidden_size;
+    const int64_t head_dim = config->model.head_dim;
+    const int64_t q_width = config->model.num_attention_heads * head_dim;
+    const int64_t kv_width = config->model.num_key_value_heads * head_dim;
+    const int64_t vocab = config->model.vocab_size;
+    const int64_t attention = width + 2 * q_width + 2 * kv_width + layer->again_attention;
+    const int64_t mlp = width + 4 * config->model.dense_intermediate_size + layer->again_mlp;
+    const int64_t experts = width + config->moe.top_k + layer->again_inner;
+    const int64_t logits = mt_model_head_slice_rows(vocab, n_token) * vocab;
+    const int64_t head = 2 * width + 1 + mt_ceil_div(logits, mt_max_i64(n_token, 1));
+    const int64_t widest = mt_max_i64(mt_max_i64(attention, head), mt_max_i64(mlp, experts));
+    return layer->shared_norm + 2 * width + widest; /* beside x_last and d_x */
+}
+
+/* Buffers of the exchange and of the experts, which all layers share; per token. */
+static int64_t exchange_floats(const struct mt_config *config)
+{
+    const int64_t width = config->model.hidden_size;
+    const int64_t top_k = config->moe.top_k;
+    const int64_t inner = config->moe.expert_intermediate_size;
+    const int64_t act = inner * mt_max_i64(top_k, config->moe.num_shared_experts);
+    return top_k * (3 * width + 4) + act + config->moe.num_experts;
 }
 
 int64_t mt_model_activation_bytes(const struct mt_config *config, int64_t n_sequence)
 {
     const int64_t n_token = n_sequence * config->model.max_seq_len;
-    const int64_t width = config->model.hidden_size;
     const int64_t n_layer = config->model.num_layers;
     const int64_t n_dense = mt_min_i64(config->model.first_k_dense, n_layer);
-    const int64_t inner = config->moe.expert_intermediate_size;
-    const int64_t routed = config->moe.top_k * (width + 2 * inner + 8) + config->moe.num_experts +
-                           2 * config->moe.num_shared_experts * inner;
-    const int64_t per_token = n_layer * attention_floats_per_token(config) +
-                              n_dense * 2 * config->model.dense_intermediate_size +
-                              (n_layer - n_dense) * routed;
-    /* Beside what is kept: the working buffers of one layer (exchange blocks both ways, gradients).
-     */
-    const int64_t working = 8 * width + config->moe.top_k * (4 * width + 3 * inner);
-    return n_token * (per_token + working) * (int64_t)sizeof(float);
+    const int64_t n_moe = n_layer - n_dense;
+    struct mt_layer_floats layer;
+    mt_model_layer_floats(config, &layer);
+    /* Rows that came here, where they and the tokens' own rows lie (six offsets of two floats), and
+     * what the gate saves. */
+    const int64_t routed = config->moe.top_k * (config->model.hidden_size + 16) +
+                           config->moe.num_experts + 1 + layer.kept_inner;
+    const int64_t per_token = n_layer * layer.kept + n_dense * layer.kept_mlp + n_moe * routed;
+    const int64_t exchange = n_moe > 0 ? exchange_floats(config) : 0;
+    /* Attention's scratch: a head's keys and values, packed and with gradients, per thread. */
+    const int64_t head = 6 * config->model.max_seq_len * config->model.head_dim *
+                         mt_max_i64(config->device.threads, 1);
+    return (n_token * (per_token + working_floats(config, &layer, n_token) + exchange) + head) *
+           (int64_t)sizeof(float);
 }

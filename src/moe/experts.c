@@ -8,13 +8,23 @@
 
 enum { GATE, UP, DOWN };
 
-/* Fills moe->weight and weight_grad for the route's groups. */
-static struct mt_groups prepare_groups(struct mt_moe *moe, int layer, const struct mt_route *route)
+/* Some groups of the slice that arrived: [first, end) of the arrivals. */
+struct part {
+    struct mt_groups groups;
+    const struct mt_weight *const *weight[MT_EXPERT_MATRICES];
+    float *const *weight_grad[MT_EXPERT_MATRICES];
+    int64_t row, n_row; /* of the slice */
+};
+
+/* Fills moe->weight and weight_grad for groups [first, end) of the arrivals. */
+static struct part prepare(struct mt_moe *moe, int layer, const struct mt_route *route, int first,
+                           int end)
 {
+    const struct mt_arrivals *arrivals = &moe->arrivals;
     const int64_t matrix = moe->inner * moe->width;
-    for (int g = 0; g < route->n_group; ++g) {
+    for (int g = first; g < end; ++g) {
         const struct mt_expert_copy *copy =
-            mt_store_expert(moe->store, layer, route->group_expert[g]);
+            mt_store_expert(moe->store, layer, route->group_expert[arrivals->first_group + g]);
         MT_ASSERT(copy != NULL);
         moe->weight[GATE][g] = &copy->gate;
         moe->weight[UP][g] = &copy->up;
@@ -23,68 +33,112 @@ static struct mt_groups prepare_groups(struct mt_moe *moe, int layer, const stru
             moe->weight_grad[m][g] = copy->grad != NULL ? copy->grad + m * matrix : NULL;
         }
     }
-    return (struct mt_groups){.n_group = route->n_group, .offset = route->group_offset};
+    struct part part = {.groups = {.n_group = end - first, .offset = arrivals->group_start + first},
+                        .row = arrivals->group_start[first],
+                        .n_row = arrivals->group_start[end] - arrivals->group_start[first]};
+    for (int m = 0; m < MT_EXPERT_MATRICES; ++m) {
+        part.weight[m] = moe->weight[m] + first;
+        part.weight_grad[m] = moe->weight_grad[m] + first;
+    }
+    return part;
 }
 
-enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer,
-                                      const struct mt_moe_saved *saved)
+/* rows->gate and rows->up of the part's rows. */
+static enum mt_status open_gates(struct mt_moe *moe, const struct part *part,
+                                 const struct mt_moe_rows *rows)
+{
+    mt_grouped_forward(moe->device, rows->gate, rows->x, part->weight[GATE], part->groups);
+    MT_TRY(mt_comm_poll(moe->comm));
+    mt_grouped_forward(moe->device, rows->up, rows->x, part->weight[UP], part->groups);
+    return mt_comm_poll(moe->comm);
+}
+
+static enum mt_status forward_part(struct mt_moe *moe, const struct part *part,
+                                   const struct mt_moe_rows *rows)
+{
+    const int64_t first = part->row * moe->inner;
+    if (part->n_row == 0) {
+        return MT_OK;
+    }
+    MT_TRY(open_gates(moe, part, rows));
+    mt_swiglu_forward(moe->device, moe->act + first, rows->gate + first, rows->up + first,
+                      rows->weight + part->row, part->n_row, moe->inner);
+    mt_grouped_forward(moe->device, moe->rows, moe->act, part->weight[DOWN], part->groups);
+    return mt_comm_poll(moe->comm);
+}
+
+enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer, const struct mt_route *route,
+                                      const struct mt_moe_rows *rows)
+{
+    const struct mt_arrivals *arrivals = &moe->arrivals;
+    const int n_resident = arrivals->n_resident;
+    mt_span_begin(MT_PHASE_EXPERT);
+    const struct part resident = prepare(moe, layer, route, 0, n_resident);
+    MT_TRY(forward_part(moe, &resident, rows));
+    mt_span_end(MT_PHASE_EXPERT);
+    if (n_resident == arrivals->n_group) {
+        return MT_OK;
+    }
+    MT_TRY(mt_moe_end_late(moe, layer));
+    mt_span_begin(MT_PHASE_EXPERT);
+    const struct part late = prepare(moe, layer, route, n_resident, arrivals->n_group);
+    MT_TRY(forward_part(moe, &late, rows));
+    mt_span_end(MT_PHASE_EXPERT);
+    return MT_OK;
+}
+
+enum mt_status mt_moe_experts_again(struct mt_moe *moe, int layer, const struct mt_route *route,
+                                    const struct mt_moe_rows *rows)
 {
     mt_span_begin(MT_PHASE_EXPERT);
-    const struct mt_route *route = saved->route;
-    if (route->n_row > 0) {
-        const struct mt_groups groups = prepare_groups(moe, layer, route);
-        mt_grouped_forward(moe->device, saved->gate, saved->rows, moe->weight[GATE], groups);
-        MT_TRY(mt_comm_poll(moe->comm));
-        mt_grouped_forward(moe->device, saved->up, saved->rows, moe->weight[UP], groups);
-        MT_TRY(mt_comm_poll(moe->comm));
-        mt_swiglu_forward(moe->device, moe->act, saved->gate, saved->up, saved->row_weight,
-                          route->n_row, moe->inner);
-        mt_grouped_forward(moe->device, moe->rows, moe->act, moe->weight[DOWN], groups);
-        MT_TRY(mt_comm_poll(moe->comm));
+    const struct part part = prepare(moe, layer, route, 0, moe->arrivals.n_group);
+    if (part.n_row > 0) {
+        MT_TRY(open_gates(moe, &part, rows));
     }
     mt_span_end(MT_PHASE_EXPERT);
     return MT_OK;
 }
 
-static enum mt_status backward_groups(struct mt_moe *moe, struct mt_groups groups,
-                                      float *d_row_weight, const struct mt_moe_saved *saved)
+static enum mt_status backward_part(struct mt_moe *moe, const struct part *part,
+                                    float *d_row_weight, const struct mt_moe_rows *rows)
 {
     struct mt_device *device = moe->device;
     const int64_t width = moe->width;
     const int64_t inner = moe->inner;
-    mt_grouped_backward_input(device, moe->act, moe->rows, moe->weight[DOWN], groups, false);
+    const struct mt_groups groups = part->groups;
+    mt_grouped_backward_input(device, moe->act, moe->rows, part->weight[DOWN], groups, false);
     MT_TRY(mt_comm_poll(moe->comm));
-    const struct mt_swiglu_backward swiglu = {.d_gate = saved->gate,
-                                              .d_up = saved->up,
+    const struct mt_swiglu_backward swiglu = {.d_gate = rows->gate,
+                                              .d_up = rows->up,
                                               .d_row_weight = d_row_weight,
                                               .act = moe->act,
                                               .d_act = moe->act,
-                                              .gate = saved->gate,
-                                              .up = saved->up,
-                                              .row_weight = saved->row_weight};
-    mt_swiglu_backward(device, &swiglu, saved->route->n_row, inner);
-    mt_grouped_backward_weight(device, moe->weight_grad[DOWN], moe->rows, moe->act, width, inner,
+                                              .gate = rows->gate,
+                                              .up = rows->up,
+                                              .row_weight = rows->weight};
+    mt_swiglu_backward(device, &swiglu, part->n_row, inner);
+    mt_grouped_backward_weight(device, part->weight_grad[DOWN], moe->rows, moe->act, width, inner,
                                groups);
     MT_TRY(mt_comm_poll(moe->comm));
-    mt_grouped_backward_input(device, moe->rows, saved->gate, moe->weight[GATE], groups, false);
+    mt_grouped_backward_input(device, moe->rows, rows->gate, part->weight[GATE], groups, false);
     MT_TRY(mt_comm_poll(moe->comm));
-    mt_grouped_backward_input(device, moe->rows, saved->up, moe->weight[UP], groups, true);
+    mt_grouped_backward_input(device, moe->rows, rows->up, part->weight[UP], groups, true);
     MT_TRY(mt_comm_poll(moe->comm));
-    mt_grouped_backward_weight(device, moe->weight_grad[GATE], saved->gate, saved->rows, inner,
-                               width, groups);
+    mt_grouped_backward_weight(device, part->weight_grad[GATE], rows->gate, rows->x, inner, width,
+                               groups);
     MT_TRY(mt_comm_poll(moe->comm));
-    mt_grouped_backward_weight(device, moe->weight_grad[UP], saved->up, saved->rows, inner, width,
+    mt_grouped_backward_weight(device, part->weight_grad[UP], rows->up, rows->x, inner, width,
                                groups);
     return mt_comm_poll(moe->comm);
 }
 
-enum mt_status mt_moe_experts_backward(struct mt_moe *moe, int layer, float *d_row_weight,
-                                       const struct mt_moe_saved *saved)
+enum mt_status mt_moe_experts_backward(struct mt_moe *moe, int layer, const struct mt_route *route,
+                                       float *d_row_weight, const struct mt_moe_rows *rows)
 {
     mt_span_begin(MT_PHASE_EXPERT_BACKWARD);
-    if (saved->route->n_row > 0) {
-        const struct mt_groups groups = prepare_groups(moe, layer, saved->route);
-        MT_TRY(backward_groups(moe, groups, d_row_weight, saved));
+    const struct part part = prepare(moe, layer, route, 0, moe->arrivals.n_group);
+    if (part.n_row > 0) {
+        MT_TRY(backward_part(moe, &part, d_row_weight, rows));
     }
     mt_span_end(MT_PHASE_EXPERT_BACKWARD);
     return MT_OK;

@@ -24,6 +24,17 @@ static void sum_over_ranks(int64_t *sum, const int64_t *count, int n_rank, int n
     }
 }
 
+/* The micro-batch's load joins the recent ones when its last layer has been through the gate. */
+static void record_load(struct mt_moe *moe, int layer)
+{
+    memcpy(moe->micro_count + (int64_t)layer * moe->n_expert, moe->global_count,
+           (size_t)moe->n_expert * sizeof(int64_t));
+    if (layer == moe->n_layer - 1) {
+        mt_history_record(&moe->recent, moe->micro_count);
+        moe->recent_step = moe->recent.n_step;
+    }
+}
+
 enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, const float *x,
                                    struct mt_arena *arena, struct mt_moe_saved *saved, bool is_kept)
 {
@@ -34,6 +45,12 @@ enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, const float *x
     mt_router_forward(moe->device, moe->logits, x,
                       mt_store_value(moe->store, moe->tensors[layer].router), saved->n,
                       moe->n_expert, moe->width);
+    /* evaluations ask the model, not the study */
+    const bool is_given =
+        moe->given.routing != MT_ROUTING_LEARNED && (is_kept || moe->balance.is_counting);
+    if (is_given) {
+        mt_moe_give_choices(moe, layer, saved->n, saved->expert);
+    }
     const struct mt_gate_forward args = {.expert = saved->expert,
                                          .weight = saved->weight,
                                          .probability = saved->probability,
@@ -41,7 +58,8 @@ enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, const float *x
                                          .count = own_count,
                                          .probability_sum = moe->probability_sum,
                                          .lse_square_sum = &lse_square_sum,
-                                         .logits = moe->logits};
+                                         .logits = moe->logits,
+                                         .is_given = is_given};
     mt_gate_forward(moe->device, &args, saved->n, &moe->gate);
     mt_device_settle(moe->device);
     MT_TRY(mt_comm_gather_i64(moe->comm, own_count, moe->n_expert, moe->count));
@@ -54,6 +72,7 @@ enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, const float *x
                                            .probability_sum = moe->probability_sum,
                                            .lse_square_sum = lse_square_sum};
         mt_tally_add_gate(&moe->tally, layer, &seen);
+        record_load(moe, layer);
     }
     mt_span_end(MT_PHASE_GATE);
     return MT_OK;

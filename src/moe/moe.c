@@ -31,6 +31,7 @@ static enum mt_status set_sizes(struct mt_moe *moe, const struct mt_moe_options 
         .comm = options->comm,
         .store = options->store,
         .training = options->training,
+        .recompute = options->training && config->train.recompute == MT_RECOMPUTE_LAYER,
         .n_layer = (int)config->model.num_layers,
         .first_layer = (int)mt_min_i64(config->model.first_k_dense, config->model.num_layers),
         .n_rank = options->comm->topology.n_rank,
@@ -41,6 +42,11 @@ static enum mt_status set_sizes(struct mt_moe *moe, const struct mt_moe_options 
         .inner = config->moe.expert_intermediate_size,
         .shared_inner = config->moe.num_shared_experts * config->moe.expert_intermediate_size,
         .max_token = options->max_token,
+        .rematerialize = config->placement.rematerialize,
+        .calibrate = config->placement.calibrate,
+        .overlap = (int)config->placement.overlap_experts,
+        .reshard_interval = config->placement.reshard_interval,
+        .slice_rows = mt_moe_slice_rows(options->max_token_any, config->moe.top_k),
         .loss_coef = config->balance.loss_coef,
         .z_loss_coef = config->balance.z_loss_coef,
         .gate = {.n_expert = config->moe.num_experts,
@@ -68,18 +74,29 @@ static enum mt_status plan_saved_bytes(struct mt_moe *moe)
     const int64_t float_bytes = (int64_t)sizeof(float);
     const int64_t row_floats = moe->width + 2 * moe->inner + 2; /* rows, gate, up; weights */
     const int64_t token_floats = 3 * moe->top_k + moe->n_expert + 1 + 2 * moe->shared_inner;
+    const struct mt_route_size route = {.n_rank = moe->n_rank,
+                                        .n_expert = moe->n_expert,
+                                        .max_instance = max_instance(moe),
+                                        .n_choice = moe->max_token * moe->top_k,
+                                        .n_row = moe->max_row,
+                                        .slice_rows = moe->slice_rows};
     int64_t row_bytes = 0;
     int64_t token_bytes = 0;
     int64_t route_bytes = 0;
     int64_t sum = 0;
-    if (!mt_size_multiply(moe->max_row, row_floats * float_bytes, &row_bytes) ||
+    /* the slice that is kept, and one that is not */
+    if (!mt_size_multiply(moe->slice_rows, 2 * row_floats * float_bytes, &row_bytes) ||
         !mt_size_multiply(moe->max_token, token_floats * float_bytes, &token_bytes) ||
-        !mt_route_bytes_max(moe->n_rank, moe->n_expert, max_instance(moe),
-                            moe->max_token * moe->top_k, moe->max_row, &route_bytes) ||
-        !mt_size_add(row_bytes, token_bytes, &sum) || !mt_size_add(sum, route_bytes, &sum) ||
+        !mt_route_bytes_max(&route, &route_bytes) || !mt_size_add(row_bytes, token_bytes, &sum) ||
+        !mt_size_add(sum, route_bytes, &sum) ||
         !mt_size_add(sum, (int64_t)N_SAVED_CUT * CUT_ALIGNMENT_BYTES, &moe->saved_bytes_max)) {
         return too_large();
     }
+    /* Without the slice that is not kept; smaller than saved_bytes_max, of which it is a part. */
+    const int64_t inner_floats =
+        moe->recompute ? 2 * (moe->slice_rows * moe->inner + moe->max_token * moe->shared_inner)
+                       : 0;
+    moe->kept_bytes_max = moe->saved_bytes_max - row_bytes / 2 - inner_floats * float_bytes;
     return MT_OK;
 }
 
@@ -109,14 +126,20 @@ static enum mt_status allocate_rows(struct mt_moe *moe)
     const int64_t max_choice = moe->max_token * moe->top_k;
     int64_t act = 0;
     int64_t shared_act = 0;
-    if (!mt_size_multiply(moe->max_row, moe->inner, &act) ||
+    if (!mt_size_multiply(moe->slice_rows, moe->inner, &act) ||
         !mt_size_multiply(moe->max_token, moe->shared_inner, &shared_act)) {
         return too_large();
     }
     MT_TRY(allocate_floats(&moe->logits, moe->max_token, moe->n_expert, "router logits"));
     MT_TRY(allocate_floats(&moe->near, max_choice, moe->width + 1, "rows to and from experts"));
-    MT_TRY(allocate_floats(&moe->far, moe->max_row, moe->width + 1, "rows of all ranks"));
-    MT_TRY(allocate_floats(&moe->rows, moe->max_row, moe->width, "expert outputs"));
+    MT_TRY(allocate_floats(&moe->again, max_choice, moe->width + 1, "rows sent again"));
+    MT_TRY(allocate_floats(&moe->far, moe->slice_rows, moe->width + 1, "rows of a slice"));
+    MT_TRY(allocate_floats(&moe->rows, moe->slice_rows, moe->width, "expert outputs"));
+    MT_TRY(MT_ALLOCATE(moe->arrivals.wide, moe->slice_rows, "row offsets"));
+    MT_TRY(MT_ALLOCATE(moe->arrivals.weight, moe->slice_rows, "row offsets"));
+    MT_TRY(MT_ALLOCATE(moe->arrivals.narrow, moe->slice_rows, "row offsets"));
+    MT_TRY(MT_ALLOCATE(moe->arrivals.group_start, moe->n_expert + 1, "row offsets"));
+    MT_TRY(MT_ALLOCATE(moe->arrivals.taken, moe->n_rank, "row offsets"));
     MT_TRY(allocate_floats(&moe->act, mt_max_i64(act, shared_act), 1, "expert activations"));
     MT_TRY(MT_ALLOCATE(moe->token_offset, max_choice, "row offsets"));
     for (int64_t i = 0; i < max_choice; ++i) {
@@ -125,21 +148,23 @@ static enum mt_status allocate_rows(struct mt_moe *moe)
     return MT_OK;
 }
 
-static enum mt_status create_placements(struct mt_moe *moe, const struct mt_config *config)
+/* Loads of the last micro-batches that before_gate sees: enough to tell a trend from noise. */
+enum { RECENT_WINDOW = 4 };
+
+static enum mt_status create_placement(struct mt_moe *moe, int layer)
 {
-    moe->policy = mt_policy_find(config->placement.policy);
-    if (moe->policy == NULL) {
-        return MT_FAIL(MT_ERR_CONFIG,
-                       "placement.policy = \"%s\" is not in this version; expected a policy that "
-                       "`moetrain plan --help` lists; change the key",
-                       config->placement.policy);
+    const int *owner = mt_store_owners(moe->store, layer);
+    struct mt_placement *const both[] = {&moe->planned[layer], &moe->placement[layer]};
+    for (int i = 0; i < 2; ++i) {
+        MT_TRY(mt_placement_init(both[i], moe->n_rank, moe->n_expert, (int)max_instance(moe)));
+        memcpy(both[i]->owner, owner, (size_t)moe->n_expert * sizeof(*owner));
+        mt_placement_owners_only(both[i]);
     }
-    MT_TRY(MT_ALLOCATE(moe->placement, moe->n_layer, "placements"));
-    for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
-        MT_TRY(mt_placement_init(&moe->placement[layer], moe->n_rank, moe->n_expert,
-                                 (int)max_instance(moe)));
-        mt_placement_default_owners(&moe->placement[layer], layer);
-    }
+    return MT_OK;
+}
+
+static enum mt_status create_planner(struct mt_moe *moe)
+{
     int64_t scratch_bytes = 0;
     if (!mt_policy_scratch_bytes(moe->n_rank, moe->n_expert, moe->n_layer, max_instance(moe),
                                  &scratch_bytes)) {
@@ -147,11 +172,39 @@ static enum mt_status create_placements(struct mt_moe *moe, const struct mt_conf
     }
     MT_TRY(mt_arena_init(&moe->scratch, scratch_bytes, "scratch of policies"));
     MT_TRY(mt_cluster_init(&moe->cluster, moe->n_rank, moe->comm->topology.node));
+    moe->cluster.row_bytes = (moe->width + 1) * (int64_t)sizeof(float);
+    moe->cluster.expert_bytes =
+        MT_EXPERT_MATRICES * moe->width * moe->inner * (int64_t)sizeof(float);
+    return MT_OK;
+}
+
+static enum mt_status create_placements(struct mt_moe *moe, const struct mt_config *config)
+{
+    const int64_t n_owner = (int64_t)moe->n_layer * moe->n_expert;
+    const int64_t n_place = moe->n_layer * (1 + max_instance(moe));
+    moe->policy = mt_policy_find(config->placement.policy);
+    if (moe->policy == NULL) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "placement.policy = \"%s\" is not in this version; expected a policy that "
+                       "docs/fssdp.md lists; change the key",
+                       config->placement.policy);
+    }
+    MT_TRY(create_planner(moe));
+    MT_TRY(mt_given_init(&moe->given, config, moe->n_rank));
+    MT_TRY(MT_ALLOCATE(moe->planned, moe->n_layer, "placements"));
+    MT_TRY(MT_ALLOCATE(moe->placement, moe->n_layer, "placements"));
+    MT_TRY(MT_ALLOCATE(moe->is_held, moe->n_layer, "placements"));
+    MT_TRY(MT_ALLOCATE(moe->owner, n_owner, "owners"));
+    MT_TRY(MT_ALLOCATE(moe->owner_state, 1 + n_owner, "owners"));
+    MT_TRY(MT_ALLOCATE(moe->place_state, 1 + n_place, "placements"));
+    for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
+        MT_TRY(create_placement(moe, layer));
+    }
     const int window = (int)mt_max_i64(config->placement.load_window, 1);
     MT_TRY(mt_history_init(&moe->history, moe->n_layer, moe->n_expert, window));
-    MT_TRY(mt_tally_init(&moe->tally, config, moe->n_rank));
-    return mt_balance_init(&moe->balance, config->balance.loss, config->balance.window,
-                           moe->n_layer, moe->n_expert);
+    MT_TRY(mt_history_init(&moe->recent, moe->n_layer, moe->n_expert, RECENT_WINDOW));
+    MT_TRY(MT_ALLOCATE(moe->micro_count, n_owner, "expert counts"));
+    return MT_OK;
 }
 
 static enum mt_status prepare_kernels_and_comm(struct mt_moe *moe)
@@ -177,6 +230,10 @@ static enum mt_status create_parts(struct mt_moe *moe, const struct mt_moe_optio
     MT_TRY(allocate_counts(moe));
     MT_TRY(allocate_rows(moe));
     MT_TRY(create_placements(moe, options->config));
+    MT_TRY(mt_outlook_init(&moe->outlook, options->config, &moe->cluster));
+    MT_TRY(mt_tally_init(&moe->tally, options->config, moe->n_rank));
+    MT_TRY(mt_balance_init(&moe->balance, options->config->balance.loss,
+                           options->config->balance.window, moe->n_layer, moe->n_expert));
     return prepare_kernels_and_comm(moe);
 }
 
@@ -194,6 +251,14 @@ enum mt_status mt_moe_create(const struct mt_moe_options *options, struct mt_moe
     return MT_OK;
 }
 
+static void clear_placements(struct mt_placement *placement, int n_layer)
+{
+    for (int layer = 0; placement != NULL && layer < n_layer; ++layer) {
+        mt_placement_clear(&placement[layer]);
+    }
+    mt_memory_free(placement);
+}
+
 void mt_moe_destroy(struct mt_moe *moe)
 {
     if (moe == NULL) {
@@ -203,17 +268,29 @@ void mt_moe_destroy(struct mt_moe *moe)
     mt_plan_clear(&moe->plan);
     mt_balance_clear(&moe->balance);
     mt_tally_clear(&moe->tally);
+    mt_outlook_clear(&moe->outlook);
     mt_history_clear(&moe->history);
     mt_arena_clear(&moe->scratch);
     mt_cluster_clear(&moe->cluster);
-    for (int layer = 0; moe->placement != NULL && layer < moe->n_layer; ++layer) {
-        mt_placement_clear(&moe->placement[layer]);
-    }
+    mt_given_clear(&moe->given);
+    mt_history_clear(&moe->recent);
+    clear_placements(moe->planned, moe->n_layer);
+    clear_placements(moe->placement, moe->n_layer);
     for (int m = 0; m < MT_EXPERT_MATRICES; ++m) {
         mt_memory_free((void *)moe->weight[m]);
         mt_memory_free((void *)moe->weight_grad[m]);
     }
-    void *const array[] = {moe->placement,
+    void *const array[] = {moe->is_held,
+                           moe->owner,
+                           moe->owner_state,
+                           moe->place_state,
+                           moe->micro_count,
+                           moe->arrivals.wide,
+                           moe->arrivals.weight,
+                           moe->arrivals.narrow,
+                           moe->arrivals.group_start,
+                           moe->arrivals.taken,
+                           moe->again,
                            moe->tensors,
                            moe->count,
                            moe->global_count,
@@ -248,30 +325,43 @@ enum mt_status mt_moe_ownership(const struct mt_config *config, int n_rank,
     return MT_OK;
 }
 
+void mt_moe_set_costs(struct mt_moe *moe, const struct mt_costs *costs)
+{
+    moe->cluster.costs = *costs;
+}
+
 int64_t mt_moe_saved_bytes_max(const struct mt_moe *moe)
 {
     return moe->saved_bytes_max;
 }
 
-enum mt_status mt_moe_plan_step(struct mt_moe *moe)
+int64_t mt_moe_kept_bytes_max(const struct mt_moe *moe)
 {
-    mt_span_begin(MT_PHASE_PLAN);
-    moe->history.n_step = (int)mt_min_i64(mt_max_i64(moe->history_step, 0), moe->history.window);
-    for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
-        const struct mt_policy_input input = {.cluster = &moe->cluster,
-                                              .n_expert = moe->n_expert,
-                                              .layer = layer,
-                                              .n_micro = 1,
-                                              .slots = moe->n_slot,
-                                              .overlap = -1,
-                                              .n_history = moe->history.n_step,
-                                              .history = mt_history_layer(&moe->history, layer)};
-        moe->policy->before_gate(&input, &moe->scratch, &moe->placement[layer]);
+    return moe->kept_bytes_max;
+}
+
+struct mt_moe_slots mt_moe_slots(const struct mt_config *config, int n_rank)
+{
+    const struct mt_policy *policy = mt_policy_find(config->placement.policy);
+    const int64_t n_layer = config->model.num_layers -
+                            mt_min_i64(config->model.first_k_dense, config->model.num_layers);
+    if (policy == NULL || n_layer == 0) {
+        return (struct mt_moe_slots){0, 0};
     }
-    mt_balance_begin_step(&moe->balance);
-    mt_tally_reset(&moe->tally);
-    mt_span_end(MT_PHASE_PLAN);
-    return MT_OK;
+    const int per_layer =
+        mt_policy_slot_count(policy, n_rank, (int)config->moe.num_experts, config->placement.slots);
+    /* A layer's copies travel while another's are given back. */
+    const int64_t n_held = config->placement.rematerialize ? mt_min_i64(2, n_layer) : n_layer;
+    return (struct mt_moe_slots){per_layer, mt_size_to_int(per_layer * n_held)};
+}
+
+/* Routers in training load the busiest rank 1.3 to 2 times the mean (docs/fssdp.md): up to 2, no
+ * policy pays for memory that is bounded. */
+enum { SLICE_FACTOR = 2 };
+
+int64_t mt_moe_slice_rows(int64_t max_token_any, int64_t top_k)
+{
+    return mt_max_i64(1, SLICE_FACTOR * max_token_any * top_k);
 }
 
 void mt_moe_set_counting(struct mt_moe *moe, bool counting)
@@ -286,6 +376,9 @@ enum mt_status mt_moe_finish_step(struct mt_moe *moe, struct mt_moe_stats *stats
     mt_balance_end_step(&moe->balance, moe->tally.count);
     mt_history_record(&moe->history, moe->tally.count);
     moe->history_step = moe->history.n_step;
+    stats->n_move = moe->n_move;
+    stats->count = moe->tally.count;
+    mt_outlook_finish(&moe->outlook, &stats->outlook);
     return MT_OK;
 }
 
@@ -296,5 +389,11 @@ void mt_moe_state(struct mt_moe *moe, struct mt_moe_state_array *array, int *n_a
     array[1] = (struct mt_moe_state_array){"load_history", moe->history.count,
                                            n_pair * moe->history.window};
     array[2] = (struct mt_moe_state_array){"load_history_steps", &moe->history_step, 1};
-    *n_array = 3;
+    array[3] =
+        (struct mt_moe_state_array){"recent_load", moe->recent.count, n_pair * moe->recent.window};
+    array[4] = (struct mt_moe_state_array){"recent_load_steps", &moe->recent_step, 1};
+    array[5] = (struct mt_moe_state_array){"expert_owner", moe->owner_state, 1 + n_pair};
+    array[6] = (struct mt_moe_state_array){"expert_placement", moe->place_state,
+                                           1 + moe->n_layer * (1 + max_instance(moe))};
+    *n_array = 7;
 }

@@ -1,17 +1,20 @@
 /* The Mixture-of-Experts layer: gate, exchange, experts, combine - and the balance losses.
  *
- * One mt_moe serves all MoE layers of a run: buffers, placements of the step, statistics. Forward
- * of a layer (moe/layer.c reads like this):
+ * One mt_moe serves all MoE layers of a run: buffers, placements of the step, statistics. A layer
+ * (moe/layer.c and moe/placing.c read like this):
  *
- *   begin SparseAllGather of copies        store/
- *   gate: softmax, top-k, counts           kernel/
- *   all-gather of counts [R,E]             every rank now knows everything that follows
- *   split rows over instances              placement/
- *   dispatch rows to their instances       comm/
- *   end SparseAllGather; experts           kernel/
- *   combine rows at their source           comm/
+ *   plan from history, begin SparseAllGather   placement/, store/     then attention, above
+ *   gate: softmax, top-k, counts               kernel/
+ *   all-gather of counts [R,E]                 every rank now knows everything that follows
+ *   correct the plan: late copies begin        placement/, store/
+ *   split rows over instances                  placement/
+ *   dispatch rows to their instances           comm/
+ *   experts: resident rows, then late ones     kernel/
+ *   combine rows at their source               comm/
  *
- * and backward mirrors it. Routing is saved, never recomputed. */
+ * and backward mirrors it, SparseReduceScatter under the attention below. Routing is saved, never
+ * recomputed. Rows are computed in slices of at most W, so that memory is bounded under any skew:
+ * the first slice is kept for backward, the others are sent again. */
 #ifndef MT_MOE_MOE_H
 #define MT_MOE_MOE_H
 
@@ -46,31 +49,65 @@ struct mt_moe_options {
     const struct mt_moe_tensors *tensors; /* [L], of MoE layers; copied */
     int64_t max_token;                    /* largest N of a micro-batch of this rank */
     int64_t max_token_any;                /* largest N of any rank */
-    int n_slot;                           /* the store's: copies beyond the owned experts */
+    int n_slot;                           /* copies of a layer: mt_moe_slots */
     bool training;
 };
 
 enum mt_status mt_moe_create(const struct mt_moe_options *options, struct mt_moe **out);
 void mt_moe_destroy(struct mt_moe *moe); /* NULL allowed */
 
+/* What plans are made from from now on; zeros before. The same on every rank. */
+void mt_moe_set_costs(struct mt_moe *moe, const struct mt_costs *costs);
+
 /* The owner maps [L] that the store is created with (rows of dense layers unused): made from the
  * configuration and R alone. Caller's array of n_layer placements, each cleared by the caller. */
 enum mt_status mt_moe_ownership(const struct mt_config *config, int n_rank,
                                 struct mt_placement *placement);
 
-/* Bytes that one layer's forward and backward cut from the activation arena at most: all rows of
- * all ranks on this one. Backward releases its own part. The arena is reserved, not touched, for it
- * (base/memory.h). */
+/* Slots for copies that the policy of the configuration gets: of one layer, and of all layers
+ * whose copies a rank holds at a time, which is what the store is created with. */
+struct mt_moe_slots {
+    int per_layer, total;
+};
+struct mt_moe_slots mt_moe_slots(const struct mt_config *config, int n_rank);
+
+/* Rows of experts that a rank computes and keeps at a time, W: MT_MOE_SLICE_FACTOR times what a
+ * rank with max_token_any tokens sends, which is its load when all are alike. */
+int64_t mt_moe_slice_rows(int64_t max_token_any, int64_t top_k);
+
+/* Bytes that one layer's forward and backward cut from the activation arena at most, whatever the
+ * routing. kept: of it, what stays cut from forward to backward; with train.recompute = "layer"
+ * without gate and up. */
 int64_t mt_moe_saved_bytes_max(const struct mt_moe *moe);
+int64_t mt_moe_kept_bytes_max(const struct mt_moe *moe);
 
 /* ---- a step ---- */
 
-/* Plans the placement of every layer from the load history and zeroes the step's statistics. */
-enum mt_status mt_moe_plan_step(struct mt_moe *moe);
+/* step: 1-based. Moves owners when the policy wants that and it is due (parameters and optimizer
+ * state travel), and zeroes the step's statistics. Collective. */
+enum mt_status mt_moe_plan_step(struct mt_moe *moe, int64_t step, int n_micro);
+/* Before the first layer of a micro-batch, also of counting passes; index of the step. is_last: the
+ * copies of experts are given up under its backward. */
+void mt_moe_begin_micro(struct mt_moe *moe, int index, bool is_last);
 
-/* What one layer's forward keeps for its backward; memory in the activation arena. */
+/* routing = "replay": [L,E] rows per expert of the step to come, written by the caller before
+ * forward; only their shares matter. NULL when routing is learned. */
+int64_t *mt_moe_replay_counts(struct mt_moe *moe);
+
+/* The rows of experts here, in the order of moe/route.h. */
+struct mt_moe_rows {
+    float *x;         /* [S,D] as they came */
+    float *weight;    /* [S] */
+    float *gate, *up; /* [S,F] */
+};
+
+/* What one layer's forward keeps for its backward; memory in the activation arena. With
+ * train.recompute = "layer" everything but gate and up: the caller computes x again in its place,
+ * backward the rest. The rows that came here stay, so that nothing is exchanged a second time
+ * (docs/decisions/0006-recompute.md). */
 struct mt_moe_saved {
     int64_t n;                      /* N of the micro-batch */
+    int64_t kept_mark;              /* of the arena: what is cut above may be computed again */
     const float *x;                 /* [N,D] the layer's input, kept by the caller */
     int32_t *expert;                /* [N,K] */
     float *weight;                  /* [N,K] */
@@ -78,11 +115,18 @@ struct mt_moe_saved {
     float *lse;                     /* [N] */
     float *d_weight;                /* [N,K] filled in backward */
     struct mt_route *route;         /* who sends what where (moe/route.h) */
-    float *rows;                    /* [S,D] rows that came here, by instance */
-    float *row_weight;              /* [S] */
-    float *gate, *up;               /* [S,F] */
+    struct mt_moe_rows rows;        /* of the first slice: S <= W */
     float *shared_gate, *shared_up; /* [N,Fs] */
 };
+
+/* Before the layer's attention, so that copies travel under it: plans where the layer's experts
+ * work, begins SparseAllGather. is_kept: backward follows. Every forward has one before it.
+ * Collective. */
+enum mt_status mt_moe_prefetch(struct mt_moe *moe, int layer, bool is_kept);
+/* The same for a backward, under what comes before it: copies that forward dropped travel again. */
+enum mt_status mt_moe_prefetch_backward(struct mt_moe *moe, int layer);
+/* After a backward, when the attention below has hidden it: ends SparseReduceScatter. */
+enum mt_status mt_moe_end_reduce(struct mt_moe *moe, int layer);
 
 /* out [N,D] = MoE(x [N,D]) including shared experts. Collective. What backward needs is cut from
  * `arena`; `saved` NULL: evaluation, the arena is left as it was. */
@@ -103,6 +147,32 @@ enum mt_status mt_moe_backward(struct mt_moe *moe, int layer, float *d_x, const 
                                const struct mt_moe_saved *saved, double token_share,
                                struct mt_arena *arena);
 
+/* One expert's copies in one layer of the step's last micro-batch: what they take off its owner and
+ * what they cost beyond that, predicted. */
+enum { MT_MOE_LAYER_DECISIONS = 4, MT_MOE_DECISION_RANKS = 8 };
+struct mt_moe_decision {
+    int layer, expert;
+    int n_copy;
+    int rank[MT_MOE_DECISION_RANKS]; /* of the first copies */
+    bool is_late;                    /* some were decided after the gate */
+    int64_t n_row;                   /* that the copies compute */
+    double saves_s, costs_s;
+};
+struct mt_moe_shadow {
+    const char *policy;
+    double predicted_s;        /* MoE layers of the step under this policy */
+    double load_max_over_mean; /* rows per rank, mean over layers and micro-batches */
+};
+/* What placement does and is expected to bring; predictions are of the MoE layers of a step. */
+struct mt_moe_outlook {
+    double predicted_s, ideal_s; /* the last micro-batch's, times their number */
+    int64_t n_copy, n_late;      /* of the last micro-batch, all layers */
+    int n_decision;              /* the largest of each layer */
+    const struct mt_moe_decision *decision;
+    int n_shadow; /* 0 unless placement.shadow */
+    const struct mt_moe_shadow *shadow;
+};
+
 /* Statistics of the step, the same on every rank. Collective. Also records history and the counts
  * that window = "lagged" uses next. Averages over MoE layers. */
 struct mt_moe_stats {
@@ -110,15 +180,25 @@ struct mt_moe_stats {
     double load_max_over_mean;        /* experts, mean over layers */
     double *load_max_over_mean_layer; /* [number of MoE layers], owned by moe */
     int n_moe_layer;
-    double rank_max_over_mean; /* rows computed per rank over the step, all layers */
-    int64_t n_dead;            /* (layer, expert) pairs without a token */
+    /* Rows of the busiest rank over the mean, both summed over layers and micro-batches: ranks meet
+     * in every one of them, so the busiest of each counts. */
+    double rank_max_over_mean;
+    int64_t n_move; /* experts that changed owners before the step */
+    struct mt_moe_outlook outlook;
+    const int64_t *count; /* [L,E] rows per expert of the step, owned by moe */
+    int64_t n_dead;       /* (layer, expert) pairs without a token */
     double dropped_fraction;
 };
 enum mt_status mt_moe_finish_step(struct mt_moe *moe, struct mt_moe_stats *stats);
 
-/* State that a checkpoint must keep: "balance_count" [L,E], "load_history" [L,window,E] and
- * "load_history_steps" [1]. Pointers into moe, valid while it lives; *n_array at most 4. Loading
- * writes through them, before the next mt_moe_plan_step. */
+/* State that a checkpoint must keep: "balance_count" [L,E], "load_history" [L,window,E] with its
+ * "load_history_steps" [1], "recent_load" with "recent_load_steps" alike per micro-batch,
+ * "expert_owner" [1 + L*E] and "expert_placement". Pointers into moe, valid while it lives;
+ * *n_array at most 8. mt_moe_write_state makes them current before saving. After loading has
+ * written through them, mt_moe_read_state takes them over: owners move to where they were when the
+ * number of ranks is the same (collective, before mt_store_publish). */
 void mt_moe_state(struct mt_moe *moe, struct mt_moe_state_array *array, int *n_array);
+void mt_moe_write_state(struct mt_moe *moe);
+enum mt_status mt_moe_read_state(struct mt_moe *moe);
 
 #endif

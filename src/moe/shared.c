@@ -2,6 +2,18 @@
  * the routed rows travel. */
 #include "moe/context.h"
 
+/* saved->shared_gate and saved->shared_up: in forward, and in backward when they were not kept. */
+static enum mt_status gate_and_up(struct mt_moe *moe, const struct mt_moe_tensors *tensors,
+                                  const float *x, const struct mt_moe_saved *saved)
+{
+    mt_linear_forward(moe->device, saved->shared_gate, x,
+                      mt_store_weight(moe->store, tensors->shared_gate), saved->n);
+    MT_TRY(mt_comm_poll(moe->comm));
+    mt_linear_forward(moe->device, saved->shared_up, x,
+                      mt_store_weight(moe->store, tensors->shared_up), saved->n);
+    return mt_comm_poll(moe->comm);
+}
+
 enum mt_status mt_moe_shared_forward(struct mt_moe *moe, int layer, float *out, const float *x,
                                      const struct mt_moe_saved *saved)
 {
@@ -11,12 +23,7 @@ enum mt_status mt_moe_shared_forward(struct mt_moe *moe, int layer, float *out, 
     mt_span_begin(MT_PHASE_EXPERT);
     const struct mt_moe_tensors *tensors = &moe->tensors[layer];
     const int64_t n = saved->n;
-    mt_linear_forward(moe->device, saved->shared_gate, x,
-                      mt_store_weight(moe->store, tensors->shared_gate), n);
-    MT_TRY(mt_comm_poll(moe->comm));
-    mt_linear_forward(moe->device, saved->shared_up, x,
-                      mt_store_weight(moe->store, tensors->shared_up), n);
-    MT_TRY(mt_comm_poll(moe->comm));
+    MT_TRY(gate_and_up(moe, tensors, x, saved));
     mt_swiglu_forward(moe->device, moe->act, saved->shared_gate, saved->shared_up, NULL, n,
                       moe->shared_inner);
     mt_linear_forward(moe->device, out, moe->act, mt_store_weight(moe->store, tensors->shared_down),
@@ -68,6 +75,9 @@ enum mt_status mt_moe_shared_backward(struct mt_moe *moe, int layer, float *d_x,
         return MT_OK;
     }
     mt_span_begin(MT_PHASE_EXPERT_BACKWARD);
+    if (moe->recompute) {
+        MT_TRY(gate_and_up(moe, &moe->tensors[layer], saved->x, saved));
+    }
     MT_TRY(backward(moe, &moe->tensors[layer], d_x, d_out, saved));
     mt_span_end(MT_PHASE_EXPERT_BACKWARD);
     return MT_OK;

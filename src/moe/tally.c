@@ -17,7 +17,6 @@ enum mt_status mt_tally_init(struct mt_tally *tally, const struct mt_config *con
     const int64_t n_pair = n_layer * tally->n_expert;
     enum mt_status status = MT_OK;
     MT_TRY_GOTO(MT_ALLOCATE(tally->count, n_pair, "expert counts"));
-    MT_TRY_GOTO(MT_ALLOCATE(tally->rank_load, n_rank, "rank loads"));
     MT_TRY_GOTO(MT_ALLOCATE(tally->probability_sum, n_pair, "router probabilities"));
     MT_TRY_GOTO(MT_ALLOCATE(tally->lse_square_sum, n_layer, "router statistics"));
     MT_TRY_GOTO(MT_ALLOCATE(tally->micro_loss, n_layer, "balance losses"));
@@ -32,7 +31,6 @@ cleanup:
 void mt_tally_clear(struct mt_tally *tally)
 {
     mt_memory_free(tally->count);
-    mt_memory_free(tally->rank_load);
     mt_memory_free(tally->probability_sum);
     mt_memory_free(tally->lse_square_sum);
     mt_memory_free(tally->micro_loss);
@@ -45,7 +43,8 @@ void mt_tally_reset(struct mt_tally *tally)
     const size_t n_layer = (size_t)tally->n_layer;
     const size_t n_pair = n_layer * (size_t)tally->n_expert;
     memset(tally->count, 0, n_pair * sizeof(int64_t));
-    memset(tally->rank_load, 0, (size_t)tally->n_rank * sizeof(int64_t));
+    tally->rows_of_busiest = 0;
+    tally->rows_of_all = 0;
     memset(tally->probability_sum, 0, n_pair * sizeof(double));
     memset(tally->lse_square_sum, 0, n_layer * sizeof(double));
     memset(tally->micro_loss, 0, n_layer * sizeof(double));
@@ -77,13 +76,6 @@ void mt_tally_add_gate(struct mt_tally *tally, int layer, const struct mt_tally_
         weighted_by_share(gate->own_count, gate->probability_sum, tally->n_expert);
 }
 
-void mt_tally_add_load(struct mt_tally *tally, const int64_t *load)
-{
-    for (int r = 0; r < tally->n_rank; ++r) {
-        tally->rank_load[r] += load[r];
-    }
-}
-
 struct spread {
     int64_t total, largest, n_zero;
 };
@@ -97,6 +89,13 @@ static struct spread spread_of(const int64_t *count, int64_t n)
         spread.n_zero += count[i] == 0;
     }
     return spread;
+}
+
+void mt_tally_add_load(struct mt_tally *tally, const int64_t *load)
+{
+    const struct spread spread = spread_of(load, tally->n_rank);
+    tally->rows_of_busiest += spread.largest;
+    tally->rows_of_all += spread.total;
 }
 
 static double max_over_mean(struct spread spread, int64_t n)
@@ -133,7 +132,7 @@ enum mt_status mt_tally_finish(struct mt_tally *tally, struct mt_comm *comm,
         layer_load[m] = max_over_mean(spread, tally->n_expert);
         stats->load_max_over_mean += layer_load[m] / n_moe_layer;
     }
-    stats->rank_max_over_mean =
-        max_over_mean(spread_of(tally->rank_load, tally->n_rank), tally->n_rank);
+    const struct spread busiest = {tally->rows_of_all, tally->rows_of_busiest, 0};
+    stats->rank_max_over_mean = max_over_mean(busiest, tally->n_rank);
     return MT_OK;
 }

@@ -11,7 +11,8 @@ struct mt_tally {
     int n_rank, n_layer, first_layer;
     int64_t n_expert, top_k;
     int64_t *count;          /* [L,E] (token, choice) pairs of the step, all ranks */
-    int64_t *rank_load;      /* [R] rows computed, all layers */
+    int64_t rows_of_busiest; /* of the most loaded rank, summed over layers and micro-batches */
+    int64_t rows_of_all;     /* of all ranks, alike */
     double *probability_sum; /* [L,E] over this rank's tokens */
     double *lse_square_sum;  /* [L] over this rank's tokens */
     double *micro_loss;      /* [L] sum over micro-batches of E sum_i f_i (sum of p_i) */

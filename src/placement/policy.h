@@ -81,8 +81,33 @@ int mt_policy_slot_count(const struct mt_policy *policy, int n_rank, int n_exper
 bool mt_policy_scratch_bytes(int n_rank, int n_expert, int n_layer, int64_t max_instance,
                              int64_t *n_bytes);
 
+/* The rows of the table; each is described in its file. */
 void mt_policy_ep_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
                               struct mt_placement *placement);
+void mt_policy_fsdp_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                struct mt_placement *placement);
+void mt_policy_fastermoe_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                     struct mt_placement *placement);
+void mt_policy_fastermoe_after_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                    struct mt_placement *placement);
+void mt_policy_smartmoe_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                    struct mt_placement *placement);
+void mt_policy_smartmoe_reshard(const struct mt_reshard_input *input, struct mt_arena *scratch,
+                                int *owner);
+void mt_policy_flexmoe_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                   struct mt_placement *placement);
+void mt_policy_eplb_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                struct mt_placement *placement);
+void mt_policy_eplb_reshard(const struct mt_reshard_input *input, struct mt_arena *scratch,
+                            int *owner);
+void mt_policy_fssdp_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                 struct mt_placement *placement);
+void mt_policy_fssdp_after_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                struct mt_placement *placement);
+void mt_policy_fssdp_reshard(const struct mt_reshard_input *input, struct mt_arena *scratch,
+                             int *owner);
+void mt_policy_fsep_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                                struct mt_placement *placement);
 void mt_policy_least_loaded_before_gate(const struct mt_policy_input *input,
                                         struct mt_arena *scratch, struct mt_placement *placement);
 void mt_policy_least_loaded_after_gate(const struct mt_policy_input *input,

@@ -49,24 +49,22 @@ int64_t mt_expert_pack_bytes(const struct mt_layout *layout, bool training)
     return largest;
 }
 
-/* sizes[r].n_owned of all ranks; lendable [R]: most experts of one layer that can have copies on
- * one other rank at a time. count [R]: scratch. */
-static void count_owners(const struct mt_layout *layout, const struct mt_store_options *options,
-                         struct mt_sizes *sizes, int64_t *lendable, int64_t *count)
+/* Experts that every rank has room for: an equal share, or more where some rank owns more. count
+ * [R]: scratch, zeroed. */
+static int64_t count_capacity(const struct mt_layout *layout,
+                              const struct mt_store_options *options, int64_t *count)
 {
+    int64_t total = 0;
+    int64_t capacity = 0;
     for (int layer = 0; layer < layout->table->n_layer; ++layer) {
         const int n_expert = mt_layout_n_expert(layout, layer);
-        for (int rank = 0; rank < layout->n_rank; ++rank) {
-            count[rank] = 0;
-        }
+        total += n_expert;
         for (int e = 0; e < n_expert; ++e) {
-            ++count[options->ownership[layer].owner[e]];
-        }
-        for (int rank = 0; rank < layout->n_rank; ++rank) {
-            sizes[rank].n_owned += count[rank];
-            lendable[rank] = mt_max_i64(lendable[rank], mt_min_i64(count[rank], options->n_slot));
+            const int owner = options->ownership[layer].owner[e];
+            capacity = mt_max_i64(capacity, ++count[owner]);
         }
     }
+    return mt_max_i64(capacity, mt_ceil_div(total, layout->n_rank));
 }
 
 static bool plan_dense(const struct mt_layout *layout, bool training, int rank,
@@ -97,21 +95,23 @@ static bool plan_dense(const struct mt_layout *layout, bool training, int rank,
 }
 
 static bool plan_experts(const struct mt_layout *layout, const struct mt_store_options *options,
-                         int64_t n_lendable, struct mt_sizes *sizes)
+                         struct mt_sizes *sizes)
 {
     struct mt_store_bytes *bytes = &sizes->bytes;
     const bool training = options->training;
     const int64_t value = mt_layout_expert_stride(layout) * FLOAT_BYTES;
     const int64_t pack = mt_expert_pack_bytes(layout, training);
     const int64_t slot = (training ? 2L * value : value) + pack;
-    bool fits = add_product(&bytes->expert_value, sizes->n_owned, value) &&
-                add_product(&bytes->expert_pack, sizes->n_owned, pack) &&
+    bool fits = add_product(&bytes->expert_value, sizes->n_capacity, value) &&
+                add_product(&bytes->expert_pack, sizes->n_capacity, pack) &&
                 add_product(&bytes->slots, options->n_slot, slot);
     if (training && fits) {
         bytes->expert_grad = bytes->expert_value;
         const int n_lane = mt_expert_lane_count(layout, MT_EXPERT_REDUCE_LANES);
+        const bool is_reduced = options->n_slot > 0 && layout->n_rank > 1;
+        const int64_t n_staged = is_reduced ? MT_RELAY_PORTS : 0;
         fits = add_product(&bytes->optimizer, STATE_BYTES / FLOAT_BYTES, bytes->expert_value) &&
-               add_product(&sizes->expert_stage_bytes, (layout->n_rank - 1) * n_lendable, value) &&
+               add_product(&sizes->expert_stage_bytes, n_staged, value) &&
                add_product(&bytes->staging, n_lane, sizes->expert_stage_bytes);
     }
     return fits;
@@ -134,19 +134,15 @@ enum mt_status mt_sizes_plan(const struct mt_layout *layout, const struct mt_sto
                              struct mt_sizes *sizes)
 {
     const int n_rank = layout->n_rank;
-    int64_t *lendable = NULL;
     int64_t *count = NULL;
     enum mt_status status = MT_OK;
-    MT_TRY_GOTO(MT_ALLOCATE(lendable, n_rank, "expert counts"));
     MT_TRY_GOTO(MT_ALLOCATE(count, n_rank, "expert counts"));
-    for (int rank = 0; rank < n_rank; ++rank) {
-        sizes[rank] = (struct mt_sizes){0};
-    }
-    count_owners(layout, options, sizes, lendable, count);
+    const int64_t capacity = count_capacity(layout, options, count);
     for (int rank = 0; rank < n_rank; ++rank) {
         int64_t total = 0;
+        sizes[rank] = (struct mt_sizes){.n_capacity = capacity};
         if (!plan_dense(layout, options->training, rank, &sizes[rank].bytes) ||
-            !plan_experts(layout, options, lendable[rank], &sizes[rank]) ||
+            !plan_experts(layout, options, &sizes[rank]) ||
             !sum_kinds(&sizes[rank].bytes, &total)) {
             status = MT_FAIL(MT_ERR_RESOURCE,
                              "the bytes of the model's parameters exceed 63 bits on rank %d of %d; "
@@ -157,7 +153,6 @@ enum mt_status mt_sizes_plan(const struct mt_layout *layout, const struct mt_sto
         }
     }
 cleanup:
-    mt_memory_free(lendable);
     mt_memory_free(count);
     return status;
 }

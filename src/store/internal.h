@@ -1,4 +1,5 @@
-/* The store's own state, shared by the files of this room: dense.c, experts.c, parts.c, bytes.c. */
+/* The store's own state, shared by the files of this room: dense.c, experts.c, copies.c,
+ * move.c, parts.c, bytes.c. */
 #ifndef MT_STORE_INTERNAL_H
 #define MT_STORE_INTERNAL_H
 
@@ -23,11 +24,23 @@ struct mt_bucket {
     int64_t owned_start;   /* of `owned` within the optimizer state's block */
 };
 
-enum mt_layer_state {
-    MT_LAYER_OWNED_ONLY, /* no copies */
-    MT_LAYER_GATHERING,
-    MT_LAYER_PRESENT,
-    MT_LAYER_REDUCING
+/* What a copy of an expert is about, on whatever rank. */
+enum mt_copy_state {
+    MT_COPY_GATHERING, /* travels since materialize_begin */
+    MT_COPY_LATE,      /* travels since materialize_late_begin */
+    MT_COPY_PRESENT,
+    MT_COPY_KEPT,     /* present, with gradients of earlier micro-batches */
+    MT_COPY_REDUCING, /* its gradient travels */
+    MT_N_COPY_STATE
+};
+
+/* The copies of one layer's experts on all ranks, the same on every rank: sorted by expert, then
+ * rank. */
+struct mt_copies {
+    int64_t *start;       /* [E+1] */
+    int *rank;            /* [n_copy] */
+    unsigned char *state; /* [n_copy] enum mt_copy_state */
+    int64_t n_in[MT_N_COPY_STATE];
 };
 
 /* Experts of one layer. n_expert = 0: none, nothing else is set. */
@@ -37,9 +50,8 @@ struct mt_layer {
     int64_t n_element;            /* of one expert: 3 F D */
     int *owner;                   /* [E] */
     struct mt_expert_copy **here; /* [E] on this rank: owned, in a slot, or NULL */
-    enum mt_layer_state state;
-    int64_t *holder_start; /* [E+1] of the placement in force */
-    int *holder;           /* ranks that hold copies, owners left out */
+    bool *is_usable;              /* [E] owned, or a copy that is here and not being reduced */
+    struct mt_copies copies;
 };
 
 struct mt_store {
@@ -58,33 +70,40 @@ struct mt_store {
     int n_gather_lane, n_reduce_lane;
     struct mt_lane gather_lane[MT_GATHER_LANES], reduce_lane[MT_REDUCE_LANES];
 
-    /* experts: owned ones of all layers, in order of (layer, expert), then slots */
+    /* experts: room for the owned ones of all layers, then slots */
     struct mt_layer *layer; /* [n_layer] */
-    int n_owned, n_slot;
-    int64_t stride; /* elements from one expert to the next */
-    float *expert_value, *expert_grad, *expert_avg, *expert_avg_sq; /* [n_owned, stride] */
+    int n_capacity, n_slot;
+    int64_t most_experts; /* of one layer */
+    int64_t stride;       /* elements from one expert to the next */
+    float *expert_value, *expert_grad, *expert_avg, *expert_avg_sq; /* [n_capacity, stride] */
     void *expert_pack;
     float *slot_value, *slot_grad; /* [n_slot, stride] */
     void *slot_pack;
-    struct mt_expert_copy *owned, *slot; /* [n_owned], [n_slot] */
+    struct mt_expert_copy *owned, *slot; /* [n_capacity], [n_slot] */
+    bool *is_taken;                      /* [n_capacity] scratch of moves */
     int n_free;
-    int *free_slot;    /* [n_slot], the first n_free are free */
-    int *slots_used;   /* [R] of all ranks, over all layers: the same on every rank */
-    int *slots_wanted; /* [R] of the placement being begun */
+    int *free_slot;          /* [n_slot], the first n_free are free */
+    int *slots_used;         /* [R] of all ranks, over all layers: the same on every rank */
+    int *rank_count;         /* [R] scratch: slots wanted, experts owned */
+    struct mt_copies spare;  /* where a layer's next copies are listed */
+    struct mt_copies moving; /* start and rank only: the holders of the transfer being planned */
     int64_t *chunk_bytes, *home_offset, *copy_offset; /* [largest E] for making plans */
-    int n_expert_gather_lane, n_expert_reduce_lane;
+    struct mt_relay *relay;
+    int n_expert_gather_lane, n_expert_late_lane, n_expert_reduce_lane;
     struct mt_lane expert_gather_lane[MT_EXPERT_GATHER_LANES];
+    struct mt_lane expert_late_lane[MT_EXPERT_LATE_LANES];
     struct mt_lane expert_reduce_lane[MT_EXPERT_REDUCE_LANES];
+    struct mt_lane move_lane;
 
     int n_part;
-    struct mt_part *part; /* [n_part] by tensor, then first */
+    struct mt_part *part; /* [n_part] by tensor, then first; room for n_capacity experts */
 };
 
 /* bytes.c: what one rank allocates. */
 struct mt_sizes {
     struct mt_store_bytes bytes;
-    int64_t n_owned;            /* experts over all layers */
-    int64_t expert_stage_bytes; /* of one lane: all copies that others can send at once */
+    int64_t n_capacity;         /* experts that a rank can own, over all layers */
+    int64_t expert_stage_bytes; /* of one reduction lane */
 };
 /* sizes [R] of all ranks, caller's storage. MT_ERR_RESOURCE when a sum exceeds 63 bits. */
 enum mt_status mt_sizes_plan(const struct mt_layout *layout, const struct mt_store_options *options,
@@ -105,9 +124,21 @@ enum mt_status mt_experts_create(struct mt_store *store, const struct mt_store_o
 void mt_experts_destroy(struct mt_store *store);
 enum mt_status mt_parts_create(struct mt_store *store);
 
+/* parts.c: after owners changed */
+void mt_parts_list(struct mt_store *store);
+
 /* experts.c */
-bool mt_experts_have_copies(const struct mt_store *store);
+struct mt_layer *mt_experts_layer(const struct mt_store *store, int layer);
+void mt_experts_pack(struct mt_store *store, const struct mt_layer *layer,
+                     struct mt_expert_copy *copy);
 enum mt_status mt_experts_pack_owned(struct mt_store *store);
 void mt_experts_zero_grad(struct mt_store *store);
+/* The expert's home is owned[index] from now on. */
+void mt_experts_settle(struct mt_store *store, struct mt_layer *layer, int expert, int index);
+/* Lays the packs of one expert of this layer's shape into slot memory. */
+void mt_experts_use_slot(struct mt_store *store, const struct mt_layer *layer, int index);
+
+/* copies.c */
+bool mt_experts_have_copies(const struct mt_store *store);
 
 #endif

@@ -7,9 +7,10 @@
 
 #include <string.h>
 
-static int count_parts(const struct mt_store *store)
+/* With as many experts as there is room for. */
+static int max_parts(const struct mt_store *store)
 {
-    int n_part = MT_EXPERT_MATRICES * store->n_owned;
+    int n_part = MT_EXPERT_MATRICES * store->n_capacity;
     for (int t = 0; t < store->table->n_tensor; ++t) {
         if (store->table->tensor[t].kind == MT_TENSOR_DENSE) {
             const struct mt_range own = mt_layout_owned_part(&store->layout, t, store->comm->rank);
@@ -68,10 +69,9 @@ static void add_expert_parts(struct mt_store *store, int t)
     }
 }
 
-enum mt_status mt_parts_create(struct mt_store *store)
+void mt_parts_list(struct mt_store *store)
 {
-    const int n_part = count_parts(store);
-    MT_TRY(MT_ALLOCATE(store->part, n_part, "owned parts"));
+    store->n_part = 0;
     for (int t = 0; t < store->table->n_tensor; ++t) {
         if (store->table->tensor[t].kind == MT_TENSOR_DENSE) {
             add_dense_part(store, t);
@@ -79,7 +79,13 @@ enum mt_status mt_parts_create(struct mt_store *store)
             add_expert_parts(store, t);
         }
     }
-    MT_ASSERT(store->n_part == n_part);
+    MT_ASSERT(store->n_part <= max_parts(store));
+}
+
+enum mt_status mt_parts_create(struct mt_store *store)
+{
+    MT_TRY(MT_ALLOCATE(store->part, max_parts(store), "owned parts"));
+    mt_parts_list(store);
     return MT_OK;
 }
 

@@ -38,8 +38,8 @@ struct mt_expert_copy {
 struct mt_store;
 
 struct mt_store_options {
-    bool training;                        /* gradients and optimizer state */
-    int n_slot;                           /* copies of experts beyond the owned ones */
+    bool training; /* gradients and optimizer state */
+    int n_slot;    /* copies of experts beyond the owned ones, of all layers together */
     const struct mt_placement *ownership; /* [n_layer] owner maps of the MoE layers; ignored else */
 };
 
@@ -64,6 +64,8 @@ int64_t mt_store_total_bytes(const struct mt_store_bytes *bytes);
 
 const struct mt_tensor_table *mt_store_table(const struct mt_store *store);
 struct mt_device *mt_store_device(const struct mt_store *store);
+/* The parts of this rank; mt_store_move_experts makes others, so neither number nor pointers are to
+ * be kept across it. */
 int mt_store_n_part(const struct mt_store *store);
 const struct mt_part *mt_store_part(const struct mt_store *store, int index);
 /* Owner of element `index` of a tensor's flat index. */
@@ -92,19 +94,49 @@ enum mt_status mt_store_reduce_bucket_begin(struct mt_store *store, int bucket);
 enum mt_status mt_store_reduce_finish(struct mt_store *store);
 
 /* ---- experts: materialised along a placement ----
- * A layer: materialize begin, end; then reduce begin, end, or drop; then again (asserted). */
-/* SparseAllGather of one layer: copies of every instance on this rank that it does not own go into
- * free slots. Begun and ended by all ranks alike, also those without anything to move. */
+ * All of these are called by all ranks alike, in the same order, also by those without anything to
+ * move. A copy is taken by one of the materialize calls and here after its end; it leaves by
+ * reduce_experts (its gradient goes to the owner) or by drop_copies (its gradient is lost). The
+ * copies of several layers may be in flight or held at once, as far as slots reach. */
+
+/* SparseAllGather of one layer: copies of the placement's instances that are not late and not held
+ * yet travel into free slots. What is held already must be in the placement (asserted). No-op parts
+ * cost nothing. MT_ERR_RESOURCE, alike on all ranks, when some rank has too few free slots. */
 enum mt_status mt_store_materialize_begin(struct mt_store *store, int layer,
                                           const struct mt_placement *placement);
+/* Those are here. Without such copies a no-op. */
 enum mt_status mt_store_materialize_end(struct mt_store *store, int layer);
-/* The expert on this rank, owned or copied; NULL when it is not here. */
+/* The same for late instances of `placement`, which otherwise equals the one begun; between
+ * materialize_begin and the use of the experts, also before materialize_end. Without late instances
+ * that are not held yet both are no-ops. */
+enum mt_status mt_store_materialize_late_begin(struct mt_store *store, int layer,
+                                               const struct mt_placement *placement);
+enum mt_status mt_store_materialize_late_end(struct mt_store *store, int layer);
+/* The expert on this rank, owned or copied and arrived; NULL when it is not here (yet). A copy has
+ * zero gradient when it arrives. */
 const struct mt_expert_copy *mt_store_expert(const struct mt_store *store, int layer, int expert);
-/* SparseReduceScatter: gradients of copies are added to their owners', then the slots are free. */
-enum mt_status mt_store_reduce_experts_begin(struct mt_store *store, int layer);
+/* SparseReduceScatter: gradients of the copies that are not in `keep` (NULL: of all) are added to
+ * their owners', then their slots are free. Kept copies stay with their values and go on
+ * accumulating gradients, until a later call does not keep them (sticky copies under gradient
+ * accumulation). All that was begun has ended. */
+enum mt_status mt_store_reduce_experts_begin(struct mt_store *store, int layer,
+                                             const struct mt_placement *keep);
 enum mt_status mt_store_reduce_experts_end(struct mt_store *store, int layer);
-/* Frees the slots without a reduction (after forward, or evaluation). */
+/* Frees the slots without a reduction (after forward; evaluation). Copies that reduce_experts kept
+ * stay: they hold gradients that nobody else has. All that was begun has ended. */
 void mt_store_drop_copies(struct mt_store *store, int layer);
+
+/* ---- experts: owners ---- */
+/* Experts that a rank can own over all layers: an equal share, or the most that any owned at
+ * creation. */
+int mt_store_capacity(const struct mt_store *store);
+/* [E] in force; NULL for a layer without experts. */
+const int *mt_store_owners(const struct mt_store *store, int layer);
+/* Ownership moves to `owner` [n_layer, E] (rows of dense layers ignored), at most mt_store_capacity
+ * experts a rank (asserted). Values and optimizer state travel to the new owners bit for bit,
+ * gradients are zero afterwards, parts are others; mt_store_publish afterwards is the caller's.
+ * Collective, between two steps: nothing in flight, no copies (asserted); training only. */
+enum mt_status mt_store_move_experts(struct mt_store *store, const int *owner);
 
 /* ---- sums over chunks ---- */
 /* Chunks of the whole model, numbered alike on any number of ranks. */

@@ -5,14 +5,16 @@
 #include "base/clock.h"
 #include "checkpoint/checkpoint.h"
 #include "data/sampler.h"
+#include "data/trace.h"
 #include "optim/optim.h"
+#include "train/costs.h"
 #include "train/run_dir.h"
 #include "train/session.h"
 #include "train/trainer.h"
 
 #include <stdio.h>
 
-enum { MT_MAX_STATE_ARRAY = 8 };
+enum { MT_MAX_STATE_ARRAY = 16 };
 
 /* What one step gives to metrics; the same on every rank. */
 struct mt_step_result {
@@ -21,6 +23,14 @@ struct mt_step_result {
     int64_t n_token;         /* of the global batch */
     int64_t step_time_ns;    /* this rank's */
     struct mt_moe_stats moe; /* zeros when no layer is a MoE */
+};
+
+/* Traces of expert load: replayed, or recorded by rank 0; NULL: not. */
+struct mt_traces {
+    int first_layer, n_layer; /* MoE layers */
+    struct mt_trace *replay;
+    struct mt_trace_writer *record;
+    int64_t *count; /* of one step of the replay, as mt_trace_read gives them */
 };
 
 struct mt_trainer {
@@ -32,6 +42,7 @@ struct mt_trainer {
     int32_t *token, *target; /* [micro_batch, T] */
     struct mt_run_state state;
     struct mt_state_array state_array[MT_MAX_STATE_ARRAY];
+    struct mt_traces traces;
     struct mt_run_dir dir;
     FILE *metrics;    /* rank 0 */
     double *gathered; /* [R, n] of metrics.c */
@@ -40,6 +51,7 @@ struct mt_trainer {
     int64_t first_step;  /* done before this process */
     bool stop_requested; /* agreed by all ranks */
     double train_flops_per_token;
+    int64_t costs_state[MT_COSTS_STATE]; /* train/costs.h */
 };
 
 /* step.c: one optimizer step; trainer->state.step is the number of the step being made. */
@@ -53,13 +65,19 @@ enum mt_status mt_metrics_step(struct mt_trainer *trainer, const struct mt_step_
 enum mt_status mt_metrics_evaluation(struct mt_trainer *trainer,
                                      const struct mt_evaluation *evaluation);
 
+/* traces.c. Open is collective and agreed, after resuming. */
+enum mt_status mt_traces_open(struct mt_trainer *trainer);
+void mt_traces_close(struct mt_trainer *trainer);
+enum mt_status mt_traces_begin_step(struct mt_trainer *trainer);
+enum mt_status mt_traces_end_step(struct mt_trainer *trainer, const struct mt_step_result *result);
+
 /* metrics_file.c: keeps the lines of steps up to `step`, rank 0 only. */
 enum mt_status mt_metrics_cut(const char *path, int64_t step);
 /* The last step that the file has; 0: none. */
 int64_t mt_metrics_last_step(const char *path);
 
-/* resume.c. Collective: decides where the run starts, fills store and state. *is_finished: nothing
- * is left to do. */
+/* resume.c. Collective: decides where the run starts, fills store and state; the caller publishes.
+ * *is_finished: nothing is left to do. */
 enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_options *options,
                          bool *is_finished);
 /* Collective, agreed. */

@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "base/size.h"
 #include "train/internal.h"
+#include "train/metrics_placement.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -180,6 +181,9 @@ static void set_moe(json_t *object, const struct mt_moe_stats *moe)
     set(object, "rank_load_max_over_mean", real(moe->rank_max_over_mean));
     set(object, "dead_experts", json_integer((json_int_t)moe->n_dead));
     set(object, "dropped_fraction", real(moe->dropped_fraction));
+    if (moe->n_moe_layer > 0) {
+        set(object, "placement", mt_metrics_placement(moe));
+    }
 }
 
 static json_t *step_line(const struct mt_trainer *trainer, const struct mt_step_result *result)

@@ -40,6 +40,10 @@ static enum mt_status load(struct mt_trainer *trainer, const char *path)
     MT_TRY(mt_job_agree(check_config(trainer, path)));
     MT_TRY(mt_job_agree(mt_checkpoint_load(trainer->session.store, &trainer->session.comm, path,
                                            false, &trainer->state)));
+    struct mt_moe *moe = mt_model_moe(trainer->session.model);
+    if (moe != NULL) {
+        MT_TRY(mt_job_agree(mt_moe_read_state(moe)));
+    }
     mt_log_line("resumed from %s at step %lld", path, (long long)trainer->state.step);
     return MT_OK;
 }
@@ -136,16 +140,18 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
     const enum mt_status cut = is_first && !*is_finished
                                    ? mt_metrics_cut(trainer->dir.metrics, trainer->state.step)
                                    : MT_OK;
-    MT_TRY(mt_job_agree(cut));
-    MT_TRY(mt_store_publish(trainer->session.store));
-    return MT_OK;
+    return mt_job_agree(cut);
 }
 
 enum mt_status mt_save(struct mt_trainer *trainer)
 {
     char *text = NULL;
     char path[MT_PATH_BYTES];
+    struct mt_moe *moe = mt_model_moe(trainer->session.model);
     mt_span_begin(MT_PHASE_CHECKPOINT);
+    if (moe != NULL) {
+        mt_moe_write_state(moe);
+    }
     enum mt_status status = mt_job_agree(mt_config_to_text(trainer->config, &text));
     if (status == MT_OK) {
         const struct mt_checkpoint_options options = {

@@ -100,7 +100,8 @@ enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, b
     MT_TRY_GOTO(mt_model_tensors_init(&tensors, config));
     MT_TRY_GOTO(MT_ALLOCATE(ownership, config->model.num_layers, "owner maps"));
     MT_TRY_GOTO(mt_moe_ownership(config, n_rank, ownership));
-    const struct mt_store_options options = {.training = training, .ownership = ownership};
+    const struct mt_store_options options = {
+        .training = training, .n_slot = mt_moe_slots(config, n_rank).total, .ownership = ownership};
     MT_TRY_GOTO(mt_store_plan_bytes(&tensors.table, &options, n_rank, &estimate->store));
     estimate->activations = mt_model_activation_bytes(config, max_sequence);
     estimate->total = mt_store_total_bytes(&estimate->store) + estimate->activations;
@@ -147,7 +148,9 @@ static enum mt_status open_parts(struct mt_session *session, bool training, int6
     MT_TRY(mt_model_tensors_init(&session->tensors, config));
     MT_TRY(MT_ALLOCATE(session->ownership, config->model.num_layers, "owner maps"));
     MT_TRY(mt_moe_ownership(config, n_rank, session->ownership));
-    const struct mt_store_options store = {.training = training, .ownership = session->ownership};
+    const struct mt_moe_slots slots = mt_moe_slots(config, n_rank);
+    const struct mt_store_options store = {
+        .training = training, .n_slot = slots.total, .ownership = session->ownership};
     MT_TRY(mt_store_create(&session->device, &session->comm, &session->tensors.table, &store,
                            &session->store));
     const struct mt_model_options model = {
@@ -158,6 +161,7 @@ static enum mt_status open_parts(struct mt_session *session, bool training, int6
         .tensors = &session->tensors,
         .max_sequence = max_sequence,
         .max_sequence_any = max_sequence,
+        .n_slot = slots.per_layer,
         .training = training,
     };
     return mt_model_create(&model, &session->model);
@@ -173,6 +177,7 @@ enum mt_status mt_session_open(struct mt_session *session, const struct mt_confi
     int n_local = 1;
     MT_TRY(mt_job_agree(count_local(&n_local)));
     MT_TRY(mt_job_agree(mt_device_init(&session->device, config, session->comm.rank, n_local)));
+    mt_device_set_idle(&session->device, mt_comm_progress, &session->comm);
     MT_TRY(mt_job_agree(check_memory(session, training, n_local, max_sequence)));
     return mt_job_agree(open_parts(session, training, max_sequence));
 }

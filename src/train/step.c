@@ -24,6 +24,7 @@ static enum mt_status load_micro_batch(struct mt_trainer *trainer, int64_t micro
         .token = trainer->token,
         .target = trainer->target,
         .token_share = 1.0 / (double)(config->train.global_batch_size * length),
+        .index = (int)micro,
         .is_last = micro == mt_batch_n_micro(&trainer->split) - 1,
     };
     mt_span_end(MT_PHASE_DATA);
@@ -36,7 +37,7 @@ static enum mt_status plan_placements(struct mt_trainer *trainer)
     mt_span_begin(MT_PHASE_PLAN);
     mt_store_zero_grad(trainer->session.store);
     if (moe != NULL) {
-        MT_TRY(mt_moe_plan_step(moe));
+        MT_TRY(mt_moe_plan_step(moe, trainer->state.step, (int)mt_batch_n_micro(&trainer->split)));
     }
     mt_span_end(MT_PHASE_PLAN);
     return MT_OK;

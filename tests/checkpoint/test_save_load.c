@@ -57,6 +57,71 @@ static void any_ranks_load_what_any_ranks_saved(void **unused)
     mt_memory_free(table);
 }
 
+/* Random owners for the store; seed 0: those that it was created with. */
+static void move(struct mt_test_world *world, uint64_t seed)
+{
+    int owner[64];
+    if (seed > 0) {
+        mt_test_random_owners(world, seed, owner);
+        MT_TEST_OK(mt_store_move_experts(world->store, owner));
+    }
+}
+
+/* What a store on `from` saved after its experts moved, one on `to` loads, whose owners may have
+ * moved as well. */
+static void cross(MPI_Comm from, MPI_Comm to, const struct mt_test_table *table, int64_t step,
+                  uint64_t seed)
+{
+    struct mt_test_world world;
+    struct mt_run_state state = {0};
+    char name[32];
+    (void)snprintf(name, sizeof(name), "step-%08lld", (long long)step);
+    if (from != MPI_COMM_NULL) {
+        mt_test_open(&world, table, from, true, -1);
+        mt_test_fill_store(world.store, (uint64_t)step);
+        move(&world, seed % 3);
+        mt_test_expect_store(world.store, (uint64_t)step, true);
+        MT_TEST_OK(mt_test_save(&world, folder, step));
+        mt_test_world_close(&world);
+    }
+    (void)MPI_Barrier(MPI_COMM_WORLD);
+    if (to != MPI_COMM_NULL) {
+        mt_test_open(&world, table, to, true, -1);
+        mt_test_poison_store(world.store);
+        move(&world, seed / 3);
+        MT_TEST_OK(mt_checkpoint_load(world.store, &world.comm, mt_test_path(folder, name), false,
+                                      &state));
+        mt_test_expect_store(world.store, (uint64_t)step, true);
+        move(&world, seed + 7);
+        mt_test_expect_store(world.store, (uint64_t)step, true);
+        mt_test_world_close(&world);
+    }
+    (void)MPI_Barrier(MPI_COMM_WORLD);
+}
+
+static void checkpoints_cross_between_owners_that_moved(void **unused)
+{
+    MT_UNUSED(unused);
+    int size = 0;
+    int64_t step = 0;
+    (void)MPI_Comm_size(MPI_COMM_WORLD, &size);
+    struct mt_test_table *table = mt_test_new_table(mt_test_table_small);
+    for (int savers = 1; savers <= size; ++savers) {
+        MPI_Comm from = first_ranks(savers);
+        MPI_Comm to = first_ranks(size + 1 - savers);
+        cross(from, to, table, ++step, 1); /* saved after a move */
+        cross(from, to, table, ++step, 3); /* loaded after a move */
+        cross(from, to, table, ++step, 5); /* both, to other owners */
+        if (from != MPI_COMM_NULL) {
+            (void)MPI_Comm_free(&from);
+        }
+        if (to != MPI_COMM_NULL) {
+            (void)MPI_Comm_free(&to);
+        }
+    }
+    mt_memory_free(table);
+}
+
 static void weights_load_without_optimizer_state(void **unused)
 {
     MT_UNUSED(unused);
@@ -270,6 +335,7 @@ int main(int argc, char **argv)
 {
     static const struct CMUnitTest tests[] = {
         IN_FOLDER(any_ranks_load_what_any_ranks_saved),
+        IN_FOLDER(checkpoints_cross_between_owners_that_moved),
         IN_FOLDER(weights_load_without_optimizer_state),
         IN_FOLDER(a_saved_checkpoint_verifies),
         IN_FOLDER(info_says_what_was_saved),

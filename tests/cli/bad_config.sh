@@ -63,17 +63,20 @@ model.first_k_dense=3|first_k_dense = 3 exceeds num_layers = 2
 model.first_k_dense=1|first_k_dense = 1 needs dense_intermediate_size
 model.qk_norm="heads"|qk_norm.*heads.*"none", "head" or "projection".*head
 data.format="bytes"|data.*train
-moe.routing="synthetic"|"synthetic" is not in this version
+moe.routing="synthetic"|moe.routing = "synthetic" needs moe.workload.*"hot_rank"
+moe.routing="replay"|moe.routing = "replay" needs moe.trace
+moe.workload="hotrank"|workload.*hotrank.*nearest is "hot_rank"
+moe.skew=0.5|moe.skew = 0.5 is out of range; allowed: 1 to 
+placement.slots=0|slots = 0 is out of range; allowed: 1 to 65536
 moe.score_function="sigmoid"|"sigmoid" is not in this version
 moe.capacity_factor=1.25|1.25 is not in this version
 moe.num_expert_groups=2|2 is not in this version
 moe.balance.loss="sequence"|"sequence" is not in this version
-placement.policy="fssdp"|"fssdp" is not in this version
-placement.policy="fastest"|policy.*fastest
+placement.policy="fastest"|policy.*fastest.*"ep", "fsdp".*"adaptive"; nearest is 
 comm.transport="nccl"|"nccl" is not in this version
 comm.all_to_all="leader"|"leader" is not in this version
 data.format="megatron"|"megatron" is not in this version
-train.recompute="layer"|"layer" is not in this version
+train.recompute="layers"|recompute.*"none", "attention" or "layer"; nearest is "layer"
 checkpoint.async=true|true is not in this version
 device.dtype="bfloat16"|"bfloat16" is not in this version
 device.kind="cpux"|device.kind.*"auto", "cpu" or "cuda"

@@ -2,6 +2,7 @@
 #include "config/case.h"
 #include "support/test.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void heads_must_divide_by_key_value_heads(void **state)
@@ -165,6 +166,39 @@ static void the_count_of_all_tokens_must_fit(void **state)
                 "tokens is out of range; allowed: up to 2^63 - 1");
 }
 
+static void routing_of_a_study_needs_its_source(void **state)
+{
+    MT_UNUSED(state);
+    mt_case_override_says("moe.routing=\"synthetic\"",
+                          "moe.routing = \"synthetic\" needs moe.workload, the shape of the load; "
+                          "add for example workload = \"hot_rank\"");
+    mt_case_override_says("moe.routing=\"replay\"",
+                          "moe.routing = \"replay\" needs moe.trace, the file of counts to replay; "
+                          "name it");
+    const char *const synthetic[] = {"moe={routing=\"synthetic\", workload=\"burst\"}"};
+    mt_memory_free(mt_case_parse(mt_case_text, 1, synthetic));
+    const char *const replay[] = {"moe={routing=\"replay\", trace=\"t.csv\"}"};
+    mt_memory_free(mt_case_parse(mt_case_text, 1, replay));
+    /* One mistake, one line: a workload that is refused is not also missing. */
+    const char *const bad[] = {"moe={routing=\"synthetic\", workload=\"zipf\"}"};
+    assert_int_equal(mt_case_n_line(mt_case_refuse(mt_case_text, 1, bad)), 1);
+}
+
+static void every_policy_of_the_list_may_be_asked_for(void **state)
+{
+    MT_UNUSED(state);
+    static const char *const policies[] = {"ep",           "fsdp",  "fastermoe", "smartmoe",
+                                           "flexmoe",      "eplb",  "fssdp",     "fsep",
+                                           "least_loaded", "quota", "adaptive"};
+    for (size_t i = 0; i < sizeof(policies) / sizeof(policies[0]); i++) {
+        char override[64];
+        (void)snprintf(override, sizeof(override), "placement.policy=\"%s\"", policies[i]);
+        struct mt_config *config = mt_case_with(override);
+        assert_string_equal(config->placement.policy, policies[i]);
+        mt_memory_free(config);
+    }
+}
+
 static void a_run_name_must_name_a_folder(void **state)
 {
     MT_UNUSED(state);
@@ -203,6 +237,8 @@ int main(void)
         TEST(evaluation_needs_a_file),
         TEST(decay_defaults_to_what_warm_up_leaves),
         TEST(the_count_of_all_tokens_must_fit),
+        TEST(routing_of_a_study_needs_its_source),
+        TEST(every_policy_of_the_list_may_be_asked_for),
         TEST(a_run_name_must_name_a_folder),
         TEST(a_refused_value_causes_no_further_complaints),
     };

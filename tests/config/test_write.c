@@ -17,13 +17,15 @@ static const char *const unusual[] = {
     "model={qk_norm='projection', tie_word_embeddings=true, init_std=0.30000000000000004}",
     "model={first_k_dense=1, dense_intermediate_size=12}",
     "moe={num_shared_experts=2, normalize_top_k=false, routed_scaling_factor=2.5}",
+    "moe={routing='synthetic', workload='spread_heat', skew=2.5, trace='t \"1\".csv'}",
     "moe.balance={loss='micro', window='exact', loss_coef=0.001, z_loss_coef=1e-4}",
-    "placement.load_window=9",
+    "placement={policy='adaptive', slots=3, overlap_experts=0, rematerialize=false}",
+    "placement={calibrate=false, load_window=9, reshard_interval=0, costs='c', shadow=true}",
     "comm={all_to_all='direct', transport='mpi', ranks_per_node=3, watchdog_seconds=0}",
     "optimizer={lr=0.0003, betas=[0.85, 0.999], eps=1e-6, weight_decay=0, grad_clip=0}",
     "schedule={kind='wsd', warmup_steps=7, decay_steps=11, min_lr_ratio=0}",
     "data={validation=['v 1', 'v\"2'], format='random'}",
-    "train={eval_interval=3, eval_sequences=5, nonfinite_patience=0}",
+    "train={eval_interval=3, eval_sequences=5, recompute='layer', nonfinite_patience=0}",
     "checkpoint={interval=4, keep=7, keep_every=8}",
     "device={kind='cpu', threads=3, pace_gflops=1.5, pace_gbytes_per_s=2.25}",
     "device.slowdown={3=1.5, 11=2, 7=1.1}",
@@ -66,6 +68,7 @@ static const char *const resolved_case = "[run]\n"
                                          "capacity_factor = 0.0\n"
                                          "jitter = 0.0\n"
                                          "routing = \"learned\"\n"
+                                         "skew = 1.0\n"
                                          "\n"
                                          "[moe.balance]\n"
                                          "loss = \"global\"\n"
@@ -223,7 +226,24 @@ static void keys_of_later_versions_are_written_with_their_only_value(void **stat
     mt_case_has(text, "\nscore_function = \"softmax\"\n");
     mt_case_has(text, "\nasync = false\n");
     mt_case_has(text, "\ntrace_steps = []\n");
+    mt_memory_free(text);
+    mt_memory_free(config);
+}
+
+/* "" would be refused when the run directory's config.toml is read again. */
+static void texts_that_were_not_given_are_left_out(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_config *config = mt_case_parse(mt_case_text, 0, NULL);
+    char *text = text_of(config);
     assert_null(strstr(text, "workload"));
+    assert_null(strstr(text, "trace ="));
+    mt_memory_free(text);
+    mt_memory_free(config);
+    config = mt_case_with("moe.trace=\"t.csv\"");
+    text = text_of(config);
+    assert_null(strstr(text, "workload"));
+    mt_case_has(text, "\ntrace = \"t.csv\"\n");
     mt_memory_free(text);
     mt_memory_free(config);
 }
@@ -298,6 +318,7 @@ int main(void)
         TEST(the_unusual_case_leaves_no_field_at_its_default),
         TEST(defaults_are_the_promised_ones),
         TEST(keys_of_later_versions_are_written_with_their_only_value),
+        TEST(texts_that_were_not_given_are_left_out),
         TEST(reals_are_shortest_and_exact),
         TEST(a_value_too_long_for_the_buffer_is_cut),
         TEST(the_hash_sees_every_key_but_the_run_directory),

@@ -199,6 +199,105 @@ static void the_description_names_threads_and_pace(void **state)
     assert_string_equal(small, "cpu, 4 ");
 }
 
+/* Something that is under way until it has been called so often. */
+struct task {
+    struct mt_device *device;
+    int n_call, n_wanted;
+};
+
+static bool advance_and_end_the_debt(void *context)
+{
+    struct task *task = context;
+    const bool is_under_way = ++task->n_call < task->n_wanted;
+    if (!is_under_way) {
+        task->device->pace_debt_ns = 0; /* so that no test waits for an hour */
+    }
+    return is_under_way;
+}
+
+static const int64_t HOUR_NS = INT64_C(3600) * 1000000000;
+
+static void a_sleeping_device_serves_its_idle_function_until_nothing_is_under_way(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_device device;
+    mt_device_init_plain(&device);
+    struct task task = {.device = &device, .n_wanted = 50};
+    mt_device_set_idle(&device, advance_and_end_the_debt, &task);
+    mt_device_settle(&device); /* owes nothing: not called */
+    assert_int_equal(task.n_call, 0);
+    device.pace_debt_ns = HOUR_NS;
+    mt_device_settle(&device);
+    assert_int_equal(task.n_call, 50);
+    assert_true(device.pace_debt_ns <= 0);
+    task.n_call = 0;
+    device.pace_gflops = 1.0; /* an operation's own sleep does the same as settling */
+    mt_device_operation_begin(&device, 3600e9, 0.0);
+    mt_device_operation_end(&device);
+    assert_int_equal(task.n_call, 50);
+}
+
+static bool count_calls(void *context)
+{
+    ++*(int *)context;
+    return false;
+}
+
+static void a_sleeping_device_with_nothing_under_way_sleeps_once(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_device device;
+    int n_call = 0;
+    mt_device_init_plain(&device);
+    mt_device_set_idle(&device, count_calls, &n_call);
+    device.pace_debt_ns = 5000000;
+    mt_device_settle(&device);
+    assert_int_equal(n_call, 1);
+}
+
+static void a_computing_device_breathes_once_in_a_while(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_device device;
+    int n_call = 0;
+    mt_device_init_plain(&device);
+    mt_device_breathe(&device); /* no idle function: nothing happens */
+    mt_device_set_idle(&device, count_calls, &n_call);
+    mt_device_breathe(&device);
+    assert_int_equal(n_call, 1);
+    device.idle_ns = mt_clock_ns() + HOUR_NS; /* as if the last breath were a moment ago */
+    mt_device_breathe(&device);
+    assert_int_equal(n_call, 1);
+    device.idle_ns = mt_clock_ns() - HOUR_NS;
+    mt_device_breathe(&device);
+    assert_int_equal(n_call, 2);
+}
+
+static void a_meter_sums_modelled_times_without_slowdown_and_without_sleeping(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_device device;
+    struct mt_device meter;
+    mt_device_init_plain(&device);
+    device.pace_gflops = 2.0;
+    device.pace_gbytes_per_s = 1.0;
+    device.slowdown = 5.0;
+    mt_device_init_meter(&meter, &device);
+    mt_device_operation_begin(&meter, 3600e9, 1.0);
+    mt_device_operation_end(&meter);
+    mt_device_operation_begin(&meter, 1.0, 3.5);
+    mt_device_operation_end(&meter);
+    mt_device_settle(&meter);
+    assert_true(meter.metered_ns == 1800e9 + 3.5);
+    assert_int_equal(device.pace_debt_ns, 0);
+    mt_device_init_plain(&device);
+    mt_device_init_meter(&meter, &device);
+    mt_device_operation_begin(&meter, 1.0, 1.0);
+    work_for_ns(1000000);
+    mt_device_operation_end(&meter);
+    assert_true(meter.metered_ns >= 1e6); /* unpaced: what it took */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -213,6 +312,10 @@ int main(void)
         cmocka_unit_test(a_gpu_is_refused_as_a_missing_resource),
         cmocka_unit_test(threads_are_set_as_configured_or_shared),
         cmocka_unit_test(the_description_names_threads_and_pace),
+        cmocka_unit_test(a_sleeping_device_serves_its_idle_function_until_nothing_is_under_way),
+        cmocka_unit_test(a_sleeping_device_with_nothing_under_way_sleeps_once),
+        cmocka_unit_test(a_computing_device_breathes_once_in_a_while),
+        cmocka_unit_test(a_meter_sums_modelled_times_without_slowdown_and_without_sleeping),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

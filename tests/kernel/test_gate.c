@@ -18,7 +18,7 @@ struct problem {
     int64_t *count;               /* [E] */
     double *probability_sum;      /* [E] */
     double lse_square_sum;
-    bool with_losses;
+    bool with_losses, is_given;
 };
 
 static void problem_init(struct problem *p, struct mt_arena *arena, const int64_t size[3],
@@ -30,6 +30,7 @@ static void problem_init(struct problem *p, struct mt_arena *arena, const int64_
     p->n = n;
     p->gate = (struct mt_gate){n_expert, top_k, normalize, normalize ? 1.5F : 2.5F};
     p->with_losses = false;
+    p->is_given = false;
     p->logits = pair_uniform(arena, n * n_expert, 1, -4.0, 4.0);
     p->weight = pair_random(arena, n * top_k, 2);
     p->probability = pair_random(arena, n * n_expert, 3);
@@ -58,6 +59,7 @@ static void forward(struct problem *p, int n_thread)
         .probability_sum = p->probability_sum,
         .lse_square_sum = &p->lse_square_sum,
         .logits = p->logits.f,
+        .is_given = p->is_given,
     };
     mt_gate_forward(&device, &args, p->n, &p->gate);
 }
@@ -89,8 +91,8 @@ static struct mt_ref_gate reference_gate(const struct problem *p)
 static void reference_forward(struct problem *p)
 {
     const struct mt_ref_gate gate = reference_gate(p);
-    const struct mt_ref_gate_forward args = {p->expert_ref, p->weight.d, p->probability.d, p->lse.d,
-                                             p->logits.d};
+    const struct mt_ref_gate_forward args = {p->expert_ref, p->weight.d, p->probability.d,
+                                             p->lse.d,      p->logits.d, p->is_given};
     mt_ref_gate_forward(&args, p->n, &gate);
 }
 
@@ -289,6 +291,35 @@ static void normalised_weights_of_far_apart_logits_are_finite(void **state)
     mt_arena_clear(&arena);
 }
 
+/* The choices of a study, in any order: weighed, counted and differentiated like chosen ones. */
+static void given_choices_are_kept_and_weighed(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_arena arena;
+    arena_init(&arena);
+    for (int i = 0; i < 2 * N_ITEM(cases); i++) {
+        mt_arena_release(&arena, 0);
+        struct problem p;
+        problem_init(&p, &arena, cases[i / 2], i % 2 != 0);
+        p.is_given = true;
+        for (int64_t j = 0; j < p.n * p.gate.top_k; j++) {
+            const int64_t choice = (j / p.gate.top_k * 7 + j % p.gate.top_k) % p.gate.n_expert;
+            p.expert[j] = p.expert_ref[j] = (int32_t)choice;
+        }
+        compute(&p, 1);
+        reference_forward(&p);
+        reference_backward(&p);
+        const size_t n_pair = (size_t)(p.n * p.gate.top_k);
+        assert_true(n_pair == 0 || memcmp(p.expert, p.expert_ref, n_pair * sizeof(int32_t)) == 0);
+        PAIR_CLOSE(p.weight, bound);
+        if (p.gate.top_k < p.gate.n_expert) {
+            PAIR_CLOSE(p.d_logits, bound);
+        }
+        check_sums(&p);
+    }
+    mt_arena_clear(&arena);
+}
+
 static void gradient_is_exactly_zero_off_the_chosen(void **state)
 {
     MT_UNUSED(state);
@@ -351,6 +382,7 @@ int main(void)
         cmocka_unit_test(ties_go_to_the_lower_id),
         cmocka_unit_test(odd_logits_give_different_ids_in_range_and_show),
         cmocka_unit_test(normalised_weights_of_far_apart_logits_are_finite),
+        cmocka_unit_test(given_choices_are_kept_and_weighed),
         cmocka_unit_test(gradient_is_exactly_zero_off_the_chosen),
         cmocka_unit_test(reference_backward_matches_central_differences),
     };

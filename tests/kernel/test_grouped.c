@@ -102,6 +102,35 @@ static void a_group_gets_what_linear_gives_for_its_rows(void **state)
     product_clear(&dense);
 }
 
+/* Resident experts first, then the late ones: two calls do what one does. */
+static void a_range_of_groups_gives_what_all_give(void **state)
+{
+    MT_UNUSED(state);
+    const struct ragged *c = &cases[5];
+    const struct mt_weight *weight[PRODUCT_MAX_GROUP];
+    struct product all;
+    struct product parts;
+    product_init(&all, c->rows, c->n_group, 160, 96, 1);
+    product_init(&parts, c->rows, c->n_group, 160, 96, 1);
+    product_compute(&all, true);
+    for (int group = 0; group < c->n_group; group++) {
+        weight[group] = &parts.weight[group];
+    }
+    for (int half = 0; half < 2; half++) {
+        const int first = half * 3;
+        const int end = half == 0 ? 3 : c->n_group;
+        const struct mt_groups groups = {end - first, parts.offset + first};
+        mt_grouped_forward(&parts.device, parts.y, parts.x, weight + first, groups);
+        mt_grouped_backward_input(&parts.device, parts.d_x, parts.d_y, weight + first, groups,
+                                  true);
+        mt_grouped_backward_weight(&parts.device, parts.d_w + first, parts.d_y, parts.x,
+                                   parts.n_out, parts.n_in, groups);
+    }
+    product_same_bits(&all, &parts);
+    product_clear(&all);
+    product_clear(&parts);
+}
+
 static void an_empty_group_keeps_its_gradient(void **state)
 {
     MT_UNUSED(state);
@@ -150,6 +179,7 @@ int main(void)
         cmocka_unit_test(many_groups_match_the_reference_on_three_threads),
         cmocka_unit_test(groups_have_the_same_bits_on_any_number_of_threads),
         cmocka_unit_test(a_group_gets_what_linear_gives_for_its_rows),
+        cmocka_unit_test(a_range_of_groups_gives_what_all_give),
         cmocka_unit_test(an_empty_group_keeps_its_gradient),
         cmocka_unit_test(no_group_at_all_is_no_work),
         cmocka_unit_test(a_warm_step_allocates_nothing),

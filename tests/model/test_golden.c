@@ -106,6 +106,7 @@ static struct mt_micro_batch micro_of(const struct run *run, int64_t micro)
                                    .token = run->golden.token + (run->first + start) * length,
                                    .target = run->golden.target + (run->first + start) * length,
                                    .token_share = 1.0 / (double)run->golden.n_token,
+                                   .index = (int)micro,
                                    .is_last = micro == run->n_micro - 1};
 }
 
@@ -114,7 +115,7 @@ static void compute_gradients(struct run *run, double *loss)
 {
     struct mt_moe *moe = mt_model_moe(run->model);
     mt_store_zero_grad(run->store);
-    MT_TEST_OK(mt_moe_plan_step(moe));
+    MT_TEST_OK(mt_moe_plan_step(moe, 1, (int)run->n_micro));
     mt_moe_set_counting(moe, run->n_micro > 1);
     for (int64_t micro = 0; micro < run->n_micro && run->n_micro > 1; ++micro) {
         const struct mt_micro_batch batch = micro_of(run, micro);

@@ -66,6 +66,9 @@ static void make_config(struct world *world)
     config->balance.loss_coef = shape->loss_coef;
     config->balance.z_loss_coef = shape->z_loss_coef;
     config->placement.load_window = 3;
+    config->placement.rematerialize = !shape->is_sticky;
+    config->placement.overlap_experts = -1;
+    config->placement.calibrate = true;
     (void)snprintf(config->placement.policy, sizeof(config->placement.policy), "ep");
 }
 
@@ -156,6 +159,9 @@ static void make_store(struct world *world)
                                        .n_slot = n_slot,
                                        .training = true};
     MT_TEST_OK(mt_moe_create(&moe, &world->moe));
+    if (world->shape.slice_rows > 0) {
+        world->moe->slice_rows = world->shape.slice_rows;
+    }
     MT_TEST_OK(mt_arena_init(&world->arena, mt_moe_saved_bytes_max(world->moe), "activations"));
 }
 
@@ -204,32 +210,54 @@ void world_micro(const struct world *world, int rank, int micro, int n_micro, in
     *end = world->first[rank] + mt_share_start(n, n_micro, micro + 1);
 }
 
-/* Copies of every expert on about a third of the other ranks, alike on all ranks. */
-static void draw_placement(const struct world *world, struct mt_placement *placement)
+/* A policy for tests: copies of every expert on about a third of the other ranks, alike on all
+ * ranks; half of them are decided after the gate. */
+static uint64_t test_seed;
+
+static void draw_copies(const struct mt_policy_input *input, struct mt_placement *placement,
+                        bool is_late)
 {
-    const struct mt_placement *owned = &world->ownership[WORLD_LAYER];
-    int n = 0;
+    const int n_rank = placement->n_rank;
     for (int e = 0; e < placement->n_expert; ++e) {
-        placement->owner[e] = owned->owner[e];
-        placement->instance_start[e] = n;
-        for (int r = 0; r < world->n_rank; ++r) {
-            const uint64_t index = (uint64_t)e * (uint64_t)world->n_rank + (uint64_t)r;
-            const bool is_copy = mt_random_u64(world->shape.placement_seed, 5, index) % 3 == 0;
-            if (is_copy || r == placement->owner[e]) {
-                placement->rank[n++] = r;
+        for (int r = 0; r < n_rank; ++r) {
+            const uint64_t index = (uint64_t)e * (uint64_t)n_rank + (uint64_t)r;
+            const uint64_t drawn = mt_random_u64(test_seed, (uint64_t)input->step, index) % 6;
+            if (drawn == (is_late ? 1 : 0) && mt_placement_find(placement, e, r) < 0) {
+                mt_placement_add(placement, e, r, is_late);
             }
         }
     }
-    placement->instance_start[placement->n_expert] = n;
     mt_placement_check(placement);
 }
+
+static void test_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                             struct mt_placement *placement)
+{
+    (void)scratch;
+    mt_placement_owners_only(placement);
+    draw_copies(input, placement, false);
+}
+
+static void test_after_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
+                            struct mt_placement *placement)
+{
+    (void)scratch;
+    draw_copies(input, placement, true);
+}
+
+static const struct mt_policy test_policy = {.name = "test",
+                                             .before_gate = test_before_gate,
+                                             .after_gate = test_after_gate,
+                                             .split = MT_SPLIT_LOCAL_FIRST};
 
 void world_begin_step(struct world *world)
 {
     mt_store_zero_grad(world->store);
-    MT_TEST_OK(mt_moe_plan_step(world->moe));
+    ++world->step;
+    MT_TEST_OK(mt_moe_plan_step(world->moe, world->step, 1));
     if (world->shape.placement_seed > 0) {
-        draw_placement(world, &world->moe->placement[WORLD_LAYER]);
+        test_seed = world->shape.placement_seed;
+        world->moe->policy = &test_policy;
     }
 }
 
@@ -242,10 +270,14 @@ void world_run_micro(struct world *world, int micro, int n_micro)
     const int64_t own = (start - world->first[world->rank]) * D;
     const int64_t mark = mt_arena_mark(&world->arena);
     const double token_share = 1.0 / (double)world->first[world->n_rank];
+    mt_moe_begin_micro(world->moe, micro, micro == n_micro - 1);
+    MT_TEST_OK(mt_moe_prefetch(world->moe, WORLD_LAYER, true));
     MT_TEST_OK(mt_moe_forward(world->moe, WORLD_LAYER, world->out + own, world->x + start * D,
                               end - start, &world->arena, &saved));
+    MT_TEST_OK(mt_moe_prefetch_backward(world->moe, WORLD_LAYER));
     MT_TEST_OK(mt_moe_backward(world->moe, WORLD_LAYER, world->d_x + own, world->d_out + start * D,
                                &saved, token_share, &world->arena));
+    MT_TEST_OK(mt_moe_end_reduce(world->moe, WORLD_LAYER));
     mt_arena_release(&world->arena, mark);
 }
 
@@ -255,6 +287,8 @@ void world_count_micro(struct world *world, int micro, int n_micro)
     int64_t end = 0;
     world_micro(world, world->rank, micro, n_micro, &start, &end);
     const int64_t own = (start - world->first[world->rank]) * D;
+    mt_moe_begin_micro(world->moe, micro, micro == n_micro - 1);
+    MT_TEST_OK(mt_moe_prefetch(world->moe, WORLD_LAYER, false));
     MT_TEST_OK(mt_moe_forward(world->moe, WORLD_LAYER, world->out + own, world->x + start * D,
                               end - start, &world->arena, NULL));
 }

@@ -22,6 +22,8 @@ struct world_case {
     enum world_tokens tokens;
     bool is_hot;             /* the router sends every token's first choice to expert 0 */
     uint64_t placement_seed; /* 0: owners only; else copies drawn from it */
+    int64_t slice_rows;      /* 0: as the layer chooses */
+    bool is_sticky;          /* copies stay from micro-batch to micro-batch */
 };
 
 struct world {
@@ -36,6 +38,7 @@ struct world {
     struct mt_moe *moe;
     struct mt_arena arena;
     int n_rank, rank, n_tensor;
+    int64_t step;
     int64_t *first;   /* [R+1] tokens of all ranks */
     float *x, *d_out; /* [all tokens, D] */
     float *out, *d_x; /* [own tokens, D] */

@@ -121,37 +121,6 @@ static void layer_agrees_with_the_reference(void **state)
     }
 }
 
-/* Copies only change where rows are computed and in which order an expert's gradient is summed. */
-static void replicas_change_nothing_but_rounding(void **state)
-{
-    (void)state;
-    for (uint64_t seed = 1; seed <= 6; ++seed) {
-        struct world owners;
-        struct world copies;
-        struct mt_moe_stats stats;
-        struct world_case shape = CASES[1];
-        world_create(&owners, &shape);
-        shape.placement_seed = seed;
-        world_create(&copies, &shape);
-        world_begin_step(&owners);
-        world_run_micro(&owners, 0, 1);
-        world_end_step(&owners, &stats);
-        world_begin_step(&copies);
-        world_run_micro(&copies, 0, 1);
-        world_end_step(&copies, &stats);
-        const int64_t n = world_n_own(&owners) * owners.moe->width;
-        MT_TEST_CLOSE_F32(copies.out, owners.out, n, 1e-6);
-        MT_TEST_CLOSE_F32(copies.d_x, owners.d_x, n, 1e-6);
-        for (int i = 0; i < mt_store_n_part(owners.store); ++i) {
-            const struct mt_part *want = mt_store_part(owners.store, i);
-            MT_TEST_CLOSE_F32(mt_store_part(copies.store, i)->grad, want->grad, want->n_element,
-                              1e-6);
-        }
-        world_destroy(&copies);
-        world_destroy(&owners);
-    }
-}
-
 /* A step of two micro-batches, counted first when the window is exact. */
 static void run_step(struct world *world)
 {
@@ -166,6 +135,51 @@ static void run_step(struct world *world)
     world_run_micro(world, 0, 2);
     world_run_micro(world, 1, 2);
     world_end_step(world, &stats);
+}
+
+/* Copies only change where rows are computed and in which order an expert's gradient is summed; so
+ * do slices of a few rows. */
+static void compare_with_owners_only(const struct world_case *shape)
+{
+    struct world owners;
+    struct world copies;
+    world_create(&owners, &CASES[1]);
+    world_create(&copies, shape);
+    for (int step = 0; step < 2; ++step) {
+        run_step(&owners);
+        run_step(&copies);
+    }
+    const int64_t n = world_n_own(&owners) * owners.moe->width;
+    MT_TEST_CLOSE_F32(copies.out, owners.out, n, 1e-6);
+    MT_TEST_CLOSE_F32(copies.d_x, owners.d_x, n, 1e-6);
+    for (int i = 0; i < mt_store_n_part(owners.store); ++i) {
+        const struct mt_part *want = mt_store_part(owners.store, i);
+        MT_TEST_CLOSE_F32(mt_store_part(copies.store, i)->grad, want->grad, want->n_element, 1e-6);
+    }
+    world_destroy(&copies);
+    world_destroy(&owners);
+}
+
+static void replicas_change_nothing_but_rounding(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 6; ++seed) {
+        struct world_case shape = CASES[1];
+        shape.placement_seed = seed;
+        shape.is_sticky = seed % 2 == 0;
+        shape.slice_rows = seed % 3 == 0 ? (int64_t)seed : 0;
+        compare_with_owners_only(&shape);
+    }
+}
+
+static void slices_change_nothing_but_rounding(void **state)
+{
+    (void)state;
+    for (int64_t rows = 1; rows <= 16; rows += 5) {
+        struct world_case shape = CASES[1];
+        shape.slice_rows = rows;
+        compare_with_owners_only(&shape);
+    }
 }
 
 /* The same in the reference; f of each micro-batch as the window says, from its own counts. */
@@ -284,10 +298,10 @@ static void check_statistics(const struct world_case *shape)
     assert_true(stats.dropped_fraction == 0.0);
     assert_true(stats.rank_max_over_mean >= 1.0 - 1e-12);
     assert_true(stats.rank_max_over_mean <= world.n_rank + 1e-12);
-    struct mt_moe_state_array array[4];
+    struct mt_moe_state_array array[8];
     int n_array = 0;
     mt_moe_state(world.moe, array, &n_array);
-    assert_true(n_array <= 4 && array[0].n == WORLD_N_LAYER * shape->n_expert);
+    assert_true(n_array <= 8 && array[0].n == WORLD_N_LAYER * shape->n_expert);
     assert_memory_equal(array[0].values + WORLD_LAYER * shape->n_expert, count,
                         (size_t)shape->n_expert * sizeof(int64_t));
     assert_int_equal(array[2].values[0], 1);
@@ -375,6 +389,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layer_agrees_with_the_reference),
+        cmocka_unit_test(slices_change_nothing_but_rounding),
         cmocka_unit_test(replicas_change_nothing_but_rounding),
         cmocka_unit_test(running_window_agrees_with_the_reference),
         cmocka_unit_test(lagged_window_agrees_with_the_reference),

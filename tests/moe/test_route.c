@@ -26,6 +26,7 @@ enum skew { EVEN, ALL_TO_ONE, SOME_RANKS_EMPTY, ONE_RANK_HAS_ALL };
 
 struct world {
     int n_rank, n_expert, top_k;
+    int64_t slice_rows;
     struct mt_placement placement;
     int64_t n_token[MAX_RANK];
     int32_t expert[MAX_RANK][MAX_CHOICE];
@@ -33,6 +34,7 @@ struct world {
     int64_t quota[MAX_RANK * MAX_RANK * MAX_EXPERT];
     struct mt_arena arena[MAX_RANK];
     struct mt_route *route[MAX_RANK];
+    struct mt_arrivals arrivals[MAX_RANK];
     float *near[MAX_RANK], *far[MAX_RANK];
 };
 
@@ -49,6 +51,7 @@ static void draw_placement(struct world *world, struct dice *dice, bool with_rep
         for (int r = 0; r < world->n_rank; ++r) {
             const bool is_copy = with_replicas && throw_dice(dice, 3) == 0;
             if (r == placement->owner[e] || is_copy) {
+                placement->is_late[n] = r != placement->owner[e] && throw_dice(dice, 2) == 0;
                 placement->rank[n++] = r;
             }
         }
@@ -107,6 +110,16 @@ static void draw_quota(struct world *world, struct dice *dice)
     }
 }
 
+static void allocate_arrivals(struct world *world, int r)
+{
+    struct mt_arrivals *arrivals = &world->arrivals[r];
+    MT_TEST_OK(MT_ALLOCATE(arrivals->wide, world->slice_rows, "arrivals"));
+    MT_TEST_OK(MT_ALLOCATE(arrivals->weight, world->slice_rows, "arrivals"));
+    MT_TEST_OK(MT_ALLOCATE(arrivals->narrow, world->slice_rows, "arrivals"));
+    MT_TEST_OK(MT_ALLOCATE(arrivals->group_start, world->n_expert + 1, "arrivals"));
+    MT_TEST_OK(MT_ALLOCATE(arrivals->taken, world->n_rank, "arrivals"));
+}
+
 static void build_routes(struct world *world)
 {
     int64_t n_row = 0;
@@ -115,19 +128,26 @@ static void build_routes(struct world *world)
     }
     for (int r = 0; r < world->n_rank; ++r) {
         const int64_t n_choice = world->n_token[r] * world->top_k;
+        const struct mt_route_size size = {.n_rank = world->n_rank,
+                                           .n_expert = world->n_expert,
+                                           .max_instance = world->placement.max_instance,
+                                           .n_choice = n_choice,
+                                           .n_row = n_row,
+                                           .slice_rows = world->slice_rows};
         int64_t n_bytes = 0;
-        assert_true(mt_route_bytes_max(world->n_rank, world->n_expert,
-                                       world->placement.max_instance, n_choice, n_row, &n_bytes));
+        assert_true(mt_route_bytes_max(&size, &n_bytes));
         MT_TEST_OK(mt_arena_init(&world->arena[r], n_bytes, "route"));
         const struct mt_route_input input = {.rank = r,
                                              .width = WIDTH,
+                                             .slice_rows = world->slice_rows,
                                              .placement = &world->placement,
                                              .quota = world->quota,
                                              .expert = world->expert[r],
                                              .n_choice = n_choice};
         world->route[r] = mt_route_build(&input, &world->arena[r]);
         MT_TEST_OK(MT_ALLOCATE(world->near[r], n_choice * (WIDTH + 1), "near"));
-        MT_TEST_OK(MT_ALLOCATE(world->far[r], world->route[r]->n_row * (WIDTH + 1), "far"));
+        MT_TEST_OK(MT_ALLOCATE(world->far[r], world->slice_rows * (WIDTH + 1), "far"));
+        allocate_arrivals(world, r);
     }
 }
 
@@ -141,6 +161,7 @@ static void make_world(struct world *world, uint64_t seed)
     draw_placement(world, &dice, throw_dice(&dice, 2) == 0);
     draw_choices(world, &dice, skew);
     draw_quota(world, &dice);
+    world->slice_rows = 1 + throw_dice(&dice, seed % 3 == 0 ? 6 : 400);
     build_routes(world);
 }
 
@@ -149,24 +170,31 @@ static void clear_world(struct world *world)
     for (int r = 0; r < world->n_rank; ++r) {
         mt_memory_free(world->near[r]);
         mt_memory_free(world->far[r]);
+        mt_memory_free(world->arrivals[r].wide);
+        mt_memory_free(world->arrivals[r].weight);
+        mt_memory_free(world->arrivals[r].narrow);
+        mt_memory_free(world->arrivals[r].group_start);
+        mt_memory_free(world->arrivals[r].taken);
         mt_arena_clear(&world->arena[r]);
     }
     mt_placement_clear(&world->placement);
 }
 
-/* Blocks of rows of `floats` from one side to the other, as the all-to-all would move them. */
-static void exchange(struct world *world, bool outward, int64_t floats)
+/* One slice's blocks of rows of `floats` from one side to the other, as the all-to-all would move
+ * them. */
+static void exchange(struct world *world, int slice, bool outward, int64_t floats)
 {
+    const int64_t first = (int64_t)slice * world->n_rank;
     for (int to = 0; to < world->n_rank; ++to) {
-        int64_t at = 0;
+        const struct mt_route *receiver = world->route[to];
+        int64_t at = outward ? 0 : receiver->send_start[slice];
         for (int from = 0; from < world->n_rank; ++from) {
             const struct mt_route *sender = world->route[from];
-            const struct mt_route *receiver = world->route[to];
-            const int64_t *send = outward ? sender->send_count : sender->recv_count;
-            const int64_t *recv = outward ? receiver->recv_count : receiver->send_count;
-            float *in = outward ? world->near[from] : world->far[from];
+            const int64_t *send = (outward ? sender->send_count : sender->recv_count) + first;
+            const int64_t *recv = (outward ? receiver->recv_count : receiver->send_count) + first;
+            const float *in = outward ? world->near[from] : world->far[from];
             float *out = outward ? world->far[to] : world->near[to];
-            int64_t start = 0;
+            int64_t start = outward ? sender->send_start[slice] : 0;
             for (int r = 0; r < to; ++r) {
                 start += send[r];
             }
@@ -203,41 +231,51 @@ static void pack_sources(struct world *world)
     }
 }
 
-/* Rows of a target lie by expert, then source, then token; returns how many there are. */
-static int64_t check_arrivals(const struct world *world, int r)
+/* Rows of a target lie resident first, by expert, then source, then token; returns how many the
+ * slice has. */
+static int64_t check_arrivals(struct world *world, int r, int slice)
 {
     const struct mt_route *route = world->route[r];
-    assert_int_equal(route->group_offset[0], 0);
-    assert_int_equal(route->group_offset[route->n_group], route->n_row);
-    for (int g = 0; g < route->n_group; ++g) {
+    struct mt_arrivals *arrivals = &world->arrivals[r];
+    mt_route_arrivals(route, slice, arrivals);
+    assert_true(arrivals->n_row <= world->slice_rows);
+    assert_int_equal(arrivals->group_start[arrivals->n_group], arrivals->n_row);
+    for (int g = 0; g < arrivals->n_group; ++g) {
+        const int expert = route->group_expert[arrivals->first_group + g];
+        const int instance = mt_placement_find(&world->placement, expert, r);
         float previous = -1.0F;
-        assert_true(g == 0 || route->group_expert[g] > route->group_expert[g - 1]);
-        for (int64_t i = route->group_offset[g]; i < route->group_offset[g + 1]; ++i) {
-            const float *row = world->far[r] + route->recv_wide[i];
-            const float mark = world->far[r][route->recv_weight[i]];
-            assert_true((int)row[2] == route->group_expert[g]);
+        assert_true(world->placement.is_late[instance] == (g >= arrivals->n_resident));
+        for (int64_t i = arrivals->group_start[g]; i < arrivals->group_start[g + 1]; ++i) {
+            const float *row = world->far[r] + arrivals->wide[i];
+            const float mark = world->far[r][arrivals->weight[i]];
+            assert_true((int)row[2] == expert);
             assert_true(mark == row_mark((int)row[0], (int64_t)row[1]));
             assert_true(mark > previous); /* marks grow with source, then token */
             previous = mark;
         }
     }
-    return route->n_row;
+    return arrivals->n_row;
 }
 
-static void return_rows(struct world *world)
+/* What a rank got in one layout leaves it in the other. */
+static void turn_rows(struct world *world, int r, bool is_wide)
 {
-    for (int r = 0; r < world->n_rank; ++r) {
-        const struct mt_route *route = world->route[r];
-        float *rows = NULL;
-        MT_TEST_OK(MT_ALLOCATE(rows, route->n_row * WIDTH, "rows"));
-        for (int64_t i = 0; i < route->n_row; ++i) {
-            memcpy(rows + i * WIDTH, world->far[r] + route->recv_wide[i], ROW_BYTES);
-        }
-        for (int64_t i = 0; i < route->n_row; ++i) {
-            memcpy(world->far[r] + route->recv_narrow[i], rows + i * WIDTH, ROW_BYTES);
-        }
-        mt_memory_free(rows);
+    const struct mt_arrivals *arrivals = &world->arrivals[r];
+    const int64_t *in = is_wide ? arrivals->wide : arrivals->narrow;
+    const int64_t *out = is_wide ? arrivals->narrow : arrivals->wide;
+    float *rows = NULL;
+    MT_TEST_OK(MT_ALLOCATE(rows, arrivals->n_row * WIDTH, "rows"));
+    for (int64_t i = 0; i < arrivals->n_row; ++i) {
+        memcpy(rows + i * WIDTH, world->far[r] + in[i], ROW_BYTES);
     }
+    for (int64_t i = 0; i < arrivals->n_row; ++i) {
+        memcpy(world->far[r] + out[i], rows + i * WIDTH, ROW_BYTES);
+        if (!is_wide) {
+            const float *row = rows + i * WIDTH;
+            world->far[r][arrivals->weight[i]] = row_mark((int)row[0], (int64_t)row[1]);
+        }
+    }
+    mt_memory_free(rows);
 }
 
 static void check_restored(const struct world *world)
@@ -252,6 +290,7 @@ static void check_restored(const struct world *world)
     }
 }
 
+/* Forward: wide rows out, narrow ones back, slices upwards. */
 static void permute_then_unpermute_restores_rows(void **state)
 {
     (void)state;
@@ -262,15 +301,56 @@ static void permute_then_unpermute_restores_rows(void **state)
         int64_t n_arrived = 0;
         make_world(world, seed);
         pack_sources(world);
-        exchange(world, true, WIDTH + 1);
+        for (int slice = 0; slice < world->route[0]->n_slice; ++slice) {
+            exchange(world, slice, true, WIDTH + 1);
+            for (int r = 0; r < world->n_rank; ++r) {
+                n_arrived += check_arrivals(world, r, slice);
+                turn_rows(world, r, true);
+            }
+            exchange(world, slice, false, WIDTH);
+        }
         for (int r = 0; r < world->n_rank; ++r) {
             n_sent += world->n_token[r] * world->top_k;
-            n_arrived += check_arrivals(world, r);
+            assert_int_equal(world->route[r]->n_slice, world->route[0]->n_slice);
         }
         assert_int_equal(n_sent, n_arrived);
-        return_rows(world);
-        exchange(world, false, WIDTH);
         check_restored(world);
+        clear_world(world);
+    }
+    free(world);
+}
+
+/* Backward: narrow rows out, wide ones back, slices downwards. */
+static void gradients_find_their_way_back(void **state)
+{
+    (void)state;
+    struct world *world = calloc(1, sizeof(*world));
+    assert_non_null(world);
+    for (uint64_t seed = 0; seed < 1000; ++seed) {
+        make_world(world, seed);
+        for (int r = 0; r < world->n_rank; ++r) {
+            for (int64_t c = 0; c < world->route[r]->n_choice; ++c) {
+                write_row(world->near[r] + world->route[r]->send_narrow[c], r, c,
+                          world->expert[r][c]);
+            }
+        }
+        for (int slice = world->route[0]->n_slice - 1; slice >= 0; --slice) {
+            exchange(world, slice, true, WIDTH);
+            for (int r = 0; r < world->n_rank; ++r) {
+                mt_route_arrivals(world->route[r], slice, &world->arrivals[r]);
+                turn_rows(world, r, false);
+            }
+            exchange(world, slice, false, WIDTH + 1);
+        }
+        for (int r = 0; r < world->n_rank; ++r) {
+            for (int64_t c = 0; c < world->route[r]->n_choice; ++c) {
+                float want[WIDTH];
+                write_row(want, r, c, world->expert[r][c]);
+                assert_memory_equal(world->near[r] + world->route[r]->send_wide[c], want,
+                                    sizeof(want));
+                assert_true(world->near[r][world->route[r]->send_weight[c]] == row_mark(r, c));
+            }
+        }
         clear_world(world);
     }
     free(world);
@@ -292,6 +372,7 @@ static void rows_are_dealt_to_instances_in_order(void **state)
     MT_TEST_OK(mt_arena_init(&arena, 16384, "route"));
     const struct mt_route_input input = {.rank = 0,
                                          .width = 10,
+                                         .slice_rows = 8,
                                          .placement = &placement,
                                          .quota = quota,
                                          .expert = expert,
@@ -316,15 +397,23 @@ static void sizes_beyond_32_bits_are_planned_and_overflow_is_refused(void **stat
     (void)state;
     int64_t n_bytes = 0;
     const int64_t n_row = (int64_t)1 << 36;
-    assert_true(mt_route_bytes_max(1024, 65536, 65536, n_row / 1024, n_row, &n_bytes));
+    struct mt_route_size size = {.n_rank = 1024,
+                                 .n_expert = 65536,
+                                 .max_instance = 65536,
+                                 .n_choice = n_row,
+                                 .n_row = 16 * n_row,
+                                 .slice_rows = n_row};
+    assert_true(mt_route_bytes_max(&size, &n_bytes));
     assert_true(n_bytes > 24 * n_row);
-    assert_false(mt_route_bytes_max(1024, 65536, 65536, 1, INT64_MAX / 8, &n_bytes));
+    size.n_choice = INT64_MAX / 8;
+    assert_false(mt_route_bytes_max(&size, &n_bytes));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(permute_then_unpermute_restores_rows),
+        cmocka_unit_test(gradients_find_their_way_back),
         cmocka_unit_test(rows_are_dealt_to_instances_in_order),
         cmocka_unit_test(sizes_beyond_32_bits_are_planned_and_overflow_is_refused),
     };

@@ -266,6 +266,19 @@ static const struct mt_part *find_part(struct mt_store *store, int tensor, int64
     return NULL;
 }
 
+/* The parts of a store on all ranks have the bits of one rank's that holds everything. */
+static void check_same_bits(struct trainer *all, struct trainer *alone)
+{
+    for (int p = 0; p < mt_store_n_part(all->world.store); ++p) {
+        const struct mt_part *got = mt_store_part(all->world.store, p);
+        const struct mt_part *want = find_part(alone->world.store, got->tensor, got->first);
+        const int64_t at = got->first - want->first;
+        MT_TEST_SAME_BITS(got->value, want->value + at, got->n_element);
+        MT_TEST_SAME_BITS(got->exp_avg, want->exp_avg + at, got->n_element);
+        MT_TEST_SAME_BITS(got->exp_avg_sq, want->exp_avg_sq + at, got->n_element);
+    }
+}
+
 static void updates_have_the_same_bits_on_any_number_of_ranks(void **state)
 {
     MT_UNUSED(state);
@@ -280,16 +293,36 @@ static void updates_have_the_same_bits_on_any_number_of_ranks(void **state)
         for (int step = 1; step <= N_STEP; ++step) {
             clip_and_update(&all, step);
         }
-        for (int p = 0; p < mt_store_n_part(all.world.store); ++p) {
-            const struct mt_part *got = mt_store_part(all.world.store, p);
-            const struct mt_part *want = find_part(alone.world.store, got->tensor, got->first);
-            const int64_t at = got->first - want->first;
-            MT_TEST_SAME_BITS(got->value, want->value + at, got->n_element);
-            MT_TEST_SAME_BITS(got->exp_avg, want->exp_avg + at, got->n_element);
-            MT_TEST_SAME_BITS(got->exp_avg_sq, want->exp_avg_sq + at, got->n_element);
-        }
+        check_same_bits(&all, &alone);
         close_trainer(&all);
     }
+    close_trainer(&alone);
+}
+
+static void training_while_experts_move_has_the_bits_of_training_in_place(void **state)
+{
+    MT_UNUSED(state);
+    enum { MAX_PAIR = 64 };
+    struct trainer alone;
+    struct trainer all;
+    int owner[MAX_PAIR];
+    open_trainer(&alone, MPI_COMM_SELF, -1);
+    open_trainer(&all, MPI_COMM_WORLD, -1);
+    for (int step = 1; step <= 2 * N_STEP; ++step) {
+        double norm[2];
+        clip_and_update(&alone, step);
+        clip_and_update(&all, step);
+        mt_test_random_owners(&all.world, (uint64_t)step, owner);
+        MT_TEST_OK(mt_store_move_experts(all.world.store, owner));
+        MT_TEST_OK(mt_store_publish(all.world.store));
+        set_grads(all.world.store, step);
+        set_grads(alone.world.store, step);
+        norm[0] = norm_of(&all);
+        norm[1] = norm_of(&alone);
+        assert_memory_equal(&norm[0], &norm[1], sizeof(norm[0]));
+        check_same_bits(&all, &alone);
+    }
+    close_trainer(&all);
     close_trainer(&alone);
 }
 
@@ -314,6 +347,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(updates_follow_the_naive_loop),
         cmocka_unit_test(first_moment_starts_as_a_tenth_of_the_clipped_gradient),
         cmocka_unit_test(updates_have_the_same_bits_on_any_number_of_ranks),
+        cmocka_unit_test(training_while_experts_move_has_the_bits_of_training_in_place),
         cmocka_unit_test(a_step_allocates_nothing),
     };
     mt_test_table_small(&small);

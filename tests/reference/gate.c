@@ -47,7 +47,9 @@ void mt_ref_gate_forward(const struct mt_ref_gate_forward *args, int64_t n,
             p[e] /= sum;
         }
         args->lse[t] = largest + log(sum);
-        choose(chosen, z, gate);
+        if (!args->is_given) {
+            choose(chosen, z, gate);
+        }
         double chosen_sum = 0.0;
         for (int64_t k = 0; k < gate->top_k; k++) {
             chosen_sum += p[chosen[k]];

@@ -18,6 +18,7 @@ struct mt_ref_gate_forward {
     int32_t *expert;
     double *weight, *probability, *lse;
     const double *logits;
+    bool is_given; /* expert is read, not written */
 };
 void mt_ref_gate_forward(const struct mt_ref_gate_forward *args, int64_t n,
                          const struct mt_ref_gate *gate);

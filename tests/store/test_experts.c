@@ -1,10 +1,9 @@
 /* Experts on real ranks: copies along any placement, gradients back to owners. */
 #include "base/memory.h"
-#include "base/random.h"
-#include "store/world.h"
+#include "store/experts.h"
 #include "support/mpi_main.h"
 
-enum { N_EXPERT = 5, WIDTH = 8, HIDDEN = 24, N_ELEMENT = 3 * WIDTH * HIDDEN, MAX_RANK = 64 };
+enum { N_EXPERT = MT_TEST_N_EXPERT, N_ELEMENT = MT_TEST_N_ELEMENT };
 
 static struct mt_test_table small; /* experts in layers 1 and 2 */
 static struct mt_test_table deep;  /* 9 layers of experts: more than there are lanes */
@@ -15,78 +14,19 @@ static struct mt_test_world_options with_slots(int n_slot, int turn)
         .world = MPI_COMM_WORLD, .training = true, .n_slot = n_slot, .turn = turn};
 }
 
-/* Value of an element of [gate | up | down] of an expert in the logical tensors. */
-static float expert_value(const struct mt_test_table *table, int layer, int expert, int64_t i)
-{
-    int gate = 0;
-    while (table->row[gate].layer != layer) {
-        ++gate;
-    }
-    const int64_t matrix = (int64_t)WIDTH * HIDDEN;
-    return mt_test_payload(9, gate + i / matrix, expert * matrix + i % matrix);
-}
-
-static void set_values(struct mt_store *store)
-{
-    for (int p = 0; p < mt_store_n_part(store); ++p) {
-        const struct mt_part *part = mt_store_part(store, p);
-        for (int64_t i = 0; i < part->n_element; ++i) {
-            part->value[i] = mt_test_payload(9, part->tensor, part->first + i);
-        }
-    }
-    MT_TEST_OK(mt_store_publish(store));
-}
-
-/* Each expert at its owner and, at random, elsewhere; at most n_slot copies a rank. */
+/* Nothing late, nothing held yet. */
 static void random_placement(struct mt_placement *placement, const struct mt_placement *ownership,
                              uint64_t seed, int n_slot)
 {
-    int n_copy[MAX_RANK] = {0};
-    int n = 0;
-    MT_TEST_OK(mt_placement_init(placement, ownership->n_rank, ownership->n_expert,
-                                 ownership->n_expert * ownership->n_rank));
-    for (int e = 0; e < ownership->n_expert; ++e) {
-        placement->owner[e] = ownership->owner[e];
-        placement->instance_start[e] = n;
-        for (int rank = 0; rank < ownership->n_rank; ++rank) {
-            const bool drawn = mt_random_u64(seed, (uint64_t)e, (uint64_t)rank) % 2 == 0;
-            if (rank == placement->owner[e]) {
-                placement->rank[n++] = rank;
-            } else if (drawn && n_copy[rank] < n_slot) {
-                ++n_copy[rank];
-                placement->rank[n++] = rank;
-            }
-        }
+    mt_test_random_placement(placement, ownership->owner, ownership->n_rank, seed, n_slot, NULL);
+    for (int i = 0; i < mt_placement_n_instance(placement); ++i) {
+        placement->is_late[i] = false;
     }
-    placement->instance_start[ownership->n_expert] = n;
-    mt_placement_check(placement);
 }
 
 static bool is_placed(const struct mt_placement *placement, int expert, int rank)
 {
-    for (int i = placement->instance_start[expert]; i < placement->instance_start[expert + 1];
-         ++i) {
-        if (placement->rank[i] == rank) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* y = x W^T with a unit vector as x is a column of W, exactly. */
-static void check_packs(struct mt_test_world *world, const struct mt_expert_copy *copy)
-{
-    float x[HIDDEN] = {0.0F};
-    float y[HIDDEN];
-    x[3] = 1.0F;
-    mt_linear_forward(&world->device, y, x, &copy->up, 1);
-    for (int i = 0; i < WIDTH; ++i) {
-        assert_true(y[i] == copy->value[WIDTH * HIDDEN + i * HIDDEN + 3]);
-    }
-    mt_linear_forward(&world->device, y, x, &copy->down, 1);
-    for (int i = 0; i < HIDDEN; ++i) {
-        assert_true(y[i] == copy->value[2 * WIDTH * HIDDEN + i * WIDTH + 3]);
-    }
+    return mt_placement_find(placement, expert, rank) >= 0;
 }
 
 static void check_copies(struct mt_test_world *world, const struct mt_test_table *table, int layer,
@@ -98,12 +38,10 @@ static void check_copies(struct mt_test_world *world, const struct mt_test_table
             assert_null(copy);
             continue;
         }
-        assert_non_null(copy);
+        mt_test_check_copy(world, table, layer, e, copy);
         for (int64_t i = 0; i < N_ELEMENT; ++i) {
-            assert_true(copy->value[i] == expert_value(table, layer, e, i));
             assert_true(copy->grad[i] == 0.0F);
         }
-        check_packs(world, copy);
     }
 }
 
@@ -158,7 +96,7 @@ static void run_step(struct mt_test_world *world, const struct mt_test_table *ta
         set_grads(world, layer);
     }
     for (int layer = world->n_layer - 1; layer >= first; --layer) {
-        MT_TEST_OK(mt_store_reduce_experts_begin(world->store, layer));
+        MT_TEST_OK(mt_store_reduce_experts_begin(world->store, layer, NULL));
     }
     for (int layer = world->n_layer - 1; layer >= first; --layer) {
         MT_TEST_OK(mt_store_reduce_experts_end(world->store, layer));
@@ -174,7 +112,7 @@ static void any_placement_is_materialised_and_reduced(void **state)
         const struct mt_test_world_options options = with_slots(8, turn);
         struct mt_test_world world;
         mt_test_world_open(&world, &small, &options);
-        set_values(world.store);
+        mt_test_set_values(world.store);
         for (uint64_t seed = 0; seed < 6; ++seed) {
             run_step(&world, &small, 1, 100 * seed);
         }
@@ -188,7 +126,7 @@ static void more_layers_than_lanes_are_in_flight_together(void **state)
     const struct mt_test_world_options options = with_slots(36, 0);
     struct mt_test_world world;
     mt_test_world_open(&world, &deep, &options);
-    set_values(world.store);
+    mt_test_set_values(world.store);
     run_step(&world, &deep, 0, 1);
     run_step(&world, &deep, 0, 2);
     mt_test_world_close(&world);
@@ -202,7 +140,7 @@ static void copies_everywhere_are_summed_over_all_ranks(void **state)
     struct mt_placement all;
     mt_test_world_open(&world, &small, &options);
     const int n_rank = world.comm.topology.n_rank;
-    set_values(world.store);
+    mt_test_set_values(world.store);
     mt_store_zero_grad(world.store);
     MT_TEST_OK(mt_placement_init(&all, n_rank, N_EXPERT, N_EXPERT * n_rank));
     for (int e = 0; e < N_EXPERT; ++e) {
@@ -216,7 +154,7 @@ static void copies_everywhere_are_summed_over_all_ranks(void **state)
     MT_TEST_OK(mt_store_materialize_end(world.store, 2));
     check_copies(&world, &small, 2, &all);
     set_grads(&world, 2);
-    MT_TEST_OK(mt_store_reduce_experts_begin(world.store, 2));
+    MT_TEST_OK(mt_store_reduce_experts_begin(world.store, 2, NULL));
     MT_TEST_OK(mt_store_reduce_experts_end(world.store, 2));
     check_reduced(&world, 2, &all);
     mt_placement_clear(&all);
@@ -229,7 +167,7 @@ static void owners_only_moves_nothing(void **state)
     const struct mt_test_world_options options = with_slots(0, -1);
     struct mt_test_world world;
     mt_test_world_open(&world, &small, &options);
-    set_values(world.store);
+    mt_test_set_values(world.store);
     MT_TEST_OK(mt_store_use_all(world.store));
     mt_store_zero_grad(world.store);
     const int64_t sequence = world.comm.sequence;
@@ -237,7 +175,7 @@ static void owners_only_moves_nothing(void **state)
     MT_TEST_OK(mt_store_materialize_end(world.store, 1));
     check_copies(&world, &small, 1, &world.ownership[1]);
     set_grads(&world, 1);
-    MT_TEST_OK(mt_store_reduce_experts_begin(world.store, 1));
+    MT_TEST_OK(mt_store_reduce_experts_begin(world.store, 1, NULL));
     MT_TEST_OK(mt_store_reduce_experts_end(world.store, 1));
     check_reduced(&world, 1, &world.ownership[1]);
     assert_int_equal(world.comm.sequence, sequence);
@@ -251,7 +189,7 @@ static void dropped_copies_free_their_slots(void **state)
     struct mt_test_world world;
     struct mt_placement placement;
     mt_test_world_open(&world, &small, &options);
-    set_values(world.store);
+    mt_test_set_values(world.store);
     mt_store_drop_copies(world.store, 1); /* none yet: nothing to do */
     for (uint64_t seed = 0; seed < 5; ++seed) {
         for (int layer = 1; layer < 3; ++layer) {
@@ -264,7 +202,7 @@ static void dropped_copies_free_their_slots(void **state)
             mt_placement_clear(&placement);
         }
     }
-    set_values(world.store); /* publishing requires that no copy is left */
+    mt_test_set_values(world.store); /* publishing requires that no copy is left */
     mt_test_world_close(&world);
 }
 
@@ -276,7 +214,7 @@ static void too_few_slots_are_refused_on_all_ranks_alike(void **state)
     struct mt_placement hot;
     mt_test_world_open(&world, &small, &options);
     const int n_rank = world.comm.topology.n_rank;
-    set_values(world.store);
+    mt_test_set_values(world.store);
     mt_store_zero_grad(world.store);
     /* all experts on the last rank */
     MT_TEST_OK(mt_placement_init(&hot, n_rank, N_EXPERT, N_EXPERT * 2));
@@ -313,7 +251,7 @@ static void slots_of_other_layers_count(void **state)
     struct mt_placement first;
     struct mt_placement second;
     mt_test_world_open(&world, &small, &options);
-    set_values(world.store);
+    mt_test_set_values(world.store);
     random_placement(&first, &world.ownership[1], 5, 1);
     random_placement(&second, &world.ownership[2], 5, 1);
     const bool clash = mt_placement_n_instance(&second) > N_EXPERT &&
@@ -340,13 +278,13 @@ static void materialising_allocates_nothing(void **state)
     struct mt_test_world world;
     struct mt_placement placement;
     mt_test_world_open(&world, &small, &options);
-    set_values(world.store);
+    mt_test_set_values(world.store);
     random_placement(&placement, &world.ownership[2], 1, 4);
     const int64_t n_allocated = mt_memory_n_allocated();
     mt_store_zero_grad(world.store);
     MT_TEST_OK(mt_store_materialize_begin(world.store, 2, &placement));
     MT_TEST_OK(mt_store_materialize_end(world.store, 2));
-    MT_TEST_OK(mt_store_reduce_experts_begin(world.store, 2));
+    MT_TEST_OK(mt_store_reduce_experts_begin(world.store, 2, NULL));
     MT_TEST_OK(mt_store_reduce_experts_end(world.store, 2));
     assert_int_equal(mt_memory_n_allocated(), n_allocated);
     mt_placement_clear(&placement);
@@ -368,7 +306,7 @@ int main(int argc, char **argv)
     mt_test_table_small(&small);
     mt_test_table_init(&deep);
     for (int layer = 0; layer < 9; ++layer) {
-        mt_test_table_layer(&deep, N_EXPERT, WIDTH, HIDDEN);
+        mt_test_table_layer(&deep, N_EXPERT, MT_TEST_WIDTH, MT_TEST_HIDDEN);
     }
     return mt_test_mpi_main(argc, argv, tests, (int)(sizeof(tests) / sizeof(tests[0])));
 }

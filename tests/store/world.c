@@ -124,6 +124,24 @@ void mt_test_world_close(struct mt_test_world *world)
     mt_comm_clear(&world->comm);
 }
 
+void mt_test_random_owners(const struct mt_test_world *world, uint64_t seed, int *owner)
+{
+    const int n_rank = world->comm.topology.n_rank;
+    int n_owned[64] = {0};
+    assert_true(n_rank <= 64);
+    for (int layer = 0; layer < world->n_layer; ++layer) {
+        const int n_expert = world->ownership[layer].n_expert;
+        for (int e = 0; e < n_expert; ++e) {
+            int rank = (int)(mt_random_u64(seed, (uint64_t)layer, (uint64_t)e) % (uint64_t)n_rank);
+            while (n_owned[rank] == mt_store_capacity(world->store)) {
+                rank = (rank + 1) % n_rank;
+            }
+            ++n_owned[rank];
+            owner[layer * n_expert + e] = rank;
+        }
+    }
+}
+
 float mt_test_payload(uint64_t seed, int64_t a, int64_t b)
 {
     return (float)((int)(mt_random_u64(seed, (uint64_t)a, (uint64_t)b) % 128) - 64);

@@ -24,8 +24,13 @@ def steps(path):
     return [line for line in lines(path) if "loss" in line]
 
 
-def without_times(line):
-    return {key: value for key, value in line.items() if not TIMES.search(key)}
+def without_times(value):
+    """The value without the keys that are times, in objects within it too."""
+    if isinstance(value, list):
+        return [without_times(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: without_times(item) for key, item in value.items() if not TIMES.search(key)}
 
 
 def relative(a, b):

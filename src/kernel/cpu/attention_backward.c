@@ -8,6 +8,8 @@
 #include "kernel/cpu/parallel.h"
 
 struct backward {
+    struct mt_device *device;
+    const struct mt_cpu_chunk *chunk; /* under way on this thread; NULL outside */
     const struct mt_attention_backward *args;
     const struct mt_attention *shape;
 };
@@ -115,6 +117,7 @@ static void backward_head(const struct backward *b, const struct mt_attention_he
     for (int64_t h = kv_head * group; h < (kv_head + 1) * group; h++) {
         for (int64_t query = 0; query < shape->length; query += MT_ATTENTION_QUERIES) {
             backward_queries(b, head, sequence, h, query);
+            mt_cpu_breathe(b->device, b->chunk);
         }
     }
     const struct mt_attention_copy d_k = {args->d_k + at, head->d_key, stride, head_dim};
@@ -126,17 +129,18 @@ static void backward_head(const struct backward *b, const struct mt_attention_he
 /* Chunks are single (sequence, kv head) pairs. */
 static void backward_heads(void *context, const struct mt_cpu_chunk *chunk)
 {
-    const struct backward *b = context;
+    struct backward b = *(const struct backward *)context;
     struct mt_attention_head head;
-    mt_attention_head_init(&head, b->shape, b->args->scratch, chunk->thread);
+    b.chunk = chunk;
+    mt_attention_head_init(&head, b.shape, b.args->scratch, chunk->thread);
     for (int64_t item = chunk->begin; item < chunk->end; item++) {
-        backward_head(b, &head, item / b->shape->n_kv_head, item % b->shape->n_kv_head);
+        backward_head(&b, &head, item / b.shape->n_kv_head, item % b.shape->n_kv_head);
     }
 }
 
 void mt_cpu_attention_backward(struct mt_device *device, const struct mt_attention_backward *args,
                                const struct mt_attention *shape)
 {
-    struct backward b = {args, shape};
+    struct backward b = {device, NULL, args, shape};
     mt_cpu_for_chunks(device, shape->n_sequence * shape->n_kv_head, 1, backward_heads, &b);
 }

@@ -8,6 +8,7 @@
 #include <math.h>
 
 struct forward {
+    struct mt_device *device;
     const struct mt_attention_forward *args;
     const struct mt_attention *shape;
 };
@@ -104,6 +105,7 @@ static void forward_heads(void *context, const struct mt_cpu_chunk *chunk)
         for (int64_t h = kv_head * group; h < (kv_head + 1) * group; h++) {
             for (int64_t query = 0; query < shape->length; query += MT_ATTENTION_QUERIES) {
                 forward_queries(f, &head, sequence, h, query);
+                mt_cpu_breathe(f->device, chunk);
             }
         }
     }
@@ -112,6 +114,6 @@ static void forward_heads(void *context, const struct mt_cpu_chunk *chunk)
 void mt_cpu_attention_forward(struct mt_device *device, const struct mt_attention_forward *args,
                               const struct mt_attention *shape)
 {
-    struct forward f = {args, shape};
+    struct forward f = {device, args, shape};
     mt_cpu_for_chunks(device, shape->n_sequence * shape->n_kv_head, 1, forward_heads, &f);
 }

@@ -86,7 +86,8 @@ MT_INLINE void choose_experts(int32_t *chosen, float *left, const float *logits,
 }
 
 /* weight [top_k] of one row. Normalised: a softmax over the chosen, so there is no division by a
- * sum of probabilities that may be tiny. */
+ * sum of probabilities that may be tiny. Given choices come in any order: the largest logit is
+ * sought. */
 MT_INLINE void weigh_experts(float *weight, const int32_t *chosen, const float *logits,
                              const float *probability, const struct mt_gate *gate)
 {
@@ -97,8 +98,12 @@ MT_INLINE void weigh_experts(float *weight, const int32_t *chosen, const float *
         return;
     }
     float sum = 0.0F;
+    float largest = logits[chosen[0]];
+    for (int64_t k = 1; k < gate->top_k; k++) {
+        largest = logits[chosen[k]] > largest ? logits[chosen[k]] : largest;
+    }
     for (int64_t k = 0; k < gate->top_k; k++) {
-        weight[k] = mt_exp_softmax(logits[chosen[k]] - logits[chosen[0]]);
+        weight[k] = mt_exp_softmax(logits[chosen[k]] - largest);
         sum += weight[k];
     }
     /* A NaN anywhere in the row makes every p a NaN, chosen or not: so it must make the weights. */
@@ -117,7 +122,9 @@ MT_CLONES static void forward_rows(void *context, const struct mt_cpu_chunk *chu
         const float *logits = f->args->logits + row * n_expert;
         float *probability = f->args->probability + row * n_expert;
         int32_t *chosen = f->args->expert + row * top_k;
-        choose_experts(chosen, probability, logits, n_expert, top_k);
+        if (!f->args->is_given) {
+            choose_experts(chosen, probability, logits, n_expert, top_k);
+        }
         const float largest = mt_max(logits, n_expert);
         const float sum = mt_exp_sum(probability, logits, largest, n_expert);
         const float inverse = 1.0F / sum;

@@ -20,8 +20,17 @@ typedef void (*mt_cpu_chunk_fn)(void *context, const struct mt_cpu_chunk *chunk)
 
 /* Calls `body` once per chunk of [0, n), chunk_size >= 1. With one thread the calls come in order
  * and OpenMP is not entered. n = 0: no call. */
-void mt_cpu_for_chunks(const struct mt_device *device, int64_t n, int64_t chunk_size,
+void mt_cpu_for_chunks(struct mt_device *device, int64_t n, int64_t chunk_size,
                        mt_cpu_chunk_fn body, void *context);
+
+/* Inside chunks that last long: lets communication advance, which is the calling thread's alone.
+ * mt_cpu_for_chunks does so between chunks. */
+static inline void mt_cpu_breathe(struct mt_device *device, const struct mt_cpu_chunk *chunk)
+{
+    if (chunk->thread == 0) {
+        mt_device_breathe(device);
+    }
+}
 
 /* Libraries that use OpenMP themselves see one thread from here to the matching `on`: their
  * results must not depend on the number of threads, and nested teams would only fight for cores.

@@ -1,0 +1,286 @@
+/* Where the experts of a layer work: the policy's moments, and the copies that follow from them.
+ *
+ *   before attention    plan from the past, begin SparseAllGather        mt_moe_prefetch
+ *   after the gate      exact counts: late copies                        mt_moe_correct
+ *   after forward       copies dropped, or kept without                  mt_moe_end_forward
+ *                       re-materialization
+ *   before backward     the same copies gathered again                   mt_moe_prefetch_backward
+ *   after backward      begin and end SparseReduceScatter                mt_moe_begin_reduce, _end_
+ *
+ * Without re-materialization copies are sticky: they stay until the step's last backward, and only
+ * what the next micro-batch wants beside them travels. */
+#include "base/size.h"
+#include "moe/context.h"
+
+#include <string.h>
+
+static struct mt_policy_input input_of(const struct mt_moe *moe, int layer)
+{
+    return (struct mt_policy_input){.cluster = &moe->cluster,
+                                    .n_expert = moe->n_expert,
+                                    .layer = layer,
+                                    .step = moe->step,
+                                    .n_micro = moe->n_micro,
+                                    .slots = moe->n_slot,
+                                    .overlap = moe->overlap,
+                                    .calibrate = moe->calibrate,
+                                    .n_history = moe->history.n_step,
+                                    .history = mt_history_layer(&moe->history, layer),
+                                    .n_recent = moe->recent.n_step,
+                                    .recent = mt_history_layer(&moe->recent, layer)};
+}
+
+static bool has_sticky(const struct mt_moe *moe, int layer)
+{
+    return moe->is_held[layer];
+}
+
+enum mt_status mt_moe_prefetch(struct mt_moe *moe, int layer, bool is_kept)
+{
+    struct mt_placement *placement = &moe->placement[layer];
+    const struct mt_policy_input input = input_of(moe, layer);
+    mt_span_begin(MT_PHASE_PLAN);
+    if (!has_sticky(moe, layer)) {
+        mt_placement_copy(placement, &moe->planned[layer]);
+    }
+    moe->policy->before_gate(&input, &moe->scratch, placement);
+    if (is_kept) {
+        mt_placement_copy(&moe->planned[layer], placement);
+    }
+    mt_span_end(MT_PHASE_PLAN);
+    if (has_sticky(moe, layer)) {
+        MT_TRY(mt_store_reduce_experts_begin(moe->store, layer, placement));
+        MT_TRY(mt_store_reduce_experts_end(moe->store, layer));
+    }
+    return mt_store_materialize_begin(moe->store, layer, placement);
+}
+
+void mt_moe_correct(struct mt_moe *moe, int layer)
+{
+    struct mt_placement *placement = &moe->placement[layer];
+    moe->has_late = false;
+    if (moe->policy->after_gate == NULL) {
+        return;
+    }
+    struct mt_policy_input input = input_of(moe, layer);
+    input.count = moe->count;
+    mt_span_begin(MT_PHASE_PLAN);
+    moe->policy->after_gate(&input, &moe->scratch, placement);
+    for (int i = 0; i < mt_placement_n_instance(placement); ++i) {
+        moe->has_late = moe->has_late || placement->is_late[i];
+    }
+    mt_span_end(MT_PHASE_PLAN);
+}
+
+enum mt_status mt_moe_end_late(struct mt_moe *moe, int layer)
+{
+    if (!moe->has_late) {
+        return MT_OK;
+    }
+    moe->has_late = false;
+    return mt_store_materialize_late_end(moe->store, layer);
+}
+
+/* What was late is here: from now on an instance like the others. */
+static void forget_late(struct mt_placement *placement)
+{
+    memset(placement->is_late, 0,
+           (size_t)mt_placement_n_instance(placement) * sizeof(*placement->is_late));
+}
+
+enum mt_status mt_moe_end_forward(struct mt_moe *moe, int layer, bool is_kept)
+{
+    MT_TRY(mt_moe_end_late(moe, layer));
+    forget_late(&moe->placement[layer]);
+    if (!is_kept || moe->rematerialize) {
+        mt_store_drop_copies(moe->store, layer);
+    }
+    return MT_OK;
+}
+
+enum mt_status mt_moe_prefetch_backward(struct mt_moe *moe, int layer)
+{
+    return mt_store_materialize_begin(moe->store, layer, &moe->placement[layer]);
+}
+
+enum mt_status mt_moe_begin_reduce(struct mt_moe *moe, int layer)
+{
+    moe->is_held[layer] = !moe->rematerialize && !moe->is_last_micro;
+    const struct mt_placement *keep = moe->is_held[layer] ? &moe->placement[layer] : NULL;
+    return mt_store_reduce_experts_begin(moe->store, layer, keep);
+}
+
+enum mt_status mt_moe_end_reduce(struct mt_moe *moe, int layer)
+{
+    return mt_store_reduce_experts_end(moe->store, layer);
+}
+
+/* ---- owners ---- */
+
+static void take_owners(struct mt_moe *moe)
+{
+    for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
+        const int *owner = moe->owner + (int64_t)layer * moe->n_expert;
+        struct mt_placement *const both[] = {&moe->planned[layer], &moe->placement[layer]};
+        for (int i = 0; i < 2; ++i) {
+            memcpy(both[i]->owner, owner, (size_t)moe->n_expert * sizeof(*owner));
+            mt_placement_owners_only(both[i]);
+        }
+    }
+}
+
+static int64_t count_moves(const struct mt_moe *moe)
+{
+    int64_t n = 0;
+    for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
+        const int *now = moe->planned[layer].owner;
+        const int *wanted = moe->owner + (int64_t)layer * moe->n_expert;
+        for (int e = 0; e < moe->n_expert; ++e) {
+            n += now[e] != wanted[e] ? 1 : 0;
+        }
+    }
+    return n;
+}
+
+/* Moves to moe->owner what is elsewhere; placements start anew from there. */
+static enum mt_status move_owners(struct mt_moe *moe)
+{
+    moe->n_move = count_moves(moe);
+    if (moe->n_move == 0) {
+        return MT_OK;
+    }
+    MT_TRY(mt_store_move_experts(moe->store, moe->owner));
+    take_owners(moe);
+    return MT_OK;
+}
+
+static bool is_reshard_due(const struct mt_moe *moe)
+{
+    return moe->policy->reshard != NULL && moe->reshard_interval > 0 && moe->history.n_step > 0 &&
+           (moe->step - 1) % moe->reshard_interval == 0;
+}
+
+static enum mt_status reshard(struct mt_moe *moe)
+{
+    moe->n_move = 0;
+    if (!is_reshard_due(moe)) {
+        return MT_OK;
+    }
+    const struct mt_reshard_input input = {.cluster = &moe->cluster,
+                                           .n_layer = moe->n_layer,
+                                           .first_layer = moe->first_layer,
+                                           .n_expert = moe->n_expert,
+                                           .step = moe->step,
+                                           .n_micro = moe->n_micro,
+                                           .slots = moe->n_slot,
+                                           .overlap = moe->overlap,
+                                           .capacity = mt_store_capacity(moe->store),
+                                           .history = &moe->history};
+    for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
+        memcpy(moe->owner + (int64_t)layer * moe->n_expert, moe->planned[layer].owner,
+               (size_t)moe->n_expert * sizeof(*moe->owner));
+    }
+    moe->policy->reshard(&input, &moe->scratch, moe->owner);
+    MT_TRY(move_owners(moe));
+    return moe->n_move > 0 ? mt_store_publish(moe->store) : MT_OK;
+}
+
+enum mt_status mt_moe_plan_step(struct mt_moe *moe, int64_t step, int n_micro)
+{
+    mt_span_begin(MT_PHASE_PLAN);
+    moe->step = step;
+    moe->n_micro = n_micro;
+    MT_TRY(reshard(moe));
+    mt_balance_begin_step(&moe->balance);
+    mt_tally_reset(&moe->tally);
+    mt_outlook_begin_step(&moe->outlook, n_micro);
+    mt_span_end(MT_PHASE_PLAN);
+    return MT_OK;
+}
+
+void mt_moe_begin_micro(struct mt_moe *moe, int index, bool is_last)
+{
+    moe->micro = index;
+    moe->is_last_micro = is_last;
+}
+
+/* ---- state ---- */
+
+/* A placement as numbers: how many instances, then expert * R + rank of each. */
+static void write_placement(const struct mt_placement *placement, int64_t *numbers)
+{
+    int64_t n = 0;
+    for (int e = 0; e < placement->n_expert; ++e) {
+        for (int i = placement->instance_start[e]; i < placement->instance_start[e + 1]; ++i) {
+            numbers[1 + n++] = (int64_t)e * placement->n_rank + placement->rank[i];
+        }
+    }
+    numbers[0] = n;
+}
+
+/* Copies among the numbers, where owners are as they were; what cannot be is left out, for the
+ * numbers come from a file. */
+static void read_placement(struct mt_placement *placement, const int64_t *numbers, int n_slot)
+{
+    const int64_t n_pair = (int64_t)placement->n_expert * placement->n_rank;
+    mt_placement_owners_only(placement);
+    for (int64_t k = 0; k < numbers[0] && k < placement->max_instance; ++k) {
+        const int64_t pair = numbers[1 + k];
+        if (pair < 0 || pair >= n_pair ||
+            mt_placement_n_instance(placement) >=
+                placement->n_expert + n_slot * placement->n_rank) {
+            continue;
+        }
+        const int expert = (int)(pair / placement->n_rank);
+        const int rank = (int)(pair % placement->n_rank);
+        if (mt_placement_find(placement, expert, rank) < 0) {
+            mt_placement_add(placement, expert, rank, false);
+        }
+    }
+}
+
+void mt_moe_write_state(struct mt_moe *moe)
+{
+    const int64_t stride = 1 + (int64_t)moe->planned[moe->first_layer].max_instance;
+    moe->place_state[0] = moe->n_rank;
+    for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
+        write_placement(&moe->planned[layer], moe->place_state + 1 + layer * stride);
+        for (int e = 0; e < moe->n_expert; ++e) {
+            moe->owner_state[1 + (int64_t)layer * moe->n_expert + e] = moe->planned[layer].owner[e];
+        }
+    }
+    moe->owner_state[0] = moe->n_rank;
+}
+
+/* Owners of a checkpoint: in range, and no rank above its capacity. */
+static bool are_owners_possible(struct mt_moe *moe)
+{
+    const int capacity = mt_store_capacity(moe->store);
+    memset(moe->load, 0, (size_t)moe->n_rank * sizeof(*moe->load));
+    for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
+        for (int e = 0; e < moe->n_expert; ++e) {
+            const int64_t owner = moe->owner_state[1 + (int64_t)layer * moe->n_expert + e];
+            if (owner < 0 || owner >= moe->n_rank || ++moe->load[owner] > capacity) {
+                return false;
+            }
+            moe->owner[(int64_t)layer * moe->n_expert + e] = (int)owner;
+        }
+    }
+    return true;
+}
+
+enum mt_status mt_moe_read_state(struct mt_moe *moe)
+{
+    const int64_t stride = 1 + (int64_t)moe->planned[moe->first_layer].max_instance;
+    moe->history.n_step = (int)mt_min_i64(mt_max_i64(moe->history_step, 0), moe->history.window);
+    moe->recent.n_step = (int)mt_min_i64(mt_max_i64(moe->recent_step, 0), moe->recent.window);
+    if (moe->owner_state[0] != moe->n_rank || !are_owners_possible(moe)) {
+        return MT_OK; /* another number of ranks: owners and placements start anew */
+    }
+    MT_TRY(move_owners(moe));
+    for (int layer = moe->first_layer; layer < moe->n_layer && moe->place_state[0] == moe->n_rank;
+         ++layer) {
+        read_placement(&moe->planned[layer], moe->place_state + 1 + layer * stride, moe->n_slot);
+    }
+    return MT_OK;
+}

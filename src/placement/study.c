@@ -1,0 +1,277 @@
+#include "placement/study.h"
+
+#include "base/size.h"
+#include "placement/ps.h"
+
+#include <string.h>
+
+static int64_t max_instance(const struct mt_study_options *options, int n_slot)
+{
+    return options->n_expert + (int64_t)options->cluster->n_rank * n_slot;
+}
+
+static int slot_count(const struct mt_study_options *options)
+{
+    return mt_policy_slot_count(options->policy, options->cluster->n_rank, options->n_expert,
+                                options->slots);
+}
+
+static enum mt_status too_large(const struct mt_study_options *options)
+{
+    return MT_FAIL(MT_ERR_RESOURCE,
+                   "%d ranks with %d experts of a layer everywhere are more instances than 2^31; "
+                   "expected fewer; set placement.slots",
+                   options->cluster->n_rank, options->n_expert);
+}
+
+static enum mt_status init_layers(struct mt_study *study)
+{
+    const struct mt_study_options *options = &study->options;
+    const int n_rank = options->cluster->n_rank;
+    const int64_t capacity = max_instance(options, study->n_slot);
+    if (capacity > INT32_MAX) {
+        return too_large(options);
+    }
+    MT_TRY(MT_ALLOCATE(study->placement, options->n_layer, "placements of a study"));
+    for (int layer = options->first_layer; layer < options->n_layer; ++layer) {
+        struct mt_placement *placement = &study->placement[layer];
+        MT_TRY(mt_placement_init(placement, n_rank, options->n_expert, (int)capacity));
+        mt_placement_default_owners(placement, layer);
+    }
+    return mt_placement_init(&study->now, n_rank, options->n_expert, (int)capacity);
+}
+
+enum mt_status mt_study_init(struct mt_study *study, const struct mt_study_options *options)
+{
+    enum mt_status status = MT_OK;
+    const int64_t n_pair = (int64_t)options->n_layer * options->n_expert;
+    MT_ASSERT(options->first_layer >= 0 && options->first_layer <= options->n_layer);
+    *study = (struct mt_study){.options = *options, .n_slot = slot_count(options), .step = 1};
+    MT_TRY_GOTO(init_layers(study));
+    MT_TRY_GOTO(MT_ALLOCATE(study->recent, n_pair * MT_STUDY_RECENT, "loads of a study"));
+    MT_TRY_GOTO(MT_ALLOCATE(study->n_recent, options->n_layer, "loads of a study"));
+    MT_TRY_GOTO(MT_ALLOCATE(study->count, n_pair, "loads of a study"));
+    MT_TRY_GOTO(MT_ALLOCATE(study->owner, n_pair, "owners of a study"));
+    MT_TRY_GOTO(mt_history_init(&study->history, options->n_layer, options->n_expert,
+                                options->load_window));
+    return MT_OK;
+cleanup:
+    mt_study_clear(study);
+    return status;
+}
+
+void mt_study_clear(struct mt_study *study)
+{
+    for (int layer = 0; study->placement != NULL && layer < study->options.n_layer; ++layer) {
+        mt_placement_clear(&study->placement[layer]);
+    }
+    mt_placement_clear(&study->now);
+    mt_history_clear(&study->history);
+    mt_memory_free(study->placement);
+    mt_memory_free(study->recent);
+    mt_memory_free(study->n_recent);
+    mt_memory_free(study->count);
+    mt_memory_free(study->owner);
+    *study = (struct mt_study){0};
+}
+
+bool mt_study_scratch_bytes(const struct mt_study_options *options, int64_t *n_bytes)
+{
+    enum { ALIGNMENT_BYTES = 64, N_ARRAY = 4 };
+    const int n_rank = options->cluster->n_rank;
+    const int64_t n_instance = max_instance(options, slot_count(options));
+    int64_t quota = 0;
+    int64_t extra = 0;
+    return mt_policy_scratch_bytes(n_rank, options->n_expert, options->n_layer, n_instance,
+                                   n_bytes) &&
+           mt_size_multiply(n_instance, n_rank, &quota) && mt_size_add(quota, n_rank, &extra) &&
+           mt_size_multiply(extra, (int64_t)sizeof(int64_t), &extra) &&
+           mt_size_add(*n_bytes, extra, n_bytes) &&
+           mt_size_add(*n_bytes, (int64_t)ALIGNMENT_BYTES * N_ARRAY, n_bytes);
+}
+
+/* The micro-batch's totals become the newest of the layer's recent ones, and part of the step's. */
+static void remember(struct mt_study *study, int layer, const int64_t *counts)
+{
+    const int64_t n_expert = study->options.n_expert;
+    int64_t *recent = &study->recent[layer * MT_STUDY_RECENT * n_expert];
+    int64_t *step = &study->count[layer * n_expert];
+    if (study->n_recent[layer] == MT_STUDY_RECENT) {
+        const size_t kept = (size_t)((MT_STUDY_RECENT - 1) * n_expert);
+        memmove(recent, recent + n_expert, kept * sizeof(*recent));
+        --study->n_recent[layer];
+    }
+    int64_t *newest = recent + study->n_recent[layer] * n_expert;
+    ++study->n_recent[layer];
+    memset(newest, 0, (size_t)n_expert * sizeof(*newest));
+    for (int source = 0; source < study->options.cluster->n_rank; ++source) {
+        for (int64_t e = 0; e < n_expert; ++e) {
+            newest[e] += counts[source * n_expert + e];
+        }
+    }
+    for (int64_t e = 0; e < n_expert; ++e) {
+        step[e] += newest[e];
+    }
+}
+
+/* What the policy plans for the layer: study->now. */
+static void plan_layer(struct mt_study *study, int layer, const int64_t *counts,
+                       struct mt_arena *scratch)
+{
+    const struct mt_study_options *options = &study->options;
+    struct mt_policy_input input = {
+        .cluster = options->cluster,
+        .n_expert = options->n_expert,
+        .layer = layer,
+        .step = study->step,
+        .n_micro = options->n_micro,
+        .slots = study->n_slot,
+        .overlap = options->overlap,
+        .calibrate = options->calibrate,
+        .n_history = study->history.n_step,
+        .history = mt_history_layer(&study->history, layer),
+        .n_recent = study->n_recent[layer],
+        .recent = &study->recent[(int64_t)layer * MT_STUDY_RECENT * options->n_expert],
+    };
+    options->policy->before_gate(&input, scratch, &study->placement[layer]);
+    mt_placement_copy(&study->now, &study->placement[layer]);
+    if (options->policy->after_gate != NULL) {
+        input.count = counts;
+        options->policy->after_gate(&input, scratch, &study->now);
+    }
+}
+
+static void add_prediction(struct mt_prediction *sum, const struct mt_prediction *one)
+{
+    sum->total_ps = mt_ps_add(sum->total_ps, one->total_ps);
+    sum->compute_ps = mt_ps_add(sum->compute_ps, one->compute_ps);
+    sum->exchange_ps = mt_ps_add(sum->exchange_ps, one->exchange_ps);
+    sum->copies_ps = mt_ps_add(sum->copies_ps, one->copies_ps);
+    sum->ideal_ps = mt_ps_add(sum->ideal_ps, one->ideal_ps);
+    sum->n_copy += one->n_copy;
+    sum->n_late += one->n_late;
+}
+
+/* quota [R, n_instance], load [R] */
+static void add_rows(struct mt_study *study, const int64_t *quota, const int64_t *load)
+{
+    const struct mt_cluster *cluster = study->options.cluster;
+    const int64_t n_instance = mt_placement_n_instance(&study->now);
+    int64_t n_row = 0;
+    int64_t most = 0;
+    for (int source = 0; source < cluster->n_rank; ++source) {
+        for (int64_t i = 0; i < n_instance; ++i) {
+            const enum mt_level level = mt_cluster_level(cluster, source, study->now.rank[i]);
+            study->sum.n_sent_row[level] += quota[source * n_instance + i];
+        }
+    }
+    for (int rank = 0; rank < cluster->n_rank; ++rank) {
+        n_row += load[rank];
+        most = mt_max_i64(most, load[rank]);
+    }
+    const double mean = (double)n_row / cluster->n_rank;
+    const double ratio = n_row > 0 ? (double)most / mean : 1.0;
+    study->sum.n_row += n_row;
+    study->sum.load_ratio += ratio;
+    if (ratio > study->sum.worst_load_ratio) {
+        study->sum.worst_load_ratio = ratio;
+    }
+}
+
+void mt_study_layer(struct mt_study *study, int layer, const int64_t *counts,
+                    struct mt_arena *scratch, struct mt_prediction *prediction)
+{
+    const struct mt_study_options *options = &study->options;
+    const int64_t n_rank = options->cluster->n_rank;
+    const int64_t mark = mt_arena_mark(scratch);
+    struct mt_prediction one;
+    MT_ASSERT(layer >= options->first_layer && layer < options->n_layer);
+    plan_layer(study, layer, counts, scratch);
+    const int64_t n_instance = mt_placement_n_instance(&study->now);
+    const int64_t word = (int64_t)sizeof(int64_t);
+    int64_t *quota = mt_arena_cut(scratch, n_rank * n_instance * word);
+    int64_t *load = mt_arena_cut(scratch, n_rank * word);
+    mt_split(options->policy->split, options->cluster, &study->now, counts, scratch, quota);
+    mt_predict(options->cluster, &study->now, quota, options->rematerialize, scratch, &one);
+    mt_split_load(&study->now, quota, load);
+    add_prediction(&study->sum.prediction, &one);
+    add_rows(study, quota, load);
+    ++study->sum.n_layer;
+    remember(study, layer, counts);
+    if (prediction != NULL) {
+        *prediction = one;
+    }
+    mt_arena_release(scratch, mark);
+}
+
+void mt_study_reshard(struct mt_study *study, struct mt_arena *scratch)
+{
+    const struct mt_study_options *options = &study->options;
+    const int64_t n_expert = options->n_expert;
+    const int n_moe = options->n_layer - options->first_layer;
+    const struct mt_reshard_input input = {
+        .cluster = options->cluster,
+        .n_layer = options->n_layer,
+        .first_layer = options->first_layer,
+        .n_expert = options->n_expert,
+        .step = study->step,
+        .n_micro = options->n_micro,
+        .slots = study->n_slot,
+        .overlap = options->overlap,
+        .capacity = (int)mt_ceil_div(n_moe * n_expert, options->cluster->n_rank),
+        .history = &study->history,
+    };
+    if (options->policy->reshard == NULL || study->history.n_step == 0) {
+        return;
+    }
+    const size_t row = (size_t)n_expert * sizeof(*study->owner);
+    for (int layer = options->first_layer; layer < options->n_layer; ++layer) {
+        memcpy(&study->owner[layer * n_expert], study->placement[layer].owner, row);
+    }
+    options->policy->reshard(&input, scratch, study->owner);
+    for (int layer = options->first_layer; layer < options->n_layer; ++layer) {
+        const int *owner = &study->owner[layer * n_expert];
+        struct mt_placement *placement = &study->placement[layer];
+        int64_t n_move = 0;
+        for (int64_t e = 0; e < n_expert; ++e) {
+            n_move += owner[e] != placement->owner[e] ? 1 : 0;
+        }
+        if (n_move > 0) {
+            memcpy(placement->owner, owner, row);
+            mt_placement_owners_only(placement);
+        }
+        study->sum.n_move += n_move;
+    }
+}
+
+void mt_study_end_step(struct mt_study *study, struct mt_arena *scratch)
+{
+    const struct mt_study_options *options = &study->options;
+    const size_t n_pair = (size_t)options->n_layer * (size_t)options->n_expert;
+    mt_history_record(&study->history, study->count);
+    memset(study->count, 0, n_pair * sizeof(*study->count));
+    if (options->reshard_interval > 0 && study->step % options->reshard_interval == 0) {
+        mt_study_reshard(study, scratch);
+    }
+    ++study->step;
+    ++study->sum.n_step;
+}
+
+void mt_study_forget(struct mt_study *study)
+{
+    study->sum = (struct mt_study_sum){0};
+}
+
+void mt_study_spread(const int64_t *total, int n_rank, int n_expert, int64_t *counts)
+{
+    /* Expert e's remainder starts where that of e - 1 ended, so that no rank gets them all. */
+    int64_t turn = 0;
+    for (int e = 0; e < n_expert; ++e) {
+        const int64_t rest = total[e] % n_rank;
+        for (int64_t rank = 0; rank < n_rank; ++rank) {
+            const int64_t place = (rank + n_rank - turn) % n_rank;
+            counts[rank * n_expert + e] = total[e] / n_rank + (place < rest ? 1 : 0);
+        }
+        turn = (turn + rest) % n_rank;
+    }
+}

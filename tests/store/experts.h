@@ -1,0 +1,28 @@
+/* What the tests of experts share: payloads as values, random placements. */
+#ifndef MT_TEST_STORE_EXPERTS_H
+#define MT_TEST_STORE_EXPERTS_H
+
+#include "store/world.h"
+
+/* Of the experts of every table here: 3 matrices of 8 x 24. */
+enum {
+    MT_TEST_N_EXPERT = 5,
+    MT_TEST_WIDTH = 8,
+    MT_TEST_HIDDEN = 24,
+    MT_TEST_N_ELEMENT = 3 * MT_TEST_WIDTH * MT_TEST_HIDDEN,
+    MT_TEST_MAX_RANK = 64
+};
+
+/* Value of element i of [gate | up | down] of an expert: a payload of its logical tensor. */
+float mt_test_expert_value(const struct mt_test_table *table, int layer, int expert, int64_t i);
+/* Every owned value is that payload; published. */
+void mt_test_set_values(struct mt_store *store);
+/* Owners as given and, at random, copies elsewhere, some of them late: at most n_slot a rank. The
+ * copies of `held` (or NULL) are among them, not late. Cleared by the caller. */
+void mt_test_random_placement(struct mt_placement *placement, const int *owner, int n_rank,
+                              uint64_t seed, int n_slot, const struct mt_placement *held);
+/* A copy has its expert's values, and packs of them. */
+void mt_test_check_copy(struct mt_test_world *world, const struct mt_test_table *table, int layer,
+                        int expert, const struct mt_expert_copy *copy);
+
+#endif
