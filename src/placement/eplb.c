@@ -15,7 +15,7 @@ static void pack_evenly(const int64_t *load, int n, int n_pack, struct mt_arena 
     int *order = mt_draft_cut(scratch, n, sizeof(*order));
     int *n_item = mt_draft_cut(scratch, n_pack, sizeof(*n_item));
     int64_t *sum = mt_draft_cut(scratch, n_pack, sizeof(*sum));
-    mt_load_order(load, n, order);
+    mt_load_order(load, n, scratch, order);
     for (int p = 0; p < n_pack; ++p) {
         n_item[p] = 0;
         sum[p] = 0;

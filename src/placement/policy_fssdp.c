@@ -154,7 +154,7 @@ void mt_policy_fssdp_before_gate(const struct mt_policy_input *input, struct mt_
     int *order = mt_draft_cut(scratch, input->n_expert, sizeof(*order));
     struct mt_draft draft;
     (void)mt_load_of_history(input, load);
-    mt_load_order(load, input->n_expert, order);
+    mt_load_order(load, input->n_expert, scratch, order);
     mt_placement_owners_only(placement);
     mt_draft_init(&draft, input, placement, scratch);
     materialize(&draft, load, order, t, MT_DRAFT_HERE, scratch);
@@ -225,7 +225,7 @@ void mt_policy_fssdp_after_gate(const struct mt_policy_input *input, struct mt_a
     if (input->calibrate && input->slots > 0 && total > 0) {
         int64_t best_ps = layer_ps(input->cluster, placement, load, scratch, &largest);
         const bool is_even = largest <= mt_ceil_div(total, n_rank) * ENOUGH_PERCENT / 100;
-        mt_load_order(load, n_expert, order);
+        mt_load_order(load, n_expert, scratch, order);
         mt_draft_init(&planned, input, placement, scratch);
         mt_draft_init(&trial, input, placement, scratch);
         mt_draft_init(&best, input, placement, scratch);
