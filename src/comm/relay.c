@@ -3,12 +3,13 @@
  * Direct or relayed? A copy is received once, whatever the plan, so the busiest receiver is a floor
  * under any plan's time. Owners send everything themselves when the busiest of them sends at most
  * twice that floor (relays would gain less than they cost in rounds) and no chunk goes to a node
- * twice, or when there is little to send; else holders pass on. Numbers of messages decide, not measured costs: chunks of a layer
- * are equal, and the decision must be the same on all ranks.
+ * twice, or when there is little to send; else holders pass on. Numbers of messages decide, not
+ * measured costs: chunks of a layer are equal, and the decision must be the same on all ranks.
  *
  * Greedy or in fixed order? Greedy is better, and its time grows with the square of the copies:
- * 3 ms for 4032 on 64 ranks, against 0.1 (2026-11-22). Above GREEDY_COPIES and four a rank the order is
- * fixed: most chunks go almost everywhere then, and owners are about equally busy anyway. */
+ * 3 ms for 4032 on 64 ranks, against 0.1 (2026-11-22). Above GREEDY_COPIES and four a rank the
+ * order is fixed: most chunks go almost everywhere then, and owners are about equally busy anyway.
+ */
 #include "base/memory.h"
 #include "base/size.h"
 #include "comm/relay_internal.h"
