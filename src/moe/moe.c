@@ -325,6 +325,11 @@ enum mt_status mt_moe_ownership(const struct mt_config *config, int n_rank,
     return MT_OK;
 }
 
+void mt_moe_set_costs(struct mt_moe *moe, const struct mt_costs *costs)
+{
+    moe->cluster.costs = *costs;
+}
+
 int64_t mt_moe_saved_bytes_max(const struct mt_moe *moe)
 {
     return moe->saved_bytes_max;

@@ -2,11 +2,11 @@
 
 #include "placement/draft.h"
 
-enum { SCALE = 1 << 16 }; /* a replica's share of a load keeps this fraction of a row */
+enum { SCALE = 256 }; /* a replica's share of a load keeps this fraction of a row */
 
-/* Items by load, largest first, each to the least loaded pack that has room; a pack takes n / n_pack
- * items. pack, place [n]: which pack, and which of its items. As upstream, one item a pack is no
- * choice: item i goes to pack i. */
+/* Items by load, largest first, each to the least loaded pack that has room; a pack takes n /
+ * n_pack items. pack, place [n]: which pack, and which of its items. As upstream, one item a
+ * pack is no choice: item i goes to pack i. */
 static void pack_evenly(const int64_t *load, int n, int n_pack, struct mt_arena *scratch, int *pack,
                         int *place)
 {

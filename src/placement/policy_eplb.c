@@ -9,7 +9,8 @@
  *                 groups), and makes owners of it: of the ranks that hold an expert the one that
  *                 owns least, and all own equally many. Taken for a layer if the largest predicted
  *                 load falls by more than two percent.
- *   before_gate   replicates within each node, owners' instances being the first replicas, and packs
+ *   before_gate   replicates within each node, owners' instances being the first replicas, and
+ * packs
  *                 the others by load to the least loaded rank of the node with a free slot.
  *
  * A rank holds an expert once; experts without load get no copies. */
@@ -20,7 +21,7 @@
 
 #include <string.h>
 
-enum { SCALE = 1 << 16, GAIN_PERCENT = 2 };
+enum { SCALE = 256, GAIN_PERCENT = 2 };
 
 struct packing {
     struct mt_draft draft;

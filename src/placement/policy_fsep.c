@@ -3,11 +3,12 @@
  * all-to-all wherever it works; here its owner holds it always, and slots hold the others.
  *
  * How many replicas: one each, then one after the other to the expert with the largest load a
- * replica (the paper's heap); a second candidate gives all experts equally many. Where: experts by a
- * replica's load, largest first, each replica to the node that has fewest of that expert, then to
- * the least loaded rank. The candidate with the smaller largest load, rows settled as the split
- * will do it, is taken; without history that is the even one. All slots are used: in an all-to-all
- * over pieces of experts a slot costs the same whatever it holds. */
+ * replica (the paper's heap); a second candidate gives all experts equally many. Where: experts
+ * by a replica's load, largest first, each replica to the node that has fewest of that expert,
+ * then to the least loaded rank. The candidate with the smaller largest load, rows settled as
+ * the split will do it, is taken; without history that is the even one. Slots are filled as far
+ * as a rank that lacks the expert has one: in an all-to-all over pieces of experts a slot costs
+ * the same whatever it holds. */
 #include "placement/draft.h"
 
 #include "placement/eplb.h"
@@ -15,7 +16,7 @@
 
 #include <string.h>
 
-enum { SCALE = 1 << 16 };
+enum { SCALE = 256 };
 
 struct layout {
     struct mt_draft draft;

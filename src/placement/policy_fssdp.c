@@ -103,9 +103,9 @@ static bool fits_everywhere(const struct mt_draft *draft, const int *order, int 
     return true;
 }
 
-/* Copies of the t hottest experts of load [E] (order [E]) into the free slots. Where they do not all
- * fit everywhere, an expert gets copies in proportion to its load, at least one, at most one a rank;
- * what rounding and that bound leave goes to the next. */
+/* Copies of the t hottest experts of load [E] (order [E]) into the free slots. Where they do not
+ * all fit everywhere, an expert gets copies in proportion to its load, at least one, at most one
+ * a rank; what rounding and that bound leave goes to the next. */
 static void materialize(struct mt_draft *draft, const int64_t *load, const int *order, int t,
                         enum mt_draft_mark mark, struct mt_arena *scratch)
 {

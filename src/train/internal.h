@@ -7,6 +7,7 @@
 #include "data/sampler.h"
 #include "data/trace.h"
 #include "optim/optim.h"
+#include "train/costs.h"
 #include "train/run_dir.h"
 #include "train/session.h"
 #include "train/trainer.h"
@@ -50,6 +51,7 @@ struct mt_trainer {
     int64_t first_step;  /* done before this process */
     bool stop_requested; /* agreed by all ranks */
     double train_flops_per_token;
+    int64_t costs_state[MT_COSTS_STATE]; /* train/costs.h */
 };
 
 /* step.c: one optimizer step; trainer->state.step is the number of the step being made. */
@@ -74,8 +76,8 @@ enum mt_status mt_metrics_cut(const char *path, int64_t step);
 /* The last step that the file has; 0: none. */
 int64_t mt_metrics_last_step(const char *path);
 
-/* resume.c. Collective: decides where the run starts, fills store and state. *is_finished: nothing
- * is left to do. */
+/* resume.c. Collective: decides where the run starts, fills store and state; the caller publishes.
+ * *is_finished: nothing is left to do. */
 enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_options *options,
                          bool *is_finished);
 /* Collective, agreed. */

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-/* Arrays of run state that live in the MoE layers: balance counts and load history. */
+/* Arrays of run state: balance counts and load history of the MoE layers, costs of their plans. */
 static void connect_state(struct mt_trainer *trainer)
 {
     struct mt_moe *moe = mt_model_moe(trainer->session.model);
@@ -16,13 +16,59 @@ static void connect_state(struct mt_trainer *trainer)
     if (moe != NULL) {
         mt_moe_state(moe, array, &n);
     }
-    MT_ASSERT(n <= MT_MAX_STATE_ARRAY);
+    MT_ASSERT(n < MT_MAX_STATE_ARRAY);
     for (int i = 0; i < n; i++) {
         trainer->state_array[i] =
             (struct mt_state_array){array[i].name, array[i].values, array[i].n};
     }
+    if (moe != NULL) {
+        trainer->state_array[n++] =
+            (struct mt_state_array){"costs", trainer->costs_state, MT_COSTS_STATE};
+    }
     trainer->state.n_array = n;
     trainer->state.array = trainer->state_array;
+}
+
+static void describe_costs(const struct mt_trainer *trainer, enum mt_costs_origin origin,
+                           char *text, size_t bytes)
+{
+    const struct mt_topology *topology = &trainer->session.comm.topology;
+    char device[256];
+    mt_device_describe(&trainer->session.device, device, sizeof(device));
+    if (origin == MT_COSTS_FILE) {
+        (void)snprintf(text, bytes, "from %s", trainer->config->placement.costs);
+        return;
+    }
+    (void)snprintf(text, bytes, "%s (R = %d, M = %d, B = %lld); %s",
+                   origin == MT_COSTS_CHECKPOINT ? "from the checkpoint" : "measured",
+                   topology->n_rank, topology->n_node, (long long)trainer->split.micro_batch,
+                   device);
+}
+
+/* Before parameters travel, so that nothing disturbs a measurement. */
+static enum mt_status prepare_costs(struct mt_trainer *trainer)
+{
+    struct mt_moe *moe = mt_model_moe(trainer->session.model);
+    struct mt_costs costs;
+    enum mt_costs_origin origin = MT_COSTS_MEASURED;
+    char text[MT_PATH_BYTES + 64];
+    if (moe == NULL) {
+        return MT_OK; /* nothing is placed */
+    }
+    MT_TRY(mt_costs_decide(&trainer->session, trainer->split.micro_batch, trainer->costs_state,
+                           &costs, &origin));
+    mt_moe_set_costs(moe, &costs);
+    describe_costs(trainer, origin, text, sizeof(text));
+    mt_log_line(
+        "costs %s: a row %.4g us, an instance %.4g us, attention %.4g us; a message %.4g us "
+        "and %.4g us a MiB in a node, %.4g and %.4g between nodes",
+        text, (double)costs.row_ps * 1e-6, (double)costs.instance_ps * 1e-6,
+        (double)costs.attention_ps * 1e-6, (double)costs.alpha_ps[MT_LEVEL_NODE] * 1e-6,
+        (double)costs.kib_ps[MT_LEVEL_NODE] * 1024e-6,
+        (double)costs.alpha_ps[MT_LEVEL_NETWORK] * 1e-6,
+        (double)costs.kib_ps[MT_LEVEL_NETWORK] * 1024e-6);
+    const bool is_first = trainer->session.comm.rank == 0;
+    return mt_job_agree(is_first ? mt_costs_write(trainer->dir.path, &costs, text) : MT_OK);
 }
 
 static enum mt_status open_data(struct mt_trainer *trainer)
@@ -186,6 +232,8 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
             trainer->dir.path, (long long)trainer->config->train.steps);
         return MT_OK;
     }
+    MT_TRY(prepare_costs(trainer));
+    MT_TRY(mt_store_publish(trainer->session.store));
     trainer->first_step = trainer->state.step;
     trainer->start_ns = mt_clock_ns();
     enum mt_status status = MT_OK;
