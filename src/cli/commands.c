@@ -74,6 +74,9 @@ const struct mt_command mt_commands[] = {
                 {"--workload", "NAME", "loads: a shape as in moe.workload [that, else hot_rank]"},
                 {"--skew", "X", "of the workload: largest load of a rank over the mean [2]"},
                 {"--steps", "N", "steps to study, beside those that warm up [2 to 16]"},
+                {"--costs", "FILE",
+                 "how long things take, a costs.json, instead of the five below "
+                 "[placement.costs, if a file]"},
                 {"--device-tflops", "T", "what a device sustains, in TFLOP/s [395.6]"},
                 {"--intra-gbytes-per-s", "A", "of a device to others in its node [450]"},
                 {"--inter-gbytes-per-s", "B", "of a device to other nodes [50]"},
