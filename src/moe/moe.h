@@ -109,7 +109,7 @@ struct mt_moe_rows {
 /* What one layer's forward keeps for its backward; memory in the activation arena. With
  * train.recompute = "layer" everything but gate and up: the caller computes x again in its place,
  * backward the rest. The rows that came here stay, so that nothing is exchanged a second time
- * (docs/decisions/0006-recompute.md). */
+ * (docs/decisions/0007-recompute.md). */
 struct mt_moe_saved {
     int64_t n;                      /* N of the micro-batch */
     int64_t kept_mark;              /* of the arena: what is cut above may be computed again */
