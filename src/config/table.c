@@ -167,7 +167,7 @@ static const struct mt_key table[] = {
          NO_FIELD),
     TEXT("placement", "policy", MT_POLICY_BYTES,
          "Decides on which ranks experts work: a matter of speed, never of the result.",
-         DEFAULT("\"ep\""),
+         DEFAULT("\"adaptive\""),
          .choices =
              "ep|fsdp|fastermoe|smartmoe|flexmoe|eplb|fssdp|fsep|least_loaded|quota|adaptive",
          FIELD(placement.policy)),

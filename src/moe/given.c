@@ -92,8 +92,8 @@ static const double *weights_of(struct mt_moe *moe, int layer)
     return given->weight + (int64_t)moe->comm->rank * moe->n_expert;
 }
 
-/* "balanced" has no chance in it: experts in turn over all tokens of all ranks, so that every rank's
- * load is the mean. The ideal that policies are measured by. */
+/* "balanced" has no chance in it: experts in turn over all tokens of all ranks, so that every
+ * rank's load is the mean. The ideal that policies are measured by. */
 static void deal(const struct mt_moe *moe, int64_t n_choice, int32_t *expert)
 {
     const int64_t first = (int64_t)moe->comm->rank * n_choice;
