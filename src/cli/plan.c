@@ -53,17 +53,26 @@ static void print_traffic(const struct mt_config *config, int64_t n_rank,
     (void)printf("  %-44s %12.2f MiB\n", "all-to-all of rows, backward", dispatch / MIB);
 }
 
-static enum mt_status print_plan(const struct mt_arguments *arguments,
-                                 const struct mt_config *config, int64_t n_rank, int64_t n_node)
+/* What fits is known before anything is studied, and everything that can be refused before a word
+ * is printed. */
+static enum mt_status make_plan(const struct mt_arguments *arguments,
+                                const struct mt_config *config, int n_rank, int n_node,
+                                struct mt_memory_estimate *estimate,
+                                struct mt_plan_policies **policies)
 {
-    struct mt_model_size size;
-    struct mt_memory_estimate estimate;
-    const struct mt_batch_split split = {config->train.global_batch_size,
-                                         config->train.micro_batch_size, (int)n_rank, 0};
     const int64_t share = mt_ceil_div(config->train.global_batch_size, n_rank);
     const int64_t n_sequence = mt_min_i64(config->train.micro_batch_size, share);
+    MT_TRY(mt_session_estimate(config, n_rank, true, n_sequence, estimate));
+    return mt_plan_policies_run(arguments, config, n_rank, n_node, policies);
+}
+
+static void print_plan(const struct mt_config *config, int64_t n_rank, int64_t n_node,
+                       const struct mt_memory_estimate *estimate)
+{
+    struct mt_model_size size;
+    const struct mt_batch_split split = {config->train.global_batch_size,
+                                         config->train.micro_batch_size, (int)n_rank, 0};
     const int64_t n_token = config->train.global_batch_size * config->model.max_seq_len;
-    MT_TRY(mt_session_estimate(config, (int)n_rank, true, n_sequence, &estimate));
     mt_model_size(config, &size);
     (void)printf("%s on %lld rank%s, %lld node%s\n\n", config->run.name, (long long)n_rank,
                  n_rank == 1 ? "" : "s", (long long)n_node, n_node == 1 ? "" : "s");
@@ -72,9 +81,8 @@ static enum mt_status print_plan(const struct mt_arguments *arguments,
     (void)printf("  %-44s %16.0f\n", "training FLOPs per token", size.train_flops_per_token);
     (void)printf("  %-44s %16lld\n", "tokens per optimizer step", (long long)n_token);
     (void)printf("  %-44s %16lld\n", "micro-batches per step", (long long)mt_batch_n_micro(&split));
-    print_memory(&estimate);
+    print_memory(estimate);
     print_traffic(config, n_rank, &size);
-    return mt_plan_policies(arguments, config, (int)n_rank, (int)n_node);
 }
 
 enum mt_status mt_command_plan(const struct mt_arguments *arguments)
@@ -95,7 +103,15 @@ enum mt_status mt_command_plan(const struct mt_arguments *arguments)
     if (config == NULL) {
         return MT_OK;
     }
-    const enum mt_status status = print_plan(arguments, config, n_rank, n_node);
+    struct mt_plan_policies *policies = NULL;
+    struct mt_memory_estimate estimate;
+    enum mt_status status =
+        make_plan(arguments, config, (int)n_rank, (int)n_node, &estimate, &policies);
+    if (status == MT_OK) {
+        print_plan(config, n_rank, n_node, &estimate);
+        status = mt_plan_policies_print(policies);
+    }
+    mt_plan_policies_destroy(policies);
     mt_memory_free(config);
     return status;
 }

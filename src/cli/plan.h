@@ -54,8 +54,14 @@ enum mt_status mt_plan_loads_get(struct mt_plan_loads *loads, int64_t step, int6
                                  int layer, int64_t *counts);
 
 /* ---- plan_policies.c ---- */
-/* The table of policies on standard output. */
-enum mt_status mt_plan_policies(const struct mt_arguments *arguments,
-                                const struct mt_config *config, int n_rank, int n_node);
+struct mt_plan_policies;
+/* Studies every policy; refuses what does not fit together. *out: NULL for a model without MoE
+ * layers. */
+enum mt_status mt_plan_policies_run(const struct mt_arguments *arguments,
+                                    const struct mt_config *config, int n_rank, int n_node,
+                                    struct mt_plan_policies **out);
+/* The table on standard output; of NULL nothing. */
+enum mt_status mt_plan_policies_print(struct mt_plan_policies *plan);
+void mt_plan_policies_destroy(struct mt_plan_policies *plan); /* NULL allowed */
 
 #endif

@@ -11,8 +11,8 @@ static const double GB = 1e9;
 enum {
     MAX_MICRO = 4,         /* micro-batches of a step that are studied */
     LAYER_PAIRS = 1 << 22, /* layers times ranks times experts, beyond the first two layers */
-    STEP_PAIRS = 1 << 23,  /* steps times these */
-    LEAST_STEPS = 4,
+    STEP_PAIRS = 1 << 22,  /* steps times these */
+    LEAST_STEPS = 2,
     MOST_STEPS = 16,
     LEAST_LAYERS = 2
 };
@@ -20,7 +20,7 @@ enum {
  * at 4096 x 256 more than a machine has. */
 static const int64_t MAX_SCRATCH_BYTES = (int64_t)4 << 30;
 
-struct plan {
+struct mt_plan_policies {
     const struct mt_config *config;
     struct mt_plan_machine machine;
     struct mt_plan_loads loads;
@@ -33,7 +33,8 @@ struct plan {
     struct mt_config *other; /* the configuration with another policy */
 };
 
-static enum mt_status choose_sample(struct plan *plan, const struct mt_arguments *arguments)
+static enum mt_status choose_sample(struct mt_plan_policies *plan,
+                                    const struct mt_arguments *arguments)
 {
     const struct mt_config *config = plan->config;
     const int64_t n_pair = (int64_t)plan->machine.cluster.n_rank * config->moe.num_experts;
@@ -43,7 +44,7 @@ static enum mt_status choose_sample(struct plan *plan, const struct mt_arguments
     plan->loads.n_layer = (int)mt_min_i64(plan->n_moe, n_layer);
     plan->n_micro = (int)mt_min_i64(plan->machine.n_micro, MAX_MICRO);
     /* Nothing is known at first: that is not what a policy costs in the long run. */
-    plan->n_warm = mt_min_i64(mt_min_i64(config->placement.load_window, LEAST_STEPS), n_there / 4);
+    plan->n_warm = mt_min_i64(mt_min_i64(config->placement.load_window, by_size), n_there / 4);
     MT_TRY(mt_argument_integer(arguments, "--steps", mt_min_i64(by_size, n_there - plan->n_warm), 1,
                                &plan->n_step));
     if (plan->n_step > n_there - plan->n_warm) {
@@ -56,7 +57,8 @@ static enum mt_status choose_sample(struct plan *plan, const struct mt_arguments
     return MT_OK;
 }
 
-static struct mt_study_options options_of(const struct plan *plan, const struct mt_policy *policy)
+static struct mt_study_options options_of(const struct mt_plan_policies *plan,
+                                          const struct mt_policy *policy)
 {
     const struct mt_config *config = plan->config;
     return (struct mt_study_options){.policy = policy,
@@ -71,7 +73,7 @@ static struct mt_study_options options_of(const struct plan *plan, const struct 
                                      .load_window = (int)config->placement.load_window};
 }
 
-static enum mt_status init_studies(struct plan *plan)
+static enum mt_status init_studies(struct mt_plan_policies *plan)
 {
     int64_t most = 0;
     MT_TRY(MT_ALLOCATE(plan->study, mt_n_policy, "studies of a plan"));
@@ -89,12 +91,12 @@ static enum mt_status init_studies(struct plan *plan)
                        "loads of a plan");
 }
 
-static bool is_studied(const struct plan *plan, int policy)
+static bool is_studied(const struct mt_plan_policies *plan, int policy)
 {
     return plan->study[policy].placement != NULL;
 }
 
-static enum mt_status run_step(struct plan *plan, int64_t step)
+static enum mt_status run_step(struct mt_plan_policies *plan, int64_t step)
 {
     for (int micro = 0; micro < plan->n_micro; micro++) {
         for (int layer = 0; layer < plan->loads.n_layer; layer++) {
@@ -115,7 +117,7 @@ static enum mt_status run_step(struct plan *plan, int64_t step)
 }
 
 /* Warm-up, then owners as the policy wants them, then what counts. */
-static enum mt_status run_studies(struct plan *plan)
+static enum mt_status run_studies(struct mt_plan_policies *plan)
 {
     for (int64_t step = 0; step < plan->n_warm; step++) {
         MT_TRY(run_step(plan, step));
@@ -135,20 +137,20 @@ static enum mt_status run_studies(struct plan *plan)
 }
 
 /* From sums over what was studied to one step of the whole model. */
-static double per_step(const struct plan *plan, double sum)
+static double per_step(const struct mt_plan_policies *plan, double sum)
 {
     return sum / (double)plan->n_step * plan->n_moe / plan->loads.n_layer *
            (double)plan->machine.n_micro / plan->n_micro;
 }
 
-static double step_s(const struct plan *plan, int64_t experts_ps)
+static double step_s(const struct mt_plan_policies *plan, int64_t experts_ps)
 {
     return (per_step(plan, (double)experts_ps) + plan->machine.dense_ps) / PS_PER_S;
 }
 
 /* Bytes that all ranks send in a step: rows there and back in both directions, copies and their
  * gradients. */
-static double sent_bytes(const struct plan *plan, const struct mt_study_sum *sum)
+static double sent_bytes(const struct mt_plan_policies *plan, const struct mt_study_sum *sum)
 {
     enum { EXCHANGES = 4 };
     const double n_row =
@@ -160,7 +162,7 @@ static double sent_bytes(const struct plan *plan, const struct mt_study_sum *sum
 }
 
 /* Of the rank that holds most, were the policy the configuration's. */
-static enum mt_status estimate_memory(struct plan *plan, const struct mt_policy *policy,
+static enum mt_status estimate_memory(struct mt_plan_policies *plan, const struct mt_policy *policy,
                                       int64_t *n_bytes)
 {
     struct mt_memory_estimate estimate;
@@ -174,7 +176,7 @@ static enum mt_status estimate_memory(struct plan *plan, const struct mt_policy 
     return MT_OK;
 }
 
-static void print_row(const struct plan *plan, int policy, int64_t memory_bytes)
+static void print_row(const struct mt_plan_policies *plan, int policy, int64_t memory_bytes)
 {
     const struct mt_study *study = &plan->study[policy];
     const struct mt_study_sum *sum = &study->sum;
@@ -196,7 +198,7 @@ static void print_row(const struct plan *plan, int policy, int64_t memory_bytes)
         sent_bytes(plan, sum) / GB, (double)memory_bytes / GIB);
 }
 
-static void print_head(const struct plan *plan)
+static void print_head(const struct mt_plan_policies *plan)
 {
     const struct mt_study_sum *ep = &plan->study[0].sum;
     (void)printf("\npredicted step by placement policy\n");
@@ -217,7 +219,7 @@ static void print_head(const struct plan *plan)
                  "a step", "GB a step", "GiB/rank");
 }
 
-static enum mt_status print_rows(struct plan *plan)
+static enum mt_status print_rows(struct mt_plan_policies *plan)
 {
     for (int p = 0; p < mt_n_policy; p++) {
         int64_t memory_bytes = 0;
@@ -234,19 +236,6 @@ static enum mt_status print_rows(struct plan *plan)
     return MT_OK;
 }
 
-static void clear_plan(struct plan *plan)
-{
-    for (int p = 0; plan->study != NULL && p < mt_n_policy; p++) {
-        mt_study_clear(&plan->study[p]);
-    }
-    mt_memory_free(plan->study);
-    mt_memory_free(plan->counts);
-    mt_memory_free(plan->other);
-    mt_arena_clear(&plan->scratch);
-    mt_plan_loads_clear(&plan->loads);
-    mt_plan_machine_clear(&plan->machine);
-}
-
 static enum mt_status check_policy(const struct mt_config *config)
 {
     if (mt_policy_find(config->placement.policy) == NULL) {
@@ -258,26 +247,64 @@ static enum mt_status check_policy(const struct mt_config *config)
     return MT_OK;
 }
 
-enum mt_status mt_plan_policies(const struct mt_arguments *arguments,
-                                const struct mt_config *config, int n_rank, int n_node)
+static enum mt_status run(struct mt_plan_policies *plan, const struct mt_arguments *arguments,
+                          int n_rank, int n_node)
 {
-    enum mt_status status = MT_OK;
-    struct plan plan = {.config = config,
-                        .n_moe = (int)(config->model.num_layers - config->model.first_k_dense)};
-    if (plan.n_moe <= 0) {
+    const struct mt_config *config = plan->config;
+    MT_TRY(check_policy(config));
+    MT_TRY(mt_plan_machine_init(&plan->machine, arguments, config, n_rank, n_node));
+    MT_TRY(mt_plan_loads_init(&plan->loads, arguments, config, &plan->machine));
+    MT_TRY(choose_sample(plan, arguments));
+    MT_TRY(init_studies(plan));
+    MT_TRY(MT_ALLOCATE(plan->other, 1, "configuration"));
+    *plan->other = *config;
+    return run_studies(plan);
+}
+
+enum mt_status mt_plan_policies_run(const struct mt_arguments *arguments,
+                                    const struct mt_config *config, int n_rank, int n_node,
+                                    struct mt_plan_policies **out)
+{
+    struct mt_plan_policies *plan = NULL;
+    const int n_moe = (int)(config->model.num_layers - config->model.first_k_dense);
+    *out = NULL;
+    if (n_moe <= 0) {
         return MT_OK; /* all layers are dense */
     }
-    MT_TRY(check_policy(config));
-    MT_TRY_GOTO(mt_plan_machine_init(&plan.machine, arguments, config, n_rank, n_node));
-    MT_TRY_GOTO(mt_plan_loads_init(&plan.loads, arguments, config, &plan.machine));
-    MT_TRY_GOTO(choose_sample(&plan, arguments));
-    MT_TRY_GOTO(init_studies(&plan));
-    MT_TRY_GOTO(run_studies(&plan));
-    MT_TRY_GOTO(MT_ALLOCATE(plan.other, 1, "configuration"));
-    *plan.other = *config;
-    print_head(&plan);
-    MT_TRY_GOTO(print_rows(&plan));
-cleanup:
-    clear_plan(&plan);
-    return status;
+    MT_TRY(MT_ALLOCATE(plan, 1, "plan of policies"));
+    plan->config = config;
+    plan->n_moe = n_moe;
+    const enum mt_status status = run(plan, arguments, n_rank, n_node);
+    if (status != MT_OK) {
+        mt_plan_policies_destroy(plan);
+        return status;
+    }
+    *out = plan;
+    return MT_OK;
+}
+
+enum mt_status mt_plan_policies_print(struct mt_plan_policies *plan)
+{
+    if (plan == NULL) {
+        return MT_OK;
+    }
+    print_head(plan);
+    return print_rows(plan);
+}
+
+void mt_plan_policies_destroy(struct mt_plan_policies *plan)
+{
+    if (plan == NULL) {
+        return;
+    }
+    for (int p = 0; plan->study != NULL && p < mt_n_policy; p++) {
+        mt_study_clear(&plan->study[p]);
+    }
+    mt_memory_free(plan->study);
+    mt_memory_free(plan->counts);
+    mt_memory_free(plan->other);
+    mt_arena_clear(&plan->scratch);
+    mt_plan_loads_clear(&plan->loads);
+    mt_plan_machine_clear(&plan->machine);
+    mt_memory_free(plan);
 }

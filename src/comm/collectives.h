@@ -6,6 +6,7 @@
 #define MT_COMM_COLLECTIVES_H
 
 #include "comm/plan.h"
+#include "comm/relay.h"
 #include "comm/topology.h"
 
 /* All-to-all of ragged blocks. SEND holds one block per target in rank order, RECV one per source.
@@ -60,5 +61,21 @@ void mt_plan_sparse_reduce_scatter(struct mt_plan *plan, int rank, const struct 
 int64_t mt_plan_sparse_reduce_stage_bytes(int rank, const struct mt_sparse *sparse);
 /* Either plan, for this rank. */
 int64_t mt_plan_sparse_max_op(int rank, const struct mt_sparse *sparse);
+
+/* The same two with relays, which spread what owners of hot chunks send: holders pass on what they
+ * have received. Buffers and offsets as above, but a relay's part of the reduction's SEND is
+ * overwritten by partial sums, and sums have an order of their own, which depends on the
+ * distribution and the topology alone. Every rank has `relay` of the same topology. */
+void mt_plan_sparse_allgather_relay(struct mt_plan *plan, int rank, const struct mt_sparse *sparse,
+                                    struct mt_relay *relay, const int64_t *home_offset,
+                                    const int64_t *copy_offset);
+void mt_plan_sparse_reduce_scatter_relay(struct mt_plan *plan, int rank,
+                                         const struct mt_sparse *sparse, struct mt_relay *relay,
+                                         const int64_t *home_offset, const int64_t *copy_offset,
+                                         enum mt_element element);
+/* STAGE of the reduction: MT_RELAY_PORTS of the largest chunk. */
+int64_t mt_plan_sparse_relay_stage_bytes(const struct mt_sparse *sparse);
+/* Either plan, for any distribution in which no rank holds more than max_held copies. */
+int64_t mt_plan_sparse_relay_max_op(int n_rank, int64_t max_held);
 
 #endif

@@ -56,6 +56,14 @@ struct mt_moe_options {
 enum mt_status mt_moe_create(const struct mt_moe_options *options, struct mt_moe **out);
 void mt_moe_destroy(struct mt_moe *moe); /* NULL allowed */
 
+/* For studies: another policy of the same slots than the configuration's, and whether rows of
+ * resident experts run before late ones. Before the first step. */
+struct mt_policy;
+void mt_moe_set_policy(struct mt_moe *moe, const struct mt_policy *policy, bool is_resident_first);
+
+/* What plans are made from from now on; zeros before. The same on every rank. */
+void mt_moe_set_costs(struct mt_moe *moe, const struct mt_costs *costs);
+
 /* The owner maps [L] that the store is created with (rows of dense layers unused): made from the
  * configuration and R alone. Caller's array of n_layer placements, each cleared by the caller. */
 enum mt_status mt_moe_ownership(const struct mt_config *config, int n_rank,

@@ -27,10 +27,7 @@ void mt_grow_init(struct mt_grow *grow, const struct mt_cluster *cluster, struct
     const int n_rank = flow->n_rank;
     const int n_expert = flow->n_expert;
     *grow = (struct mt_grow){.cluster = cluster, .flow = flow, .owner = placement->owner};
-    for (int level = MT_LEVEL_NODE; level < MT_N_LEVEL; ++level) {
-        grow->copy_ps[level] =
-            mt_ps_message(&cluster->costs, (enum mt_level)level, cluster->expert_bytes);
-    }
+    mt_grow_set_links(grow);
     grow->order = cut(arena, n_rank, sizeof(int));
     grow->node_order = cut(arena, n_rank, sizeof(int));
     grow->start = cut(arena, (int64_t)n_rank + 1, sizeof(int));
@@ -55,6 +52,12 @@ void mt_grow_init(struct mt_grow *grow, const struct mt_cluster *cluster, struct
     }
 }
 
+/* Rows of the rank's own tokens for the expert: an instance there takes them first. */
+static int64_t own_rows(const struct mt_grow *grow, int expert, int rank)
+{
+    return grow->counts == NULL ? 0 : grow->counts[(int64_t)rank * grow->flow->n_expert + expert];
+}
+
 /* Instances by rank, and what each rank has. */
 static void list_instances(struct mt_grow *grow)
 {
@@ -70,11 +73,15 @@ static void list_instances(struct mt_grow *grow)
         grow->is_sorted[rank] = false;
         grow->rank_base[rank].n_row = flow->load[rank];
         grow->rank_base[rank].n_instance = 0;
+        grow->rank_base[rank].n_local_row = 0;
     }
     for (int i = 0; i < flow->n_instance; ++i) {
-        const int rank = flow->instance[i].rank;
+        const struct mt_flow_instance *instance = &flow->instance[i];
+        const int rank = instance->rank;
         grow->list[at[rank]++] = i;
-        grow->rank_base[rank].n_instance += flow->instance[i].quota > 0 ? 1 : 0;
+        grow->rank_base[rank].n_instance += instance->quota > 0 ? 1 : 0;
+        grow->rank_base[rank].n_local_row +=
+            mt_min_i64(instance->quota, own_rows(grow, instance->expert, rank));
     }
 }
 
@@ -90,6 +97,8 @@ void mt_grow_reset(struct mt_grow *grow)
         grow->node_order[at[cluster->node[grow->order[i]]]++] = grow->order[i];
     }
     grow->n_move = 0;
+    memcpy(grow->rank, grow->rank_base, (size_t)n_rank * sizeof(*grow->rank));
+    grow->dispatch_ps = mt_grow_exchange_ps(grow);
 }
 
 /* The rank's instances by quota, descending; ties to the lower instance. Lists are short: what a
@@ -161,7 +170,7 @@ static struct added price_copy(const struct mt_grow *grow, int expert, int rank)
                           .sender = inside < 0 ? owner : inside};
     const int64_t copy_ps = grow->copy_ps[added.level];
     const int n = inside < 0 ? own->n_network : own->n_node;
-    const int n_round = added.sender == owner ? mt_relay_rounds(n + 1) - mt_relay_rounds(n) : 1;
+    const int n_round = added.sender == owner ? mt_spread_rounds(n + 1) - mt_spread_rounds(n) : 1;
     added.in_ps = mt_ps_add(grow->rank[rank].in_ps[added.level], copy_ps);
     added.out_ps =
         mt_ps_add(grow->rank[added.sender].out_ps[added.level], mt_ps_times(n_round, copy_ps));
@@ -213,12 +222,17 @@ static void take(struct mt_grow *grow, int i, int rank, int64_t n_row, const str
     grow->rank[added->sender].out_ps[added->level] = added->out_ps;
     to->arrival_ps = mt_max_i64(to->arrival_ps, added->arrival_ps);
     to->n_row += n_row;
+    to->n_local_row += mt_min_i64(n_row, own_rows(grow, expert, rank));
     to->n_late_row += n_row;
     ++to->n_copy;
     ++to->n_instance;
     ++to->n_late;
-    grow->rank[grow->flow->instance[i].rank].n_row -= n_row;
+    struct mt_grow_rank *source = &grow->rank[grow->flow->instance[i].rank];
+    const int64_t n_own = own_rows(grow, expert, grow->flow->instance[i].rank);
+    source->n_local_row -= mt_min_i64(grow->left[i], n_own);
     grow->left[i] -= n_row;
+    source->n_local_row += mt_min_i64(grow->left[i], n_own);
+    source->n_row -= n_row;
 }
 
 /* Can the rank hold another copy that is worth it? */
@@ -314,103 +328,11 @@ bool mt_grow_try(struct mt_grow *grow, int64_t limit)
     if (cluster->n_node > 1 && !grow->rules.is_node_only) {
         pour(grow, grow->order, flow->n_rank);
     }
-    int64_t largest = 0;
+    grow->largest_row = 0;
     for (int rank = 0; rank < flow->n_rank; ++rank) {
-        largest = mt_max_i64(largest, grow->rank[rank].n_row);
+        grow->largest_row = mt_max_i64(grow->largest_row, grow->rank[rank].n_row);
     }
-    grow->largest_row = largest;
-    return largest <= limit;
-}
-
-/* Rows that a rank computes come in and go back, mostly from other ranks: the time that the fullest
- * rank's links need, if sources are as even as they usually are. */
-static int64_t exchange_ps(const struct mt_grow *grow, int64_t n_row)
-{
-    const struct mt_cluster *cluster = grow->cluster;
-    const int64_t n_rank = cluster->n_rank;
-    const int64_t n_inside = n_rank / cluster->n_node; /* of a usual node */
-    const int64_t n_peer[MT_N_LEVEL] = {0, n_inside - 1, n_rank - n_inside};
-    int64_t longest = 0;
-    for (int level = MT_LEVEL_NODE; level < MT_N_LEVEL; ++level) {
-        const int64_t n_byte =
-            mt_ps_times(mt_ps_times(n_row / n_rank, n_peer[level]), cluster->row_bytes);
-        const int64_t ps = mt_ps_add(mt_ps_message(&cluster->costs, (enum mt_level)level, n_byte),
-                                     mt_ps_times(cluster->costs.alpha_ps[level], n_peer[level]));
-        longest = n_peer[level] > 0 ? mt_max_i64(longest, ps) : longest;
-    }
-    return longest;
-}
-
-static int64_t late_price_ps(const struct mt_grow *grow)
-{
-    enum { BACKWARD = 2, EXCHANGES = 4 };
-    const struct mt_costs *costs = &grow->cluster->costs;
-    int64_t forward = 0;
-    int64_t resident = 0;
-    for (int rank = 0; rank < grow->flow->n_rank; ++rank) {
-        const struct mt_grow_rank *own = &grow->rank[rank];
-        const int64_t all = mt_ps_add(mt_ps_times(costs->row_ps, own->n_row),
-                                      mt_ps_times(costs->instance_ps, own->n_instance));
-        const int64_t late = mt_ps_add(mt_ps_times(costs->row_ps, own->n_late_row),
-                                       mt_ps_times(costs->instance_ps, own->n_late));
-        const int64_t after = grow->rules.is_resident_first ? late : all;
-        forward = mt_max_i64(forward, mt_max_i64(all, mt_ps_add(own->arrival_ps, after)));
-        resident = mt_max_i64(resident, all);
-    }
-    return mt_ps_add(mt_ps_add(forward, mt_ps_times(BACKWARD, resident)),
-                     mt_ps_times(EXCHANGES, exchange_ps(grow, grow->largest_row)));
-}
-
-/* Senders relay more copies after the first ones were priced: arrivals from all that they sent. */
-static void finish_arrivals(struct mt_grow *grow)
-{
-    for (int at = 0; at < grow->n_move; ++at) {
-        const struct mt_grow_move *move = &grow->move[at];
-        const int64_t sent = grow->rank[move->sender].out_ps[move->level];
-        int64_t *arrival_ps = &grow->rank[move->rank].arrival_ps;
-        *arrival_ps = mt_max_i64(*arrival_ps,
-                                 move->level == MT_LEVEL_NETWORK ? sent : sent - grow->dispatch_ps);
-    }
-}
-
-int64_t mt_grow_price(struct mt_grow *grow)
-{
-    if (!grow->rules.is_late) {
-        return grow->largest_row;
-    }
-    finish_arrivals(grow);
-    return late_price_ps(grow);
-}
-
-int64_t mt_grow_search(struct mt_grow *grow, int64_t least, int64_t most)
-{
-    int64_t low = least;
-    int64_t high = most;
-    grow->dispatch_ps = exchange_ps(grow, least);
-    (void)mt_grow_try(grow, most); /* no moves */
-    int64_t best_price = mt_grow_price(grow);
-    int64_t best = most;
-    for (int64_t limit = least; low < high;) { /* the least first: it often suffices */
-        const bool is_reached = mt_grow_try(grow, limit);
-        const int64_t price = mt_grow_price(grow);
-        if (price < best_price) {
-            best_price = price;
-            best = limit;
-        }
-        if (is_reached) {
-            high = limit;
-        } else {
-            low = limit + 1;
-        }
-        if (high - low < grow->rules.tolerance_row) {
-            break;
-        }
-        limit = low + (high - low) / 2;
-    }
-    if (grow->limit != best) {
-        (void)mt_grow_try(grow, best);
-    }
-    return best_price;
+    return grow->largest_row <= limit;
 }
 
 void mt_grow_apply(struct mt_grow *grow)

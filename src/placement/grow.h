@@ -15,10 +15,15 @@ struct mt_grow_rules {
     int64_t min_row;        /* fewer rows do not earn a copy */
     int64_t tolerance_row;  /* limits closer than this are not told apart */
     bool is_node_only;      /* copies stay inside their owner's node */
-    bool is_late;           /* copies are exposed: price is time, and rows must end in time */
+    bool is_timed;          /* price is predicted time, else the largest load */
+    bool is_late;           /* copies are exposed, and their rows must end in time */
     bool is_resident_first; /* only a late copy's own rows wait for it */
+    bool is_thorough;       /* also without small copies, which waste slots */
     int64_t port_ps;        /* that any link may be busy in a direction: what attention covers */
 };
+
+/* Planners predict whole placements only up to so many (rank, instance) pairs: 8 MiB of quotas. */
+enum { MT_PLANNER_PAIRS = 1 << 20 };
 
 /* The least rows that earn a copy: `most` where ranks have many, never more than a 64th of the mean
  * load (a little above the tolerances of 0.01, so that balance is not out of reach on small
@@ -27,6 +32,7 @@ int64_t mt_grow_min_row(int64_t most, int64_t n_row, int n_rank);
 
 struct mt_grow_rank {
     int64_t n_row, n_late_row;
+    int64_t n_local_row;    /* of n_row: of its own tokens */
     int n_copy;             /* slots taken */
     int n_instance, n_late; /* that have rows; late ones of them */
     int64_t arrival_ps;     /* of its last late copy, after the rows' dispatch */
@@ -50,9 +56,12 @@ struct mt_grow {
     struct mt_flow *flow;
     const struct mt_placement *liked; /* copies to prefer; NULL: none */
     const int *owner;                 /* [E] */
+    const int64_t *counts;            /* [R,E] rows of source r for expert e; NULL: not known */
+    const int64_t *token;             /* [R] their sums, with counts */
     struct mt_grow_rules rules;
     int64_t copy_ps[MT_N_LEVEL];
     int64_t limit, largest_row;                  /* of the last trial */
+    int64_t kirow_ps, message_ps;                /* of links: 1024 rows; alphas of all peers */
     int64_t dispatch_ps;                         /* about what rows take on their way */
     int *order, *node_order;                     /* [R] ascending load; the same node by node */
     int *start, *list;                           /* [R+1], [capacity]: instances by rank */
@@ -66,19 +75,22 @@ struct mt_grow {
 };
 
 /* The flow's owners are those of `placement`, which stays the caller's. Cuts from the arena; the
- * caller sets rules and, if any, liked. */
+ * caller sets rules and, if any, liked, counts and token. */
 void mt_grow_init(struct mt_grow *grow, const struct mt_cluster *cluster, struct mt_flow *flow,
                   const struct mt_placement *placement, struct mt_arena *arena);
-/* After the flow's quotas or instances changed. */
+/* After that, and after the flow's quotas or instances changed. */
 void mt_grow_reset(struct mt_grow *grow);
 /* One trial; false: some rank stays above the limit. */
 bool mt_grow_try(struct mt_grow *grow, int64_t limit);
-/* Of the last trial: late: picoseconds of the layer as far as the plan decides it; else largest
- * load. */
+/* Of the last trial: picoseconds of the layer, forward and backward, or its largest load. */
 int64_t mt_grow_price(struct mt_grow *grow);
 /* Tries limits from `least` to `most`, the largest load now; ends with the cheapest tried again (no
  * moves if none is cheaper than that). Returns its price. */
 int64_t mt_grow_search(struct mt_grow *grow, int64_t least, int64_t most);
+/* About what rows take on their way to experts after the last trial. */
+int64_t mt_grow_exchange_ps(const struct mt_grow *grow);
+/* What links take, from the cluster's costs: of mt_grow_init. */
+void mt_grow_set_links(struct mt_grow *grow);
 /* The last trial's copies and quotas become the flow's. */
 void mt_grow_apply(struct mt_grow *grow);
 

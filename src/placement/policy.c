@@ -1,6 +1,7 @@
 #include "placement/policy.h"
 
 #include "base/size.h"
+#include "placement/grow.h"
 
 #include <string.h>
 
@@ -110,9 +111,12 @@ int mt_policy_slot_count(const struct mt_policy *policy, int n_rank, int n_exper
 bool mt_policy_scratch_bytes(int n_rank, int n_expert, int n_layer, int64_t max_instance,
                              int64_t *n_bytes)
 {
-    /* Words a policy cuts: some arrays per rank, expert, instance and (layer, expert), and one
-     * matrix [R,E]. 64 of each leaves room; all of it is address space until touched. */
-    enum { N_ARRAY = 64, N_MATRIX = 4 };
+    /* Words that planners cut, all in address space until touched. Rank: two states of growing (12
+     * each), three ports (6 each), flow, order and work: 70 in all, with a plan that predicts.
+     * Expert: some 20. Instance: 3 in a flow, 5 in a move, quotas, placements kept: below 20.
+     * Pairs: weights or counts of rivals, and the quotas that adaptive predicts with. N_ARRAY^2
+     * words are the alignment of 2048 cuts. */
+    enum { N_ARRAY = 128, N_MATRIX = 4 };
     int64_t pairs = 0;
     int64_t owners = 0;
     int64_t words = 0;
@@ -121,6 +125,6 @@ bool mt_policy_scratch_bytes(int n_rank, int n_expert, int n_layer, int64_t max_
            mt_size_multiply(pairs, N_MATRIX, &pairs) &&
            mt_size_multiply((int64_t)n_rank + n_expert + max_instance + owners + N_ARRAY, N_ARRAY,
                             &words) &&
-           mt_size_add(words, pairs, &words) &&
+           mt_size_add(words, pairs, &words) && mt_size_add(words, MT_PLANNER_PAIRS, &words) &&
            mt_size_multiply(words, (int64_t)sizeof(int64_t), n_bytes);
 }

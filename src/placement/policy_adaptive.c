@@ -8,6 +8,7 @@
 
 #include "base/size.h"
 #include "placement/grow.h"
+#include "placement/predict.h"
 #include "placement/ps.h"
 #include "placement/split.h"
 
@@ -81,7 +82,7 @@ void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
                              const struct mt_policy_input *input, struct mt_arena *scratch,
                              struct mt_placement *placement)
 {
-    enum { TOLERANCE = 100 };
+    enum { GOOD_ENOUGH = 100, TOLERANCE = 50 }; /* shares of the mean; loads will differ anyway */
     const int64_t mark = mt_arena_mark(scratch);
     const int64_t n_expert = input->n_expert;
     int64_t *scenario = mt_arena_cut(scratch, 2 * n_expert * (int64_t)sizeof(int64_t));
@@ -102,7 +103,7 @@ void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
         mt_flow_start(&flow);
         const int64_t largest = mt_flow_settle(&flow);
         const int64_t mean = mt_ceil_div(flow.n_row, flow.n_rank);
-        if (largest - mean <= mean / TOLERANCE) {
+        if (largest - mean <= mean / GOOD_ENOUGH) {
             continue;
         }
         grow.rules =
@@ -120,6 +121,40 @@ void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
     mt_arena_release(scratch, mark);
 }
 
+/* Where sources are even, so are their ways, and the search prices them well. Where some rank sends
+ * more than twice the mean, rows may have been near by chance, and moving them costs what the
+ * search does not see. */
+static bool is_ragged(const int64_t *token, int n_rank, int64_t mean)
+{
+    int64_t most = 0;
+    for (int rank = 0; rank < n_rank; ++rank) {
+        most = mt_max_i64(most, token[rank]);
+    }
+    return most / 2 > mean;
+}
+
+/* The whole prediction, of the placement as it is and of the flow with its late copies. */
+static bool is_predicted_better(const struct mt_policy_input *input, const struct mt_flow *flow,
+                                int n_early, struct mt_placement *placement,
+                                struct mt_arena *scratch)
+{
+    const int64_t mark = mt_arena_mark(scratch);
+    const int64_t n_pair = (int64_t)placement->n_rank * flow->n_instance;
+    struct mt_prediction without;
+    struct mt_prediction with;
+    struct mt_placement kept;
+    int64_t *quota = mt_arena_cut(scratch, n_pair * (int64_t)sizeof(int64_t));
+    mt_split(MT_SPLIT_SETTLED, input->cluster, placement, input->count, scratch, quota);
+    mt_predict(input->cluster, placement, quota, true, scratch, &without);
+    keep_placement(placement, scratch, &kept);
+    mt_grow_write(flow, n_early, placement);
+    mt_split(MT_SPLIT_SETTLED, input->cluster, placement, input->count, scratch, quota);
+    mt_predict(input->cluster, placement, quota, true, scratch, &with);
+    mt_placement_copy(placement, &kept);
+    mt_arena_release(scratch, mark);
+    return with.total_ps < without.total_ps;
+}
+
 void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
                             const struct mt_policy_input *input, struct mt_arena *scratch,
                             struct mt_placement *placement)
@@ -130,9 +165,10 @@ void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
         return;
     }
     int64_t *total = mt_arena_cut(scratch, input->n_expert * (int64_t)sizeof(int64_t));
+    int64_t *token = mt_arena_cut(scratch, placement->n_rank * (int64_t)sizeof(int64_t));
     struct mt_flow flow;
     struct mt_grow grow;
-    mt_count_experts(placement->n_rank, placement->n_expert, input->count, total);
+    mt_count_rows(placement->n_rank, placement->n_expert, input->count, total, token);
     mt_flow_init(&flow, placement, placement->max_instance, total, scratch);
     mt_flow_start(&flow);
     const int64_t largest = mt_flow_settle(&flow);
@@ -144,23 +180,31 @@ void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
             (struct mt_grow_rules){.slots = input->slots,
                                    .min_row = mt_grow_min_row(MIN_ROW, flow.n_row, flow.n_rank),
                                    .tolerance_row = mean / TOLERANCE + 1,
+                                   .is_timed = true,
                                    .is_late = true,
                                    .is_resident_first = options->resident_first,
+                                   .is_thorough = true,
                                    .port_ps = INT64_MAX};
+        grow.counts = input->count;
+        grow.token = token;
         mt_grow_reset(&grow);
         (void)mt_grow_search(&grow, mean, largest);
         mt_grow_apply(&grow);
-        mt_grow_write(&flow, n_early, placement);
+        const int64_t n_pair = (int64_t)flow.n_rank * flow.n_instance;
+        if (n_pair > MT_PLANNER_PAIRS || !is_ragged(token, flow.n_rank, mean) ||
+            is_predicted_better(input, &flow, n_early, placement, scratch)) {
+            mt_grow_write(&flow, n_early, placement);
+        }
     }
     mt_arena_release(scratch, mark);
 }
 
 /* A pair of moments with one set of options. */
 #define MT_ADAPTIVE(name, prefetch_on, repair_on, first_on, sticky_on)                            \
-    static const struct mt_adaptive_options name##_options = {.prefetch = prefetch_on,            \
-                                                              .repair = repair_on,                \
-                                                              .resident_first = first_on,         \
-                                                              .sticky = sticky_on};               \
+    static const struct mt_adaptive_options name##_options = {.prefetch = (prefetch_on),          \
+                                                              .repair = (repair_on),              \
+                                                              .resident_first = (first_on),       \
+                                                              .sticky = (sticky_on)};             \
     static void name##_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch, \
                                    struct mt_placement *placement)                                \
     {                                                                                             \

@@ -98,7 +98,7 @@ void mt_policy_least_loaded_after_gate(const struct mt_policy_input *input,
     plan.n_copy = mt_arena_cut(scratch, n_rank * word);
     plan.order = mt_arena_cut(scratch, input->n_expert * word);
     int *spare = mt_arena_cut(scratch, input->n_expert * word);
-    mt_count_experts(n_rank, input->n_expert, input->count, plan.total);
+    mt_count_rows(n_rank, input->n_expert, input->count, plan.total, plan.taken);
     memset(plan.load, 0, (size_t)n_rank * sizeof(plan.load[0]));
     memset(plan.taken, 0, (size_t)n_rank * sizeof(plan.taken[0]));
     for (int expert = 0; expert < input->n_expert; ++expert) {

@@ -87,14 +87,17 @@ void mt_split_load(const struct mt_placement *placement, const int64_t *quota, i
     }
 }
 
-void mt_count_experts(int n_rank, int n_expert, const int64_t *counts, int64_t *total)
+void mt_count_rows(int n_rank, int n_expert, const int64_t *counts, int64_t *total, int64_t *token)
 {
     memset(total, 0, (size_t)n_expert * sizeof(total[0]));
     for (int64_t source = 0; source < n_rank; ++source) {
         const int64_t *of_source = &counts[source * n_expert];
+        int64_t sum = 0;
         for (int64_t expert = 0; expert < n_expert; ++expert) {
             total[expert] += of_source[expert];
+            sum += of_source[expert];
         }
+        token[source] = sum;
     }
 }
 
@@ -110,8 +113,9 @@ void mt_split(enum mt_split_rule rule, const struct mt_cluster *cluster,
     }
     MT_ASSERT(rule == MT_SPLIT_SETTLED);
     int64_t *total = mt_arena_cut(scratch, placement->n_expert * word);
+    int64_t *token = mt_arena_cut(scratch, placement->n_rank * word);
     int64_t *settled = mt_arena_cut(scratch, mt_placement_n_instance(placement) * word);
-    mt_count_experts(placement->n_rank, placement->n_expert, counts, total);
+    mt_count_rows(placement->n_rank, placement->n_expert, counts, total, token);
     (void)mt_settle(placement, total, scratch, settled);
     mt_settle_sources(cluster, placement, counts, settled, scratch, quota);
     mt_arena_release(scratch, mark);

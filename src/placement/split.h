@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-/* Rows of each expert, all sources: total [E] of counts [R,E]. */
-void mt_count_experts(int n_rank, int n_expert, const int64_t *counts, int64_t *total);
+/* Sums of counts [R,E]: rows of each expert, all sources: total [E]; of each source: token [R]. */
+void mt_count_rows(int n_rank, int n_expert, const int64_t *counts, int64_t *total, int64_t *token);
 
 #endif

@@ -67,16 +67,6 @@ static int64_t count_capacity(const struct mt_layout *layout,
     return mt_max_i64(capacity, mt_ceil_div(total, layout->n_rank));
 }
 
-/* Most experts of one layer of one owner that can have copies on one other rank at a time. */
-static int64_t count_lendable(const struct mt_layout *layout, int64_t capacity, int64_t n_slot)
-{
-    int64_t n_expert = 0;
-    for (int layer = 0; layer < layout->table->n_layer; ++layer) {
-        n_expert = mt_max_i64(n_expert, mt_layout_n_expert(layout, layer));
-    }
-    return mt_min_i64(n_slot, mt_min_i64(capacity, n_expert));
-}
-
 static bool plan_dense(const struct mt_layout *layout, bool training, int rank,
                        struct mt_store_bytes *bytes)
 {
@@ -105,7 +95,7 @@ static bool plan_dense(const struct mt_layout *layout, bool training, int rank,
 }
 
 static bool plan_experts(const struct mt_layout *layout, const struct mt_store_options *options,
-                         int64_t n_lendable, struct mt_sizes *sizes)
+                         struct mt_sizes *sizes)
 {
     struct mt_store_bytes *bytes = &sizes->bytes;
     const bool training = options->training;
@@ -118,8 +108,10 @@ static bool plan_experts(const struct mt_layout *layout, const struct mt_store_o
     if (training && fits) {
         bytes->expert_grad = bytes->expert_value;
         const int n_lane = mt_expert_lane_count(layout, MT_EXPERT_REDUCE_LANES);
+        const bool is_reduced = options->n_slot > 0 && layout->n_rank > 1;
+        const int64_t n_staged = is_reduced ? MT_RELAY_PORTS : 0;
         fits = add_product(&bytes->optimizer, STATE_BYTES / FLOAT_BYTES, bytes->expert_value) &&
-               add_product(&sizes->expert_stage_bytes, (layout->n_rank - 1) * n_lendable, value) &&
+               add_product(&sizes->expert_stage_bytes, n_staged, value) &&
                add_product(&bytes->staging, n_lane, sizes->expert_stage_bytes);
     }
     return fits;
@@ -146,12 +138,11 @@ enum mt_status mt_sizes_plan(const struct mt_layout *layout, const struct mt_sto
     enum mt_status status = MT_OK;
     MT_TRY_GOTO(MT_ALLOCATE(count, n_rank, "expert counts"));
     const int64_t capacity = count_capacity(layout, options, count);
-    const int64_t n_lendable = count_lendable(layout, capacity, options->n_slot);
     for (int rank = 0; rank < n_rank; ++rank) {
         int64_t total = 0;
         sizes[rank] = (struct mt_sizes){.n_capacity = capacity};
         if (!plan_dense(layout, options->training, rank, &sizes[rank].bytes) ||
-            !plan_experts(layout, options, n_lendable, &sizes[rank]) ||
+            !plan_experts(layout, options, &sizes[rank]) ||
             !sum_kinds(&sizes[rank].bytes, &total)) {
             status = MT_FAIL(MT_ERR_RESOURCE,
                              "the bytes of the model's parameters exceed 63 bits on rank %d of %d; "

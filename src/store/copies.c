@@ -229,8 +229,8 @@ static enum mt_status gather_begin(struct mt_store *store, int layer,
     mt_device_settle(store->device);
     MT_TRY(mt_lane_end(lane));
     const struct mt_sparse sparse = describe(store, l, state);
-    mt_plan_sparse_allgather(&lane->plan, store->comm->rank, &sparse, store->home_offset,
-                             store->copy_offset);
+    mt_plan_sparse_allgather_relay(&lane->plan, store->comm->rank, &sparse, store->relay,
+                                   store->home_offset, store->copy_offset);
     MT_TRY(mt_lane_begin(lane, layer, &lane->plan, store->expert_value, store->slot_value));
     mt_span_end(MT_PHASE_MATERIALIZE);
     return MT_OK;
@@ -336,9 +336,9 @@ enum mt_status mt_store_reduce_experts_begin(struct mt_store *store, int layer,
     mt_device_settle(store->device);
     MT_TRY(mt_lane_end(lane));
     const struct mt_sparse sparse = describe(store, l, MT_COPY_REDUCING);
-    MT_ASSERT(mt_plan_sparse_reduce_stage_bytes(store->comm->rank, &sparse) <= lane->stage_bytes);
-    mt_plan_sparse_reduce_scatter(&lane->plan, store->comm->rank, &sparse, store->home_offset,
-                                  store->copy_offset, MT_ELEMENT_F32);
+    MT_ASSERT(mt_plan_sparse_relay_stage_bytes(&sparse) <= lane->stage_bytes);
+    mt_plan_sparse_reduce_scatter_relay(&lane->plan, store->comm->rank, &sparse, store->relay,
+                                        store->home_offset, store->copy_offset, MT_ELEMENT_F32);
     MT_TRY(mt_lane_begin(lane, layer, &lane->plan, store->slot_grad, store->expert_grad));
     mt_span_end(MT_PHASE_REDUCE);
     return MT_OK;

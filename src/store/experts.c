@@ -66,6 +66,8 @@ static enum mt_status create_layers(struct mt_store *store, const struct mt_stor
     const int64_t max_copy = max_copies(store, most_experts);
     MT_TRY(copies_init(&store->spare, most_experts, max_copy));
     MT_TRY(copies_init(&store->moving, most_experts, max_copy));
+    MT_TRY(mt_relay_create(&store->comm->topology, most_experts, max_copy, MT_RELAY_WORTH_BYTES,
+                           &store->relay));
     MT_TRY(MT_ALLOCATE(store->chunk_bytes, most_experts, "expert offsets"));
     MT_TRY(MT_ALLOCATE(store->home_offset, most_experts, "expert offsets"));
     return MT_ALLOCATE(store->copy_offset, most_experts, "expert offsets");
@@ -136,18 +138,11 @@ static enum mt_status create_slots(struct mt_store *store)
     return MT_OK;
 }
 
-/* The most ops that any placement under any owners can need here: each other rank holds at most
- * n_slot copies of a layer, a receive and an add each, and so does this rank. */
-static int64_t max_lane_op(const struct mt_store *store)
-{
-    const int64_t n_copy = mt_min_i64(store->n_slot, store->most_experts);
-    return 2 * (store->layout.n_rank - 1) * n_copy + n_copy;
-}
-
 static enum mt_status create_lanes(struct mt_store *store, int64_t stage_bytes)
 {
     struct mt_comm *comm = store->comm;
-    const int64_t max_op = max_lane_op(store);
+    const int64_t n_held = mt_min_i64(store->n_slot, store->most_experts); /* of a layer, by any */
+    const int64_t max_op = mt_plan_sparse_relay_max_op(store->layout.n_rank, n_held);
     store->n_expert_gather_lane = mt_expert_lane_count(&store->layout, MT_EXPERT_GATHER_LANES);
     for (int i = 0; i < store->n_expert_gather_lane; ++i) {
         MT_TRY(mt_lane_init(&store->expert_gather_lane[i], comm, max_op, max_op, 0));
@@ -219,6 +214,7 @@ void mt_experts_destroy(struct mt_store *store)
     }
     copies_clear(&store->spare);
     copies_clear(&store->moving);
+    mt_relay_destroy(store->relay);
     void *const blocks[] = {store->layer,        store->chunk_bytes, store->home_offset,
                             store->copy_offset,  store->owned,       store->is_taken,
                             store->expert_value, store->expert_pack, store->expert_grad,

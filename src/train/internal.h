@@ -7,6 +7,7 @@
 #include "data/sampler.h"
 #include "data/trace.h"
 #include "optim/optim.h"
+#include "train/costs.h"
 #include "train/run_dir.h"
 #include "train/session.h"
 #include "train/trainer.h"
@@ -50,7 +51,13 @@ struct mt_trainer {
     int64_t first_step;  /* done before this process */
     bool stop_requested; /* agreed by all ranks */
     double train_flops_per_token;
+    int64_t costs_state[MT_COSTS_STATE]; /* train/costs.h */
 };
+
+/* trainer_open.c. Collective, agreed: everything but run directory and state, from
+ * trainer->config. */
+enum mt_status mt_trainer_open(struct mt_trainer *trainer);
+void mt_trainer_close(struct mt_trainer *trainer); /* of whatever was opened */
 
 /* step.c: one optimizer step; trainer->state.step is the number of the step being made. */
 enum mt_status mt_train_step(struct mt_trainer *trainer, struct mt_step_result *result);
@@ -74,8 +81,8 @@ enum mt_status mt_metrics_cut(const char *path, int64_t step);
 /* The last step that the file has; 0: none. */
 int64_t mt_metrics_last_step(const char *path);
 
-/* resume.c. Collective: decides where the run starts, fills store and state. *is_finished: nothing
- * is left to do. */
+/* resume.c. Collective: decides where the run starts, fills store and state; the caller publishes.
+ * *is_finished: nothing is left to do. */
 enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_options *options,
                          bool *is_finished);
 /* Collective, agreed. */

@@ -140,9 +140,7 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
     const enum mt_status cut = is_first && !*is_finished
                                    ? mt_metrics_cut(trainer->dir.metrics, trainer->state.step)
                                    : MT_OK;
-    MT_TRY(mt_job_agree(cut));
-    MT_TRY(mt_store_publish(trainer->session.store));
-    return MT_OK;
+    return mt_job_agree(cut);
 }
 
 enum mt_status mt_save(struct mt_trainer *trainer)

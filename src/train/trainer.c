@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-/* Arrays of run state that live in the MoE layers: balance counts and load history. */
+/* Arrays of run state: balance counts and load history of the MoE layers, costs of their plans. */
 static void connect_state(struct mt_trainer *trainer)
 {
     struct mt_moe *moe = mt_model_moe(trainer->session.model);
@@ -16,32 +16,59 @@ static void connect_state(struct mt_trainer *trainer)
     if (moe != NULL) {
         mt_moe_state(moe, array, &n);
     }
-    MT_ASSERT(n <= MT_MAX_STATE_ARRAY);
+    MT_ASSERT(n < MT_MAX_STATE_ARRAY);
     for (int i = 0; i < n; i++) {
         trainer->state_array[i] =
             (struct mt_state_array){array[i].name, array[i].values, array[i].n};
+    }
+    if (moe != NULL) {
+        trainer->state_array[n++] =
+            (struct mt_state_array){"costs", trainer->costs_state, MT_COSTS_STATE};
     }
     trainer->state.n_array = n;
     trainer->state.array = trainer->state_array;
 }
 
-static enum mt_status open_data(struct mt_trainer *trainer)
+static void describe_costs(const struct mt_trainer *trainer, enum mt_costs_origin origin,
+                           char *text, size_t bytes)
 {
-    const struct mt_config *config = trainer->config;
-    struct mt_corpus_options options = {
-        .format = config->data.format,
-        .vocab_size = config->model.vocab_size,
-        .length = config->model.max_seq_len,
-        .seed = (uint64_t)config->run.seed,
-    };
-    const int64_t n = trainer->split.micro_batch * config->model.max_seq_len;
-    MT_TRY(mt_corpus_open(&config->data.train, &options, &trainer->corpus));
-    if (config->data.validation.n > 0 || config->data.format == MT_DATA_RANDOM) {
-        options.seed++; /* other random sequences than the training ones */
-        MT_TRY(mt_corpus_open(&config->data.validation, &options, &trainer->validation));
+    const struct mt_topology *topology = &trainer->session.comm.topology;
+    char device[256];
+    mt_device_describe(&trainer->session.device, device, sizeof(device));
+    if (origin == MT_COSTS_FILE) {
+        (void)snprintf(text, bytes, "from %s", trainer->config->placement.costs);
+        return;
     }
-    MT_TRY(MT_ALLOCATE(trainer->token, n, "batch"));
-    return MT_ALLOCATE(trainer->target, n, "batch");
+    (void)snprintf(text, bytes, "%s (R = %d, M = %d, B = %lld); %s",
+                   origin == MT_COSTS_CHECKPOINT ? "from the checkpoint" : "measured",
+                   topology->n_rank, topology->n_node, (long long)trainer->split.micro_batch,
+                   device);
+}
+
+/* Before parameters travel, so that nothing disturbs a measurement. */
+static enum mt_status prepare_costs(struct mt_trainer *trainer)
+{
+    struct mt_moe *moe = mt_model_moe(trainer->session.model);
+    struct mt_costs costs;
+    enum mt_costs_origin origin = MT_COSTS_MEASURED;
+    char text[MT_PATH_BYTES + 64];
+    if (moe == NULL) {
+        return MT_OK; /* nothing is placed */
+    }
+    MT_TRY(mt_costs_decide(&trainer->session, trainer->split.micro_batch, trainer->costs_state,
+                           &costs, &origin));
+    mt_moe_set_costs(moe, &costs);
+    describe_costs(trainer, origin, text, sizeof(text));
+    mt_log_line(
+        "costs %s: a row %.4g us, an instance %.4g us, attention %.4g us; a message %.4g us "
+        "and %.4g us a MiB in a node, %.4g and %.4g between nodes",
+        text, (double)costs.row_ps * 1e-6, (double)costs.instance_ps * 1e-6,
+        (double)costs.attention_ps * 1e-6, (double)costs.alpha_ps[MT_LEVEL_NODE] * 1e-6,
+        (double)costs.kib_ps[MT_LEVEL_NODE] * 1024e-6,
+        (double)costs.alpha_ps[MT_LEVEL_NETWORK] * 1e-6,
+        (double)costs.kib_ps[MT_LEVEL_NETWORK] * 1024e-6);
+    const bool is_first = trainer->session.comm.rank == 0;
+    return mt_job_agree(is_first ? mt_costs_write(trainer->dir.path, &costs, text) : MT_OK);
 }
 
 static enum mt_status open_dir(struct mt_trainer *trainer)
@@ -186,6 +213,8 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
             trainer->dir.path, (long long)trainer->config->train.steps);
         return MT_OK;
     }
+    MT_TRY(prepare_costs(trainer));
+    MT_TRY(mt_store_publish(trainer->session.store));
     trainer->first_step = trainer->state.step;
     trainer->start_ns = mt_clock_ns();
     enum mt_status status = MT_OK;
@@ -198,45 +227,23 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
     return run_steps(trainer);
 }
 
-static int64_t largest_micro_batch(const struct mt_config *config)
-{
-    const int64_t share = mt_ceil_div(config->train.global_batch_size, mt_job_size());
-    return mt_min_i64(config->train.micro_batch_size, share);
-}
-
 enum mt_status mt_train(const struct mt_train_options *options)
 {
     struct mt_trainer *trainer = NULL;
-    const struct mt_config *config = options->config;
     enum mt_status status = mt_job_agree(MT_ALLOCATE(trainer, 1, "trainer"));
     if (status != MT_OK) {
         return status;
     }
-    trainer->config = config;
-    trainer->split = (struct mt_batch_split){.global_batch = config->train.global_batch_size,
-                                             .micro_batch = largest_micro_batch(config),
-                                             .n_rank = mt_job_size(),
-                                             .rank = mt_job_rank()};
-    struct mt_model_size size;
+    trainer->config = options->config;
     trainer->dir.lock_fd = -1;
     MT_TRY_GOTO(mt_job_agree(open_dir(trainer)));
-    MT_TRY_GOTO(mt_session_open(&trainer->session, config, true, trainer->split.micro_batch));
-    MT_TRY_GOTO(mt_job_agree(open_data(trainer)));
-    MT_TRY_GOTO(mt_job_agree(
-        mt_optim_create(trainer->session.store, &trainer->session.comm, config, &trainer->optim)));
-    mt_model_size(config, &size);
-    trainer->train_flops_per_token = size.train_flops_per_token;
+    MT_TRY_GOTO(mt_trainer_open(trainer));
     MT_TRY_GOTO(run(trainer, options));
 cleanup:
     mt_traces_close(trainer);
     mt_metrics_close(trainer);
     mt_log_close();
-    mt_optim_destroy(trainer->optim);
-    mt_corpus_close(trainer->validation);
-    mt_corpus_close(trainer->corpus);
-    mt_memory_free(trainer->target);
-    mt_memory_free(trainer->token);
-    mt_session_close(&trainer->session);
+    mt_trainer_close(trainer);
     mt_run_dir_close(&trainer->dir);
     mt_memory_free(trainer);
     return status;

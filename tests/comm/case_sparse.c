@@ -4,7 +4,15 @@
 
 #include "base/memory.h"
 
+#include <string.h>
+
 enum { GAP_BYTES = 16 };
+
+static bool is_relayed(const struct test_case *test)
+{
+    return test->spec.kind == TEST_SPARSE_ALLGATHER_RELAY ||
+           test->spec.kind == TEST_SPARSE_REDUCE_RELAY;
+}
 
 static int pick_owner(const struct test_case *test, int64_t chunk, int special)
 {
@@ -48,7 +56,7 @@ static void create_sparse(struct test_case *test)
     for (int64_t chunk = 0; chunk < n_chunk; ++chunk) {
         const uint64_t bits = test_mix(test->spec.seed, 9, (uint64_t)chunk);
         owner[chunk] = pick_owner(test, chunk, special);
-        chunk_bytes[chunk] = 4 * (int64_t)(bits % (uint64_t)test->spec.scale);
+        chunk_bytes[chunk] = 8 * (int64_t)(bits % (uint64_t)test->spec.scale);
         for (int rank = 0; rank < n_rank; ++rank) {
             if (rank != owner[chunk] && pick_holder(test, chunk, rank, special)) {
                 holder[n_holder++] = rank;
@@ -121,6 +129,14 @@ static void fill_own(const struct test_case *test, char *home, char *copies)
     }
 }
 
+static struct mt_relay *create_relay(const struct test_case *test)
+{
+    struct mt_relay *relay = NULL;
+    MT_TEST_OK(mt_relay_create(test->topology, test->sparse.n_chunk,
+                               test->sparse.holder_start[test->sparse.n_chunk], 0, &relay));
+    return relay;
+}
+
 void test_create_sparse_gather(struct test_case *test)
 {
     int64_t bytes[2];
@@ -135,22 +151,26 @@ void test_create_sparse_gather(struct test_case *test)
                        test->sparse.owner[chunk]);
         }
     }
+    if (is_relayed(test)) {
+        struct mt_relay *relay = create_relay(test);
+        const int64_t max_op =
+            mt_plan_sparse_relay_max_op(test->topology->n_rank, test->sparse.n_chunk);
+        MT_TEST_OK(mt_plan_init(&test->plan, max_op));
+        mt_plan_sparse_allgather_relay(&test->plan, test->rank, &test->sparse, relay,
+                                       test->home_offset, test->copy_offset);
+        mt_relay_destroy(relay);
+        return;
+    }
     MT_TEST_OK(mt_plan_init(&test->plan, mt_plan_sparse_max_op(test->rank, &test->sparse)));
     mt_plan_sparse_allgather(&test->plan, test->rank, &test->sparse, test->home_offset,
                              test->copy_offset);
 }
 
-void test_create_sparse_reduce(struct test_case *test)
+/* Own chunks in `want` become the sums that the direct algorithm must give. */
+static void want_rank_order(struct test_case *test)
 {
-    int64_t bytes[2];
     char *arrival = NULL;
-    create_sparse(test);
-    lay_out(test, bytes);
-    test_case_allocate(test, bytes[1], bytes[0],
-                       mt_plan_sparse_reduce_stage_bytes(test->rank, &test->sparse));
-    fill_own(test, test->buffer[MT_BUFFER_RECV], test->buffer[MT_BUFFER_SEND]);
-    test_case_freeze(test);
-    MT_TEST_OK(MT_ALLOCATE(arrival, 4 * test->spec.scale, "test"));
+    MT_TEST_OK(MT_ALLOCATE(arrival, 8 * test->spec.scale, "test"));
     for (int64_t chunk = 0; chunk < test->sparse.n_chunk; ++chunk) {
         for (int rank = 0; rank < test->topology->n_rank; ++rank) {
             if (test->sparse.owner[chunk] == test->rank && holds(&test->sparse, chunk, rank)) {
@@ -161,6 +181,73 @@ void test_create_sparse_reduce(struct test_case *test)
         }
     }
     mt_memory_free(arrival);
+}
+
+/* The same along the hops, last round first: every rank's sum of one chunk at a time, [R, bytes].
+ * What relays do, without plans, rounds of messages or stages. */
+static void want_hop_order(struct test_case *test, const struct mt_route_list *list)
+{
+    const int64_t room = 8 * test->spec.scale;
+    char *sum = NULL;
+    MT_TEST_OK(MT_ALLOCATE(sum, room * test->topology->n_rank, "test"));
+    for (int64_t chunk = 0; chunk < test->sparse.n_chunk; ++chunk) {
+        const int64_t n_bytes = test->sparse.chunk_bytes[chunk];
+        if (test->sparse.owner[chunk] != test->rank) {
+            continue;
+        }
+        for (int rank = 0; rank < test->topology->n_rank; ++rank) {
+            fill_chunk(test, sum + rank * room, chunk, rank);
+        }
+        for (int round = list->n_round - 1; round >= 0; --round) {
+            for (int64_t i = 0; i < list->n_hop; ++i) {
+                const struct mt_hop *hop = &list->hop[i];
+                if (hop->round == round && hop->chunk == chunk) {
+                    test_add(test->element, sum + hop->from * room, sum + hop->to * room, n_bytes);
+                }
+            }
+        }
+        if (test->sparse.owner[chunk] == test->rank) {
+            memcpy(test->want + test->home_offset[chunk], sum + test->rank * room, (size_t)n_bytes);
+        }
+    }
+    mt_memory_free(sum);
+}
+
+static void create_relayed_reduce(struct test_case *test)
+{
+    struct mt_relay *relay = create_relay(test);
+    if (test->element == MT_ELEMENT_I64) {
+        want_rank_order(test); /* exact in any order */
+    } else {
+        const struct mt_route_list list = mt_relay_route(relay, &test->sparse);
+        want_hop_order(test, &list);
+    }
+    MT_TEST_OK(mt_plan_init(
+        &test->plan, mt_plan_sparse_relay_max_op(test->topology->n_rank, test->sparse.n_chunk)));
+    mt_plan_sparse_reduce_scatter_relay(&test->plan, test->rank, &test->sparse, relay,
+                                        test->home_offset, test->copy_offset, test->element);
+    mt_relay_destroy(relay);
+}
+
+void test_create_sparse_reduce(struct test_case *test)
+{
+    int64_t bytes[2];
+    if (is_relayed(test) && test->spec.seed % 2 == 1) {
+        test->element = MT_ELEMENT_I64;
+    }
+    create_sparse(test);
+    lay_out(test, bytes);
+    test_case_allocate(test, bytes[1], bytes[0],
+                       is_relayed(test)
+                           ? mt_plan_sparse_relay_stage_bytes(&test->sparse)
+                           : mt_plan_sparse_reduce_stage_bytes(test->rank, &test->sparse));
+    fill_own(test, test->buffer[MT_BUFFER_RECV], test->buffer[MT_BUFFER_SEND]);
+    test_case_freeze(test);
+    if (is_relayed(test)) {
+        create_relayed_reduce(test);
+        return;
+    }
+    want_rank_order(test);
     MT_TEST_OK(mt_plan_init(&test->plan, mt_plan_sparse_max_op(test->rank, &test->sparse)));
     mt_plan_sparse_reduce_scatter(&test->plan, test->rank, &test->sparse, test->home_offset,
                                   test->copy_offset, test->element);

@@ -81,6 +81,18 @@ static void sparse_reduce_scatter_adds_copies_in_rank_order(void **state)
     run_matrix(TEST_SPARSE_REDUCE_SCATTER);
 }
 
+static void relayed_sparse_allgather_fills_every_copy(void **state)
+{
+    MT_UNUSED(state);
+    run_matrix(TEST_SPARSE_ALLGATHER_RELAY);
+}
+
+static void relayed_sparse_reduce_scatter_adds_along_the_hops(void **state)
+{
+    MT_UNUSED(state);
+    run_matrix(TEST_SPARSE_REDUCE_RELAY);
+}
+
 static void sparse_plans_work_within_one_buffer(void **state)
 {
     MT_UNUSED(state);
@@ -88,14 +100,15 @@ static void sparse_plans_work_within_one_buffer(void **state)
         struct test_world world;
         test_world_create(&world, rank_matrix[i], 3, NULL, (uint64_t)i);
         for (int shape = 0; shape < TEST_N_SHAPE; ++shape) {
-            struct test_spec spec = {.kind = TEST_SPARSE_ALLGATHER,
-                                     .shape = (enum test_shape)shape,
+            struct test_spec spec = {.shape = (enum test_shape)shape,
                                      .seed = (uint64_t)(shape + 50),
                                      .scale = SCALE,
                                      .is_one_buffer = true};
-            run_one(&world, spec);
-            spec.kind = TEST_SPARSE_REDUCE_SCATTER;
-            run_one(&world, spec);
+            /* not TEST_SPARSE_REDUCE_RELAY: what must be left of RECV would hold partial sums */
+            for (int kind = TEST_SPARSE_ALLGATHER; kind <= TEST_SPARSE_ALLGATHER_RELAY; ++kind) {
+                spec.kind = (enum test_kind)kind;
+                run_one(&world, spec);
+            }
         }
         test_world_clear(&world);
     }
@@ -244,6 +257,8 @@ int main(void)
         cmocka_unit_test(allreduce_adds_by_member_then_by_node),
         cmocka_unit_test(sparse_allgather_fills_every_copy),
         cmocka_unit_test(sparse_reduce_scatter_adds_copies_in_rank_order),
+        cmocka_unit_test(relayed_sparse_allgather_fills_every_copy),
+        cmocka_unit_test(relayed_sparse_reduce_scatter_adds_along_the_hops),
         cmocka_unit_test(sparse_plans_work_within_one_buffer),
         cmocka_unit_test(uneven_nodes_in_any_numbering_work),
         cmocka_unit_test(collectives_in_flight_together_do_not_mix),

@@ -238,8 +238,8 @@ static void bytes_beyond_63_bits_are_refused(void **state)
 }
 
 /* Rank 0 has 3 of 5 experts, and every rank has room for as many, since owners may change; rank 1
- * also has the one dense chunk (20 elements, padded to 32). Others can hold 2 experts of a rank at
- * a time, so that is what is staged. */
+ * also has the one dense chunk (20 elements, padded to 32). A reduction stages 2
+ * experts (MT_RELAY_PORTS), however many slots there are. */
 static void planned_bytes_are_those_of_the_largest_rank(void **state)
 {
     MT_UNUSED(state);
@@ -251,7 +251,7 @@ static void planned_bytes_are_those_of_the_largest_rank(void **state)
     mt_test_table_layer(&table, 5, 4, 8); /* 96 elements an expert */
     MT_TEST_OK(mt_placement_init(&ownership, 2, 5, 5));
     const struct mt_store_options options = {
-        .training = true, .n_slot = 2, .ownership = &ownership};
+        .training = true, .n_slot = 3, .ownership = &ownership};
     MT_TEST_OK(mt_store_plan_bytes(&table.table, &options, 2, &bytes));
     assert_int_equal(bytes.dense_value, 32 * 4);
     assert_int_equal(bytes.dense_grad, 32 * 4);
@@ -261,7 +261,7 @@ static void planned_bytes_are_those_of_the_largest_rank(void **state)
     const int64_t pack = 2 * mt_weight_bytes(4, 8, true) + mt_weight_bytes(8, 4, true);
     assert_int_equal(bytes.expert_pack, 3 * pack);
     const int64_t copy = (int64_t)2 * 96 * 4; /* value and gradient */
-    assert_int_equal(bytes.slots, 2 * (copy + pack));
+    assert_int_equal(bytes.slots, 3 * (copy + pack));
     assert_int_equal(bytes.optimizer, 2 * (3 * 96 + 32) * 4);
     assert_int_equal(bytes.staging, (2 * 96 + 32) * 4);
     mt_placement_clear(&ownership);

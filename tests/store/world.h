@@ -40,8 +40,8 @@ void mt_test_world_open(struct mt_test_world *world, const struct mt_test_table 
                         const struct mt_test_world_options *options);
 void mt_test_world_close(struct mt_test_world *world);
 
-/* Owners [n_layer, E] drawn at random within the store's capacity: an expert whose rank is full goes
- * to the next one. All layers with experts have as many. At most 64 ranks. */
+/* Owners [n_layer, E] drawn at random within the store's capacity: an expert whose rank is full
+ * goes to the next one. All layers with experts have as many. At most 64 ranks. */
 void mt_test_random_owners(const struct mt_test_world *world, uint64_t seed, int *owner);
 
 /* An integer in [-64, 64) that differs between neighbours: sums of such are exact in float32. */

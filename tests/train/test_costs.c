@@ -1,0 +1,228 @@
+/* Costs as numbers and as a file: quantising, medians, partners, costs.json. */
+#include "base/memory.h"
+#include "support/test.h"
+#include "train/costs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char folder[] = "/tmp/moetrain-costs-XXXXXX";
+static char path[64];
+
+static int set_up(void **state)
+{
+    MT_UNUSED(state);
+    if (mkdtemp(folder) == NULL) {
+        return 1;
+    }
+    (void)snprintf(path, sizeof(path), "%s/costs.json", folder);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    char command[128];
+    MT_UNUSED(state);
+    (void)snprintf(command, sizeof(command), "rm -rf %s", folder);
+    return system(command);
+}
+
+static void quantised_costs_have_two_digits(void **state)
+{
+    static const int64_t pair[][2] = {{0, 0},        {1, 1},
+                                      {99, 99},      {100, 100},
+                                      {104, 100},    {105, 110},
+                                      {994, 990},    {995, 1000},
+                                      {999, 1000},   {1049, 1000},
+                                      {1050, 1100},  {12345, 12000},
+                                      {9950, 10000}, {123456789012, 120000000000}};
+    MT_UNUSED(state);
+    for (size_t i = 0; i < sizeof(pair) / sizeof(pair[0]); i++) {
+        assert_int_equal(mt_costs_quantise(pair[i][0]), pair[i][1]);
+    }
+    assert_int_equal(mt_costs_quantise(INT64_C(4611686018427387904)), INT64_C(4600000000000000000));
+    for (int64_t value = 0; value < 3000; value++) {
+        const int64_t once = mt_costs_quantise(value);
+        assert_int_equal(mt_costs_quantise(once), once);
+        assert_true(llabs(once - value) * 20 <= value);
+        assert_true(value == 0 || mt_costs_quantise(value - 1) <= once);
+    }
+}
+
+static void the_median_is_the_lower_middle(void **state)
+{
+    int64_t one[] = {7};
+    int64_t four[] = {9, 1, 5, 3};
+    int64_t five[] = {9, 1, 5, 3, 1000};
+    MT_UNUSED(state);
+    assert_int_equal(mt_costs_median(NULL, 0), 0);
+    assert_int_equal(mt_costs_median(one, 1), 7);
+    assert_int_equal(mt_costs_median(four, 4), 3);
+    assert_int_equal(mt_costs_median(five, 5), 5);
+}
+
+static void check_partners(struct mt_topology *topology)
+{
+    for (int rank = 0; rank < topology->n_rank; rank++) {
+        const int near = mt_costs_partner(topology, rank, MT_LEVEL_NODE);
+        const int far = mt_costs_partner(topology, rank, MT_LEVEL_NETWORK);
+        if (near >= 0) {
+            assert_int_not_equal(near, rank);
+            assert_int_equal(topology->node[near], topology->node[rank]);
+            assert_int_equal(mt_costs_partner(topology, near, MT_LEVEL_NODE), rank);
+        }
+        if (far >= 0) {
+            assert_int_not_equal(topology->node[far], topology->node[rank]);
+            assert_int_equal(mt_costs_partner(topology, far, MT_LEVEL_NETWORK), rank);
+        }
+    }
+}
+
+static void partners_are_mutual_on_uneven_nodes(void **state)
+{
+    static const int node[] = {0, 1, 0, 2, 0, 1, 2, 2, 2};
+    struct mt_topology topology;
+    MT_UNUSED(state);
+    MT_TEST_OK(mt_topology_init_nodes(&topology, 9, node));
+    check_partners(&topology);
+    assert_int_equal(mt_costs_partner(&topology, 0, MT_LEVEL_NODE), 2);
+    assert_int_equal(mt_costs_partner(&topology, 4, MT_LEVEL_NODE), -1); /* third of three */
+    assert_int_equal(mt_costs_partner(&topology, 0, MT_LEVEL_NETWORK), 1);
+    assert_int_equal(mt_costs_partner(&topology, 3, MT_LEVEL_NETWORK), -1); /* third node */
+    mt_topology_clear(&topology);
+    for (int n_rank = 1; n_rank <= 9; n_rank++) {
+        for (int ranks_per_node = 0; ranks_per_node <= 4; ranks_per_node++) {
+            MT_TEST_OK(mt_topology_init(&topology, n_rank, ranks_per_node));
+            check_partners(&topology);
+            mt_topology_clear(&topology);
+        }
+    }
+}
+
+static const struct mt_costs example = {.row_ps = 6900000,
+                                        .instance_ps = 140000000,
+                                        .attention_ps = 1000000000000000,
+                                        .alpha_ps = {0, 2800000, 13000000},
+                                        .kib_ps = {0, 230000, 0}};
+
+static void a_file_gives_back_what_was_written(void **state)
+{
+    struct mt_costs back;
+    struct stat about;
+    char leftover[96];
+    MT_UNUSED(state);
+    (void)snprintf(leftover, sizeof(leftover), "%s.new", path);
+    FILE *file = fopen(leftover, "w"); /* of a start that was cut off */
+    assert_non_null(file);
+    (void)fclose(file);
+    MT_TEST_OK(mt_costs_write(folder, &example, "a \"test\""));
+    MT_TEST_OK(mt_costs_read(path, &back));
+    assert_memory_equal(&back, &example, sizeof(example));
+    MT_TEST_OK(mt_costs_write(folder, &(struct mt_costs){.row_ps = 1}, "replaced"));
+    MT_TEST_OK(mt_costs_read(path, &back));
+    assert_int_equal(back.row_ps, 1);
+    assert_int_equal(stat(leftover, &about), -1);
+}
+
+static void write_text(const char *text, size_t n_byte)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(fwrite(text, 1, n_byte, file), n_byte);
+    assert_int_equal(fclose(file), 0);
+}
+
+#define HEAD   "{\"format\": \"moetrain-costs\", \"format_version\": 1, "
+#define COSTS  "\"row_ps\": 1, \"instance_ps\": 2, \"attention_ps\": 3, "
+#define LEVEL  "{\"alpha_ps\": 4, \"kib_ps\": 5}"
+#define LEVELS "\"node\": " LEVEL ", \"network\": " LEVEL "}"
+
+static void a_file_by_hand_needs_no_origin(void **state)
+{
+    struct mt_costs back;
+    static const char text[] = HEAD COSTS LEVELS;
+    MT_UNUSED(state);
+    write_text(text, strlen(text));
+    MT_TEST_OK(mt_costs_read(path, &back));
+    assert_int_equal(back.attention_ps, 3);
+    assert_int_equal(back.alpha_ps[MT_LEVEL_NETWORK], 4);
+    assert_int_equal(back.kib_ps[MT_LEVEL_RANK], 0);
+}
+
+static void bad_files_are_refused_with_what_was_expected(void **state)
+{
+    static const struct {
+        const char *text, *part;
+    } bad[] = {
+        {"", "costs.json:1:0"},
+        {"{", "costs.json"},
+        {"[1]", "an object"},
+        {"{}", "\"format\""},
+        {"{\"format\": \"moetrain-checkpoint\"}", "\"moetrain-costs\" was expected"},
+        {"{\"format\": \"moetrain-costs\", \"format_version\": 2, " COSTS LEVELS,
+         "\"format_version\""},
+        {HEAD LEVELS, "\"row_ps\""},
+        {HEAD COSTS "\"node\": " LEVEL "}", "\"network\""},
+        {HEAD COSTS "\"node\": 7, \"network\": " LEVEL "}", "\"node\""},
+        {HEAD COSTS "\"node\": {\"alpha_ps\": 4}, \"network\": " LEVEL "}", "\"node.kib_ps\""},
+        {HEAD COSTS "\"row_us\": 1, " LEVELS, "unknown key \"row_us\""},
+        {HEAD COSTS "\"kib_ps\": 1, " LEVELS, "unknown key \"kib_ps\""},
+        {HEAD COSTS "\"node\": {\"alpha_ps\": 4, \"kib_ps\": 5, \"beta\": 1}, \"network\": " LEVEL
+                    "}",
+         "unknown key \"beta\" in node"},
+        {HEAD "\"row_ps\": -1, \"instance_ps\": 2, \"attention_ps\": 3, " LEVELS,
+         "from 0 to 1000000000000"},
+        {HEAD "\"row_ps\": 1.5, \"instance_ps\": 2, \"attention_ps\": 3, " LEVELS, "\"row_ps\""},
+        {HEAD "\"row_ps\": \"1\", \"instance_ps\": 2, \"attention_ps\": 3, " LEVELS, "\"row_ps\""},
+        {HEAD "\"row_ps\": 1000000000001, \"instance_ps\": 2, \"attention_ps\": 3, " LEVELS,
+         "\"row_ps\""},
+        {HEAD "\"row_ps\": 99999999999999999999, \"instance_ps\": 2, \"attention_ps\": 3, " LEVELS,
+         "costs.json"},
+        {HEAD "\"row_ps\": 1, " COSTS LEVELS, "duplicate"},
+        {HEAD "\"origin\": 3, " COSTS LEVELS, "\"origin\""},
+        {HEAD COSTS LEVELS " x", "costs.json"},
+    };
+    struct mt_costs costs;
+    MT_UNUSED(state);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        write_text(bad[i].text, strlen(bad[i].text));
+        MT_TEST_FAILS(mt_costs_read(path, &costs), MT_ERR_INPUT, bad[i].part);
+    }
+    write_text("{\0}", 3);
+    MT_TEST_FAILS(mt_costs_read(path, &costs), MT_ERR_INPUT, "costs.json");
+}
+
+static void what_is_no_small_file_is_refused(void **state)
+{
+    struct mt_costs costs;
+    char *large = NULL;
+    enum { LARGE = 70000 };
+    MT_UNUSED(state);
+    MT_TEST_FAILS(mt_costs_read("/nowhere/costs.json", &costs), MT_ERR_INPUT,
+                  "/nowhere/costs.json");
+    MT_TEST_FAILS(mt_costs_read(folder, &costs), MT_ERR_INPUT, "no regular file");
+    MT_TEST_FAILS(mt_costs_read("", &costs), MT_ERR_INPUT, "placement.costs");
+    MT_TEST_OK(MT_ALLOCATE(large, LARGE, "test"));
+    memset(large, ' ', LARGE);
+    write_text(large, LARGE);
+    mt_memory_free(large);
+    MT_TEST_FAILS(mt_costs_read(path, &costs), MT_ERR_INPUT, "too large");
+    MT_TEST_FAILS(mt_costs_write("/nowhere", &example, "x"), MT_ERR_RESOURCE, "/nowhere");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(quantised_costs_have_two_digits),
+        cmocka_unit_test(the_median_is_the_lower_middle),
+        cmocka_unit_test(partners_are_mutual_on_uneven_nodes),
+        cmocka_unit_test(a_file_gives_back_what_was_written),
+        cmocka_unit_test(a_file_by_hand_needs_no_origin),
+        cmocka_unit_test(bad_files_are_refused_with_what_was_expected),
+        cmocka_unit_test(what_is_no_small_file_is_refused),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
