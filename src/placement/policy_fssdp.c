@@ -38,9 +38,9 @@ struct vacancy {
 };
 
 /* Whether copies go to rank a before rank b: the node that has not the expert before one that has
- * it, then the one with more free slots; in a node the rank with more free slots, then the one whose
- * own experts are colder. The paper leaves the rank open: free slots keep the next expert's choice
- * wide, and the colder rank has more time. */
+ * it, then the one with more free slots; in a node the rank with more free slots, then the one
+ * whose own experts are colder. The paper leaves the rank open: free slots keep the next
+ * expert's choice wide, and the colder rank has more time. */
 static bool is_before(const struct vacancy *vacancy, int a, int b)
 {
     const int node_a = vacancy->cluster->node[a];
