@@ -139,8 +139,9 @@ int64_t mt_grow_search(struct mt_grow *grow, int64_t least, int64_t most)
     const int64_t min_row = grow->rules.min_row;
     const int64_t mean = grow->flow->n_row / grow->flow->n_rank;
     struct best best = {.limit = most, .min_row = min_row};
-    (void)mt_grow_try(grow, most); /* no moves */
+    grow->largest_row = most; /* no moves: as mt_grow_reset left it */
     best.price = mt_grow_price(grow);
+    grow->limit = -1;
     find_limit(grow, least, most, &best);
     if (grow->rules.is_thorough && !best.is_reached && best.limit - least > mean / GOOD_ENOUGH &&
         mean / SHARE > min_row) {

@@ -159,7 +159,7 @@ void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
                             const struct mt_policy_input *input, struct mt_arena *scratch,
                             struct mt_placement *placement)
 {
-    enum { GOOD_ENOUGH = 50, TOLERANCE = 200 }; /* shares of the mean: 2 %, 0.5 % */
+    enum { GOOD_ENOUGH = 50, TOLERANCE = 100 }; /* shares of the mean: 2 %, 1 % */
     const int64_t mark = mt_arena_mark(scratch);
     if (!options->repair || !input->calibrate) {
         return;

@@ -181,7 +181,7 @@ static int64_t layer_ps(const struct mt_cluster *cluster, const struct mt_placem
     int64_t *arrival_ps = mt_draft_cut(scratch, n_rank, sizeof(*arrival_ps));
     struct mt_port *port = mt_draft_cut(scratch, n_rank, sizeof(*port));
     struct work *work = mt_draft_cut(scratch, n_rank, sizeof(*work));
-    struct mt_relay relay;
+    struct mt_spread spread;
     *largest = mt_settle(placement, total, scratch, quota);
     memset(port, 0, (size_t)n_rank * sizeof(*port));
     memset(work, 0, (size_t)n_rank * sizeof(*work));
@@ -191,9 +191,9 @@ static int64_t layer_ps(const struct mt_cluster *cluster, const struct mt_placem
     }
     const int64_t bytes = mt_ps_times(*largest, cluster->row_bytes);
     const int64_t dispatch = mt_ps_times(bytes, kib_ps) / KIB;
-    mt_relay_init(&relay, cluster, scratch);
-    (void)mt_relay_copies(&relay, placement, MT_RELAY_LATE, port);
-    mt_relay_arrivals(&relay, placement, port, dispatch, arrival_ps);
+    mt_spread_init(&spread, cluster, scratch);
+    (void)mt_spread_copies(&spread, placement, MT_SPREAD_LATE, port);
+    mt_spread_arrivals(&spread, placement, port, dispatch, arrival_ps);
     int64_t forward = 0;
     for (int rank = 0; rank < n_rank; ++rank) {
         const int64_t all = mt_ps_times(work[rank].n_row, cluster->costs.row_ps);
