@@ -3,6 +3,7 @@
 #include "cli/plan.h"
 #include "data/sampler.h"
 #include "model/model.h"
+#include "train/costs.h"
 
 #include <math.h>
 #include <string.h>
@@ -103,18 +104,66 @@ static void derive_costs(struct mt_plan_machine *machine, const struct mt_config
     machine->dense_ps = 3.0 * dense * again * n_token / flops_per_ps;
 }
 
+static bool has_rates(const struct mt_arguments *arguments)
+{
+    bool has_one = false;
+    for (int i = 0; i < N_MACHINE_OPTION; i++) {
+        has_one = has_one || mt_argument(arguments, MACHINE_OPTION[i]) != NULL;
+    }
+    return has_one;
+}
+
 static void describe(struct mt_plan_machine *machine, const struct mt_arguments *arguments,
                      const double *rate)
 {
-    bool is_assumed = true;
-    for (int i = 0; i < N_MACHINE_OPTION; i++) {
-        is_assumed = is_assumed && mt_argument(arguments, MACHINE_OPTION[i]) == NULL;
-    }
     (void)snprintf(machine->about, sizeof(machine->about),
                    "%sdevices at %.4g TFLOP/s sustained, %.4g GB/s a device inside a node (%.3g us "
                    "a message), %.4g GB/s between nodes (%.3g us), bf16 values",
-                   is_assumed ? "assumed: H100-class bf16 at 40 % utilisation: " : "", rate[0],
-                   rate[1], rate[3], rate[2], rate[4]);
+                   has_rates(arguments) ? "" : "assumed: H100-class bf16 at 40 % utilisation: ",
+                   rate[0], rate[1], rate[3], rate[2], rate[4]);
+}
+
+/* Costs as this program measured them, or as somebody wrote them down: with values in float32, as
+ * the trainer sends them. A step beside its experts is then attention, which the file has. */
+static enum mt_status read_costs(struct mt_plan_machine *machine, const char *path,
+                                 const struct mt_config *config)
+{
+    struct mt_cluster *cluster = &machine->cluster;
+    MT_TRY(mt_costs_read(path, &cluster->costs));
+    cluster->row_bytes = (config->model.hidden_size + 1) * (int64_t)sizeof(float);
+    cluster->expert_bytes = 3 * config->model.hidden_size * config->moe.expert_intermediate_size *
+                            (int64_t)sizeof(float);
+    machine->dense_ps = 3.0 * with_recompute(config) * (double)cluster->costs.attention_ps *
+                        (double)(config->model.num_layers * machine->n_micro);
+    (void)snprintf(machine->about, sizeof(machine->about),
+                   "costs of %.300s: %.4g us a row, %.4g us attention, float32 values", path,
+                   (double)cluster->costs.row_ps * 1e-6,
+                   (double)cluster->costs.attention_ps * 1e-6);
+    return MT_OK;
+}
+
+/* From --costs, else the options of speeds, else placement.costs of the configuration, else what is
+ * assumed. */
+static enum mt_status choose_costs(struct mt_plan_machine *machine,
+                                   const struct mt_arguments *arguments,
+                                   const struct mt_config *config)
+{
+    double rate[N_MACHINE_OPTION];
+    const char *path = mt_argument(arguments, "--costs");
+    MT_TRY(read_rates(arguments, rate));
+    if (path != NULL && has_rates(arguments)) {
+        return MT_FAIL(MT_ERR_CONFIG, "--costs and the speeds of devices and links both say how "
+                                      "long things take; expected one; leave out the other");
+    }
+    if (path == NULL && !has_rates(arguments) && strcmp(config->placement.costs, "measured") != 0) {
+        path = config->placement.costs;
+    }
+    if (path != NULL) {
+        return read_costs(machine, path, config);
+    }
+    derive_costs(machine, config, rate);
+    describe(machine, arguments, rate);
+    return MT_OK;
 }
 
 static enum mt_status make_nodes(struct mt_plan_machine *machine, int n_rank, int n_node)
@@ -137,20 +186,16 @@ enum mt_status mt_plan_machine_init(struct mt_plan_machine *machine,
                                     const struct mt_config *config, int n_rank, int n_node)
 {
     enum { BF16_BYTES = 2 };
-    double rate[N_MACHINE_OPTION];
     const struct mt_batch_split split = {config->train.global_batch_size,
                                          config->train.micro_batch_size, n_rank, 0};
     *machine = (struct mt_plan_machine){0};
-    MT_TRY(read_rates(arguments, rate));
     MT_TRY(make_nodes(machine, n_rank, n_node));
     machine->n_micro = mt_batch_n_micro(&split);
     machine->max_token = mt_plan_n_token(config, n_rank, 0, 0);
     machine->cluster.row_bytes = BF16_BYTES * config->model.hidden_size;
     machine->cluster.expert_bytes =
         3L * BF16_BYTES * config->model.hidden_size * config->moe.expert_intermediate_size;
-    derive_costs(machine, config, rate);
-    describe(machine, arguments, rate);
-    return MT_OK;
+    return choose_costs(machine, arguments, config);
 }
 
 void mt_plan_machine_clear(struct mt_plan_machine *machine)

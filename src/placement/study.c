@@ -114,12 +114,11 @@ static void remember(struct mt_study *study, int layer, const int64_t *counts)
     }
 }
 
-/* What the policy plans for the layer: study->now. */
-static void plan_layer(struct mt_study *study, int layer, const int64_t *counts,
-                       struct mt_arena *scratch)
+static struct mt_policy_input input_of(const struct mt_study *study, int layer)
 {
     const struct mt_study_options *options = &study->options;
-    struct mt_policy_input input = {
+    MT_ASSERT(layer >= options->first_layer && layer < options->n_layer);
+    return (struct mt_policy_input){
         .cluster = options->cluster,
         .n_expert = options->n_expert,
         .layer = layer,
@@ -133,12 +132,13 @@ static void plan_layer(struct mt_study *study, int layer, const int64_t *counts,
         .n_recent = study->n_recent[layer],
         .recent = &study->recent[(int64_t)layer * MT_STUDY_RECENT * options->n_expert],
     };
-    options->policy->before_gate(&input, scratch, &study->placement[layer]);
+}
+
+void mt_study_before_gate(struct mt_study *study, int layer, struct mt_arena *scratch)
+{
+    const struct mt_policy_input input = input_of(study, layer);
+    study->options.policy->before_gate(&input, scratch, &study->placement[layer]);
     mt_placement_copy(&study->now, &study->placement[layer]);
-    if (options->policy->after_gate != NULL) {
-        input.count = counts;
-        options->policy->after_gate(&input, scratch, &study->now);
-    }
 }
 
 static void add_prediction(struct mt_prediction *sum, const struct mt_prediction *one)
@@ -178,18 +178,22 @@ static void add_rows(struct mt_study *study, const int64_t *quota, const int64_t
     }
 }
 
-void mt_study_layer(struct mt_study *study, int layer, const int64_t *counts,
-                    struct mt_arena *scratch, struct mt_prediction *prediction)
+void mt_study_after_gate(struct mt_study *study, int layer, const int64_t *counts,
+                         struct mt_arena *scratch, int64_t *quota, struct mt_prediction *prediction)
 {
     const struct mt_study_options *options = &study->options;
     const int64_t n_rank = options->cluster->n_rank;
-    const int64_t mark = mt_arena_mark(scratch);
-    struct mt_prediction one;
-    MT_ASSERT(layer >= options->first_layer && layer < options->n_layer);
-    plan_layer(study, layer, counts, scratch);
-    const int64_t n_instance = mt_placement_n_instance(&study->now);
     const int64_t word = (int64_t)sizeof(int64_t);
-    int64_t *quota = mt_arena_cut(scratch, n_rank * n_instance * word);
+    const int64_t mark = mt_arena_mark(scratch);
+    struct mt_policy_input input = input_of(study, layer);
+    struct mt_prediction one;
+    input.count = counts;
+    if (options->policy->after_gate != NULL) {
+        options->policy->after_gate(&input, scratch, &study->now);
+    }
+    if (quota == NULL) {
+        quota = mt_arena_cut(scratch, n_rank * mt_placement_n_instance(&study->now) * word);
+    }
     int64_t *load = mt_arena_cut(scratch, n_rank * word);
     mt_split(options->policy->split, options->cluster, &study->now, counts, scratch, quota);
     mt_predict(options->cluster, &study->now, quota, options->rematerialize, scratch, &one);
@@ -202,6 +206,13 @@ void mt_study_layer(struct mt_study *study, int layer, const int64_t *counts,
         *prediction = one;
     }
     mt_arena_release(scratch, mark);
+}
+
+void mt_study_layer(struct mt_study *study, int layer, const int64_t *counts,
+                    struct mt_arena *scratch, struct mt_prediction *prediction)
+{
+    mt_study_before_gate(study, layer, scratch);
+    mt_study_after_gate(study, layer, counts, scratch, NULL, prediction);
 }
 
 void mt_study_reshard(struct mt_study *study, struct mt_arena *scratch)

@@ -4,7 +4,9 @@
  * `moetrain plan`, shadow mode in the trainer, and libmtplace. Nothing is allocated after init.
  *
  *   for each step: for each micro-batch: for each MoE layer: mt_study_layer
- *                  mt_study_end_step */
+ *                  mt_study_end_step
+ *
+ * mt_study_layer is mt_study_before_gate, then mt_study_after_gate. */
 #ifndef MT_PLACEMENT_STUDY_H
 #define MT_PLACEMENT_STUDY_H
 
@@ -61,6 +63,13 @@ void mt_study_clear(struct mt_study *study); /* after init, or of zeros */
  * fit int64_t. All policies need at most what one with MT_SLOTS_ALL does. */
 bool mt_study_scratch_bytes(const struct mt_study_options *options, int64_t *n_bytes);
 
+/* What is to be materialised before the gate: study->now. */
+void mt_study_before_gate(struct mt_study *study, int layer, struct mt_arena *scratch);
+/* With the exact counts; the arguments are those of mt_study_layer. quota: NULL, or [R, capacity of
+ * a placement] for the split, written as [R, n_instance]. */
+void mt_study_after_gate(struct mt_study *study, int layer, const int64_t *counts,
+                         struct mt_arena *scratch, int64_t *quota,
+                         struct mt_prediction *prediction);
 /* One MoE layer of one micro-batch. counts [R,E]: rows of source r for expert e. prediction: NULL
  * or what is predicted of this layer. study->now is the placement, until the next call. */
 void mt_study_layer(struct mt_study *study, int layer, const int64_t *counts,

@@ -90,3 +90,20 @@ refuse_plan 2 '--skew 0.5 is not a number of at least 1' --ranks 4 --skew 0.5
 refuse_plan 2 '4 ranks on 5 nodes' --ranks 4 --nodes 5
 refuse_plan 2 '--device-tflops 0 is not a number' --ranks 4 --device-tflops 0
 refuse_plan 2 '--intra-latency-us nan' --ranks 4 --intra-latency-us nan
+
+# Costs of a file, given or the configuration's.
+write_costs() { # ROW_PS
+    printf '{"format":"moetrain-costs","format_version":1,"row_ps":%s,"instance_ps":10,"attention_ps":1000,
+"node":{"alpha_ps":10,"kib_ps":10},"network":{"alpha_ps":20,"kib_ps":40}}' "$1" >costs.json
+}
+write_costs 5000000
+expect 0 "" one "${plan[@]}" --ranks 4 --costs costs.json
+rows
+grep -q 'machine: costs of costs.json: 5 us a row' out.txt || fail "$(cat out.txt)"
+mv out.txt given.txt
+expect 0 "" one "${plan[@]}" --ranks 4 --set 'placement.costs="costs.json"'
+cmp out.txt given.txt || fail "--costs and placement.costs differ"
+refuse_plan 2 'both say how long things take' --ranks 4 --costs costs.json --device-tflops 3
+refuse_plan 3 'none.json' --ranks 4 --costs none.json
+write_costs -1
+refuse_plan 3 'costs.json' --ranks 4 --costs costs.json
