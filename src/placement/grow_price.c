@@ -5,7 +5,7 @@
 #include "placement/ps.h"
 
 /* Share of the mean that a search may leave above the least limit: 6 %. Settling all copies
- * together brings the largest load nearer than a trial does, within 1 % at 64 ranks x 256 experts. */
+ * together then brings the largest load nearer: to 1 % above at 64 ranks x 256 experts. */
 enum { GOOD_ENOUGH = 16 };
 
 /* A rank's rows come from all others alike, as far as is known: that much of a row's way is on each
