@@ -110,6 +110,7 @@ void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
             (struct mt_grow_rules){.slots = prefetch_slots(options, input),
                                    .min_row = mt_grow_min_row(MIN_ROW, flow.n_row, flow.n_rank),
                                    .tolerance_row = mean / TOLERANCE + 1,
+                                   .is_timed = true,
                                    .port_ps = hidden_ps(input)};
         mt_grow_reset(&grow);
         (void)mt_grow_search(&grow, mean, largest);

@@ -260,8 +260,8 @@ static void one_hot_expert_is_spread_evenly(void **state)
     }
 }
 
-/* Four experts on each of 8 ranks, one of rank 0's twice as hot as all others: copies level the rows,
- * and each costs as much as `n_row` rows. */
+/* Four experts on each of 8 ranks, one of rank 0's twice as hot as all others: copies level the
+ * rows, and each costs as much as `n_row` rows. */
 static int copies_of_adaptive(int64_t n_row)
 {
     struct mt_scene scene;
