@@ -44,7 +44,10 @@ static enum mt_status choose_sample(struct mt_plan_policies *plan,
     plan->loads.n_layer = (int)mt_min_i64(plan->n_moe, n_layer);
     plan->n_micro = (int)mt_min_i64(plan->machine.n_micro, MAX_MICRO);
     /* Nothing is known at first: that is not what a policy costs in the long run. */
-    plan->n_warm = mt_min_i64(mt_min_i64(config->placement.load_window, by_size), n_there / 4);
+    const int64_t n_warm =
+        mt_min_i64(mt_min_i64(config->placement.load_window, by_size), n_there / 4);
+    MT_TRY(mt_argument_integer(arguments, "--warm-up", n_warm, 0, &plan->n_warm));
+    plan->n_warm = mt_min_i64(plan->n_warm, n_there);
     MT_TRY(mt_argument_integer(arguments, "--steps", mt_min_i64(by_size, n_there - plan->n_warm), 1,
                                &plan->n_step));
     if (plan->n_step > n_there - plan->n_warm) {
