@@ -2,10 +2,13 @@
 #include "cli/cli.h"
 
 #include "base/job.h"
+#include "base/memory.h"
 #include "comm/bench.h"
 #include "kernel/bench.h"
 #include "placement/bench.h"
+#include "train/bench_policies.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static enum mt_status bench_collectives(void)
@@ -14,6 +17,49 @@ static enum mt_status bench_collectives(void)
     MT_TRY(mt_job_agree(mt_comm_init_mpi(&comm, mt_job_world(), 0)));
     const enum mt_status status = mt_bench_collectives(&comm, stdout);
     mt_comm_clear(&comm);
+    return status;
+}
+
+/* "1.1,2,3" */
+static enum mt_status read_skews(const char *text, struct mt_bench_policies *bench)
+{
+    const char *at = text;
+    while (*at != '\0') {
+        char *end = NULL;
+        const double skew = strtod(at, &end);
+        if (end == at || (*end != ',' && *end != '\0') || !(skew >= 1.0 && skew <= 1e6) ||
+            bench->n_skew == MT_BENCH_MAX_SKEWS) {
+            return MT_FAIL(
+                MT_ERR_CONFIG,
+                "--skews %s: expected up to %d numbers of at least 1 with commas between "
+                "them, e.g. 1.1,2,4",
+                text, (int)MT_BENCH_MAX_SKEWS);
+        }
+        bench->skew[bench->n_skew++] = skew;
+        at = *end == ',' ? end + 1 : end;
+    }
+    return MT_OK;
+}
+
+static enum mt_status bench_policies(const struct mt_arguments *arguments)
+{
+    struct mt_config *config = NULL;
+    struct mt_bench_policies bench = {.policies = mt_argument(arguments, "--policies"),
+                                      .ablation = mt_argument(arguments, "--ablation") != NULL};
+    const char *skews = mt_argument(arguments, "--skews");
+    if (arguments->n_positional < 2) {
+        return mt_job_agree(MT_FAIL(MT_ERR_CONFIG,
+                                    "bench policies needs a configuration; none is given; e.g. "
+                                    "moetrain bench policies configs/bench-policies.toml"));
+    }
+    MT_TRY(mt_job_agree(read_skews(skews != NULL ? skews : "1,1.1,1.3,2,3,4", &bench)));
+    MT_TRY(mt_load_config(arguments, &config));
+    if (config == NULL) {
+        return MT_OK;
+    }
+    bench.config = config;
+    const enum mt_status status = mt_bench_policies(&bench, stdout);
+    mt_memory_free(config);
     return status;
 }
 
@@ -31,10 +77,12 @@ enum mt_status mt_command_bench(const struct mt_arguments *arguments)
     if (strcmp(what, "planner") == 0) {
         return mt_job_agree(mt_job_rank() == 0 ? mt_bench_planner(stdout) : MT_OK);
     }
-    const bool is_later = strcmp(what, "step") == 0 || strcmp(what, "policies") == 0 ||
-                          strcmp(what, "checkpoint") == 0;
+    if (strcmp(what, "policies") == 0) {
+        return bench_policies(arguments);
+    }
+    const bool is_later = strcmp(what, "step") == 0 || strcmp(what, "checkpoint") == 0;
     return mt_job_agree(MT_FAIL(MT_ERR_CONFIG,
-                                "%s is %s; expected moetrain bench kernels, moetrain bench "
-                                "collectives or moetrain bench planner",
+                                "%s is %s; expected moetrain bench kernels, collectives, "
+                                "planner or policies",
                                 what, is_later ? "not in this version" : "no benchmark"));
 }

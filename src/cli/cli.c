@@ -77,8 +77,10 @@ enum mt_status mt_load_config(const struct mt_arguments *arguments, struct mt_co
     enum mt_status status = MT_ALLOCATE(loaded, 1, "configuration");
     *config = NULL;
     if (status == MT_OK) {
-        status = mt_config_load(arguments->positional[0], arguments->n_override,
-                                arguments->override, mt_argument(arguments, "--run-dir"), loaded);
+        /* CONFIG is a command's last word. */
+        status = mt_config_load(arguments->positional[arguments->n_positional - 1],
+                                arguments->n_override, arguments->override,
+                                mt_argument(arguments, "--run-dir"), loaded);
     }
     /* A one-process command runs on rank 0 alone: nobody is there to agree with. */
     if (mt_job_is_started() && arguments->command->is_job) {

@@ -14,7 +14,19 @@ enum {
     MAX_VERIFIED = 65536, /* items of a result that are looked at, spread over it */
 };
 
-/* All buffers hold [n_item] floats: vectors, or R blocks, or R * CHUNKS_PER_RANK chunks. */
+/* Distributions in which every rank holds every chunk. */
+enum spread {
+    SPREAD_EVEN, /* R * CHUNKS_PER_RANK chunks, owners in turn */
+    SPREAD_HOT,  /* CHUNKS_PER_RANK chunks, all of rank 0 */
+    N_SPREAD
+};
+struct spread_chunks {
+    struct mt_sparse sparse;
+    int64_t *longs; /* [3C+1]: bytes, offsets, holder_start */
+    int *ints;      /* [C + C(R-1)]: owner, holder */
+};
+
+/* All buffers hold [n_item] floats: vectors, or R blocks, or chunks. */
 struct bench {
     struct mt_comm *comm;
     int n_rank, rank;
@@ -26,17 +38,17 @@ struct bench {
     int64_t *block_bytes; /* [R] */
     int *block_int;       /* [2R]: sizes and offsets for MPI_Alltoallv */
     double *time_s;       /* [R] of one repetition */
-    int64_t n_chunk;      /* of the sparse distribution, every chunk on every rank */
-    struct mt_sparse sparse;
-    int64_t *chunk_long; /* [3C+1]: bytes, offsets, holder_start */
-    int *chunk_int;      /* [C + C(R-1)]: owner, holder */
+    struct spread_chunks spread[N_SPREAD];
+    struct mt_relay *relay;
 };
 
 struct bench_case {
     const char *name;
     int64_t max_bytes;
     void (*plan)(struct bench *bench); /* NULL: MPI's own all-to-all */
+    enum spread spread;                /* sparse: whose chunks */
     bool is_in_place;                  /* SEND is RECV */
+    bool is_home_set;                  /* RECV starts with the own chunks */
     int64_t (*n_result)(const struct bench *bench);
     float (*want)(const struct bench *bench, int64_t i); /* item i of RECV */
 };
@@ -105,32 +117,111 @@ static void plan_allreduce(struct bench *bench)
                       bench->n_item * (int64_t)sizeof(float), MT_ELEMENT_F32);
 }
 
-static void plan_sparse(struct bench *bench)
+/* Chunks of equal size that fill the buffers; their offsets [C], alike for home and copies. */
+static const int64_t *cut_chunks(struct bench *bench, enum spread spread)
 {
-    int64_t *bytes = bench->chunk_long;
-    int64_t *offset = bytes + bench->n_chunk;
-    for (int64_t chunk = 0; chunk < bench->n_chunk; ++chunk) {
-        bytes[chunk] = bench->n_item / bench->n_chunk * (int64_t)sizeof(float);
-        offset[chunk] = chunk * bytes[chunk];
+    struct spread_chunks *chunks = &bench->spread[spread];
+    const int64_t n_chunk = chunks->sparse.n_chunk;
+    int64_t *offset = chunks->longs + n_chunk;
+    for (int64_t chunk = 0; chunk < n_chunk; ++chunk) {
+        chunks->longs[chunk] = bench->n_item / n_chunk * (int64_t)sizeof(float);
+        offset[chunk] = chunk * chunks->longs[chunk];
     }
-    mt_plan_sparse_allgather(&bench->plan, bench->rank, &bench->sparse, offset, offset);
+    return offset;
 }
 
-static float want_sparse(const struct bench *bench, int64_t i)
+static void plan_gather(struct bench *bench, enum spread spread)
 {
-    return payload(bench->sparse.owner[i / (bench->n_item / bench->n_chunk)], i);
+    const int64_t *offset = cut_chunks(bench, spread);
+    mt_plan_sparse_allgather(&bench->plan, bench->rank, &bench->spread[spread].sparse, offset,
+                             offset);
+}
+
+static void plan_gather_relay(struct bench *bench, enum spread spread)
+{
+    const int64_t *offset = cut_chunks(bench, spread);
+    mt_plan_sparse_allgather_relay(&bench->plan, bench->rank, &bench->spread[spread].sparse,
+                                   bench->relay, offset, offset);
+}
+
+static void plan_even(struct bench *bench)
+{
+    plan_gather(bench, SPREAD_EVEN);
+}
+
+static void plan_even_relay(struct bench *bench)
+{
+    plan_gather_relay(bench, SPREAD_EVEN);
+}
+
+static void plan_hot(struct bench *bench)
+{
+    plan_gather(bench, SPREAD_HOT);
+}
+
+static void plan_hot_relay(struct bench *bench)
+{
+    plan_gather_relay(bench, SPREAD_HOT);
+}
+
+static void plan_hot_reduce(struct bench *bench)
+{
+    const int64_t *offset = cut_chunks(bench, SPREAD_HOT);
+    mt_plan_sparse_reduce_scatter(&bench->plan, bench->rank, &bench->spread[SPREAD_HOT].sparse,
+                                  offset, offset, MT_ELEMENT_F32);
+}
+
+static void plan_hot_reduce_relay(struct bench *bench)
+{
+    const int64_t *offset = cut_chunks(bench, SPREAD_HOT);
+    mt_plan_sparse_reduce_scatter_relay(&bench->plan, bench->rank,
+                                        &bench->spread[SPREAD_HOT].sparse, bench->relay, offset,
+                                        offset, MT_ELEMENT_F32);
+}
+
+static int owner_of(const struct bench *bench, enum spread spread, int64_t i)
+{
+    const struct mt_sparse *sparse = &bench->spread[spread].sparse;
+    return sparse->owner[i / (bench->n_item / sparse->n_chunk)];
+}
+
+static float want_even(const struct bench *bench, int64_t i)
+{
+    return payload(owner_of(bench, SPREAD_EVEN, i), i);
+}
+
+static float want_hot(const struct bench *bench, int64_t i)
+{
+    return payload(owner_of(bench, SPREAD_HOT, i), i);
+}
+
+static int64_t items_of_rank_0(const struct bench *bench)
+{
+    return bench->rank == 0 ? bench->n_item : 0;
 }
 
 enum { SMALL_BYTES = 1 << 20, LARGE_BYTES = 1 << 24 };
 
 /* The all-reduce is for small vectors: its leader stages one for every member of the node. */
 static const struct bench_case bench_cases[] = {
-    {"alltoallv", LARGE_BYTES, plan_alltoallv, false, all_items, want_alltoallv},
-    {"MPI_Alltoallv", LARGE_BYTES, NULL, false, all_items, want_alltoallv},
-    {"allgatherv", LARGE_BYTES, plan_allgatherv, false, all_items, want_allgatherv},
-    {"reduce_scatter", LARGE_BYTES, plan_reduce_scatter, false, block_items, want_reduce_scatter},
-    {"allreduce", SMALL_BYTES, plan_allreduce, false, all_items, payload_sum},
-    {"sparse_allgather", LARGE_BYTES, plan_sparse, true, all_items, want_sparse},
+    {"alltoallv", LARGE_BYTES, plan_alltoallv, .n_result = all_items, .want = want_alltoallv},
+    {"MPI_Alltoallv", LARGE_BYTES, NULL, .n_result = all_items, .want = want_alltoallv},
+    {"allgatherv", LARGE_BYTES, plan_allgatherv, .n_result = all_items, .want = want_allgatherv},
+    {"reduce_scatter", LARGE_BYTES, plan_reduce_scatter, .n_result = block_items,
+     .want = want_reduce_scatter},
+    {"allreduce", SMALL_BYTES, plan_allreduce, .n_result = all_items, .want = payload_sum},
+    {"sparse_allgather", LARGE_BYTES, plan_even, .is_in_place = true, .is_home_set = true,
+     .n_result = all_items, .want = want_even},
+    {"sparse_relay", LARGE_BYTES, plan_even_relay, .is_in_place = true, .is_home_set = true,
+     .n_result = all_items, .want = want_even},
+    {"hot_allgather", LARGE_BYTES, plan_hot, SPREAD_HOT, .is_in_place = true, .is_home_set = true,
+     .n_result = all_items, .want = want_hot},
+    {"hot_relay", LARGE_BYTES, plan_hot_relay, SPREAD_HOT, .is_in_place = true, .is_home_set = true,
+     .n_result = all_items, .want = want_hot},
+    {"hot_reduce", LARGE_BYTES, plan_hot_reduce, SPREAD_HOT, .is_home_set = true,
+     .n_result = items_of_rank_0, .want = payload_sum},
+    {"hot_reduce_relay", LARGE_BYTES, plan_hot_reduce_relay, SPREAD_HOT, .is_home_set = true,
+     .n_result = items_of_rank_0, .want = payload_sum},
 };
 enum { N_BENCH_CASE = (int)(sizeof(bench_cases) / sizeof(bench_cases[0])) };
 
@@ -165,10 +256,9 @@ static void prepare(struct bench *bench, const struct bench_case *which)
         bench->block_int[bench->n_rank + rank] = mt_size_to_int(rank * block);
     }
     for (int64_t i = 0; i < bench->n_item; ++i) {
-        const bool is_home =
-            bench->sparse.owner[i / (bench->n_item / bench->n_chunk)] == bench->rank;
+        const bool is_home = owner_of(bench, which->spread, i) == bench->rank;
         bench->send[i] = payload(bench->rank, i);
-        bench->recv[i] = which->is_in_place && is_home ? bench->send[i] : -1.0F;
+        bench->recv[i] = which->is_home_set && is_home ? bench->send[i] : -1.0F;
     }
     if (which->plan != NULL) {
         which->plan(bench);
@@ -217,6 +307,31 @@ static int compare_double(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
+static int64_t received_bytes(const struct mt_plan *plan)
+{
+    int64_t n_bytes = 0;
+    for (int64_t i = 0; i < plan->n_op; ++i) {
+        n_bytes += plan->op[i].kind == MT_OP_RECV ? plan->op[i].n_bytes : 0;
+    }
+    return n_bytes;
+}
+
+/* What the busiest rank sends or receives; for MPI's own what it must. */
+static enum mt_status busiest_port_bytes(struct bench *bench, const struct bench_case *which,
+                                         int64_t *most)
+{
+    const int64_t block = block_items(bench) * (int64_t)sizeof(float);
+    const int64_t planned =
+        mt_max_i64(mt_plan_sent_bytes(&bench->plan), received_bytes(&bench->plan));
+    const double mine = (double)(which->plan != NULL ? planned : block * (bench->n_rank - 1));
+    MT_TRY(mt_comm_gather_f64(bench->comm, &mine, 1, bench->time_s));
+    *most = 0;
+    for (int rank = 0; rank < bench->n_rank; ++rank) {
+        *most = mt_max_i64(*most, (int64_t)bench->time_s[rank]);
+    }
+    return MT_OK;
+}
+
 static enum mt_status run_case(struct bench *bench, const struct bench_case *which, FILE *out)
 {
     double time_s[N_REPEAT];
@@ -226,30 +341,33 @@ static enum mt_status run_case(struct bench *bench, const struct bench_case *whi
     for (int i = 0; i < N_REPEAT; ++i) {
         MT_TRY(time_once(bench, which, &time_s[i]));
     }
+    int64_t most_port = 0;
+    MT_TRY(busiest_port_bytes(bench, which, &most_port));
     qsort(time_s, N_REPEAT, sizeof(time_s[0]), compare_double);
     const double median_s = time_s[N_REPEAT / 2];
     const int64_t n_bytes = bench->n_item * (int64_t)sizeof(float);
     if (bench->rank == 0) {
-        (void)fprintf(out, "%-17s %12" PRId64 " %12.1f %10.3f\n", which->name, n_bytes,
-                      median_s * 1e6, (double)n_bytes / median_s * 1e-9);
+        (void)fprintf(out, "%-17s %12" PRId64 " %12.1f %10.3f %14" PRId64 "\n", which->name,
+                      n_bytes, median_s * 1e6, (double)n_bytes / median_s * 1e-9, most_port);
         (void)fflush(out);
     }
     return MT_OK;
 }
 
-/* Every chunk on every rank, owners in turn. */
-static enum mt_status allocate_sparse(struct bench *bench)
+static enum mt_status allocate_spread(struct bench *bench, enum spread spread)
 {
-    const int64_t n_chunk = (int64_t)CHUNKS_PER_RANK * bench->n_rank;
+    struct spread_chunks *chunks = &bench->spread[spread];
+    const bool is_hot = spread == SPREAD_HOT;
+    const int64_t n_chunk = (int64_t)CHUNKS_PER_RANK * (is_hot ? 1 : bench->n_rank);
     const int64_t n_holder = n_chunk * (bench->n_rank - 1);
-    MT_TRY(MT_ALLOCATE(bench->chunk_long, 3 * n_chunk + 1, "bench"));
-    MT_TRY(MT_ALLOCATE(bench->chunk_int, n_chunk + n_holder, "bench"));
-    int64_t *holder_start = bench->chunk_long + 2 * n_chunk;
-    int *owner = bench->chunk_int;
-    int *holder = bench->chunk_int + n_chunk;
+    MT_TRY(MT_ALLOCATE(chunks->longs, 3 * n_chunk + 1, "bench"));
+    MT_TRY(MT_ALLOCATE(chunks->ints, n_chunk + n_holder, "bench"));
+    int64_t *holder_start = chunks->longs + 2 * n_chunk;
+    int *owner = chunks->ints;
+    int *holder = chunks->ints + n_chunk;
     int64_t at = 0;
     for (int64_t chunk = 0; chunk < n_chunk; ++chunk) {
-        owner[chunk] = (int)(chunk % bench->n_rank);
+        owner[chunk] = is_hot ? 0 : (int)(chunk % bench->n_rank);
         for (int rank = 0; rank < bench->n_rank; ++rank) {
             if (rank != owner[chunk]) {
                 holder[at++] = rank;
@@ -257,29 +375,45 @@ static enum mt_status allocate_sparse(struct bench *bench)
         }
         holder_start[chunk + 1] = at;
     }
-    bench->n_chunk = n_chunk;
-    bench->sparse = (struct mt_sparse){.n_chunk = n_chunk,
-                                       .chunk_bytes = bench->chunk_long,
-                                       .owner = owner,
-                                       .holder_start = holder_start,
-                                       .holder = holder};
+    chunks->sparse = (struct mt_sparse){.n_chunk = n_chunk,
+                                        .chunk_bytes = chunks->longs,
+                                        .owner = owner,
+                                        .holder_start = holder_start,
+                                        .holder = holder};
     return MT_OK;
+}
+
+static enum mt_status allocate_sparse(struct bench *bench, int64_t *max_op)
+{
+    for (int spread = 0; spread < N_SPREAD; ++spread) {
+        MT_TRY(allocate_spread(bench, (enum spread)spread));
+        *max_op =
+            mt_max_i64(*max_op, mt_plan_sparse_max_op(bench->rank, &bench->spread[spread].sparse));
+    }
+    const struct mt_sparse *most = &bench->spread[SPREAD_EVEN].sparse;
+    *max_op = mt_max_i64(*max_op, mt_plan_sparse_relay_max_op(bench->n_rank, most->n_chunk));
+    return mt_relay_create(&bench->comm->topology, most->n_chunk, most->holder_start[most->n_chunk],
+                           0, &bench->relay);
+}
+
+/* The owner of the hot chunks stages every copy, others two chunks at most. */
+static int64_t stage_bytes_of(const struct bench *bench, int64_t max_bytes)
+{
+    const int64_t allreduce =
+        mt_plan_allreduce_stage_bytes(&bench->comm->topology, mt_min_i64(max_bytes, SMALL_BYTES));
+    return mt_max_i64(bench->rank == 0 ? (bench->n_rank - 1) * max_bytes : max_bytes, allreduce);
 }
 
 static enum mt_status allocate(struct bench *bench, int64_t max_item)
 {
     const int64_t max_bytes = max_item * (int64_t)sizeof(float);
     const struct mt_topology *topology = &bench->comm->topology;
-    MT_TRY(allocate_sparse(bench));
-    /* a reduce-scatter stages less than its vector */
-    const int64_t stage_bytes = mt_max_i64(
-        max_bytes, mt_plan_allreduce_stage_bytes(topology, mt_min_i64(max_bytes, SMALL_BYTES)));
-    const int64_t max_op = mt_max_i64(mt_max_i64(mt_plan_reduce_scatter_max_op(bench->n_rank),
-                                                 mt_plan_allreduce_max_op(topology)),
-                                      mt_plan_sparse_max_op(bench->rank, &bench->sparse));
+    int64_t max_op = mt_max_i64(mt_plan_reduce_scatter_max_op(bench->n_rank),
+                                mt_plan_allreduce_max_op(topology));
+    MT_TRY(allocate_sparse(bench, &max_op));
     MT_TRY(MT_ALLOCATE(bench->send, max_item, "bench"));
     MT_TRY(MT_ALLOCATE(bench->recv, max_item, "bench"));
-    MT_TRY(MT_ALLOCATE(bench->stage, stage_bytes, "bench"));
+    MT_TRY(MT_ALLOCATE(bench->stage, stage_bytes_of(bench, max_bytes), "bench"));
     MT_TRY(MT_ALLOCATE(bench->block_bytes, bench->n_rank, "bench"));
     MT_TRY(MT_ALLOCATE(bench->block_int, 2 * (int64_t)bench->n_rank, "bench"));
     MT_TRY(MT_ALLOCATE(bench->time_s, bench->n_rank, "bench"));
@@ -297,8 +431,11 @@ static void clear(struct bench *bench)
     mt_memory_free(bench->stage);
     mt_memory_free(bench->recv);
     mt_memory_free(bench->send);
-    mt_memory_free(bench->chunk_int);
-    mt_memory_free(bench->chunk_long);
+    mt_relay_destroy(bench->relay);
+    for (int spread = 0; spread < N_SPREAD; ++spread) {
+        mt_memory_free(bench->spread[spread].ints);
+        mt_memory_free(bench->spread[spread].longs);
+    }
 }
 
 /* Sizes of one case: 4 KiB, 64 KiB, 1 MiB, 16 MiB, rounded up to whole chunks on every rank. */
@@ -307,10 +444,11 @@ static enum mt_status run_sizes(struct bench *bench, const struct bench_case *wh
 {
     enum { FIRST_BYTES = 1 << 12, STEP = 16 };
     enum mt_status status = MT_OK;
+    const int64_t chunk_items = bench->spread[SPREAD_EVEN].sparse.n_chunk;
     const int64_t limit_bytes = mt_min_i64(which->max_bytes, max_bytes);
     for (int64_t n_bytes = FIRST_BYTES; n_bytes <= limit_bytes && status == MT_OK;
          n_bytes *= STEP) {
-        bench->n_item = mt_round_up(n_bytes / (int64_t)sizeof(float), bench->n_chunk);
+        bench->n_item = mt_round_up(n_bytes / (int64_t)sizeof(float), chunk_items);
         status = run_case(bench, which, out);
     }
     return status;
@@ -328,7 +466,8 @@ enum mt_status mt_bench_collectives(struct mt_comm *comm, FILE *out)
     if (bench.rank == 0) {
         (void)fprintf(out, "%d ranks, %d nodes; median of %d, slowest rank; payloads verified\n",
                       bench.n_rank, comm->topology.n_node, N_REPEAT);
-        (void)fprintf(out, "%-17s %12s %12s %10s\n", "collective", "bytes", "time_us", "GB/s");
+        (void)fprintf(out, "%-17s %12s %12s %10s %14s\n", "collective", "bytes", "time_us", "GB/s",
+                      "busiest_port");
     }
     for (int i = 0; i < N_BENCH_CASE; ++i) {
         MT_TRY_GOTO(run_sizes(&bench, &bench_cases[i], out, max_bytes));

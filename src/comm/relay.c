@@ -3,12 +3,13 @@
  * Direct or relayed? A copy is received once, whatever the plan, so the busiest receiver is a floor
  * under any plan's time. Owners send everything themselves when the busiest of them sends at most
  * twice that floor (relays would gain less than they cost in rounds) and no chunk goes to a node
- * twice; else holders pass on. Numbers of messages decide, not measured costs: chunks of a layer
- * are equal, and the decision must be the same on all ranks.
+ * twice, or when there is little to send; else holders pass on. Numbers of messages decide, not
+ * measured costs: chunks of a layer are equal, and the decision must be the same on all ranks.
  *
- * Greedy or in fixed order? Greedy is better, and its time grows with the square of the copies: 3 ms
- * for 4032 on 64 ranks, against 0.1 (2026-11-22). Above GREEDY_COPIES and four a rank the order is
- * fixed: most chunks go almost everywhere then, and owners are about equally busy anyway. */
+ * Greedy or in fixed order? Greedy is better, and its time grows with the square of the copies:
+ * 3 ms for 4032 on 64 ranks, against 0.1 (2026-11-22). Above GREEDY_COPIES and four a rank the
+ * order is fixed: most chunks go almost everywhere then, and owners are about equally busy anyway.
+ */
 #include "base/memory.h"
 #include "base/size.h"
 #include "comm/relay_internal.h"
@@ -18,7 +19,7 @@
 enum { GREEDY_COPIES = 2048 };
 
 enum mt_status mt_relay_create(const struct mt_topology *topology, int64_t max_chunk,
-                               int64_t max_copy, struct mt_relay **out)
+                               int64_t max_copy, int64_t worth_bytes, struct mt_relay **out)
 {
     struct mt_relay *relay = NULL;
     enum mt_status status = MT_OK;
@@ -28,6 +29,7 @@ enum mt_status mt_relay_create(const struct mt_topology *topology, int64_t max_c
     relay->topology = topology;
     relay->max_chunk = max_chunk;
     relay->max_copy = max_copy;
+    relay->worth_bytes = worth_bytes;
     MT_TRY_GOTO(MT_ALLOCATE(relay->hop, max_copy, "relays"));
     MT_TRY_GOTO(MT_ALLOCATE(relay->sorted, max_copy, "relays"));
     MT_TRY_GOTO(MT_ALLOCATE(relay->round_start, max_copy + 1, "relays"));
@@ -93,6 +95,7 @@ static bool count_nodes(struct mt_relay *relay, const struct mt_sparse *sparse, 
 static bool is_direct_enough(struct mt_relay *relay, const struct mt_sparse *sparse)
 {
     bool is_twice = false;
+    int64_t largest = 0;
     int most_sent = 0;
     int most_received = 0;
     mt_relay_zero_ports(relay);
@@ -100,6 +103,7 @@ static bool is_direct_enough(struct mt_relay *relay, const struct mt_sparse *spa
         if (sparse->chunk_bytes[chunk] == 0) {
             continue;
         }
+        largest = mt_max_i64(largest, sparse->chunk_bytes[chunk]);
         is_twice = count_nodes(relay, sparse, chunk) || is_twice;
         for (int64_t i = sparse->holder_start[chunk]; i < sparse->holder_start[chunk + 1]; ++i) {
             const int n_sent = ++relay->n_sent[sparse->owner[chunk]];
@@ -108,7 +112,8 @@ static bool is_direct_enough(struct mt_relay *relay, const struct mt_sparse *spa
             most_received = n_received > most_received ? n_received : most_received;
         }
     }
-    return !is_twice && most_sent <= 2 * most_received;
+    return most_sent * largest < relay->worth_bytes ||
+           (!is_twice && most_sent <= 2 * most_received);
 }
 
 void mt_relay_add_stock(struct mt_relay *relay, int rank, int chunk, int64_t group)

@@ -20,7 +20,7 @@ struct stock {
 
 struct mt_relay {
     const struct mt_topology *topology;
-    int64_t max_chunk, max_copy;
+    int64_t max_chunk, max_copy, worth_bytes;
     bool is_direct; /* owners send everything themselves */
     int64_t n_hop, n_stock;
     struct mt_hop *hop, *sorted;     /* [max_copy] */

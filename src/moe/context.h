@@ -56,6 +56,7 @@ struct mt_moe {
     struct mt_placement *planned;   /* [L] before the gate, of the last micro-batch */
     struct mt_placement *placement; /* [L] in force */
     bool *is_held;                  /* [L] copies have stayed from the micro-batch before */
+    bool waits_for_late;            /* before any row, for studies */
     bool has_late;                  /* late copies are on their way */
     struct mt_given given;
     int *owner;         /* [L,E] wanted, when owners move */

@@ -92,8 +92,23 @@ static const double *weights_of(struct mt_moe *moe, int layer)
     return given->weight + (int64_t)moe->comm->rank * moe->n_expert;
 }
 
+/* "balanced" has no chance in it: experts in turn over all tokens of all ranks, so that every rank's
+ * load is the mean. The ideal that policies are measured by. */
+static void deal(const struct mt_moe *moe, int64_t n_choice, int32_t *expert)
+{
+    const int64_t first = (int64_t)moe->comm->rank * n_choice;
+    for (int64_t i = 0; i < n_choice; ++i) {
+        expert[i] = (int32_t)((first + i) % moe->n_expert);
+    }
+}
+
 void mt_moe_give_choices(struct mt_moe *moe, int layer, int64_t n, int32_t *expert)
 {
+    if (moe->given.routing == MT_ROUTING_SYNTHETIC &&
+        moe->given.workload == mt_workload_find("balanced")) {
+        deal(moe, n * moe->top_k, expert);
+        return;
+    }
     const struct mt_workload_tokens tokens = {
         .seed = moe->given.seed, .stream = stream_of(moe, layer), .n = n};
     const double *weight = weights_of(moe, layer);

@@ -40,6 +40,9 @@ enum mt_status mt_moe_forward(struct mt_moe *moe, int layer, float *out, const f
     MT_TRY(mt_store_materialize_late_begin(moe->store, layer, &moe->placement[layer]));
     MT_TRY(mt_moe_shared_forward(moe, layer, out, x, kept)); /* while rows travel */
     MT_TRY(mt_store_materialize_end(moe->store, layer));
+    if (moe->waits_for_late) {
+        MT_TRY(mt_moe_end_late(moe, layer));
+    }
     for (int slice = 0; slice < kept->route->n_slice; ++slice) {
         MT_TRY(compute_slice(moe, layer, slice, kept, arena));
     }

@@ -325,6 +325,12 @@ enum mt_status mt_moe_ownership(const struct mt_config *config, int n_rank,
     return MT_OK;
 }
 
+void mt_moe_set_policy(struct mt_moe *moe, const struct mt_policy *policy, bool is_resident_first)
+{
+    moe->policy = policy;
+    moe->waits_for_late = !is_resident_first;
+}
+
 void mt_moe_set_costs(struct mt_moe *moe, const struct mt_costs *costs)
 {
     moe->cluster.costs = *costs;

@@ -56,6 +56,11 @@ struct mt_moe_options {
 enum mt_status mt_moe_create(const struct mt_moe_options *options, struct mt_moe **out);
 void mt_moe_destroy(struct mt_moe *moe); /* NULL allowed */
 
+/* For studies: another policy of the same slots than the configuration's, and whether rows of
+ * resident experts run before late ones. Before the first step. */
+struct mt_policy;
+void mt_moe_set_policy(struct mt_moe *moe, const struct mt_policy *policy, bool is_resident_first);
+
 /* What plans are made from from now on; zeros before. The same on every rank. */
 void mt_moe_set_costs(struct mt_moe *moe, const struct mt_costs *costs);
 
@@ -104,7 +109,7 @@ struct mt_moe_rows {
 /* What one layer's forward keeps for its backward; memory in the activation arena. With
  * train.recompute = "layer" everything but gate and up: the caller computes x again in its place,
  * backward the rest. The rows that came here stay, so that nothing is exchanged a second time
- * (docs/decisions/0006-recompute.md). */
+ * (docs/decisions/0007-recompute.md). */
 struct mt_moe_saved {
     int64_t n;                      /* N of the micro-batch */
     int64_t kept_mark;              /* of the arena: what is cut above may be computed again */

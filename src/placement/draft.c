@@ -1,5 +1,7 @@
 #include "placement/draft.h"
 
+#include "placement/order.h"
+
 #include <string.h>
 
 void mt_draft_init(struct mt_draft *draft, const struct mt_policy_input *input,
@@ -107,39 +109,9 @@ int64_t mt_load_of_counts(const struct mt_policy_input *input, int64_t *load)
     return sum_rows(input->count, input->cluster->n_rank, input->n_expert, load);
 }
 
-static bool is_before(const int64_t *load, int a, int b)
+void mt_load_order(const int64_t *load, int n, struct mt_arena *scratch, int *order)
 {
-    return load[a] > load[b] || (load[a] == load[b] && a < b);
-}
-
-/* Lets order[at] sink in the heap order [n], whose top is what comes last. */
-static void sink(const int64_t *load, int *order, int n, int at)
-{
-    const int item = order[at];
-    for (int child = 2 * at + 1; child < n; child = 2 * at + 1) {
-        child += child + 1 < n && is_before(load, order[child], order[child + 1]) ? 1 : 0;
-        if (!is_before(load, item, order[child])) {
-            break;
-        }
-        order[at] = order[child];
-        at = child;
-    }
-    order[at] = item;
-}
-
-/* Heap sort: in place, where the C library's may allocate. */
-void mt_load_order(const int64_t *load, int n, int *order)
-{
-    for (int i = 0; i < n; ++i) {
-        order[i] = i;
-    }
-    for (int at = n / 2 - 1; at >= 0; --at) {
-        sink(load, order, n, at);
-    }
-    for (int end = n - 1; end > 0; --end) {
-        const int last = order[0];
-        order[0] = order[end];
-        order[end] = last;
-        sink(load, order, end, 0);
-    }
+    const int64_t mark = mt_arena_mark(scratch);
+    mt_order_by(load, -1, n, order, mt_draft_cut(scratch, n, sizeof(*order)));
+    mt_arena_release(scratch, mark);
 }

@@ -44,7 +44,7 @@ int64_t mt_load_of_layer(const struct mt_history *history, int layer, int64_t *l
 /* load [E]: rows of this micro-batch, all sources. */
 int64_t mt_load_of_counts(const struct mt_policy_input *input, int64_t *load);
 /* order [n]: 0 .. n - 1 by load, largest first, ties to the lower. */
-void mt_load_order(const int64_t *load, int n, int *order);
+void mt_load_order(const int64_t *load, int n, struct mt_arena *scratch, int *order);
 
 /* The level that copies and rows are priced at by policies that know one bandwidth: the network's
  * as soon as there is one. */

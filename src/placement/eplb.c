@@ -15,7 +15,7 @@ static void pack_evenly(const int64_t *load, int n, int n_pack, struct mt_arena 
     int *order = mt_draft_cut(scratch, n, sizeof(*order));
     int *n_item = mt_draft_cut(scratch, n_pack, sizeof(*n_item));
     int64_t *sum = mt_draft_cut(scratch, n_pack, sizeof(*sum));
-    mt_load_order(load, n, order);
+    mt_load_order(load, n, scratch, order);
     for (int p = 0; p < n_pack; ++p) {
         n_item[p] = 0;
         sum[p] = 0;
@@ -116,8 +116,8 @@ void mt_eplb_pack(const int64_t *load, const struct mt_eplb_shape *shape, struct
         member[node[group] * node_experts + place[group] * group_size + e % group_size] = e;
     }
     for (int m = 0; m < shape->n_node; ++m) {
-        pack_node(load, &member[m * node_experts], node_experts, node_slots,
-                  shape->n_rank / shape->n_node, scratch, &expert[m * node_slots]);
+        pack_node(load, &member[(int64_t)m * node_experts], node_experts, node_slots,
+                  shape->n_rank / shape->n_node, scratch, &expert[(int64_t)m * node_slots]);
     }
     mt_arena_release(scratch, mark);
 }

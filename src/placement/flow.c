@@ -118,7 +118,8 @@ static void level(struct mt_flow *flow, int expert)
             sum += is_in ? load : 0;
             n += is_in ? 1 : 0;
         }
-        last = height; /* not below the lowest rank, so n > 0 */
+        MT_ASSERT(n > 0); /* the height is not below the lowest rank */
+        last = height;
         height = sum / n;
         left = sum % n;
     }
@@ -141,10 +142,22 @@ static void lift(struct mt_flow *flow, int expert)
     }
 }
 
+/* Each expert that has a choice, once. */
+static void level_all(struct mt_flow *flow, bool is_first_round)
+{
+    for (int expert = 0; expert < flow->n_expert; ++expert) {
+        if (flow->instance[flow->of_expert[expert]].next_of_expert < 0) {
+            continue;
+        }
+        if (!is_first_round) {
+            lift(flow, expert);
+        }
+        level(flow, expert);
+    }
+}
+
 void mt_flow_start(struct mt_flow *flow)
 {
-    /* A second round sees the loads that the first one made; a third moved little. */
-    enum { N_ROUND = 2 };
     memset(flow->load, 0, (size_t)flow->n_rank * sizeof(*flow->load));
     for (int expert = 0; expert < flow->n_expert; ++expert) {
         struct mt_flow_instance *first = &flow->instance[flow->of_expert[expert]];
@@ -153,16 +166,9 @@ void mt_flow_start(struct mt_flow *flow)
             flow->load[first->rank] += first->quota;
         }
     }
-    for (int round = 0; round < N_ROUND; ++round) {
-        for (int expert = 0; expert < flow->n_expert; ++expert) {
-            if (flow->instance[flow->of_expert[expert]].next_of_expert >= 0) {
-                if (round > 0) {
-                    lift(flow, expert);
-                }
-                level(flow, expert);
-            }
-        }
-    }
+    /* The second round sees the loads that the first one made; a third moved little. */
+    level_all(flow, true);
+    level_all(flow, false);
 }
 
 /* Along the chain that ends at `rank`: as many rows as its root has too many, its end has room for,
@@ -214,8 +220,38 @@ static bool reach_through(struct mt_flow *flow, int from, int64_t limit)
     return is_moved;
 }
 
+/* Moves rows of instance `from` straight to instances with room of one kind. */
+static void spill_to(struct mt_flow *flow, int from, int64_t limit, bool is_late)
+{
+    struct mt_flow_instance *const all = flow->instance;
+    int64_t *source = &flow->load[all[from].rank];
+    for (int to = flow->of_expert[all[from].expert]; to >= 0; to = all[to].next_of_expert) {
+        int64_t *target = &flow->load[all[to].rank];
+        const int64_t n = mt_min_i64(mt_min_i64(*source - limit, all[from].quota), limit - *target);
+        if (n > 0 && all[to].is_late == is_late) {
+            *source -= n;
+            *target += n;
+            all[from].quota -= n;
+            all[to].quota += n;
+        }
+    }
+}
+
+/* Chains of one link, which are most: without a search. */
+static void spill(struct mt_flow *flow, int64_t limit)
+{
+    for (int rank = 0; rank < flow->n_rank; ++rank) {
+        for (int i = flow->of_rank[rank]; i >= 0 && flow->load[rank] > limit;
+             i = flow->instance[i].next_of_rank) {
+            spill_to(flow, i, limit, false);
+            spill_to(flow, i, limit, true);
+        }
+    }
+}
+
 bool mt_flow_drain(struct mt_flow *flow, int64_t limit)
 {
+    spill(flow, limit);
     for (;;) {
         bool is_moved = false;
         ++flow->stamp;

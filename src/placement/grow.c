@@ -170,7 +170,7 @@ static struct added price_copy(const struct mt_grow *grow, int expert, int rank)
                           .sender = inside < 0 ? owner : inside};
     const int64_t copy_ps = grow->copy_ps[added.level];
     const int n = inside < 0 ? own->n_network : own->n_node;
-    const int n_round = added.sender == owner ? mt_relay_rounds(n + 1) - mt_relay_rounds(n) : 1;
+    const int n_round = added.sender == owner ? mt_spread_rounds(n + 1) - mt_spread_rounds(n) : 1;
     added.in_ps = mt_ps_add(grow->rank[rank].in_ps[added.level], copy_ps);
     added.out_ps =
         mt_ps_add(grow->rank[added.sender].out_ps[added.level], mt_ps_times(n_round, copy_ps));

@@ -18,6 +18,7 @@ struct mt_grow_rules {
     bool is_timed;          /* price is predicted time, else the largest load */
     bool is_late;           /* copies are exposed, and their rows must end in time */
     bool is_resident_first; /* only a late copy's own rows wait for it */
+    bool is_thorough;       /* also without small copies, which waste slots */
     int64_t port_ps;        /* that any link may be busy in a direction: what attention covers */
 };
 

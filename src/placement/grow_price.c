@@ -90,34 +90,45 @@ int64_t mt_grow_price(struct mt_grow *grow)
     return layer_ps(grow);
 }
 
-/* Bisects limits; best: limit, price and least rows of a copy of the cheapest trial so far. */
+/* The cheapest trial so far. */
 struct best {
     int64_t limit, price, min_row;
     bool is_reached; /* the least limit was */
 };
 
-static void bisect(struct mt_grow *grow, int64_t least, int64_t most, struct best *best)
+/* One trial; true: no rank is above the limit. */
+static bool try_limit(struct mt_grow *grow, int64_t limit, struct best *best)
 {
-    int64_t low = least;
-    int64_t high = most;
-    for (int64_t limit = least; low < high;) { /* the least first: it often suffices */
-        const bool is_reached = mt_grow_try(grow, limit);
-        const int64_t price = mt_grow_price(grow);
-        if (price < best->price) {
-            best->price = price;
-            best->limit = limit;
-            best->min_row = grow->rules.min_row;
-        }
-        if (is_reached) {
-            high = limit;
+    const bool is_reached = mt_grow_try(grow, limit);
+    const int64_t price = mt_grow_price(grow);
+    if (price < best->price) {
+        best->price = price;
+        best->limit = limit;
+        best->min_row = grow->rules.min_row;
+    }
+    return is_reached;
+}
+
+/* Upwards from the least limit in growing steps, since most often that or little more suffices;
+ * then bisection of the last step. */
+static void find_limit(struct mt_grow *grow, int64_t least, int64_t most, struct best *best)
+{
+    int64_t low = least; /* no limit below it is reached */
+    int64_t high = least;
+    int64_t step = grow->rules.tolerance_row;
+    while (high < most && !try_limit(grow, high, best)) {
+        low = high + 1;
+        high = mt_min_i64(high + step, most);
+        step *= 2;
+    }
+    best->is_reached = best->is_reached || high == least;
+    while (high - low >= grow->rules.tolerance_row) {
+        const int64_t middle = low + (high - low) / 2;
+        if (try_limit(grow, middle, best)) {
+            high = middle;
         } else {
-            low = limit + 1;
+            low = middle + 1;
         }
-        best->is_reached = best->is_reached || high == least;
-        if (high - low < grow->rules.tolerance_row) {
-            break;
-        }
-        limit = low + (high - low) / 2;
     }
 }
 
@@ -130,10 +141,11 @@ int64_t mt_grow_search(struct mt_grow *grow, int64_t least, int64_t most)
     struct best best = {.limit = most, .min_row = min_row};
     (void)mt_grow_try(grow, most); /* no moves */
     best.price = mt_grow_price(grow);
-    bisect(grow, least, most, &best);
-    if (!best.is_reached && best.limit - least > mean / GOOD_ENOUGH && mean / SHARE > min_row) {
+    find_limit(grow, least, most, &best);
+    if (grow->rules.is_thorough && !best.is_reached && best.limit - least > mean / GOOD_ENOUGH &&
+        mean / SHARE > min_row) {
         grow->rules.min_row = mean / SHARE;
-        bisect(grow, least, most, &best);
+        find_limit(grow, least, most, &best);
     }
     if (grow->limit != best.limit || grow->rules.min_row != best.min_row) {
         grow->rules.min_row = best.min_row;

@@ -82,7 +82,7 @@ void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
                              const struct mt_policy_input *input, struct mt_arena *scratch,
                              struct mt_placement *placement)
 {
-    enum { TOLERANCE = 100 };
+    enum { GOOD_ENOUGH = 100, TOLERANCE = 50 }; /* shares of the mean; loads will differ anyway */
     const int64_t mark = mt_arena_mark(scratch);
     const int64_t n_expert = input->n_expert;
     int64_t *scenario = mt_arena_cut(scratch, 2 * n_expert * (int64_t)sizeof(int64_t));
@@ -103,7 +103,7 @@ void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
         mt_flow_start(&flow);
         const int64_t largest = mt_flow_settle(&flow);
         const int64_t mean = mt_ceil_div(flow.n_row, flow.n_rank);
-        if (largest - mean <= mean / TOLERANCE) {
+        if (largest - mean <= mean / GOOD_ENOUGH) {
             continue;
         }
         grow.rules =
@@ -183,6 +183,7 @@ void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
                                    .is_timed = true,
                                    .is_late = true,
                                    .is_resident_first = options->resident_first,
+                                   .is_thorough = true,
                                    .port_ps = INT64_MAX};
         grow.counts = input->count;
         grow.token = token;
@@ -200,10 +201,10 @@ void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
 
 /* A pair of moments with one set of options. */
 #define MT_ADAPTIVE(name, prefetch_on, repair_on, first_on, sticky_on)                            \
-    static const struct mt_adaptive_options name##_options = {.prefetch = prefetch_on,            \
-                                                              .repair = repair_on,                \
-                                                              .resident_first = first_on,         \
-                                                              .sticky = sticky_on};               \
+    static const struct mt_adaptive_options name##_options = {.prefetch = (prefetch_on),          \
+                                                              .repair = (repair_on),              \
+                                                              .resident_first = (first_on),       \
+                                                              .sticky = (sticky_on)};             \
     static void name##_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch, \
                                    struct mt_placement *placement)                                \
     {                                                                                             \

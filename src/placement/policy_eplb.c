@@ -62,7 +62,7 @@ static int find_rank(const struct packing *packing, int node, int expert)
     return best;
 }
 
-static void pack_node(struct packing *packing, int node)
+static void pack_node(struct packing *packing, int node, struct mt_arena *scratch)
 {
     const struct mt_cluster *cluster = packing->draft.cluster;
     const int size = cluster->node_start[node + 1] - cluster->node_start[node];
@@ -82,7 +82,7 @@ static void pack_node(struct packing *packing, int node)
         packing->some_share[i] = packing->some[i] * SCALE / packing->n_replica[i];
         packing->rank_load[packing->draft.owner[packing->mine[i]]] += packing->some_share[i];
     }
-    mt_load_order(packing->some_share, n, packing->order);
+    mt_load_order(packing->some_share, n, scratch, packing->order);
     for (int i = 0; i < n; ++i) {
         const int at = packing->order[i];
         const int expert = packing->mine[at];
@@ -98,12 +98,12 @@ static void pack_node(struct packing *packing, int node)
 }
 
 /* Returns the largest predicted load of a rank. */
-static int64_t pack(struct packing *packing)
+static int64_t pack(struct packing *packing, struct mt_arena *scratch)
 {
     const struct mt_cluster *cluster = packing->draft.cluster;
     int64_t largest = 0;
     for (int node = 0; node < cluster->n_node; ++node) {
-        pack_node(packing, node);
+        pack_node(packing, node, scratch);
     }
     for (int rank = 0; rank < cluster->n_rank; ++rank) {
         largest = mt_max_i64(largest, packing->rank_load[rank]);
@@ -120,7 +120,7 @@ void mt_policy_eplb_before_gate(const struct mt_policy_input *input, struct mt_a
     (void)mt_load_of_history(input, load);
     mt_placement_owners_only(placement);
     packing_init(&packing, input, load, placement, scratch);
-    (void)pack(&packing);
+    (void)pack(&packing, scratch);
     mt_draft_write(&packing.draft, placement);
     mt_arena_release(scratch, mark);
 }
@@ -145,7 +145,7 @@ static int64_t largest_load(const struct mt_reshard_input *input, const int64_t 
     struct packing packing;
     mt_placement_owners_only(&placement);
     packing_init(&packing, &one, load, &placement, scratch);
-    const int64_t largest = pack(&packing);
+    const int64_t largest = pack(&packing, scratch);
     mt_arena_release(scratch, mark);
     return largest;
 }
@@ -186,7 +186,7 @@ static void choose_owners(const struct mt_reshard_input *input, const struct mt_
     for (int i = 0; i < shape->n_slot; ++i) {
         --rarity[slot[i]];
     }
-    mt_load_order(rarity, n_expert, order);
+    mt_load_order(rarity, n_expert, scratch, order);
     for (int i = 0; i < n_expert; ++i) {
         const int expert = order[i];
         int best = -1;

@@ -51,7 +51,7 @@ void mt_policy_fastermoe_after_gate(const struct mt_policy_input *input, struct 
     int *order = mt_draft_cut(scratch, n_expert, sizeof(*order));
     struct mt_draft draft;
     (void)mt_load_of_counts(input, load);
-    mt_load_order(load, n_expert, order);
+    mt_load_order(load, n_expert, scratch, order);
     mt_draft_init(&draft, input, placement, scratch);
     int64_t best = time_ps(input->cluster, load[order[0]], 0);
     for (int i = 0; i + 1 < n_expert && n_rank > 1 && can_shadow(&draft, order[i]); ++i) {

@@ -64,7 +64,7 @@ static int find_rank(const struct layout *layout, int expert)
 }
 
 /* From owners only; n_replica [E] is given. */
-static void place(struct layout *layout)
+static void place(struct layout *layout, struct mt_arena *scratch)
 {
     const struct mt_cluster *cluster = layout->draft.cluster;
     const int n_expert = layout->draft.n_expert;
@@ -73,7 +73,7 @@ static void place(struct layout *layout)
         layout->share[e] = layout->load[e] * SCALE / layout->n_replica[e];
         layout->rank_load[layout->draft.owner[e]] += layout->share[e];
     }
-    mt_load_order(layout->share, n_expert, layout->order);
+    mt_load_order(layout->share, n_expert, scratch, layout->order);
     for (int i = 0; i < n_expert; ++i) {
         const int expert = layout->order[i];
         memset(layout->n_on_node, 0, (size_t)cluster->n_node * sizeof(*layout->n_on_node));
@@ -128,15 +128,15 @@ void mt_policy_fsep_before_gate(const struct mt_policy_input *input, struct mt_a
     const int64_t total = mt_load_of_history(input, load);
     mt_placement_owners_only(placement);
     layout_init(&even, input, placement, load, scratch);
-    mt_load_order(load, n_expert, even.order);
+    mt_load_order(load, n_expert, scratch, even.order);
     replicate_evenly(even.order, n_expert, n_slot, n_rank, even.n_replica);
-    place(&even);
+    place(&even, scratch);
     if (total == 0) {
         mt_draft_write(&even.draft, placement);
     } else {
         layout_init(&uneven, input, placement, load, scratch);
         mt_eplb_replicate(load, n_expert, n_slot, n_rank, uneven.n_replica, NULL);
-        place(&uneven);
+        place(&uneven, scratch);
         const int64_t even_load = settled_load(&even, placement, scratch);
         if (settled_load(&uneven, placement, scratch) > even_load) {
             mt_draft_write(&even.draft, placement);

@@ -37,35 +37,34 @@ struct spread {
     int64_t *owned_load; /* [R] of experts that no copy relieves */
 };
 
-/* The node that has not the expert before one that has it, then the one with more free slots; in it
- * the rank with more free slots, then the one whose own experts are colder. The paper leaves open
- * the rank: free slots keep the next expert's choice wide, and the colder rank has more time.
- * -1: no rank can take it. */
+/* Whether copies go to rank a before rank b: the node that has not the expert before one that has
+ * it, then the one with more free slots; in a node the rank with more free slots, then the one whose
+ * own experts are colder. The paper leaves the rank open: free slots keep the next expert's choice
+ * wide, and the colder rank has more time. */
+static bool is_before(const struct spread *spread, int a, int b)
+{
+    const int node_a = spread->cluster->node[a];
+    const int node_b = spread->cluster->node[b];
+    if (node_a != node_b) {
+        const bool has_a = spread->n_on_node[node_a] > 0;
+        const bool has_b = spread->n_on_node[node_b] > 0;
+        const int freer = spread->node_free[node_a] - spread->node_free[node_b];
+        return has_a != has_b ? has_b : freer != 0 ? freer > 0 : node_a < node_b;
+    }
+    const int freer = spread->draft->n_free[a] - spread->draft->n_free[b];
+    const int64_t hotter = spread->owned_load[a] - spread->owned_load[b];
+    return freer != 0 ? freer > 0 : hotter != 0 ? hotter < 0 : a < b;
+}
+
+/* -1: no rank can take the expert. */
 static int find_rank(const struct spread *spread, int expert)
 {
-    const struct mt_draft *draft = spread->draft;
     int best = -1;
     for (int rank = 0; rank < spread->cluster->n_rank; ++rank) {
-        if (!mt_draft_can(draft, expert, rank)) {
-            continue;
-        }
-        if (best < 0) {
+        if (mt_draft_can(spread->draft, expert, rank) &&
+            (best < 0 || is_before(spread, rank, best))) {
             best = rank;
-            continue;
         }
-        const int node = spread->cluster->node[rank];
-        const int best_node = spread->cluster->node[best];
-        const int holds =
-            (spread->n_on_node[node] > 0 ? 1 : 0) - (spread->n_on_node[best_node] > 0 ? 1 : 0);
-        const int node_freer = spread->node_free[node] - spread->node_free[best_node];
-        const int freer = draft->n_free[rank] - draft->n_free[best];
-        const int64_t colder = spread->owned_load[best] - spread->owned_load[rank];
-        const bool is_better = holds != 0                             ? holds < 0
-                               : node != best_node && node_freer != 0 ? node_freer > 0
-                               : node != best_node                    ? node < best_node
-                               : freer != 0                           ? freer > 0
-                                                                      : colder > 0;
-        best = is_better ? rank : best;
     }
     return best;
 }
@@ -132,7 +131,7 @@ static void materialize(struct mt_draft *draft, const int64_t *load, const int *
             spread.owned_load[draft->owner[order[i]]] += load[order[i]];
         }
     }
-    for (int i = 0; i < t && load[order[i]] > 0 && cluster->n_rank > 1; ++i) {
+    for (int i = 0; i < t && left > 0 && load[order[i]] > 0 && cluster->n_rank > 1; ++i) {
         const int expert = order[i];
         const int64_t most = cluster->n_rank - 1;
         const int64_t has = draft->n_instance[expert] - 1;
@@ -154,7 +153,7 @@ void mt_policy_fssdp_before_gate(const struct mt_policy_input *input, struct mt_
     int *order = mt_draft_cut(scratch, input->n_expert, sizeof(*order));
     struct mt_draft draft;
     (void)mt_load_of_history(input, load);
-    mt_load_order(load, input->n_expert, order);
+    mt_load_order(load, input->n_expert, scratch, order);
     mt_placement_owners_only(placement);
     mt_draft_init(&draft, input, placement, scratch);
     materialize(&draft, load, order, t, MT_DRAFT_HERE, scratch);
@@ -181,7 +180,7 @@ static int64_t layer_ps(const struct mt_cluster *cluster, const struct mt_placem
     int64_t *arrival_ps = mt_draft_cut(scratch, n_rank, sizeof(*arrival_ps));
     struct mt_port *port = mt_draft_cut(scratch, n_rank, sizeof(*port));
     struct work *work = mt_draft_cut(scratch, n_rank, sizeof(*work));
-    struct mt_relay relay;
+    struct mt_spread spread;
     *largest = mt_settle(placement, total, scratch, quota);
     memset(port, 0, (size_t)n_rank * sizeof(*port));
     memset(work, 0, (size_t)n_rank * sizeof(*work));
@@ -191,9 +190,9 @@ static int64_t layer_ps(const struct mt_cluster *cluster, const struct mt_placem
     }
     const int64_t bytes = mt_ps_times(*largest, cluster->row_bytes);
     const int64_t dispatch = mt_ps_times(bytes, kib_ps) / KIB;
-    mt_relay_init(&relay, cluster, scratch);
-    (void)mt_relay_copies(&relay, placement, MT_RELAY_LATE, port);
-    mt_relay_arrivals(&relay, placement, port, dispatch, arrival_ps);
+    mt_spread_init(&spread, cluster, scratch);
+    (void)mt_spread_copies(&spread, placement, MT_SPREAD_LATE, port);
+    mt_spread_arrivals(&spread, placement, port, dispatch, arrival_ps);
     int64_t forward = 0;
     for (int rank = 0; rank < n_rank; ++rank) {
         const int64_t all = mt_ps_times(work[rank].n_row, cluster->costs.row_ps);
@@ -225,7 +224,7 @@ void mt_policy_fssdp_after_gate(const struct mt_policy_input *input, struct mt_a
     if (input->calibrate && input->slots > 0 && total > 0) {
         int64_t best_ps = layer_ps(input->cluster, placement, load, scratch, &largest);
         const bool is_even = largest <= mt_ceil_div(total, n_rank) * ENOUGH_PERCENT / 100;
-        mt_load_order(load, n_expert, order);
+        mt_load_order(load, n_expert, scratch, order);
         mt_draft_init(&planned, input, placement, scratch);
         mt_draft_init(&trial, input, placement, scratch);
         mt_draft_init(&best, input, placement, scratch);

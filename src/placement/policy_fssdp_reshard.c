@@ -41,10 +41,10 @@ static void read_history(struct sharding *sharding, struct mt_arena *scratch)
         int64_t *load = &sharding->load[(int64_t)i * n_expert];
         int *order = &sharding->order[(int64_t)i * n_expert];
         (void)mt_load_of_layer(sharding->input->history, sharding->input->first_layer + i, load);
-        mt_load_order(load, n_expert, order);
+        mt_load_order(load, n_expert, scratch, order);
         largest[i] = load[order[0]];
     }
-    mt_load_order(largest, sharding->n_moe, sharding->layer_order);
+    mt_load_order(largest, sharding->n_moe, scratch, sharding->layer_order);
     mt_arena_release(scratch, mark);
 }
 

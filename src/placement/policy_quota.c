@@ -56,6 +56,7 @@ void mt_policy_quota_after_gate(const struct mt_policy_input *input, struct mt_a
                                    .min_row = mt_grow_min_row(MIN_ROW, flow.n_row, flow.n_rank),
                                    .tolerance_row = mean / TOLERANCE + 1,
                                    .is_node_only = true,
+                                   .is_thorough = true,
                                    .port_ps = INT64_MAX};
         mt_grow_reset(&grow);
         const int n_early = flow.n_instance;

@@ -5,69 +5,70 @@
 
 #include <string.h>
 
-void mt_relay_init(struct mt_relay *relay, const struct mt_cluster *cluster, struct mt_arena *arena)
+void mt_spread_init(struct mt_spread *spread, const struct mt_cluster *cluster,
+                    struct mt_arena *arena)
 {
     const int64_t n_node_bytes = cluster->n_node * (int64_t)sizeof(int);
-    *relay = (struct mt_relay){.cluster = cluster};
-    relay->source = mt_arena_cut(arena, n_node_bytes);
-    relay->n_child = mt_arena_cut(arena, n_node_bytes);
+    *spread = (struct mt_spread){.cluster = cluster};
+    spread->source = mt_arena_cut(arena, n_node_bytes);
+    spread->n_child = mt_arena_cut(arena, n_node_bytes);
     for (int level = MT_LEVEL_NODE; level < MT_N_LEVEL; ++level) {
-        relay->copy_ps[level] =
+        spread->copy_ps[level] =
             mt_ps_message(&cluster->costs, (enum mt_level)level, cluster->expert_bytes);
     }
-    relay->ready_ps = mt_arena_cut(arena, cluster->n_node * (int64_t)sizeof(int64_t));
-    memset(relay->ready_ps, 0xff, (size_t)cluster->n_node * sizeof(int64_t));
-    memset(relay->source, 0xff, (size_t)n_node_bytes);
-    memset(relay->n_child, 0, (size_t)n_node_bytes);
+    spread->ready_ps = mt_arena_cut(arena, cluster->n_node * (int64_t)sizeof(int64_t));
+    memset(spread->ready_ps, 0xff, (size_t)cluster->n_node * sizeof(int64_t));
+    memset(spread->source, 0xff, (size_t)n_node_bytes);
+    memset(spread->n_child, 0, (size_t)n_node_bytes);
 }
 
 /* Is instance i a copy that travels with this set, or is it there already? */
 static bool is_travelling(const struct mt_placement *placement, int expert, int i,
-                          enum mt_relay_set set)
+                          enum mt_spread_set set)
 {
     return placement->rank[i] != placement->owner[expert] &&
-           (set == MT_RELAY_ALL || placement->is_late[i] == (set == MT_RELAY_LATE));
+           (set == MT_SPREAD_ALL || placement->is_late[i] == (set == MT_SPREAD_LATE));
 }
 
 /* Who has the expert in each node before the set travels: the owner, and for late copies the lowest
  * early one. */
-static void find_sources(struct mt_relay *relay, const struct mt_placement *placement, int expert,
-                         enum mt_relay_set set)
+static void find_sources(struct mt_spread *spread, const struct mt_placement *placement, int expert,
+                         enum mt_spread_set set)
 {
-    const int *node = relay->cluster->node;
-    if (set == MT_RELAY_LATE) {
+    const int *node = spread->cluster->node;
+    if (set == MT_SPREAD_LATE) {
         for (int i = placement->instance_start[expert + 1] - 1;
              i >= placement->instance_start[expert]; --i) {
             if (!placement->is_late[i]) {
-                relay->source[node[placement->rank[i]]] = placement->rank[i];
+                spread->source[node[placement->rank[i]]] = placement->rank[i];
             }
         }
     }
-    relay->source[node[placement->owner[expert]]] = placement->owner[expert];
+    spread->source[node[placement->owner[expert]]] = placement->owner[expert];
 }
 
 /* Adds what each node's source sends, and forgets the expert. */
-static void finish_expert(struct mt_relay *relay, const struct mt_placement *placement, int expert,
-                          struct mt_port *port)
+static void finish_expert(struct mt_spread *spread, const struct mt_placement *placement,
+                          int expert, struct mt_port *port)
 {
-    const int *node = relay->cluster->node;
+    const int *node = spread->cluster->node;
     for (int i = placement->instance_start[expert]; i < placement->instance_start[expert + 1];
          ++i) {
         const int at = node[placement->rank[i]];
-        if (relay->n_child[at] > 0) {
-            int64_t *out = &port[relay->source[at]].out_ps[MT_LEVEL_NODE];
-            *out = mt_ps_add(*out, mt_ps_times(relay->copy_ps[MT_LEVEL_NODE],
-                                               mt_relay_rounds(relay->n_child[at])));
+        if (spread->n_child[at] > 0) {
+            int64_t *out = &port[spread->source[at]].out_ps[MT_LEVEL_NODE];
+            *out = mt_ps_add(*out, mt_ps_times(spread->copy_ps[MT_LEVEL_NODE],
+                                               mt_spread_rounds(spread->n_child[at])));
         }
-        relay->n_child[at] = 0;
-        relay->source[at] = -1;
+        spread->n_child[at] = 0;
+        spread->source[at] = -1;
     }
 }
 
-int64_t mt_relay_copies(struct mt_relay *relay, const struct mt_placement *placement,
-                        enum mt_relay_set set, struct mt_port *port)
+int64_t mt_spread_copies(struct mt_spread *spread, const struct mt_placement *placement,
+                         enum mt_spread_set set, struct mt_port *port)
 {
-    const int *node = relay->cluster->node;
+    const int *node = spread->cluster->node;
     int64_t n_copy = 0;
     for (int expert = 0; expert < placement->n_expert; ++expert) {
         const int start = placement->instance_start[expert];
@@ -76,33 +77,33 @@ int64_t mt_relay_copies(struct mt_relay *relay, const struct mt_placement *place
         if (end - start == 1) {
             continue;
         }
-        find_sources(relay, placement, expert, set);
+        find_sources(spread, placement, expert, set);
         for (int i = start; i < end; ++i) {
             const int rank = placement->rank[i];
             if (!is_travelling(placement, expert, i, set)) {
                 continue;
             }
             ++n_copy;
-            const bool is_first = relay->source[node[rank]] < 0;
+            const bool is_first = spread->source[node[rank]] < 0;
             const enum mt_level level = is_first ? MT_LEVEL_NETWORK : MT_LEVEL_NODE;
             int64_t *in = &port[rank].in_ps[level];
-            *in = mt_ps_add(*in, relay->copy_ps[level]);
-            relay->n_child[node[rank]] += is_first ? 0 : 1;
-            relay->source[node[rank]] = is_first ? rank : relay->source[node[rank]];
+            *in = mt_ps_add(*in, spread->copy_ps[level]);
+            spread->n_child[node[rank]] += is_first ? 0 : 1;
+            spread->source[node[rank]] = is_first ? rank : spread->source[node[rank]];
             n_node += is_first ? 1 : 0;
         }
         int64_t *out = &port[placement->owner[expert]].out_ps[MT_LEVEL_NETWORK];
-        *out =
-            mt_ps_add(*out, mt_ps_times(relay->copy_ps[MT_LEVEL_NETWORK], mt_relay_rounds(n_node)));
-        finish_expert(relay, placement, expert, port);
+        *out = mt_ps_add(*out,
+                         mt_ps_times(spread->copy_ps[MT_LEVEL_NETWORK], mt_spread_rounds(n_node)));
+        finish_expert(spread, placement, expert, port);
     }
     return n_copy;
 }
 
-void mt_relay_arrivals(struct mt_relay *relay, const struct mt_placement *placement,
-                       const struct mt_port *port, int64_t dispatch_ps, int64_t *arrival_ps)
+void mt_spread_arrivals(struct mt_spread *spread, const struct mt_placement *placement,
+                        const struct mt_port *port, int64_t dispatch_ps, int64_t *arrival_ps)
 {
-    const int *node = relay->cluster->node;
+    const int *node = spread->cluster->node;
     memset(arrival_ps, 0, (size_t)placement->n_rank * sizeof(arrival_ps[0]));
     for (int expert = 0; expert < placement->n_expert; ++expert) {
         const int start = placement->instance_start[expert];
@@ -111,19 +112,19 @@ void mt_relay_arrivals(struct mt_relay *relay, const struct mt_placement *placem
         if (end - start == 1) {
             continue;
         }
-        find_sources(relay, placement, expert, MT_RELAY_LATE);
+        find_sources(spread, placement, expert, MT_SPREAD_LATE);
         for (int i = start; i < end; ++i) {
             const int rank = placement->rank[i];
-            const int source = relay->source[node[rank]];
-            int64_t *ready = &relay->ready_ps[node[rank]]; /* < 0: there before the gate */
+            const int source = spread->source[node[rank]];
+            int64_t *ready = &spread->ready_ps[node[rank]]; /* < 0: there before the gate */
             int64_t at = 0;
-            if (!is_travelling(placement, expert, i, MT_RELAY_LATE)) {
+            if (!is_travelling(placement, expert, i, MT_SPREAD_LATE)) {
                 continue;
             }
             if (source < 0) {
                 at =
                     mt_max_i64(port[rank].in_ps[MT_LEVEL_NETWORK], owner->out_ps[MT_LEVEL_NETWORK]);
-                relay->source[node[rank]] = rank;
+                spread->source[node[rank]] = rank;
                 *ready = at;
             } else {
                 const int64_t inside =
@@ -133,8 +134,8 @@ void mt_relay_arrivals(struct mt_relay *relay, const struct mt_placement *placem
             arrival_ps[rank] = mt_max_i64(arrival_ps[rank], at);
         }
         for (int i = start; i < end; ++i) {
-            relay->source[node[placement->rank[i]]] = -1;
-            relay->ready_ps[node[placement->rank[i]]] = -1;
+            spread->source[node[placement->rank[i]]] = -1;
+            spread->ready_ps[node[placement->rank[i]]] = -1;
         }
     }
 }

@@ -12,9 +12,9 @@ struct mt_port {
 };
 
 /* Who hands a copy of an expert to whom. A node receives it over the network once, from the owner's
- * tree; its other ranks take it from the one that has it. A sender of n copies relays them as a
+ * tree; its other ranks take it from the one that has it. A sender of n copies spreads them as a
  * binomial tree: ceil(log2(n + 1)) rounds of its own. */
-struct mt_relay {
+struct mt_spread {
     const struct mt_cluster *cluster;
     int64_t copy_ps[MT_N_LEVEL]; /* one expert on its way */
     int *source;                 /* [M] who has the current expert in the node; -1: nobody */
@@ -22,24 +22,24 @@ struct mt_relay {
     int64_t *ready_ps;           /* [M] when a late copy is at its source; -1: before the gate */
 };
 
-enum mt_relay_set { MT_RELAY_EARLY, MT_RELAY_LATE, MT_RELAY_ALL };
+enum mt_spread_set { MT_SPREAD_EARLY, MT_SPREAD_LATE, MT_SPREAD_ALL };
 
-void mt_relay_init(struct mt_relay *relay, const struct mt_cluster *cluster,
-                   struct mt_arena *arena);
+void mt_spread_init(struct mt_spread *spread, const struct mt_cluster *cluster,
+                    struct mt_arena *arena);
 /* Adds the copies of that kind to port [R]; those at home when the late ones travel (owners, early
  * copies) are sources for their node. Returns how many. */
-int64_t mt_relay_copies(struct mt_relay *relay, const struct mt_placement *placement,
-                        enum mt_relay_set set, struct mt_port *port);
+int64_t mt_spread_copies(struct mt_spread *spread, const struct mt_placement *placement,
+                         enum mt_spread_set set, struct mt_port *port);
 /* When the last late copy of each rank is there: arrival_ps [R] after the end of the dispatch,
  * which took dispatch_ps; port: of the late copies. What comes over the network waits for the
  * dispatch, what stays inside a node does not. */
-void mt_relay_arrivals(struct mt_relay *relay, const struct mt_placement *placement,
-                       const struct mt_port *port, int64_t dispatch_ps, int64_t *arrival_ps);
+void mt_spread_arrivals(struct mt_spread *spread, const struct mt_placement *placement,
+                        const struct mt_port *port, int64_t dispatch_ps, int64_t *arrival_ps);
 
 /* The busiest direction of any link, [n] ports. */
 int64_t mt_port_busiest(const struct mt_port *port, int n);
 /* ceil(log2(n + 1)) */
-static inline int mt_relay_rounds(int n)
+static inline int mt_spread_rounds(int n)
 {
     return n <= 0 ? 0 : 32 - __builtin_clz((unsigned)n);
 }

@@ -150,8 +150,8 @@ void mt_predict(const struct mt_cluster *cluster, const struct mt_placement *pla
     struct work *work = mt_arena_cut(scratch, n_rank * (int64_t)sizeof(struct work));
     int64_t *arrival_ps = mt_arena_cut(scratch, n_rank * word);
     int64_t *n_row = mt_arena_cut(scratch, mt_placement_n_instance(placement) * word);
-    struct mt_relay relay;
-    mt_relay_init(&relay, cluster, scratch);
+    struct mt_spread spread;
+    mt_spread_init(&spread, cluster, scratch);
     count_rows(cluster, placement, quota, scratch, rows, n_row);
     count_work(placement, n_row, work);
     *prediction = (struct mt_prediction){0};
@@ -159,14 +159,14 @@ void mt_predict(const struct mt_cluster *cluster, const struct mt_placement *pla
     prediction->exchange_ps = mt_ps_times(EXCHANGES, dispatch_ps);
 
     memset(copies, 0, (size_t)port_bytes);
-    prediction->n_late = mt_relay_copies(&relay, placement, MT_RELAY_LATE, copies);
-    mt_relay_arrivals(&relay, placement, copies, dispatch_ps, arrival_ps);
+    prediction->n_late = mt_spread_copies(&spread, placement, MT_SPREAD_LATE, copies);
+    mt_spread_arrivals(&spread, placement, copies, dispatch_ps, arrival_ps);
     const int64_t slowest =
         experts_ps(&cluster->costs, placement->n_rank, work, arrival_ps, &prediction->compute_ps);
     memset(copies, 0, (size_t)port_bytes);
     memset(all, 0, (size_t)port_bytes);
-    (void)mt_relay_copies(&relay, placement, MT_RELAY_EARLY, copies);
-    prediction->n_copy = mt_relay_copies(&relay, placement, MT_RELAY_ALL, all);
+    (void)mt_spread_copies(&spread, placement, MT_SPREAD_EARLY, copies);
+    prediction->n_copy = mt_spread_copies(&spread, placement, MT_SPREAD_ALL, all);
     prediction->copies_ps =
         mt_ps_add(slowest - prediction->compute_ps,
                   hidden_excess_ps(&cluster->costs, copies, all, placement->n_rank, rematerialize));

@@ -66,7 +66,8 @@ static enum mt_status create_layers(struct mt_store *store, const struct mt_stor
     const int64_t max_copy = max_copies(store, most_experts);
     MT_TRY(copies_init(&store->spare, most_experts, max_copy));
     MT_TRY(copies_init(&store->moving, most_experts, max_copy));
-    MT_TRY(mt_relay_create(&store->comm->topology, most_experts, max_copy, &store->relay));
+    MT_TRY(mt_relay_create(&store->comm->topology, most_experts, max_copy, MT_RELAY_WORTH_BYTES,
+                           &store->relay));
     MT_TRY(MT_ALLOCATE(store->chunk_bytes, most_experts, "expert offsets"));
     MT_TRY(MT_ALLOCATE(store->home_offset, most_experts, "expert offsets"));
     return MT_ALLOCATE(store->copy_offset, most_experts, "expert offsets");

@@ -54,6 +54,11 @@ struct mt_trainer {
     int64_t costs_state[MT_COSTS_STATE]; /* train/costs.h */
 };
 
+/* trainer_open.c. Collective, agreed: everything but run directory and state, from
+ * trainer->config. */
+enum mt_status mt_trainer_open(struct mt_trainer *trainer);
+void mt_trainer_close(struct mt_trainer *trainer); /* of whatever was opened */
+
 /* step.c: one optimizer step; trainer->state.step is the number of the step being made. */
 enum mt_status mt_train_step(struct mt_trainer *trainer, struct mt_step_result *result);
 

@@ -71,25 +71,6 @@ static enum mt_status prepare_costs(struct mt_trainer *trainer)
     return mt_job_agree(is_first ? mt_costs_write(trainer->dir.path, &costs, text) : MT_OK);
 }
 
-static enum mt_status open_data(struct mt_trainer *trainer)
-{
-    const struct mt_config *config = trainer->config;
-    struct mt_corpus_options options = {
-        .format = config->data.format,
-        .vocab_size = config->model.vocab_size,
-        .length = config->model.max_seq_len,
-        .seed = (uint64_t)config->run.seed,
-    };
-    const int64_t n = trainer->split.micro_batch * config->model.max_seq_len;
-    MT_TRY(mt_corpus_open(&config->data.train, &options, &trainer->corpus));
-    if (config->data.validation.n > 0 || config->data.format == MT_DATA_RANDOM) {
-        options.seed++; /* other random sequences than the training ones */
-        MT_TRY(mt_corpus_open(&config->data.validation, &options, &trainer->validation));
-    }
-    MT_TRY(MT_ALLOCATE(trainer->token, n, "batch"));
-    return MT_ALLOCATE(trainer->target, n, "batch");
-}
-
 static enum mt_status open_dir(struct mt_trainer *trainer)
 {
     mt_run_dir_init(&trainer->dir, trainer->config);
@@ -246,45 +227,23 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
     return run_steps(trainer);
 }
 
-static int64_t largest_micro_batch(const struct mt_config *config)
-{
-    const int64_t share = mt_ceil_div(config->train.global_batch_size, mt_job_size());
-    return mt_min_i64(config->train.micro_batch_size, share);
-}
-
 enum mt_status mt_train(const struct mt_train_options *options)
 {
     struct mt_trainer *trainer = NULL;
-    const struct mt_config *config = options->config;
     enum mt_status status = mt_job_agree(MT_ALLOCATE(trainer, 1, "trainer"));
     if (status != MT_OK) {
         return status;
     }
-    trainer->config = config;
-    trainer->split = (struct mt_batch_split){.global_batch = config->train.global_batch_size,
-                                             .micro_batch = largest_micro_batch(config),
-                                             .n_rank = mt_job_size(),
-                                             .rank = mt_job_rank()};
-    struct mt_model_size size;
+    trainer->config = options->config;
     trainer->dir.lock_fd = -1;
     MT_TRY_GOTO(mt_job_agree(open_dir(trainer)));
-    MT_TRY_GOTO(mt_session_open(&trainer->session, config, true, trainer->split.micro_batch));
-    MT_TRY_GOTO(mt_job_agree(open_data(trainer)));
-    MT_TRY_GOTO(mt_job_agree(
-        mt_optim_create(trainer->session.store, &trainer->session.comm, config, &trainer->optim)));
-    mt_model_size(config, &size);
-    trainer->train_flops_per_token = size.train_flops_per_token;
+    MT_TRY_GOTO(mt_trainer_open(trainer));
     MT_TRY_GOTO(run(trainer, options));
 cleanup:
     mt_traces_close(trainer);
     mt_metrics_close(trainer);
     mt_log_close();
-    mt_optim_destroy(trainer->optim);
-    mt_corpus_close(trainer->validation);
-    mt_corpus_close(trainer->corpus);
-    mt_memory_free(trainer->target);
-    mt_memory_free(trainer->token);
-    mt_session_close(&trainer->session);
+    mt_trainer_close(trainer);
     mt_run_dir_close(&trainer->dir);
     mt_memory_free(trainer);
     return status;

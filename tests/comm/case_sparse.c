@@ -133,7 +133,7 @@ static struct mt_relay *create_relay(const struct test_case *test)
 {
     struct mt_relay *relay = NULL;
     MT_TEST_OK(mt_relay_create(test->topology, test->sparse.n_chunk,
-                               test->sparse.holder_start[test->sparse.n_chunk], &relay));
+                               test->sparse.holder_start[test->sparse.n_chunk], 0, &relay));
     return relay;
 }
 

@@ -10,9 +10,10 @@
 
 static void the_table_has_every_collective(void **state)
 {
-    static const char *const names[] = {"\nalltoallv ",  "\nMPI_Alltoallv ",
-                                        "\nallgatherv ", "\nreduce_scatter ",
-                                        "\nallreduce ",  "\nsparse_allgather "};
+    static const char *const names[] = {
+        "\nalltoallv ", "\nMPI_Alltoallv ",    "\nallgatherv ",      "\nreduce_scatter ",
+        "\nallreduce ", "\nsparse_allgather ", "\nsparse_relay ",    "\nhot_allgather ",
+        "\nhot_relay ", "\nhot_reduce ",       "\nhot_reduce_relay "};
     MT_UNUSED(state);
     struct mt_comm comm;
     char *text = NULL;

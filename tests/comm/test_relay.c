@@ -129,7 +129,7 @@ static void random_distributions_reach_every_holder_once(void **state)
                 add_chunk((int)((bits >> 8) % (uint64_t)(is_hot ? 1 : n_rank)),
                           bits % 9 == 0 ? 0 : 64, all & (is_hot ? UINT64_MAX : sparse));
             }
-            MT_TEST_OK(mt_relay_create(&topology, MAX_CHUNK, MAX_COPY, &relay));
+            MT_TEST_OK(mt_relay_create(&topology, MAX_CHUNK, MAX_COPY, 0, &relay));
             const int64_t n_allocated = mt_memory_n_allocated();
             (void)route(relay, &topology);
             (void)route(relay, &topology); /* nothing is left of the first time */
@@ -149,7 +149,7 @@ static void a_hot_owner_sends_little_more_than_others_receive(void **state)
         struct mt_topology topology;
         struct mt_relay *relay = NULL;
         MT_TEST_OK(mt_topology_init(&topology, 64, ranks_per_node[i]));
-        MT_TEST_OK(mt_relay_create(&topology, MAX_CHUNK, MAX_COPY, &relay));
+        MT_TEST_OK(mt_relay_create(&topology, MAX_CHUNK, MAX_COPY, 0, &relay));
         begin_chunks();
         for (int chunk = 0; chunk < 8; ++chunk) {
             add_chunk(0, 64, UINT64_MAX);
@@ -171,7 +171,7 @@ static void even_owners_send_themselves(void **state)
     struct mt_topology topology;
     struct mt_relay *relay = NULL;
     MT_TEST_OK(mt_topology_init(&topology, 7, 0));
-    MT_TEST_OK(mt_relay_create(&topology, MAX_CHUNK, MAX_COPY, &relay));
+    MT_TEST_OK(mt_relay_create(&topology, MAX_CHUNK, MAX_COPY, 0, &relay));
     begin_chunks();
     for (int chunk = 0; chunk < 14; ++chunk) {
         add_chunk(chunk % 7, 64, 0x7f);
@@ -196,7 +196,7 @@ static void copies_of_everything_everywhere_are_passed_on_in_a_fixed_order(void 
             node[rank] = rank < 16 ? 0 : rank * 5 % n_node;
         }
         MT_TEST_OK(mt_topology_init_nodes(&topology, MAX_RANK, node));
-        MT_TEST_OK(mt_relay_create(&topology, MAX_CHUNK, MAX_COPY, &relay));
+        MT_TEST_OK(mt_relay_create(&topology, MAX_CHUNK, MAX_COPY, 0, &relay));
         begin_chunks();
         for (int chunk = 0; chunk < 133; ++chunk) {
             add_chunk(chunk * 64 / 133, chunk == 5 ? 0 : 64, UINT64_MAX);
@@ -211,13 +211,30 @@ static void copies_of_everything_everywhere_are_passed_on_in_a_fixed_order(void 
     }
 }
 
+static void little_is_sent_directly(void **state)
+{
+    MT_UNUSED(state);
+    for (int64_t n_bytes = 1023; n_bytes < 1025; ++n_bytes) {
+        struct mt_topology topology;
+        struct mt_relay *relay = NULL;
+        MT_TEST_OK(mt_topology_init(&topology, 9, 3));
+        MT_TEST_OK(mt_relay_create(&topology, MAX_CHUNK, MAX_COPY, 8 * 1024, &relay));
+        begin_chunks();
+        add_chunk(0, n_bytes, 0x1ff); /* eight times */
+        const struct mt_route_list list = route(relay, &topology);
+        assert_int_equal(list.is_direct, n_bytes < 1024);
+        mt_relay_destroy(relay);
+        mt_topology_clear(&topology);
+    }
+}
+
 static void a_chunk_for_several_ranks_of_a_node_is_relayed_there(void **state)
 {
     MT_UNUSED(state);
     struct mt_topology topology;
     struct mt_relay *relay = NULL;
     MT_TEST_OK(mt_topology_init(&topology, 6, 3));
-    MT_TEST_OK(mt_relay_create(&topology, MAX_CHUNK, MAX_COPY, &relay));
+    MT_TEST_OK(mt_relay_create(&topology, MAX_CHUNK, MAX_COPY, 0, &relay));
     begin_chunks();
     add_chunk(1, 64, 0x38); /* ranks 3, 4, 5 */
     const struct mt_route_list list = route(relay, &topology);
@@ -240,6 +257,7 @@ int main(void)
         cmocka_unit_test(a_hot_owner_sends_little_more_than_others_receive),
         cmocka_unit_test(even_owners_send_themselves),
         cmocka_unit_test(copies_of_everything_everywhere_are_passed_on_in_a_fixed_order),
+        cmocka_unit_test(little_is_sent_directly),
         cmocka_unit_test(a_chunk_for_several_ranks_of_a_node_is_relayed_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -245,7 +245,7 @@ static void at_skew_3_fssdp_is_within_115_percent_of_even(void **state)
     assert_true(mean_imbalance("fsep", 3.0, true, 150) <= 1.15);
 }
 
-/* Not so fsdp with two slots, and eplb: their local-first splits fill the ranks that hold copies. */
+/* Not so fsdp with two slots nor eplb: their local-first splits fill ranks with copies. */
 static void at_balance_these_make_nothing_worse(void **state)
 {
     static const char *const names[] = {"ep", "smartmoe", "flexmoe", "fastermoe", "fssdp", "fsep"};

@@ -35,18 +35,21 @@ static void experts_are_ordered_by_load_ties_to_the_lower(void **state)
 {
     int64_t load[50];
     int order[50];
+    struct mt_arena scratch;
     MT_UNUSED(state);
+    MT_TEST_OK(mt_arena_init(&scratch, sizeof(order) + 64, "test"));
     for (uint64_t seed = 0; seed < 2000; ++seed) {
         const int n = 1 + (int)(seed % 50);
         for (int i = 0; i < n; ++i) {
             load[i] = (int64_t)(mt_random_u64(seed, 1, (uint64_t)i) % (1 + seed % 30));
         }
-        mt_load_order(load, n, order);
+        mt_load_order(load, n, &scratch, order);
         for (int i = 1; i < n; ++i) {
             const int64_t fall = load[order[i - 1]] - load[order[i]];
             assert_true(fall > 0 || (fall == 0 && order[i - 1] < order[i]));
         }
     }
+    mt_arena_clear(&scratch);
 }
 
 /* ---- fsdp ---- */
@@ -303,7 +306,7 @@ static void eplb_replicates_within_nodes(void **state)
     mt_scene_clear(&world.scene);
 }
 
-/* Default owners put four hot experts on one node: new ones lower the largest load, and own alike. */
+/* Default owners put four hot experts on one node: new ones share them out. */
 static void eplb_shares_hot_experts_out_over_nodes(void **state)
 {
     static const int64_t load[8] = {90, 80, 70, 60, 5, 5, 5, 5};

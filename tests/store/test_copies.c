@@ -4,9 +4,12 @@
 #include "store/experts.h"
 #include "support/mpi_main.h"
 
-enum { N_LAYER = 3, FIRST = 1, N_MICRO = 3, SLOTS_A_LAYER = 4 };
+#include <string.h>
+
+enum { N_LAYER = 3, FIRST = 1, N_MICRO = 3, SLOTS_A_LAYER = 4, N_LARGE = 5 };
 
 static struct mt_test_table small; /* experts in layers 1 and 2 */
+static struct mt_test_table large; /* N_LARGE layers of larger ones */
 
 /* How a step goes, and what it has led to so far: for every expert of a layer the sum over
  * micro-batches and instances, on every rank; and what this rank's copy has since it arrived. */
@@ -265,6 +268,66 @@ static void copies_of_two_layers_are_held_at_once(void **state)
     mt_test_world_close(&world);
 }
 
+/* Experts of 288 KiB, as many on rank 0 as it can own, copied everywhere: with 4 ranks and more
+ * holders pass them on. */
+static void copies_that_travel_by_relays_have_the_owners_values(void **state)
+{
+    MT_UNUSED(state);
+    enum { SIZE = 24576 }; /* of one matrix */
+    const struct mt_test_world_options options = {
+        .world = MPI_COMM_WORLD, .training = true, .n_slot = MT_TEST_N_EXPERT, .turn = -1};
+    struct mt_test_world world;
+    struct mt_placement all;
+    int owner[N_LARGE * MT_TEST_N_EXPERT];
+    mt_test_world_open(&world, &large, &options);
+    const int n_rank = world.comm.topology.n_rank;
+    for (int i = 0; i < N_LARGE * MT_TEST_N_EXPERT; ++i) {
+        owner[i] = i / mt_store_capacity(world.store);
+    }
+    int n_owned = 0; /* by rank 0 in layer 0 */
+    while (n_owned < MT_TEST_N_EXPERT && owner[n_owned] == 0) {
+        ++n_owned;
+    }
+    MT_TEST_OK(mt_store_move_experts(world.store, owner));
+    mt_test_set_values(world.store);
+    MT_TEST_OK(mt_placement_init(&all, n_rank, MT_TEST_N_EXPERT, MT_TEST_N_EXPERT * n_rank));
+    memcpy(all.owner, owner, MT_TEST_N_EXPERT * sizeof(owner[0]));
+    mt_placement_owners_only(&all);
+    for (int e = 0; e < MT_TEST_N_EXPERT; ++e) {
+        for (int rank = 0; rank < n_rank; ++rank) {
+            if (rank != owner[e]) {
+                mt_placement_add(&all, e, rank, false);
+            }
+        }
+    }
+    for (int round = 0; round < 2; ++round) {
+        mt_store_zero_grad(world.store);
+        mt_comm_reset_traffic(&world.comm);
+        MT_TEST_OK(mt_store_materialize_begin(world.store, 0, &all));
+        MT_TEST_OK(mt_store_materialize_end(world.store, 0));
+        for (int e = 0; e < MT_TEST_N_EXPERT; ++e) {
+            const struct mt_expert_copy *copy = mt_store_expert(world.store, 0, e);
+            for (int64_t i = 0; i < 3 * SIZE; ++i) {
+                assert_true(copy->value[i] == mt_test_payload(9, i / SIZE, e * SIZE + i % SIZE));
+                copy->grad[i] += (float)(world.comm.rank + i % 7);
+            }
+        }
+        MT_TEST_OK(mt_store_reduce_experts_begin(world.store, 0, NULL));
+        MT_TEST_OK(mt_store_reduce_experts_end(world.store, 0));
+        for (int e = 0; e < MT_TEST_N_EXPERT; ++e) {
+            const struct mt_expert_copy *home = mt_store_expert(world.store, 0, e);
+            for (int64_t i = 0; home != NULL && i < 3 * SIZE; ++i) {
+                const int64_t sum = n_rank * (n_rank - 1) / 2 + n_rank * (i % 7);
+                assert_true(home->grad[i] == (float)sum);
+            }
+        }
+        const int64_t alone = (int64_t)n_owned * (n_rank - 1) * 3 * SIZE * (int64_t)sizeof(float);
+        assert_true(n_rank < 4 || world.comm.rank > 0 || world.comm.traffic[0].sent_bytes < alone);
+    }
+    mt_placement_clear(&all);
+    mt_test_world_close(&world);
+}
+
 /* The placements of all ranks are made before, the rest must not allocate. */
 static void late_and_kept_copies_allocate_nothing(void **state)
 {
@@ -298,8 +361,13 @@ int main(int argc, char **argv)
         cmocka_unit_test(kept_and_late_copies_give_the_sum_over_micro_batches),
         cmocka_unit_test(so_do_copies_dropped_after_forward_and_gathered_again),
         cmocka_unit_test(copies_of_two_layers_are_held_at_once),
+        cmocka_unit_test(copies_that_travel_by_relays_have_the_owners_values),
         cmocka_unit_test(late_and_kept_copies_allocate_nothing),
     };
     mt_test_table_small(&small);
+    mt_test_table_init(&large);
+    for (int layer = 0; layer < N_LARGE; ++layer) {
+        mt_test_table_layer(&large, MT_TEST_N_EXPERT, 128, 192);
+    }
     return mt_test_mpi_main(argc, argv, tests, (int)(sizeof(tests) / sizeof(tests[0])));
 }

@@ -5,6 +5,7 @@
 #include "support/mpi_main.h"
 #include "train/costs.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -166,12 +167,55 @@ static void measuring_leaves_nothing_begun_and_nothing_allocated(void **state)
     close_world(&world);
 }
 
+static void the_device_of_a_session_advances_what_the_session_began(void **state)
+{
+    struct world world;
+    struct mt_plan plan;
+    struct mt_exec *exec = NULL;
+    int64_t *block_bytes = NULL;
+    char *buffer = NULL;
+    bool done = false;
+    enum { BLOCK = 1 << 20 };
+    const int n_rank = mt_job_size();
+    MT_UNUSED(state);
+    open_world(&world, NULL);
+    struct mt_comm *comm = &world.session.comm;
+    MT_TEST_OK(MT_ALLOCATE(block_bytes, n_rank, "test"));
+    MT_TEST_OK(MT_ALLOCATE(buffer, (int64_t)BLOCK * (n_rank + 1), "test"));
+    for (int rank = 0; rank < n_rank; rank++) {
+        block_bytes[rank] = BLOCK;
+    }
+    memset(buffer, 1 + comm->rank, BLOCK);
+    MT_TEST_OK(mt_plan_init(&plan, mt_plan_allgatherv_max_op(n_rank)));
+    MT_TEST_OK(mt_exec_create(comm, plan.max_op, &exec));
+    mt_plan_allgatherv(&plan, &comm->topology, comm->rank, block_bytes);
+    MT_TEST_OK(mt_exec_begin(exec, &plan, (void *[]){buffer, buffer + BLOCK, NULL}));
+    while (world.session.device.idle(world.session.device.idle_context)) {
+        (void)sched_yield();
+    }
+    const struct mt_transport_verbs *verbs = comm->transport->verbs;
+    comm->transport->verbs = NULL; /* nothing may be left to do */
+    MT_TEST_OK(mt_exec_poll(exec, &done));
+    assert_true(done);
+    comm->transport->verbs = verbs;
+    MT_TEST_OK(mt_exec_end(exec));
+    for (int rank = 0; rank < n_rank; rank++) {
+        assert_int_equal(buffer[(int64_t)BLOCK * (rank + 2) - 1], 1 + rank);
+    }
+    mt_exec_destroy(exec);
+    mt_plan_clear(&plan);
+    mt_memory_free(buffer);
+    mt_memory_free(block_bytes);
+    close_world(&world);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(measured_costs_are_sane_and_the_same_on_all_ranks),
     cmocka_unit_test(a_paced_device_costs_exactly_what_it_imitates),
     cmocka_unit_test(bandwidth_makes_instances_cost_something),
     cmocka_unit_test(costs_are_kept_as_long_as_the_run_is_the_same),
     cmocka_unit_test(measuring_leaves_nothing_begun_and_nothing_allocated),
+    cmocka_unit_test(the_device_of_a_session_advances_what_the_session_began),
 };
 
 MT_TEST_MPI_MAIN(tests)

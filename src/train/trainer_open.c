@@ -1,0 +1,57 @@
+/* What a trainer computes with: session, data, optimizer. */
+#include "base/job.h"
+#include "base/memory.h"
+#include "base/size.h"
+#include "train/internal.h"
+
+static enum mt_status open_data(struct mt_trainer *trainer)
+{
+    const struct mt_config *config = trainer->config;
+    struct mt_corpus_options options = {
+        .format = config->data.format,
+        .vocab_size = config->model.vocab_size,
+        .length = config->model.max_seq_len,
+        .seed = (uint64_t)config->run.seed,
+    };
+    const int64_t n = trainer->split.micro_batch * config->model.max_seq_len;
+    MT_TRY(mt_corpus_open(&config->data.train, &options, &trainer->corpus));
+    if (config->data.validation.n > 0 || config->data.format == MT_DATA_RANDOM) {
+        options.seed++; /* other random sequences than the training ones */
+        MT_TRY(mt_corpus_open(&config->data.validation, &options, &trainer->validation));
+    }
+    MT_TRY(MT_ALLOCATE(trainer->token, n, "batch"));
+    return MT_ALLOCATE(trainer->target, n, "batch");
+}
+
+static int64_t largest_micro_batch(const struct mt_config *config)
+{
+    const int64_t share = mt_ceil_div(config->train.global_batch_size, mt_job_size());
+    return mt_min_i64(config->train.micro_batch_size, share);
+}
+
+enum mt_status mt_trainer_open(struct mt_trainer *trainer)
+{
+    const struct mt_config *config = trainer->config;
+    struct mt_model_size size;
+    trainer->split = (struct mt_batch_split){.global_batch = config->train.global_batch_size,
+                                             .micro_batch = largest_micro_batch(config),
+                                             .n_rank = mt_job_size(),
+                                             .rank = mt_job_rank()};
+    MT_TRY(mt_session_open(&trainer->session, config, true, trainer->split.micro_batch));
+    MT_TRY(mt_job_agree(open_data(trainer)));
+    MT_TRY(mt_job_agree(
+        mt_optim_create(trainer->session.store, &trainer->session.comm, config, &trainer->optim)));
+    mt_model_size(config, &size);
+    trainer->train_flops_per_token = size.train_flops_per_token;
+    return MT_OK;
+}
+
+void mt_trainer_close(struct mt_trainer *trainer)
+{
+    mt_optim_destroy(trainer->optim);
+    mt_corpus_close(trainer->validation);
+    mt_corpus_close(trainer->corpus);
+    mt_memory_free(trainer->target);
+    mt_memory_free(trainer->token);
+    mt_session_close(&trainer->session);
+}
