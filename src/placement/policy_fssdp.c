@@ -17,8 +17,8 @@
 #include <string.h>
 
 /* A largest load within this of the mean is even: copies would travel, and their gradients back,
- * for little. Drawing tokens alone gives 1.06 where a rank has a few hundred rows, and in a bench of 8
- * paced ranks at skew 1.0 full slots cost a tenth of a step. */
+ * for little. Drawing tokens alone gives 1.06 where a rank has a few hundred rows, and on 8 paced
+ * ranks at skew 1.0 full slots cost a tenth of a step. */
 enum { EVEN_PERCENT = 110 };
 
 int mt_fssdp_overlap(const struct mt_cluster *cluster, int overlap, int n_expert)
