@@ -172,6 +172,7 @@ static enum mt_status create_planner(struct mt_moe *moe)
     }
     MT_TRY(mt_arena_init(&moe->scratch, scratch_bytes, "scratch of policies"));
     MT_TRY(mt_cluster_init(&moe->cluster, moe->n_rank, moe->comm->topology.node));
+    moe->cluster.slice_rows = moe->slice_rows;
     moe->cluster.row_bytes = (moe->width + 1) * (int64_t)sizeof(float);
     moe->cluster.expert_bytes =
         MT_EXPERT_MATRICES * moe->width * moe->inner * (int64_t)sizeof(float);
