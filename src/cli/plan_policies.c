@@ -265,6 +265,8 @@ static enum mt_status run(struct mt_plan_policies *plan, const struct mt_argumen
     const struct mt_config *config = plan->config;
     MT_TRY(check_policy(config));
     MT_TRY(mt_plan_machine_init(&plan->machine, arguments, config, n_rank, n_node));
+    MT_TRY(mt_policy_check(mt_policy_find(config->placement.policy), &plan->machine.cluster,
+                           (int)config->moe.num_experts, config->placement.slots));
     MT_TRY(mt_plan_loads_init(&plan->loads, arguments, config, &plan->machine));
     MT_TRY(choose_sample(plan, arguments));
     MT_TRY(init_studies(plan));

@@ -191,6 +191,7 @@ static enum mt_status create_placements(struct mt_moe *moe, const struct mt_conf
                        config->placement.policy);
     }
     MT_TRY(create_planner(moe));
+    MT_TRY(mt_policy_check(moe->policy, &moe->cluster, moe->n_expert, config->placement.slots));
     MT_TRY(mt_given_init(&moe->given, config, moe->n_rank));
     MT_TRY(MT_ALLOCATE(moe->planned, moe->n_layer, "placements"));
     MT_TRY(MT_ALLOCATE(moe->placement, moe->n_layer, "placements"));
