@@ -24,6 +24,7 @@ compare() {
 
 train r1 1 8 --set 'placement.policy="ep"'
 for policy in $policies; do
+    common=("${common[@]}" --set "placement.slots=$([ $policy = fsdp ] && echo '"auto"' || echo 3)")
     if [ "${MT_ALL:-0}" = 1 ]; then
         for n in 1 2 3 4 8; do
             for micro in $((8 / n > 0 ? (8 + n - 1) / n : 1)) 1; do

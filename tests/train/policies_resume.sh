@@ -23,7 +23,7 @@ done
 for policy in ep fsdp fssdp adaptive; do
     cp -r parts.eplb "cross.$policy"
     rm -rf "cross.$policy/checkpoints/step-00000010"
-    train "cross.$policy" 10 "$policy"
+    train "cross.$policy" 10 "$policy" --set 'placement.slots="auto"'
     metrics close whole.eplb/metrics.jsonl "cross.$policy/metrics.jsonl" 0 1e-6
 done
 echo ok
