@@ -129,8 +129,8 @@ int64_t mt_model_skew_bytes(const struct mt_config *config, int64_t n_sequence)
     if (n_moe == 0) {
         return 0;
     }
-    /* Rows kept beyond the balanced ones; the slice that is not kept; exchange buffers of a slice, with
-     * three offsets of two floats a row; rows sent again. */
+    /* Rows kept beyond the balanced ones; the slice that is not kept; exchange buffers of a slice,
+     * with three offsets of two floats a row; rows sent again. */
     const int64_t floats = n_moe * (slice - own) * kept + slice * (width + 1 + 2 * inner) +
                            (slice - own) * (2 * width + 1 + inner + 6) + own * (width + 1);
     return floats * (int64_t)sizeof(float);
