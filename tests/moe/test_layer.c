@@ -340,6 +340,25 @@ static void evaluation_gives_the_same_bits_and_leaves_the_arena(void **state)
     world_destroy(&world);
 }
 
+/* What debug builds check after every split: on the last rank one row goes elsewhere. */
+static void plans_that_differ_between_ranks_are_found(void **state)
+{
+    (void)state;
+    struct world world;
+    struct mt_moe_stats stats;
+    world_create(&world, &CASES[0]);
+    world_begin_step(&world);
+    world_run_micro(&world, 0, 1);
+    assert_int_equal(mt_moe_check_plan(world.moe, WORLD_LAYER), MT_OK);
+    if (world.n_rank > 1) {
+        world.moe->quota[0] += world.rank == world.n_rank - 1 ? 1 : 0;
+        assert_int_equal(mt_moe_check_plan(world.moe, WORLD_LAYER), MT_ERR_INTERNAL);
+        mt_error_clear();
+    }
+    world_end_step(&world, &stats);
+    world_destroy(&world);
+}
+
 static void a_warm_step_allocates_nothing_and_repeats_bit_for_bit(void **state)
 {
     (void)state;
@@ -396,6 +415,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(exact_window_agrees_with_the_reference),
         cmocka_unit_test(statistics_are_those_of_the_whole_step),
         cmocka_unit_test(evaluation_gives_the_same_bits_and_leaves_the_arena),
+        cmocka_unit_test(plans_that_differ_between_ranks_are_found),
         cmocka_unit_test(a_warm_step_allocates_nothing_and_repeats_bit_for_bit),
         cmocka_unit_test(a_nan_token_spoils_only_itself),
     };
