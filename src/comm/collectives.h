@@ -39,9 +39,9 @@ int64_t mt_plan_allreduce_stage_bytes(const struct mt_topology *topology, int64_
 
 /* A sparse distribution: which chunk is at home where, and held where else.
  * Invariants: owner in [0,R); holders ascending. Without the owner, but for
- * mt_plan_sparse_allgather and _reduce_scatter_paced: there an owner that holds a copy as well makes
- * and adds it itself, and a rank may leave out the chunks that it neither owns nor holds, and of
- * those that it only holds the other holders. */
+ * mt_plan_sparse_allgather and _reduce_scatter_paced: there an owner that holds a copy as well
+ * makes and adds it itself, and a rank may leave out the chunks that it neither owns nor holds, and
+ * of those that it only holds the other holders. */
 struct mt_sparse {
     int64_t n_chunk;
     const int64_t *chunk_bytes;  /* [C] */

@@ -124,7 +124,7 @@ static void change_owners(struct mt_store *store, const int *owner)
 
 enum mt_status mt_store_move_experts(struct mt_store *store, const int *owner)
 {
-    MT_ASSERT(store->training && !mt_experts_have_copies(store));
+    MT_ASSERT(store->training && !store->is_cut && !mt_experts_have_copies(store));
     if (!check_wanted(store, owner)) {
         mt_experts_zero_grad(store);
         return MT_OK;

@@ -33,7 +33,7 @@ struct mt_test_world {
 };
 struct mt_test_world_options {
     MPI_Comm world;
-    bool training;
+    bool training, is_cut;
     int n_slot, turn;
 };
 void mt_test_world_open(struct mt_test_world *world, const struct mt_test_table *table,
