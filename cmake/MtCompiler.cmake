@@ -27,6 +27,8 @@ target_compile_options(mt_options INTERFACE
     -Wall -Wextra -Wpedantic -Wshadow -Wvla -Wformat=2 -fno-math-errno -fno-trapping-math
     $<$<COMPILE_LANGUAGE:C>:-Wconversion -Wstrict-prototypes -Wmissing-prototypes
                             -Wdouble-promotion>)
+# Ranks compare their plans in every build that is not for production (src/moe/plan_check.c).
+target_compile_definitions(mt_options INTERFACE $<$<NOT:$<CONFIG:Release>>:MT_CHECK_PLANS>)
 # One multiply-add rounding everywhere: contraction would make a kernel's result depend on the
 # compiler's mood and on the instruction set that was picked at run time.
 target_compile_options(mt_options INTERFACE -ffp-contract=off)

@@ -73,11 +73,13 @@ const struct mt_command mt_commands[] = {
                 {"--trace", "FILE", "loads: expert counts, .csv, .jsonl or .h5 (docs/traces.md)"},
                 {"--workload", "NAME", "loads: a shape as in moe.workload [that, else hot_rank]"},
                 {"--skew", "X", "of the workload: largest load of a rank over the mean [2]"},
-                {"--steps", "N", "steps to study, beside those that warm up [2 to 16]"},
+                {"--steps", "N", "steps to study [2 to 16]"},
+                {"--warm-up", "N", "steps before them, that policies learn from [at most 16]"},
                 {"--costs", "FILE",
-                 "how long things take, a costs.json, instead of the five below "
+                 "how long things take, a costs.json, instead of the six below "
                  "[placement.costs, if a file]"},
                 {"--device-tflops", "T", "what a device sustains, in TFLOP/s [395.6]"},
+                {"--dense-tflops", "T", "what it sustains beside experts [as --device-tflops]"},
                 {"--intra-gbytes-per-s", "A", "of a device to others in its node [450]"},
                 {"--inter-gbytes-per-s", "B", "of a device to other nodes [50]"},
                 {"--intra-latency-us", "L", "of a message inside a node [3]"},

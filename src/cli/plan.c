@@ -27,6 +27,7 @@ static void print_memory(const struct mt_memory_estimate *estimate)
     print_bytes("staging of collectives", store->staging);
     print_bytes("activations of a micro-batch", estimate->activations);
     print_bytes("total", estimate->total);
+    print_bytes("beyond that, on a rank loaded beyond measure", estimate->skew);
 }
 
 /* Bytes that all ranks together send in one step, with experts evenly loaded under `ep`. */

@@ -10,18 +10,18 @@
 
 /* What is assumed unless options say otherwise: an H100-class device (989 TFLOP/s of dense bf16 at
  * 40 % utilisation), NVLink at 450 GB/s a direction, one 400 Gb/s network card a device. */
-static const double DEVICE_TFLOPS = 395.6;
-static const double INTRA_GBYTES_PER_S = 450;
-static const double INTER_GBYTES_PER_S = 50;
-static const double INTRA_LATENCY_US = 3;
-static const double INTER_LATENCY_US = 8;
+#define DEVICE_TFLOPS      395.6
+#define INTRA_GBYTES_PER_S 450.0
+#define INTER_GBYTES_PER_S 50.0
+#define INTRA_LATENCY_US   3.0
+#define INTER_LATENCY_US   8.0
 /* Rows are computed in tiles of 128, so an instance wastes half a tile on average. */
 static const double ROWS_AN_INSTANCE = 64;
 
-static const char *const MACHINE_OPTION[] = {"--device-tflops", "--intra-gbytes-per-s",
+static const char *const MACHINE_OPTION[] = {"--device-tflops",      "--intra-gbytes-per-s",
                                              "--inter-gbytes-per-s", "--intra-latency-us",
-                                             "--inter-latency-us"};
-enum { N_MACHINE_OPTION = 5 };
+                                             "--inter-latency-us",   "--dense-tflops"};
+enum { TFLOPS, INTRA, INTER, INTRA_LATENCY, INTER_LATENCY, DENSE_TFLOPS, N_MACHINE_OPTION };
 
 int64_t mt_plan_n_token(const struct mt_config *config, int n_rank, int rank, int64_t micro)
 {
@@ -63,12 +63,15 @@ static double with_recompute(const struct mt_config *config)
 
 static enum mt_status read_rates(const struct mt_arguments *arguments, double *value)
 {
-    const double fallback[N_MACHINE_OPTION] = {
-        DEVICE_TFLOPS, INTRA_GBYTES_PER_S, INTER_GBYTES_PER_S, INTRA_LATENCY_US, INTER_LATENCY_US};
-    enum { N_RATE = 3 };
+    static const double fallback[N_MACHINE_OPTION] = {
+        [TFLOPS] = DEVICE_TFLOPS,           [INTRA] = INTRA_GBYTES_PER_S,
+        [INTER] = INTER_GBYTES_PER_S,       [INTRA_LATENCY] = INTRA_LATENCY_US,
+        [INTER_LATENCY] = INTER_LATENCY_US,
+    };
     for (int i = 0; i < N_MACHINE_OPTION; i++) {
-        const double least = i < N_RATE ? 1e-6 : 0;
-        MT_TRY(mt_argument_real(arguments, MACHINE_OPTION[i], fallback[i], least, &value[i]));
+        const double least = i == INTRA_LATENCY || i == INTER_LATENCY ? 0 : 1e-6;
+        const double standard = i == DENSE_TFLOPS ? value[TFLOPS] : fallback[i];
+        MT_TRY(mt_argument_real(arguments, MACHINE_OPTION[i], standard, least, &value[i]));
         if (value[i] > 1e9) {
             return MT_FAIL(MT_ERR_CONFIG, "%s %g is out of range; expected %g to 1e9",
                            MACHINE_OPTION[i], value[i], least);
@@ -77,23 +80,23 @@ static enum mt_status read_rates(const struct mt_arguments *arguments, double *v
     return MT_OK;
 }
 
-/* Costs of a device and links of such speeds: rate [N_MACHINE_OPTION] in the options' units. */
+/* Costs of a device and links of such speeds: rate [N_MACHINE_OPTION] in the options' units. A
+ * TFLOP/s is a FLOP a picosecond. */
 static void derive_costs(struct mt_plan_machine *machine, const struct mt_config *config,
                          const double *rate)
 {
-    enum { TFLOPS, INTRA, INTER, INTRA_LATENCY, INTER_LATENCY, KIB = 1024 };
-    const double flops_per_ps = rate[TFLOPS]; /* the same number */
+    enum { KIB = 1024 };
     const double row_flops =
         6.0 * (double)config->model.hidden_size * (double)config->moe.expert_intermediate_size;
     double attention = 0;
     double dense = 0;
     count_flops(config, &attention, &dense);
     const double again = with_recompute(config);
-    const double row_ps = row_flops / flops_per_ps * again;
+    const double row_ps = row_flops / rate[TFLOPS] * again;
     struct mt_costs *costs = &machine->cluster.costs;
     costs->row_ps = round_ps(row_ps);
     costs->instance_ps = round_ps(ROWS_AN_INSTANCE * row_ps);
-    costs->attention_ps = round_ps(attention * (double)machine->max_token / flops_per_ps);
+    costs->attention_ps = round_ps(attention * (double)machine->max_token / rate[DENSE_TFLOPS]);
     costs->alpha_ps[MT_LEVEL_NODE] = round_ps(rate[INTRA_LATENCY] * 1e6);
     costs->alpha_ps[MT_LEVEL_NETWORK] = round_ps(rate[INTER_LATENCY] * 1e6);
     costs->kib_ps[MT_LEVEL_NODE] = round_ps(KIB * 1e3 / rate[INTRA]);
@@ -101,7 +104,7 @@ static void derive_costs(struct mt_plan_machine *machine, const struct mt_config
     const double n_token =
         (double)(mt_ceil_div(config->train.global_batch_size, machine->cluster.n_rank) *
                  config->model.max_seq_len);
-    machine->dense_ps = 3.0 * dense * again * n_token / flops_per_ps;
+    machine->dense_ps = 3.0 * dense * again * n_token / rate[DENSE_TFLOPS];
 }
 
 static bool has_rates(const struct mt_arguments *arguments)
@@ -116,11 +119,13 @@ static bool has_rates(const struct mt_arguments *arguments)
 static void describe(struct mt_plan_machine *machine, const struct mt_arguments *arguments,
                      const double *rate)
 {
-    (void)snprintf(machine->about, sizeof(machine->about),
-                   "%sdevices at %.4g TFLOP/s sustained, %.4g GB/s a device inside a node (%.3g us "
-                   "a message), %.4g GB/s between nodes (%.3g us), bf16 values",
-                   has_rates(arguments) ? "" : "assumed: H100-class bf16 at 40 % utilisation: ",
-                   rate[0], rate[1], rate[3], rate[2], rate[4]);
+    (void)snprintf(
+        machine->about, sizeof(machine->about),
+        "%sdevices at %.4g TFLOP/s sustained (%.4g beside experts), %.4g GB/s a device "
+        "inside a node (%.3g us a message), %.4g GB/s between nodes (%.3g us), bf16 "
+        "values",
+        has_rates(arguments) ? "" : "assumed: H100-class bf16 at 40 % utilisation: ", rate[TFLOPS],
+        rate[DENSE_TFLOPS], rate[INTRA], rate[INTRA_LATENCY], rate[INTER], rate[INTER_LATENCY]);
 }
 
 /* Costs as this program measured them, or as somebody wrote them down: with values in float32, as

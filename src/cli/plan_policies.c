@@ -44,7 +44,10 @@ static enum mt_status choose_sample(struct mt_plan_policies *plan,
     plan->loads.n_layer = (int)mt_min_i64(plan->n_moe, n_layer);
     plan->n_micro = (int)mt_min_i64(plan->machine.n_micro, MAX_MICRO);
     /* Nothing is known at first: that is not what a policy costs in the long run. */
-    plan->n_warm = mt_min_i64(mt_min_i64(config->placement.load_window, by_size), n_there / 4);
+    const int64_t n_warm =
+        mt_min_i64(mt_min_i64(config->placement.load_window, by_size), n_there / 4);
+    MT_TRY(mt_argument_integer(arguments, "--warm-up", n_warm, 0, &plan->n_warm));
+    plan->n_warm = mt_min_i64(plan->n_warm, n_there);
     MT_TRY(mt_argument_integer(arguments, "--steps", mt_min_i64(by_size, n_there - plan->n_warm), 1,
                                &plan->n_step));
     if (plan->n_step > n_there - plan->n_warm) {
@@ -73,17 +76,24 @@ static struct mt_study_options options_of(const struct mt_plan_policies *plan,
                                      .load_window = (int)config->placement.load_window};
 }
 
+/* *most: scratch of the largest study so far. */
+static enum mt_status init_study(struct mt_plan_policies *plan, int policy, int64_t *most)
+{
+    const struct mt_study_options options = options_of(plan, &mt_policies[policy]);
+    int64_t n_bytes = 0;
+    if (!mt_study_scratch_bytes(&options, &n_bytes) || n_bytes > MAX_SCRATCH_BYTES) {
+        return MT_OK;
+    }
+    *most = mt_max_i64(*most, n_bytes);
+    return mt_study_init(&plan->study[policy], &options);
+}
+
 static enum mt_status init_studies(struct mt_plan_policies *plan)
 {
     int64_t most = 0;
     MT_TRY(MT_ALLOCATE(plan->study, mt_n_policy, "studies of a plan"));
     for (int p = 0; p < mt_n_policy; p++) {
-        const struct mt_study_options options = options_of(plan, &mt_policies[p]);
-        int64_t n_bytes = 0;
-        if (mt_study_scratch_bytes(&options, &n_bytes) && n_bytes <= MAX_SCRATCH_BYTES) {
-            most = mt_max_i64(most, n_bytes);
-            MT_TRY(mt_study_init(&plan->study[p], &options));
-        }
+        MT_TRY(init_study(plan, p, &most));
     }
     MT_TRY(mt_arena_init(&plan->scratch, most, "scratch of policies"));
     return MT_ALLOCATE(plan->counts,
@@ -96,17 +106,21 @@ static bool is_studied(const struct mt_plan_policies *plan, int policy)
     return plan->study[policy].placement != NULL;
 }
 
+static enum mt_status run_layer(struct mt_plan_policies *plan, int64_t step, int micro, int layer)
+{
+    MT_TRY(mt_plan_loads_get(&plan->loads, step, micro, layer, plan->counts));
+    for (int p = 0; p < mt_n_policy; p++) {
+        if (is_studied(plan, p)) {
+            mt_study_layer(&plan->study[p], layer, plan->counts, &plan->scratch, NULL);
+        }
+    }
+    return MT_OK;
+}
+
 static enum mt_status run_step(struct mt_plan_policies *plan, int64_t step)
 {
-    for (int micro = 0; micro < plan->n_micro; micro++) {
-        for (int layer = 0; layer < plan->loads.n_layer; layer++) {
-            MT_TRY(mt_plan_loads_get(&plan->loads, step, micro, layer, plan->counts));
-            for (int p = 0; p < mt_n_policy; p++) {
-                if (is_studied(plan, p)) {
-                    mt_study_layer(&plan->study[p], layer, plan->counts, &plan->scratch, NULL);
-                }
-            }
-        }
+    for (int i = 0; i < plan->n_micro * plan->loads.n_layer; i++) {
+        MT_TRY(run_layer(plan, step, i / plan->loads.n_layer, i % plan->loads.n_layer));
     }
     for (int p = 0; p < mt_n_policy; p++) {
         if (is_studied(plan, p)) {
@@ -219,20 +233,18 @@ static void print_head(const struct mt_plan_policies *plan)
                  "a step", "GB a step", "GiB/rank");
 }
 
-static enum mt_status print_rows(struct mt_plan_policies *plan)
+static enum mt_status print_policy(struct mt_plan_policies *plan, int policy)
 {
-    for (int p = 0; p < mt_n_policy; p++) {
-        int64_t memory_bytes = 0;
-        if (is_studied(plan, p)) {
-            MT_TRY(estimate_memory(plan, &mt_policies[p], &memory_bytes));
-            print_row(plan, p, memory_bytes);
-        } else {
-            (void)printf("  %-12s not studied: too many copies for %d ranks and %lld experts; set "
-                         "placement.slots\n",
-                         mt_policies[p].name, plan->machine.cluster.n_rank,
-                         (long long)plan->config->moe.num_experts);
-        }
+    int64_t memory_bytes = 0;
+    if (!is_studied(plan, policy)) {
+        (void)printf("  %-12s not studied: too many copies for %d ranks and %lld experts; set "
+                     "placement.slots\n",
+                     mt_policies[policy].name, plan->machine.cluster.n_rank,
+                     (long long)plan->config->moe.num_experts);
+        return MT_OK;
     }
+    MT_TRY(estimate_memory(plan, &mt_policies[policy], &memory_bytes));
+    print_row(plan, policy, memory_bytes);
     return MT_OK;
 }
 
@@ -253,6 +265,8 @@ static enum mt_status run(struct mt_plan_policies *plan, const struct mt_argumen
     const struct mt_config *config = plan->config;
     MT_TRY(check_policy(config));
     MT_TRY(mt_plan_machine_init(&plan->machine, arguments, config, n_rank, n_node));
+    MT_TRY(mt_policy_check(mt_policy_find(config->placement.policy), &plan->machine.cluster,
+                           (int)config->moe.num_experts, config->placement.slots));
     MT_TRY(mt_plan_loads_init(&plan->loads, arguments, config, &plan->machine));
     MT_TRY(choose_sample(plan, arguments));
     MT_TRY(init_studies(plan));
@@ -289,7 +303,10 @@ enum mt_status mt_plan_policies_print(struct mt_plan_policies *plan)
         return MT_OK;
     }
     print_head(plan);
-    return print_rows(plan);
+    for (int p = 0; p < mt_n_policy; p++) {
+        MT_TRY(print_policy(plan, p));
+    }
+    return MT_OK;
 }
 
 void mt_plan_policies_destroy(struct mt_plan_policies *plan)

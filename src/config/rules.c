@@ -233,6 +233,19 @@ static void check_experts(struct mt_load *load)
     }
 }
 
+static void check_slots(struct mt_load *load)
+{
+    const struct mt_config *config = load->config;
+    if (is_good(load, "placement.slots") && is_good(load, "moe.num_experts") &&
+        config->placement.slots > config->moe.num_experts) {
+        mt_report_add(&load->report, place_of(load, "placement.slots"),
+                      "placement.slots = %" PRId64 " exceeds num_experts = %" PRId64
+                      "; a rank holds each expert of a layer once; allowed: 1 to %" PRId64
+                      ", or \"auto\"",
+                      config->placement.slots, config->moe.num_experts, config->moe.num_experts);
+    }
+}
+
 static void check_routing(struct mt_load *load)
 {
     const struct mt_config *config = load->config;
@@ -359,6 +372,7 @@ void mt_rules_apply(struct mt_load *load, const char *origin, const char *run_di
     check_dense_layers(load);
     check_experts(load);
     check_routing(load);
+    check_slots(load);
     check_data(load);
     check_token_count(load);
     check_schedule(load);

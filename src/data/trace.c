@@ -74,6 +74,14 @@ static enum mt_status add_step(struct mt_trace *trace)
     return MT_OK;
 }
 
+static enum mt_status add_row(struct mt_trace *trace)
+{
+    bool is_new_step = false;
+    struct mt_trace_text *text = &trace->text;
+    MT_TRY(mt_trace_order_add(text->order, &text->lines, &text->row, &is_new_step));
+    return is_new_step ? add_step(trace) : MT_OK;
+}
+
 static enum mt_status scan_text(struct mt_trace *trace)
 {
     struct mt_trace_text *text = &trace->text;
@@ -81,11 +89,7 @@ static enum mt_status scan_text(struct mt_trace *trace)
     MT_TRY(mt_trace_text_open(text, trace->path, trace->format, false));
     MT_TRY(mt_trace_text_next(text, &found));
     while (found) {
-        bool is_new_step = false;
-        MT_TRY(mt_trace_order_add(text->order, &text->lines, &text->row, &is_new_step));
-        if (is_new_step) {
-            MT_TRY(add_step(trace));
-        }
+        MT_TRY(add_row(trace));
         MT_TRY(mt_trace_text_next(text, &found));
     }
     if (trace->n_step == 0) {

@@ -32,37 +32,42 @@ static enum mt_status check_columns(const struct mt_trace_text *text,
                    shape->n_micro > 1 ? "" : "out", shape->n_source > 0 ? "" : "out");
 }
 
+/* The next row, if the file has a whole one; *found false at its end, or where it was cut off. */
+static enum mt_status next_row(struct mt_trace_text *text, const struct mt_trace_shape *shape,
+                               bool *found)
+{
+    const enum mt_status status = mt_trace_text_next(text, found);
+    if (status == MT_OK) {
+        return check_columns(text, shape);
+    }
+    if (text->lines.is_unended && is_own_beginning(text)) {
+        mt_error_clear();
+        *found = false;
+        return MT_OK;
+    }
+    return status;
+}
+
 /* *end: where the steps up to last_step end. */
 static enum mt_status find_end(struct mt_trace_text *text, const struct mt_trace_shape *shape,
                                int64_t last_step, int64_t *end)
 {
-    const struct mt_trace_lines *lines = &text->lines;
+    bool found = true;
     *end = 0;
-    for (;;) {
-        bool found = false;
+    MT_TRY(next_row(text, shape, &found));
+    while (found) {
         bool is_new_step = false;
-        const enum mt_status status = mt_trace_text_next(text, &found);
-        if (status != MT_OK && !(lines->is_unended && is_own_beginning(text))) {
-            return status;
-        }
-        if (status == MT_OK) {
-            MT_TRY(check_columns(text, shape));
-        }
-        if (status != MT_OK || !found) {
-            mt_error_clear();
-            const bool is_whole = text->order->is_started && mt_trace_order_finish(text->order);
-            const bool has_header_only = !text->order->is_started && text->columns.is_known;
-            *end = is_whole || has_header_only ? lines->offset : *end;
-            return MT_OK;
-        }
-        MT_TRY(mt_trace_order_add(text->order, lines, &text->row, &is_new_step));
-        if (is_new_step) {
-            *end = lines->offset;
-        }
+        MT_TRY(mt_trace_order_add(text->order, &text->lines, &text->row, &is_new_step));
+        *end = is_new_step ? text->lines.offset : *end;
         if (text->row.step > last_step) {
             return MT_OK;
         }
+        MT_TRY(next_row(text, shape, &found));
     }
+    const bool is_whole = text->order->is_started ? mt_trace_order_finish(text->order)
+                                                  : text->columns.is_known; /* a header alone */
+    *end = is_whole ? text->lines.offset : *end;
+    return MT_OK;
 }
 
 enum mt_status mt_trace_cut(struct mt_trace_text *text, const struct mt_trace_shape *shape,

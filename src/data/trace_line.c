@@ -85,24 +85,31 @@ static enum mt_status grow(struct mt_trace_lines *lines)
     return MT_OK;
 }
 
+/* Up to the newline; *last: that, or EOF. */
+static enum mt_status read_text(struct mt_trace_lines *lines, int *last)
+{
+    lines->length = 0;
+    *last = getc_unlocked(lines->file);
+    while (*last != EOF && *last != '\n') {
+        MT_TRY(lines->length + 1 == lines->capacity ? grow(lines) : MT_OK);
+        lines->text[lines->length++] = (char)*last;
+        *last = getc_unlocked(lines->file);
+    }
+    return MT_OK;
+}
+
 enum mt_status mt_trace_lines_next(struct mt_trace_lines *lines, bool *found)
 {
-    int byte = getc_unlocked(lines->file);
+    int last = EOF;
     lines->offset = lines->end;
-    lines->length = 0;
     ++lines->number;
-    for (; byte != EOF && byte != '\n'; byte = getc_unlocked(lines->file)) {
-        if (lines->length + 1 == lines->capacity) {
-            MT_TRY(grow(lines));
-        }
-        lines->text[lines->length++] = (char)byte;
-    }
+    MT_TRY(read_text(lines, &last));
     if (ferror(lines->file) != 0) {
         return mt_trace_lines_fail(lines, "cannot be read: %s; check the disk", strerror(errno));
     }
-    *found = byte != EOF || lines->length > 0;
-    lines->is_unended = byte == EOF;
-    lines->end = lines->offset + lines->length + (byte == EOF ? 0 : 1);
+    *found = last != EOF || lines->length > 0;
+    lines->is_unended = last == EOF;
+    lines->end = lines->offset + lines->length + (last == EOF ? 0 : 1);
     if (lines->length > 0 && lines->text[lines->length - 1] == '\r') {
         --lines->length; /* as spreadsheets end lines */
     }

@@ -114,3 +114,24 @@ int64_t mt_model_activation_bytes(const struct mt_config *config, int64_t n_sequ
     return (n_token * (per_token + working_floats(config, &layer, n_token) + exchange) + head) *
            (int64_t)sizeof(float);
 }
+
+int64_t mt_model_skew_bytes(const struct mt_config *config, int64_t n_sequence)
+{
+    const int64_t n_token = n_sequence * config->model.max_seq_len;
+    const int64_t n_moe = config->model.num_layers -
+                          mt_min_i64(config->model.first_k_dense, config->model.num_layers);
+    const int64_t width = config->model.hidden_size;
+    const int64_t inner = config->moe.expert_intermediate_size;
+    const int64_t slice = mt_moe_slice_rows(n_token, config->moe.top_k);
+    const int64_t own = n_token * config->moe.top_k;
+    const bool keeps_inner = config->train.recompute != MT_RECOMPUTE_LAYER;
+    const int64_t kept = width + 1 + (keeps_inner ? 2 * inner : 0);
+    if (n_moe == 0) {
+        return 0;
+    }
+    /* Rows kept beyond the balanced ones; the slice that is not kept; exchange buffers of a slice, with
+     * three offsets of two floats a row; rows sent again. */
+    const int64_t floats = n_moe * (slice - own) * kept + slice * (width + 1 + 2 * inner) +
+                           (slice - own) * (2 * width + 1 + inner + 6) + own * (width + 1);
+    return floats * (int64_t)sizeof(float);
+}

@@ -35,6 +35,9 @@ enum mt_status mt_moe_forward(struct mt_moe *moe, int layer, float *out, const f
     MT_TRY(mt_moe_gate_forward(moe, layer, x, arena, kept, is_kept));
     mt_moe_correct(moe, layer);
     mt_moe_route(moe, layer, arena, kept, is_kept);
+#ifdef MT_CHECK_PLANS
+    MT_TRY(mt_moe_check_plan(moe, layer));
+#endif
     mt_moe_pack_rows(moe, moe->near, x, kept);
     MT_TRY(mt_moe_dispatch_begin(moe, kept->route, 0, moe->near));
     MT_TRY(mt_store_materialize_late_begin(moe->store, layer, &moe->placement[layer]));

@@ -172,6 +172,7 @@ static enum mt_status create_planner(struct mt_moe *moe)
     }
     MT_TRY(mt_arena_init(&moe->scratch, scratch_bytes, "scratch of policies"));
     MT_TRY(mt_cluster_init(&moe->cluster, moe->n_rank, moe->comm->topology.node));
+    moe->cluster.slice_rows = moe->slice_rows;
     moe->cluster.row_bytes = (moe->width + 1) * (int64_t)sizeof(float);
     moe->cluster.expert_bytes =
         MT_EXPERT_MATRICES * moe->width * moe->inner * (int64_t)sizeof(float);
@@ -190,6 +191,7 @@ static enum mt_status create_placements(struct mt_moe *moe, const struct mt_conf
                        config->placement.policy);
     }
     MT_TRY(create_planner(moe));
+    MT_TRY(mt_policy_check(moe->policy, &moe->cluster, moe->n_expert, config->placement.slots));
     MT_TRY(mt_given_init(&moe->given, config, moe->n_rank));
     MT_TRY(MT_ALLOCATE(moe->planned, moe->n_layer, "placements"));
     MT_TRY(MT_ALLOCATE(moe->placement, moe->n_layer, "placements"));

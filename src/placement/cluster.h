@@ -33,6 +33,8 @@ struct mt_cluster {
     struct mt_costs costs;
     int64_t row_bytes;    /* that one row takes on its way to an expert, and as many back */
     int64_t expert_bytes; /* values of one expert; its gradient has as many */
+    int64_t slice_rows;   /* that a rank keeps for backward, which computes gate and up of those
+                             beyond again; 0: keeps all */
 };
 
 /* node [n_rank], numbered from 0 without gaps; costs and sizes are zero: set by the caller. */

@@ -84,8 +84,8 @@ void mt_grow_reset(struct mt_grow *grow);
 bool mt_grow_try(struct mt_grow *grow, int64_t limit);
 /* Of the last trial: picoseconds of the layer, forward and backward, or its largest load. */
 int64_t mt_grow_price(struct mt_grow *grow);
-/* Tries limits from `least` to `most`, the largest load now; ends with the cheapest tried again (no
- * moves if none is cheaper than that). Returns its price. */
+/* After mt_grow_reset: tries limits from `least` to `most`, the largest load now; ends with the
+ * cheapest tried again (no moves if none is cheaper than that). Returns its price. */
 int64_t mt_grow_search(struct mt_grow *grow, int64_t least, int64_t most);
 /* About what rows take on their way to experts after the last trial. */
 int64_t mt_grow_exchange_ps(const struct mt_grow *grow);

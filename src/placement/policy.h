@@ -77,6 +77,9 @@ const struct mt_policy *mt_policy_find(const char *name); /* NULL: none of that 
 
 /* Slots a layer that `policy` gets; wanted = placement.slots, 0: auto. */
 int mt_policy_slot_count(const struct mt_policy *policy, int n_rank, int n_expert, int64_t wanted);
+/* MT_ERR_CONFIG, with the numbers, for slots that cannot be and where the policy can do nothing. */
+enum mt_status mt_policy_check(const struct mt_policy *policy, const struct mt_cluster *cluster,
+                               int n_expert, int64_t wanted);
 /* Scratch that any moment of any policy, mt_split and mt_predict need at most, together. False:
  * does not fit int64_t. */
 bool mt_policy_scratch_bytes(int n_rank, int n_expert, int n_layer, int64_t max_instance,

@@ -110,6 +110,7 @@ void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
             (struct mt_grow_rules){.slots = prefetch_slots(options, input),
                                    .min_row = mt_grow_min_row(MIN_ROW, flow.n_row, flow.n_rank),
                                    .tolerance_row = mean / TOLERANCE + 1,
+                                   .is_timed = true,
                                    .port_ps = hidden_ps(input)};
         mt_grow_reset(&grow);
         (void)mt_grow_search(&grow, mean, largest);
@@ -159,7 +160,7 @@ void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
                             const struct mt_policy_input *input, struct mt_arena *scratch,
                             struct mt_placement *placement)
 {
-    enum { GOOD_ENOUGH = 50, TOLERANCE = 200 }; /* shares of the mean: 2 %, 0.5 % */
+    enum { GOOD_ENOUGH = 50, TOLERANCE = 100 }; /* shares of the mean: 2 %, 1 % */
     const int64_t mark = mt_arena_mark(scratch);
     if (!options->repair || !input->calibrate) {
         return;

@@ -73,24 +73,34 @@ static void count_work(const struct mt_placement *placement, const int64_t *n_ro
     }
 }
 
+/* Gate and up of the rows that were not kept: two of a forward's three products. */
+static int64_t again_ps(const struct mt_cluster *cluster, int64_t n_row)
+{
+    const int64_t n_lost = cluster->slice_rows > 0 ? mt_max_i64(0, n_row - cluster->slice_rows) : 0;
+    return mt_ps_times(cluster->costs.row_ps, n_lost) / 3 * 2;
+}
+
 /* Rows whose expert is there first, then those that waited for a late copy; backward waits for
  * none. All wait for the slowest at the end of each pass, where rows travel back. compute_ps: if
  * nothing were late; returns the time with it. */
-static int64_t experts_ps(const struct mt_costs *costs, int n_rank, const struct work *work,
+static int64_t experts_ps(const struct mt_cluster *cluster, const struct work *work,
                           const int64_t *arrival_ps, int64_t *compute_ps)
 {
     enum { BACKWARD = 2 };
+    const struct mt_costs *costs = &cluster->costs;
     int64_t forward = 0;
+    int64_t backward = 0;
     int64_t resident = 0; /* forward if nothing were late */
-    for (int rank = 0; rank < n_rank; ++rank) {
+    for (int rank = 0; rank < cluster->n_rank; ++rank) {
         const struct work *own = &work[rank];
         const int64_t all = work_ps(costs, own->n_row, own->n_instance);
         const int64_t late = work_ps(costs, own->n_late_row, own->n_late_instance);
         const int64_t wait = own->n_late_row > 0 ? arrival_ps[rank] : 0;
         forward = mt_max_i64(forward, mt_max_i64(all, mt_ps_add(wait, late)));
         resident = mt_max_i64(resident, all);
+        const int64_t twice = mt_ps_times(BACKWARD, all);
+        backward = mt_max_i64(backward, mt_ps_add(twice, again_ps(cluster, own->n_row)));
     }
-    const int64_t backward = mt_ps_times(BACKWARD, resident);
     *compute_ps = mt_ps_add(resident, backward);
     return mt_ps_add(forward, backward);
 }
@@ -161,8 +171,7 @@ void mt_predict(const struct mt_cluster *cluster, const struct mt_placement *pla
     memset(copies, 0, (size_t)port_bytes);
     prediction->n_late = mt_spread_copies(&spread, placement, MT_SPREAD_LATE, copies);
     mt_spread_arrivals(&spread, placement, copies, dispatch_ps, arrival_ps);
-    const int64_t slowest =
-        experts_ps(&cluster->costs, placement->n_rank, work, arrival_ps, &prediction->compute_ps);
+    const int64_t slowest = experts_ps(cluster, work, arrival_ps, &prediction->compute_ps);
     memset(copies, 0, (size_t)port_bytes);
     memset(all, 0, (size_t)port_bytes);
     (void)mt_spread_copies(&spread, placement, MT_SPREAD_EARLY, copies);

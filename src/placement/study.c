@@ -94,10 +94,10 @@ bool mt_study_scratch_bytes(const struct mt_study_options *options, int64_t *n_b
 static void remember(struct mt_study *study, int layer, const int64_t *counts)
 {
     const int64_t n_expert = study->options.n_expert;
-    int64_t *recent = &study->recent[layer * MT_STUDY_RECENT * n_expert];
+    int64_t *recent = &study->recent[(int64_t)layer * MT_STUDY_RECENT * n_expert];
     int64_t *step = &study->count[layer * n_expert];
     if (study->n_recent[layer] == MT_STUDY_RECENT) {
-        const size_t kept = (size_t)((MT_STUDY_RECENT - 1) * n_expert);
+        const size_t kept = (MT_STUDY_RECENT - 1) * (size_t)n_expert;
         memmove(recent, recent + n_expert, kept * sizeof(*recent));
         --study->n_recent[layer];
     }

@@ -146,6 +146,7 @@ static void order_ranks(struct model *model)
             model->rank_at[n++] = rank;
         }
     }
+    MT_ASSERT(n >= 1); /* experts have owners */
     model->n_able = n;
     if (is_rotating) {
         const int64_t turn =

@@ -251,10 +251,19 @@ static enum mt_status gather_begin(struct mt_store *store, int layer,
     return MT_OK;
 }
 
-/* What arrived gets its packs and a zero gradient. */
-static enum mt_status receive(struct mt_store *store, struct mt_layer *l, int expert)
+/* What arrived here gets its packs and a zero gradient. */
+static enum mt_status receive(struct mt_store *store, struct mt_layer *l, int expert,
+                              enum mt_copy_state state)
 {
     struct mt_expert_copy *copy = l->here[expert];
+    bool has_arrived = false;
+    for (int64_t i = l->copies.start[expert]; i < l->copies.start[expert + 1]; ++i) {
+        has_arrived = has_arrived || (l->copies.rank[i] == store->comm->rank &&
+                                      l->copies.state[i] == (unsigned char)state);
+    }
+    if (!has_arrived) {
+        return MT_OK;
+    }
     mt_experts_pack(store, l, copy);
     if (store->training) {
         mt_fill_zero(store->device, copy->grad, l->n_element);
@@ -273,11 +282,7 @@ static enum mt_status gather_end(struct mt_store *store, int layer, enum mt_copy
     mt_device_settle(store->device);
     MT_TRY(mt_lane_end_user(gather_lane(store, layer, state), layer));
     for (int e = 0; e < l->n_expert; ++e) {
-        for (int64_t i = l->copies.start[e]; i < l->copies.start[e + 1]; ++i) {
-            if (l->copies.state[i] == state && l->copies.rank[i] == store->comm->rank) {
-                MT_TRY(receive(store, l, e));
-            }
-        }
+        MT_TRY(receive(store, l, e, state));
     }
     change_state(l, state, MT_COPY_PRESENT);
     mt_span_end(MT_PHASE_MATERIALIZE);

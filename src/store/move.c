@@ -55,33 +55,41 @@ static void mark_staying(struct mt_store *store, const int *owner)
     }
 }
 
+/* One expert that leaves or comes. *place: where the search for a free one goes on. */
+static void plan_move(struct mt_store *store, struct mt_layer *l, int expert, int wanted,
+                      int *place)
+{
+    struct mt_plan *plan = &store->move_lane.plan;
+    const bool is_coming = wanted == store->comm->rank;
+    if (is_coming) {
+        while (store->is_taken[*place]) {
+            ++*place;
+        }
+        l->here[expert] = &store->owned[(*place)++];
+    }
+    const int64_t index = l->here[expert] - store->owned;
+    const int64_t offset = index * store->home_stride * (int64_t)sizeof(float);
+    const int64_t n_bytes = l->n_element * (int64_t)sizeof(float);
+    if (is_coming) {
+        mt_plan_recv(plan, 0, l->owner[expert], MT_BUFFER_RECV, offset, n_bytes);
+    } else {
+        mt_plan_send(plan, 0, wanted, MT_BUFFER_SEND, offset, n_bytes);
+    }
+}
+
 /* SEND: where experts are; RECV: where they will be. Pairs meet in order of (layer, expert). An
  * arriving expert has its place in l->here from now on. */
 static void plan_moves(struct mt_store *store, const int *owner)
 {
-    struct mt_plan *plan = &store->move_lane.plan;
     const int rank = store->comm->rank;
     int place = 0;
-    mt_plan_reset(plan, "move_experts", MT_ELEMENT_BYTE);
+    mt_plan_reset(&store->move_lane.plan, "move_experts", MT_ELEMENT_BYTE);
     for (int layer = 0; layer < store->table->n_layer; ++layer) {
         struct mt_layer *l = &store->layer[layer];
         const int *wanted = wanted_row(store, owner, layer);
-        const int64_t n_bytes = l->n_element * (int64_t)sizeof(float);
         for (int e = 0; e < l->n_expert; ++e) {
-            if (wanted[e] == l->owner[e] || (l->owner[e] != rank && wanted[e] != rank)) {
-                continue;
-            }
-            if (wanted[e] == rank) {
-                while (store->is_taken[place]) {
-                    ++place;
-                }
-                l->here[e] = &store->owned[place++];
-            }
-            const int64_t at = (l->here[e] - store->owned) * store->stride * (int64_t)sizeof(float);
-            if (wanted[e] == rank) {
-                mt_plan_recv(plan, 0, l->owner[e], MT_BUFFER_RECV, at, n_bytes);
-            } else {
-                mt_plan_send(plan, 0, wanted[e], MT_BUFFER_SEND, at, n_bytes);
+            if (wanted[e] != l->owner[e] && (l->owner[e] == rank || wanted[e] == rank)) {
+                plan_move(store, l, e, wanted[e], &place);
             }
         }
     }

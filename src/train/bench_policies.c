@@ -81,6 +81,9 @@ static enum mt_status make_config(struct contestant *contestant, const struct mt
     config->moe.trace[0] = '\0';
     (void)snprintf(config->placement.policy, sizeof(config->placement.policy), "%s",
                    is_variant ? "adaptive" : contestant->policy->name);
+    if (contestant->policy->slots == MT_SLOTS_ALL) {
+        config->placement.slots = 0; /* it cannot do with fewer than it wants */
+    }
     if (contestant->is_ideal) {
         (void)snprintf(config->moe.workload, sizeof(config->moe.workload), "balanced");
     }

@@ -107,6 +107,7 @@ enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, b
                                              .ownership = ownership};
     MT_TRY_GOTO(mt_store_plan_bytes(&tensors.table, &options, n_rank, &estimate->store));
     estimate->activations = mt_model_activation_bytes(config, max_sequence);
+    estimate->skew = mt_model_skew_bytes(config, max_sequence);
     estimate->total = mt_store_total_bytes(&estimate->store) + estimate->activations;
 cleanup:
     clear_ownership(ownership, config->model.num_layers);

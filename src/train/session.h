@@ -28,6 +28,7 @@ void mt_session_close(struct mt_session *session);
 struct mt_memory_estimate {
     struct mt_store_bytes store; /* of the rank that holds most */
     int64_t activations;
+    int64_t skew; /* what other routing can add at most; not in total */
     int64_t total;
 };
 /* Not collective, needs no job. MT_ERR_RESOURCE when the sizes overflow. */

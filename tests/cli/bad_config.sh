@@ -40,6 +40,12 @@ also 'table \[optimizer\] is missing; it needs lr'
 while IFS='|' read -r override text; do
     refuse 2 "$text" plan "$config" --set "$override"
 done <<'CASES'
+placement.slots=9|placement.slots = 9 exceeds num_experts = 8; .*allowed: 1 to 8, or "auto"
+placement.policy="adaptiv"|nearest is "adaptive"
+moe.routing="synthetic"|routing = "synthetic" needs moe.workload
+moe.routing="replay"|routing = "replay" needs moe.trace
+moe.workload="zipf"|moe.workload = "zipf" is not one of "balanced"
+moe.skew=0.5|moe.skew = 0.5 is out of range; allowed: 1 to
 train.stepz=2|unknown key "stepz" in \[train\]; nearest valid key is "steps"
 nothing=1|unknown key "nothing" outside of all tables
 model.hidden_size=-1|model.hidden_size = -1 is out of range; allowed: 1 to 1048576

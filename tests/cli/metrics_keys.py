@@ -9,7 +9,18 @@ NUMBERS = ["loss", "balance_loss", "z_loss", "grad_norm", "lr", "step_time_s", "
            "model_flops_per_s", "expert_load_max_over_mean", "rank_load_max_over_mean",
            "dropped_fraction", "exposed_comm_s"]
 OBJECTS = {"phase_s": float, "phase_max_over_mean": float, "bytes_sent": int}
-OTHERS = ["mfu", "expert_load_max_over_mean_by_layer"]
+OTHERS = ["mfu", "expert_load_max_over_mean_by_layer", "placement"]
+DECISION = {"layer": int, "expert": int, "copies": int, "ranks": list, "late": bool, "rows": int,
+            "saves_s": float, "costs_s": float}
+
+
+def check_placement(placement):
+    assert set(placement) == {"copies", "late_copies", "moves", "predicted_s", "ideal_s", "decisions"}
+    assert 0 <= placement["late_copies"] <= placement["copies"] and placement["moves"] == 0
+    assert 0 < placement["ideal_s"] <= placement["predicted_s"] * 1.000001
+    for decision in placement["decisions"]:
+        assert {key: type(value) for key, value in decision.items()} == DECISION, decision
+        assert 1 <= len(decision["ranks"]) <= decision["copies"]
 
 
 def check_run(line):
@@ -41,6 +52,7 @@ def check_step(line, step, n_moe_layer):
     # The whole step of 128 tokens, on the slowest rank.
     assert abs(line["tokens_per_s"] * line["step_time_s"] - 128) < 1e-6
     assert sum(line["bytes_sent"].values()) > 0
+    check_placement(line["placement"])
 
 
 def check(path, n_moe_layer, is_paced):

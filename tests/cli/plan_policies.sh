@@ -77,6 +77,26 @@ sed 's/^.*loads:.*$//' out.txt | cmp - csv.txt || fail "the same trace in two fo
 make_trace 1 2 8 single.csv
 expect 0 "" one "${plan[@]}" --ranks 6 --nodes 2 --trace single.csv
 rows
+# What a trace says arrives: 8 experts on 4 ranks, so expert 6 is rank 3's in both layers.
+ratio() { awk '$1 == "ep" && NF > 10 { print $8 }' out.txt; }
+one_layer() { # COUNTS of step 1, layers 0 and 1, as JSON
+    printf '{"step":1,"layer":0,"counts":%s}\n{"step":1,"layer":1,"counts":%s}\n' "$1" "$1" >known.jsonl
+    expect 0 "" one "${plan[@]}" --ranks 4 --trace known.jsonl
+}
+one_layer '[0,0,0,0,0,0,9,0]'
+[ "$(ratio)" = 4.000 ] || fail "all rows to one rank: largest / mean $(ratio)"
+one_layer '[5,5,5,5,5,5,5,5]'
+[ "$(ratio)" = 1.000 ] || fail "even rows: largest / mean $(ratio)"
+one_layer '[0,4,0,0,2,2,0,0]'
+[ "$(ratio)" = 2.000 ] || fail "halves: largest / mean $(ratio)"
+one_layer '[0,0,0,0,0,0,0,0]'
+[ "$(ratio)" = 1.000 ] || fail "no rows: largest / mean $(ratio)"
+# Rows by source: each source's for its own experts, so that nothing is exchanged; the same of 2 ranks is spread.
+exchange() { awk '$1 == "ep" && NF > 10 { print $6 }' out.txt; }
+one_layer '[[3,3,0,0,0,0,0,0],[0,0,3,3,0,0,0,0],[0,0,0,0,3,3,0,0],[0,0,0,0,0,0,3,3]]'
+[ "$(exchange)" = 0 ] || fail "rows that stay at home are exchanged: $(exchange) s"
+one_layer '[[3,3,3,3,0,0,0,0],[0,0,0,0,3,3,3,3]]'
+[ "$(exchange)" != 0 ] && [ "$(ratio)" = 1.000 ] || fail "sources of 2 ranks: $(exchange) s, $(ratio)"
 refuse_plan() { refuse "$1" "$2" "${plan[@]}" "${@:3}"; }
 refuse_plan 2 'the trace has 16 experts and 4 layers; the model has 8 and 2' --ranks 4 --trace other.csv
 refuse_plan 3 'missing.csv: No such file' --ranks 4 --trace missing.csv

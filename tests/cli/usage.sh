@@ -41,7 +41,7 @@ refuse 2 'moetrain import. is not in this version' import
 refuse 2 'moetrain export. is not in this version' export
 refuse 2 'moetrain checkpoint. is not in this version' checkpoint convert
 refuse 2 'moetrain data. is not in this version' data prepare text -o out
-refuse 2 'policies is not in this version' bench policies
+refuse 2 'bench policies needs a configuration' bench policies
 refuse 2 '--print-topology is not in this version' plan "$config" --print-topology
 
 # Questions are answered on standard output, with code 0.

@@ -19,7 +19,7 @@ static const char *const unusual[] = {
     "moe={num_shared_experts=2, normalize_top_k=false, routed_scaling_factor=2.5}",
     "moe={routing='synthetic', workload='spread_heat', skew=2.5, trace='t \"1\".csv'}",
     "moe.balance={loss='micro', window='exact', loss_coef=0.001, z_loss_coef=1e-4}",
-    "placement={policy='adaptive', slots=3, overlap_experts=0, rematerialize=false}",
+    "placement={policy='quota', slots=3, overlap_experts=0, rematerialize=false}",
     "placement={calibrate=false, load_window=9, reshard_interval=0, costs='c', shadow=true}",
     "comm={all_to_all='direct', transport='mpi', ranks_per_node=3, watchdog_seconds=0}",
     "optimizer={lr=0.0003, betas=[0.85, 0.999], eps=1e-6, weight_decay=0, grad_clip=0}",
@@ -78,7 +78,7 @@ static const char *const resolved_case = "[run]\n"
                                          "bias_update_rate = 0.0\n"
                                          "\n"
                                          "[placement]\n"
-                                         "policy = \"ep\"\n"
+                                         "policy = \"adaptive\"\n"
                                          "slots = \"auto\"\n"
                                          "overlap_experts = \"auto\"\n"
                                          "rematerialize = true\n"

@@ -260,6 +260,40 @@ static void one_hot_expert_is_spread_evenly(void **state)
     }
 }
 
+/* Four experts on each of 8 ranks, one of rank 0's twice as hot as all others: copies level the
+ * rows, and each costs as much as `n_row` rows. */
+static int copies_of_adaptive(int64_t n_row)
+{
+    struct mt_scene scene;
+    mt_scene_init(&scene, 8, 8, 32, 2);
+    for (int i = 0; i < 8 * 32; ++i) {
+        scene.counts[i] = i % 32 == 0 ? 200 : 100;
+    }
+    mt_scene_sum(&scene);
+    scene.cluster.costs.instance_ps = n_row * scene.cluster.costs.row_ps;
+    scene.cluster.expert_bytes = 1024;
+    struct mt_policy_input input = {.cluster = &scene.cluster,
+                                    .n_expert = 32,
+                                    .slots = 2,
+                                    .overlap = -1,
+                                    .calibrate = true,
+                                    .n_recent = 1,
+                                    .recent = scene.total};
+    mt_policy_find("adaptive")->before_gate(&input, &scene.scratch, &scene.placement);
+    input.count = scene.counts;
+    mt_policy_find("adaptive")->after_gate(&input, &scene.scratch, &scene.placement);
+    const int n_copy = mt_placement_n_instance(&scene.placement) - 32;
+    mt_scene_clear(&scene);
+    return n_copy;
+}
+
+static void copies_that_cost_more_than_they_save_are_not_made(void **state)
+{
+    MT_UNUSED(state);
+    assert_true(copies_of_adaptive(1) > 0);
+    assert_int_equal(copies_of_adaptive(2000), 0);
+}
+
 /* Mean of largest load over mean, on drifting loads, 8 ranks in one node, 2 slots. */
 static double excess_of(const char *name, int n_expert, double skew)
 {
@@ -320,6 +354,7 @@ int main(void)
         cmocka_unit_test(quota_keeps_copies_inside_their_owners_node),
         cmocka_unit_test(least_loaded_leaves_small_skews_alone),
         cmocka_unit_test(one_hot_expert_is_spread_evenly),
+        cmocka_unit_test(copies_that_cost_more_than_they_save_are_not_made),
         cmocka_unit_test(a_skew_of_3_is_balanced_to_5_percent),
         cmocka_unit_test(adaptive_is_not_predicted_slower_than_ep),
     };

@@ -71,6 +71,24 @@ static void the_t_hottest_are_everywhere_if_memory_allows(void **state)
     mt_scene_clear(&world.scene);
 }
 
+/* 4 ranks of 2 experts: 110 is within 1.10 of 100, 111 is not. */
+static void an_even_load_gets_no_copies(void **state)
+{
+    static const int64_t even[8] = {60, 50, 50, 50, 50, 50, 45, 45};
+    static const int64_t uneven[8] = {61, 50, 50, 50, 50, 50, 45, 44};
+    MT_UNUSED(state);
+    struct world world;
+    make(&world, 4, 2, 8, 3);
+    world.input.overlap = 2;
+    world.input.history = even;
+    mt_policy_fssdp_before_gate(&world.input, &world.scene.scratch, &world.scene.placement);
+    assert_int_equal(mt_placement_n_instance(&world.scene.placement), 8);
+    world.input.history = uneven;
+    mt_policy_fssdp_before_gate(&world.input, &world.scene.scratch, &world.scene.placement);
+    assert_int_equal(mt_placement_n_instance(&world.scene.placement), 14);
+    mt_scene_clear(&world.scene);
+}
+
 /* 8 slots for 4 experts of 8 ranks: in proportion to 50, 30, 10, 10, the others none. */
 static void scarce_slots_are_shared_in_proportion_to_load(void **state)
 {
@@ -292,6 +310,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_overlap_degree_is_what_travels_under_attention),
         cmocka_unit_test(the_t_hottest_are_everywhere_if_memory_allows),
+        cmocka_unit_test(an_even_load_gets_no_copies),
         cmocka_unit_test(scarce_slots_are_shared_in_proportion_to_load),
         cmocka_unit_test(nodes_without_the_expert_then_with_more_free_slots_come_first),
         cmocka_unit_test(calibration_adds_late_copies_only_where_they_pay),

@@ -55,6 +55,21 @@ static void owners_only_compute_and_exchange(void **state)
     mt_scene_clear(&scene);
 }
 
+/* 9 of 14 rows at rank 0, 6 of them kept: 3 go through two products again. */
+static void rows_that_were_not_kept_are_computed_again(void **state)
+{
+    static const int64_t counts[4] = {9, 5, 0, 0};
+    MT_UNUSED(state);
+    struct mt_scene scene;
+    make(&scene, 4);
+    memcpy(scene.counts, counts, sizeof(counts));
+    scene.cluster.slice_rows = 6;
+    assert_int_equal(predict(&scene, true).compute_ps, 3 * (9 * 10 + 100) + 3 * 10 / 3 * 2);
+    scene.cluster.slice_rows = 9;
+    assert_int_equal(predict(&scene, true).compute_ps, 3 * (9 * 10 + 100));
+    mt_scene_clear(&scene);
+}
+
 /* Expert 0 of rank 0 also on ranks 2 and 3: one crosses to node 1 and is handed on there. */
 static void copies_that_fit_under_attention_are_free(void **state)
 {
@@ -184,6 +199,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(owners_only_compute_and_exchange),
+        cmocka_unit_test(rows_that_were_not_kept_are_computed_again),
         cmocka_unit_test(copies_that_fit_under_attention_are_free),
         cmocka_unit_test(dropped_copies_travel_twice_in_backward),
         cmocka_unit_test(a_late_copy_delays_only_its_own_rows),

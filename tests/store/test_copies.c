@@ -270,12 +270,14 @@ static void copies_of_two_layers_are_held_at_once(void **state)
 
 /* Experts of 288 KiB, as many on rank 0 as it can own, copied everywhere: with 4 ranks and more
  * holders pass them on. */
-static void copies_that_travel_by_relays_have_the_owners_values(void **state)
+static void run_relays(int ranks_per_node)
 {
-    MT_UNUSED(state);
     enum { SIZE = 24576 }; /* of one matrix */
-    const struct mt_test_world_options options = {
-        .world = MPI_COMM_WORLD, .training = true, .n_slot = MT_TEST_N_EXPERT, .turn = -1};
+    const struct mt_test_world_options options = {.world = MPI_COMM_WORLD,
+                                                  .training = true,
+                                                  .n_slot = MT_TEST_N_EXPERT,
+                                                  .turn = -1,
+                                                  .ranks_per_node = ranks_per_node};
     struct mt_test_world world;
     struct mt_placement all;
     int owner[N_LARGE * MT_TEST_N_EXPERT];
@@ -328,6 +330,52 @@ static void copies_that_travel_by_relays_have_the_owners_values(void **state)
     mt_test_world_close(&world);
 }
 
+static void copies_that_travel_by_relays_have_the_owners_values(void **state)
+{
+    MT_UNUSED(state);
+    run_relays(0);
+    run_relays(2);
+    run_relays(3);
+}
+
+/* One slot, taken by a copy on the last rank when a late one is to go there as well. */
+static void late_copies_without_a_slot_are_refused_on_all_ranks_alike(void **state)
+{
+    MT_UNUSED(state);
+    const struct mt_test_world_options options = {
+        .world = MPI_COMM_WORLD, .training = true, .n_slot = 1, .turn = -1};
+    struct mt_test_world world;
+    struct mt_placement placement;
+    mt_test_world_open(&world, &small, &options);
+    mt_test_set_values(world.store);
+    const int last = world.comm.topology.n_rank - 1;
+    MT_TEST_OK(mt_placement_init(&placement, last + 1, MT_TEST_N_EXPERT, 2 * MT_TEST_N_EXPERT));
+    memcpy(placement.owner, mt_store_owners(world.store, 1),
+           MT_TEST_N_EXPERT * sizeof(*placement.owner));
+    mt_placement_owners_only(&placement);
+    int n_copy = 0;
+    for (int e = 0; e < MT_TEST_N_EXPERT && n_copy < 2; ++e) {
+        if (placement.owner[e] != last) {
+            mt_placement_add(&placement, e, last, n_copy++ > 0);
+        }
+    }
+    MT_TEST_OK(mt_store_materialize_begin(world.store, 1, &placement));
+    if (n_copy == 2) {
+        MT_TEST_FAILS(mt_store_materialize_late_begin(world.store, 1, &placement), MT_ERR_RESOURCE,
+                      "1 slots wanted, 0 of 1 free");
+    }
+    MT_TEST_OK(mt_store_materialize_end(world.store, 1)); /* the first one comes all the same */
+    for (int e = 0; e < MT_TEST_N_EXPERT; ++e) {
+        const int at = mt_placement_find(&placement, e, world.comm.rank);
+        const bool is_here = at >= 0 && !placement.is_late[at];
+        assert_true((mt_store_expert(world.store, 1, e) != NULL) == is_here);
+    }
+    mt_store_drop_copies(world.store, 1);
+    mt_test_set_values(world.store); /* no copy is left */
+    mt_placement_clear(&placement);
+    mt_test_world_close(&world);
+}
+
 /* The placements of all ranks are made before, the rest must not allocate. */
 static void late_and_kept_copies_allocate_nothing(void **state)
 {
@@ -362,6 +410,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(so_do_copies_dropped_after_forward_and_gathered_again),
         cmocka_unit_test(copies_of_two_layers_are_held_at_once),
         cmocka_unit_test(copies_that_travel_by_relays_have_the_owners_values),
+        cmocka_unit_test(late_copies_without_a_slot_are_refused_on_all_ranks_alike),
         cmocka_unit_test(late_and_kept_copies_allocate_nothing),
     };
     mt_test_table_small(&small);

@@ -106,7 +106,7 @@ void mt_test_world_open(struct mt_test_world *world, const struct mt_test_table 
 {
     memset(world, 0, sizeof(*world));
     mt_device_init_plain(&world->device);
-    MT_TEST_OK(mt_comm_init_mpi(&world->comm, options->world, 0));
+    MT_TEST_OK(mt_comm_init_mpi(&world->comm, options->world, options->ranks_per_node));
     make_ownership(world, table, options->turn);
     const struct mt_store_options store_options = {.training = options->training,
                                                    .is_cut = options->is_cut,

@@ -35,6 +35,7 @@ struct mt_test_world_options {
     MPI_Comm world;
     bool training, is_cut;
     int n_slot, turn;
+    int ranks_per_node; /* 0: one node */
 };
 void mt_test_world_open(struct mt_test_world *world, const struct mt_test_table *table,
                         const struct mt_test_world_options *options);

@@ -2,6 +2,8 @@
 # shellcheck shell=bash
 set -u
 config=$MT_SOURCE/configs/tiny.toml
+# Runs that are to be equal to the bit plan from the same costs; these make policies act.
+costs=(--set "placement.costs=\"$MT_SOURCE/tests/support/costs.json\"")
 metrics() { python3 "$MT_SOURCE/tests/support/metrics.py" "$@" || fail "metrics differ"; }
 
 fail() {

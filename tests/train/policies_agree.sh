@@ -1,16 +1,12 @@
 #!/usr/bin/env bash
 # Every placement policy gives the same training: first loss and gradient norm within 1e-6 relative, 30 losses
 # within 1e-4, on any number of ranks, with re-materialization on and off, 1 and 4 micro-batches, owners that
-# move. The costs make copies worth while, so that policies act. MT_ALL=1 runs the whole matrix, R = 1, 2, 3, 4, 8.
+# move. MT_ALL=1 runs the whole matrix, R = 1, 2, 3, 4, 8.
 . "$(dirname "$0")/../support/run.sh"
-rm -rf r* f* costs.json
-cat >costs.json <<'JSON'
-{"format": "moetrain-costs", "format_version": 1, "origin": "a slow device", "row_ps": 100000000, "instance_ps": 1000000,
- "attention_ps": 100000000000, "node": {"alpha_ps": 1000000, "kib_ps": 100000}, "network": {"alpha_ps": 2000000, "kib_ps": 200000}}
-JSON
-common=(--quiet --set train.steps=30 --set 'moe.balance.window="exact"' --set moe.balance.loss_coef=0.05
+rm -rf r* f*
+common=(--quiet "${costs[@]}" --set train.steps=30 --set 'moe.balance.window="exact"' --set moe.balance.loss_coef=0.05
     --set model.init_std=0.3 --set placement.reshard_interval=4 --set placement.slots=3
-    --set 'placement.costs="costs.json"' --set schedule.decay_steps=30)
+    --set schedule.decay_steps=30)
 policies='ep fsdp fastermoe smartmoe flexmoe eplb fssdp fsep least_loaded quota adaptive'
 
 train() { # NAME RANKS MICRO ARGUMENTS
@@ -28,6 +24,7 @@ compare() {
 
 train r1 1 8 --set 'placement.policy="ep"'
 for policy in $policies; do
+    common=("${common[@]}" --set "placement.slots=$([ $policy = fsdp ] && echo '"auto"' || echo 3)")
     if [ "${MT_ALL:-0}" = 1 ]; then
         for n in 1 2 3 4 8; do
             for micro in $((8 / n > 0 ? (8 + n - 1) / n : 1)) 1; do

@@ -2,10 +2,9 @@
 # A stopped run goes on as if it had not been stopped, bit for bit, under every policy that remembers something:
 # owners that moved, copies that stay, recent loads. And a checkpoint of one policy goes on under any other.
 . "$(dirname "$0")/../support/run.sh"
-rm -rf whole* parts* cross* eval* costs.json
-sed -n '/^{/,/^JSON/p' "$(dirname "$0")/policies_agree.sh" | sed '$d' >costs.json
-common=(--quiet --set model.init_std=0.3 --set placement.reshard_interval=3 --set placement.slots=2
-    --set 'placement.costs="costs.json"' --set schedule.decay_steps=20 --set checkpoint.interval=5
+rm -rf whole* parts* cross* eval*
+common=(--quiet "${costs[@]}" --set model.init_std=0.3 --set placement.reshard_interval=3 --set placement.slots=2
+    --set schedule.decay_steps=20 --set checkpoint.interval=5
     --set checkpoint.keep=100 --set train.micro_batch_size=1)
 
 train() { # NAME STEPS POLICY ARGUMENTS
@@ -24,7 +23,7 @@ done
 for policy in ep fsdp fssdp fsep adaptive; do # fsep cuts experts whose owners had moved
     cp -r parts.eplb "cross.$policy"
     rm -rf "cross.$policy/checkpoints/step-00000010"
-    train "cross.$policy" 10 "$policy"
+    train "cross.$policy" 10 "$policy" --set 'placement.slots="auto"'
     metrics close whole.eplb/metrics.jsonl "cross.$policy/metrics.jsonl" 0 1e-6
 done
 

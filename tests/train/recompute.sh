@@ -14,7 +14,7 @@ train() { # NAME MODE RANKS MICRO-BATCHES ARGUMENTS
     rm -rf "$name"
     ranks "$n" "$config" --run-dir "$name" --quiet --set "train.recompute=\"$mode\"" \
         --set train.global_batch_size=48 --set train.micro_batch_size=$((48 / n / n_micro)) \
-        --set checkpoint.interval=20 --set train.eval_interval=10 --set device.threads=1 \
+        --set checkpoint.interval=20 --set train.eval_interval=10 --set device.threads=1 "${costs[@]}" \
         --set moe.num_shared_experts=$((n_micro > 1)) --set moe.balance.z_loss_coef=0.01 "$@" ||
         fail "$name on $n ranks with $n_micro micro-batches ended with $?"
 }

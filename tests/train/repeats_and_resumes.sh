@@ -7,7 +7,7 @@ train() { # NAME RANKS ARGUMENTS
     local name=$1 n=$2
     shift 2
     ranks "$n" "$config" --run-dir "$name" --quiet --set checkpoint.interval=10 \
-        --set checkpoint.keep=5 --set train.eval_interval=5 "$@"
+        --set checkpoint.keep=5 --set train.eval_interval=5 "${costs[@]}" "$@"
 }
 train a 3 || fail "a ended with $?"
 train b 3 || fail "b ended with $?"
@@ -18,7 +18,7 @@ done
 # Any number of threads gives the same bits.
 for threads in 1 2 3; do
     rm -rf "t$threads"
-    ranks 1 "$config" --run-dir "t$threads" --quiet --set device.threads=$threads ||
+    ranks 1 "$config" --run-dir "t$threads" --quiet "${costs[@]}" --set device.threads=$threads ||
         fail "$threads threads ended with $?"
     metrics same t1/metrics.jsonl "t$threads/metrics.jsonl"
 done
