@@ -12,7 +12,9 @@
 #include "comm/comm.h"
 #include "store/store.h"
 
-enum { MT_CHECKPOINT_FORMAT_VERSION = 1 };
+/* The newest that is read. Written is the oldest that can say what is to be said: 2 only of cut
+ * experts, whose pieces are smaller than one row of dim[0]. */
+enum { MT_CHECKPOINT_PLAIN_VERSION = 1, MT_CHECKPOINT_FORMAT_VERSION = 2 };
 
 /* Errors of the collective calls are agreed (the lowest failing rank's, recorded on every rank) but
  * not spoken: the caller may go on without. */
@@ -78,7 +80,8 @@ struct mt_checkpoint_info {
 };
 enum mt_status mt_checkpoint_read_info(const char *path, struct mt_checkpoint_info *info);
 void mt_checkpoint_info_clear(struct mt_checkpoint_info *info);
-/* Ranks that own rows of a tensor, as text "0:0-31 1:32-63", from the manifest. text [bytes] */
+/* Ranks that own rows of a tensor, as text "0:0-31 1:32-63", from the manifest; of cut experts rows
+ * of [E,F,D] seen as [E F, D]. text [bytes] */
 enum mt_status mt_checkpoint_owners(const char *path, const char *tensor, char *text, size_t bytes);
 
 /* Not collective: reads everything and checks every checksum, the set of tensors and of files.

@@ -116,6 +116,7 @@ static enum mt_status add_tensor(const struct gather *gather, int64_t first, int
                                (enum mt_checkpoint_kind)piece[first].kind);
     entry->n_dim = tensor->n_dim;
     memcpy(entry->dim, tensor->dim, sizeof(entry->dim));
+    entry->is_cut = mt_shard_is_cut(gather->shard, piece[first].tensor);
     entry->first_piece = first;
     entry->n_piece = end - first;
     for (int64_t i = first; i < end; ++i) {
@@ -125,11 +126,11 @@ static enum mt_status add_tensor(const struct gather *gather, int64_t first, int
         }
         next_row += piece[i].piece.n_row;
     }
-    if (next_row != tensor->dim[0]) {
+    if (next_row != mt_manifest_n_row(entry)) {
         return MT_FAIL(MT_ERR_INTERNAL,
                        "the ranks' parts of %s cover it up to row %lld only; %lld rows, each owned "
                        "once, were expected; this is a bug",
-                       tensor->name, (long long)next_row, (long long)tensor->dim[0]);
+                       tensor->name, (long long)next_row, (long long)mt_manifest_n_row(entry));
     }
     return MT_OK;
 }
@@ -158,6 +159,9 @@ static enum mt_status fill_manifest(const struct gather *gather, const char *con
             ++end;
         }
         MT_TRY(add_tensor(gather, first, end, manifest, &manifest->tensor[t]));
+        if (manifest->tensor[t].is_cut) {
+            manifest->format_version = MT_CHECKPOINT_FORMAT_VERSION;
+        }
     }
     for (int r = 0; r < gather->comm->topology.n_rank; ++r) {
         manifest->file[1 + r].n_byte = gather->head[(int64_t)r * HEAD_ITEMS + 1];

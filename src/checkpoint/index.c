@@ -74,6 +74,24 @@ static enum mt_status write_attributes(const struct mt_manifest *manifest, hid_t
     return MT_OK;
 }
 
+/* Rows of a tensor within its whole shape. */
+static void select_rows(const struct mt_manifest_tensor *tensor,
+                        const struct mt_manifest_piece *piece, hsize_t *start, hsize_t *count)
+{
+    for (int d = 0; d < tensor->n_dim; ++d) {
+        start[d] = 0;
+        count[d] = (hsize_t)tensor->dim[d];
+    }
+    start[0] = (hsize_t)piece->first_row;
+    count[0] = (hsize_t)piece->n_row;
+    if (tensor->is_cut) {
+        start[0] = (hsize_t)(piece->first_row / tensor->dim[1]);
+        start[1] = (hsize_t)(piece->first_row % tensor->dim[1]);
+        count[0] = 1;
+        count[1] = (hsize_t)piece->n_row;
+    }
+}
+
 /* Maps one piece: rows of the whole tensor to rows of the shard's dataset. */
 static enum mt_status map_piece(const struct mt_manifest *manifest,
                                 const struct mt_manifest_tensor *tensor,
@@ -83,17 +101,25 @@ static enum mt_status map_piece(const struct mt_manifest *manifest,
     hsize_t dim[MT_HDF5_MAX_DIM] = {0};
     hsize_t start[MT_HDF5_MAX_DIM] = {0};
     hsize_t count[MT_HDF5_MAX_DIM] = {0};
+    int64_t shape[MT_HDF5_MAX_DIM] = {0};
     for (int d = 0; d < tensor->n_dim; ++d) {
-        dim[d] = count[d] = (hsize_t)tensor->dim[d];
+        dim[d] = (hsize_t)tensor->dim[d];
     }
     const hid_t whole = H5Screate_simple(tensor->n_dim, dim, NULL);
-    dim[0] = (hsize_t)mt_manifest_shard_rows(manifest, tensor, piece->shard);
-    const hid_t source = H5Screate_simple(tensor->n_dim, dim, NULL);
-    count[0] = (hsize_t)piece->n_row;
-    start[0] = (hsize_t)piece->first_row;
+    const int n_dim = mt_manifest_shard_shape(manifest, tensor, piece->shard, shape);
+    for (int d = 0; d < n_dim; ++d) {
+        dim[d] = (hsize_t)shape[d];
+    }
+    const hid_t source = H5Screate_simple(n_dim, dim, NULL);
+    select_rows(tensor, piece, start, count);
     MT_TRY_HDF5_GOTO(MT_ERR_RESOURCE, path,
                      H5Sselect_hyperslab(whole, H5S_SELECT_SET, start, NULL, count, NULL));
+    for (int d = 0; d < n_dim; ++d) {
+        start[d] = 0;
+        count[d] = dim[d];
+    }
     start[0] = (hsize_t)piece->shard_row;
+    count[0] = (hsize_t)piece->n_row;
     MT_TRY_HDF5_GOTO(MT_ERR_RESOURCE, path,
                      H5Sselect_hyperslab(source, H5S_SELECT_SET, start, NULL, count, NULL));
     MT_TRY_HDF5_GOTO(

@@ -131,27 +131,45 @@ static enum mt_status match_tables(struct load *load, const char *path)
     return MT_OK;
 }
 
-/* Rows of a part that lie in one piece; whole pieces are compared with their checksum once more. */
+/* Elements of a part that lie in one piece; whole pieces are compared with their checksum once
+ * more. row_elements: of the saved tensor, which may have been cut otherwise. */
 static enum mt_status read_overlap(const struct mt_part *part, float *data, int64_t row_elements,
                                    const struct mt_manifest_tensor *saved,
                                    const struct mt_manifest_piece *piece,
                                    struct mt_shard_reader *reader)
 {
-    const int64_t part_row = part->first / row_elements;
-    const int64_t part_end = part_row + part->n_element / row_elements;
-    const int64_t first = mt_max_i64(part_row, piece->first_row);
-    const int64_t end = mt_min_i64(part_end, piece->first_row + piece->n_row);
+    const int64_t piece_first = piece->first_row * row_elements;
+    const int64_t n_piece_element = piece->n_row * row_elements;
+    const int64_t first = mt_max_i64(part->first, piece_first);
+    const int64_t end = mt_min_i64(part->first + part->n_element, piece_first + n_piece_element);
     if (first >= end) {
         return MT_OK;
     }
-    float *to = data + (first - part_row) * row_elements;
-    MT_TRY(mt_shard_read_rows(reader, saved, piece->shard_row + first - piece->first_row,
-                              end - first, to));
-    const size_t n_byte = (size_t)((end - first) * row_elements) * sizeof(float);
-    if (end - first == piece->n_row && XXH3_64bits(to, n_byte) != piece->checksum) {
+    float *to = data + (first - part->first);
+    const int64_t shard_first = piece->shard_row * row_elements + first - piece_first;
+    MT_TRY(mt_shard_read_elements(reader, saved, shard_first, end - first, to));
+    const size_t n_byte = (size_t)(end - first) * sizeof(float);
+    if (end - first == n_piece_element && XXH3_64bits(to, n_byte) != piece->checksum) {
         return mt_shard_fail_piece(reader, saved, piece);
     }
     return MT_OK;
+}
+
+/* The first piece that ends behind element `first`. */
+static int64_t first_piece_from(const struct mt_manifest_piece *piece, int64_t n_piece,
+                                int64_t row_elements, int64_t first)
+{
+    int64_t low = 0;
+    int64_t high = n_piece;
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if ((piece[middle].first_row + piece[middle].n_row) * row_elements <= first) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
 }
 
 static enum mt_status read_part(const struct load *load, const struct mt_part *part,
@@ -161,10 +179,12 @@ static enum mt_status read_part(const struct load *load, const struct mt_part *p
     MT_ASSERT(kind < MT_N_KIND);
     const struct mt_manifest_tensor *saved =
         load->saved[(int64_t)part->tensor * load->n_kind + kind];
-    const int64_t row_elements = mt_tensor_row_elements(&load->table->tensor[part->tensor]);
+    const int64_t row_elements = mt_manifest_row_bytes(saved) / (int64_t)sizeof(float);
     const struct mt_manifest_piece *piece = load->manifest.piece + saved->first_piece;
+    const int64_t end = part->first + part->n_element;
     enum mt_status status = MT_OK;
-    for (int64_t i = 0; i < saved->n_piece && status == MT_OK; ++i) {
+    for (int64_t i = first_piece_from(piece, saved->n_piece, row_elements, part->first);
+         i < saved->n_piece && piece[i].first_row * row_elements < end && status == MT_OK; ++i) {
         if (piece[i].shard == reader->shard) {
             status = read_overlap(part, data[kind], row_elements, saved, &piece[i], reader);
         }

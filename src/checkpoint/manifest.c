@@ -13,7 +13,7 @@ enum mt_status mt_manifest_init(struct mt_manifest *manifest, int world_size, in
     const char *what = "checkpoint manifest";
     const size_t config_bytes = strlen(config_text) + 1;
     memset(manifest, 0, sizeof(*manifest));
-    manifest->format_version = MT_CHECKPOINT_FORMAT_VERSION;
+    manifest->format_version = MT_CHECKPOINT_PLAIN_VERSION;
     manifest->world_size = world_size;
     manifest->n_file = (int64_t)world_size + 1;
     manifest->n_tensor = n_tensor;
@@ -91,13 +91,29 @@ int64_t mt_manifest_shard_rows(const struct mt_manifest *manifest,
     return 0;
 }
 
+int64_t mt_manifest_n_row(const struct mt_manifest_tensor *tensor)
+{
+    return tensor->is_cut ? tensor->dim[0] * tensor->dim[1] : tensor->dim[0];
+}
+
 int64_t mt_manifest_row_bytes(const struct mt_manifest_tensor *tensor)
 {
     int64_t n_byte = (int64_t)sizeof(float);
-    for (int d = 1; d < tensor->n_dim; ++d) {
+    for (int d = tensor->is_cut ? 2 : 1; d < tensor->n_dim; ++d) {
         n_byte *= tensor->dim[d];
     }
     return n_byte;
+}
+
+int mt_manifest_shard_shape(const struct mt_manifest *manifest,
+                            const struct mt_manifest_tensor *tensor, int shard, int64_t *dim)
+{
+    const int first = tensor->is_cut ? 1 : 0;
+    for (int d = first; d < tensor->n_dim; ++d) {
+        dim[d - first] = tensor->dim[d];
+    }
+    dim[0] = mt_manifest_shard_rows(manifest, tensor, shard);
+    return tensor->n_dim - first;
 }
 
 static int compare_tensors(const void *a, const void *b)

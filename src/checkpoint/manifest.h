@@ -22,7 +22,8 @@ struct mt_manifest_file {
 };
 
 /* Rows [first_row, first_row + n_row) of a tensor: in `shard`'s dataset of the tensor's name from
- * row shard_row on. The checksum is that of the rows' bytes. */
+ * row shard_row on. The checksum is that of the rows' bytes. Rows of a cut tensor are those of its
+ * first two dimensions taken together; a piece of it lies within one index of the first. */
 struct mt_manifest_piece {
     int shard;
     int64_t first_row, n_row, shard_row;
@@ -33,6 +34,7 @@ struct mt_manifest_piece {
 struct mt_manifest_tensor {
     char name[MT_CHECKPOINT_NAME_BYTES]; /* "/model/norm", "/optimizer/norm/exp_avg" */
     int n_dim;
+    bool is_cut; /* n_dim = 3 */
     int64_t dim[3];
     int64_t first_piece, n_piece;
 };
@@ -66,7 +68,11 @@ enum mt_status mt_manifest_number_rows(struct mt_manifest *manifest);
 /* Rows of a tensor's dataset in a shard; 0: the shard has none. */
 int64_t mt_manifest_shard_rows(const struct mt_manifest *manifest,
                                const struct mt_manifest_tensor *tensor, int shard);
+int64_t mt_manifest_n_row(const struct mt_manifest_tensor *tensor);
 int64_t mt_manifest_row_bytes(const struct mt_manifest_tensor *tensor);
+/* Shape of a tensor's dataset in a shard, dim [3]; returns its n_dim. */
+int mt_manifest_shard_shape(const struct mt_manifest *manifest,
+                            const struct mt_manifest_tensor *tensor, int shard, int64_t *dim);
 
 /* The tensors by name; freed by mt_memory_free. */
 enum mt_status mt_manifest_sort(const struct mt_manifest *manifest,

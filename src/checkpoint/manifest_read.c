@@ -111,20 +111,28 @@ static enum mt_status read_shape(const char *path, const json_t *row,
             return fail_key(path, "shape", "positive sizes whose product fits 63 bits");
         }
     }
+    int64_t row_dims = 1; /* unless it says otherwise */
+    if (json_object_get(row, "row_dims") != NULL) {
+        MT_TRY(get_integer(path, row, "row_dims", 1, n == 3 ? 2 : 1, &row_dims));
+    }
+    tensor->is_cut = row_dims == 2;
     return MT_OK;
 }
 
-/* Pieces must follow each other without gap or overlap, which also bounds every later read. */
+/* Pieces must follow each other without gap or overlap, which also bounds every later read. Those
+ * of a cut tensor end where the first dimension goes on. */
 static enum mt_status read_pieces(const char *path, const json_t *row, struct mt_manifest *manifest,
                                   struct mt_manifest_tensor *tensor)
 {
     const json_t *pieces = NULL;
     int64_t next_row = 0;
-    MT_TRY(get_array(path, row, "pieces", 1, tensor->dim[0], &pieces, &tensor->n_piece));
+    const int64_t n_row = mt_manifest_n_row(tensor);
+    MT_TRY(get_array(path, row, "pieces", 1, n_row, &pieces, &tensor->n_piece));
     for (int64_t i = 0; i < tensor->n_piece; ++i) {
         struct mt_manifest_piece *piece = &manifest->piece[tensor->first_piece + i];
         const json_t *value = json_array_get(pieces, (size_t)i);
-        const int64_t rows_left = tensor->dim[0] - next_row;
+        const int64_t rows_left = mt_min_i64(
+            n_row - next_row, tensor->is_cut ? tensor->dim[1] - next_row % tensor->dim[1] : n_row);
         int64_t shard = 0;
         MT_TRY(get_integer(path, value, "shard", 0, manifest->world_size - 1, &shard));
         MT_TRY(get_integer(path, value, "first_row", next_row, next_row, &piece->first_row));
@@ -133,11 +141,11 @@ static enum mt_status read_pieces(const char *path, const json_t *row, struct mt
         piece->shard = (int)shard;
         next_row += piece->n_row;
     }
-    if (next_row != tensor->dim[0]) {
+    if (next_row != n_row) {
         return MT_FAIL(MT_ERR_INPUT,
                        "%s: the pieces of %s end at row %lld; %lld rows were expected; use another "
                        "checkpoint",
-                       path, tensor->name, (long long)next_row, (long long)tensor->dim[0]);
+                       path, tensor->name, (long long)next_row, (long long)n_row);
     }
     return MT_OK;
 }
@@ -184,7 +192,7 @@ static enum mt_status check_sizes(const char *path, const struct mt_manifest *ma
     }
     for (int64_t t = 0; t < manifest->n_tensor; ++t) {
         const struct mt_manifest_tensor *tensor = &manifest->tensor[t];
-        const int64_t n_byte = tensor->dim[0] * mt_manifest_row_bytes(tensor);
+        const int64_t n_byte = mt_manifest_n_row(tensor) * mt_manifest_row_bytes(tensor);
         if (!mt_size_add(need, n_byte, &need) || need > have) {
             return fail_key(path, tensor->name, "a tensor that fits its shards");
         }
@@ -247,6 +255,8 @@ static enum mt_status read_root(const char *path, const json_t *root, struct mt_
         return fail_key(path, "config", "the text of a configuration");
     }
     MT_TRY(mt_manifest_init(manifest, (int)world_size, n_tensor, n_piece, config));
+    MT_TRY(get_integer(path, root, "format_version", 1, MT_CHECKPOINT_FORMAT_VERSION,
+                       &manifest->format_version));
     MT_TRY(get_checksum(path, root, "config_hash", &manifest->config_hash));
     MT_TRY(read_state(path, root, &manifest->state));
     MT_TRY(read_files(path, root, manifest));

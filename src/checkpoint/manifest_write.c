@@ -55,6 +55,9 @@ static json_t *tensors_json(const struct mt_manifest *manifest)
         json_t *row =
             json_pack("{s:s, s:s, s:o, s:o}", "name", tensor->name, "dtype", MT_MANIFEST_DTYPE,
                       "shape", shape, "pieces", pieces_json(manifest, tensor));
+        if (tensor->is_cut) {
+            (void)json_object_set_new(row, "row_dims", json_integer(2));
+        }
         (void)json_array_append_new(tensors, row);
     }
     return tensors;

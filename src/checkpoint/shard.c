@@ -25,11 +25,25 @@ static const float *part_data(const struct mt_part *part, enum mt_checkpoint_kin
     return data[kind];
 }
 
-/* Pieces of one kind from parts [first, end) of one tensor: parts that touch become one. */
+bool mt_shard_is_cut(const struct mt_shard *shard, int tensor)
+{
+    return shard->is_cut && shard->table->tensor[tensor].kind == MT_TENSOR_EXPERT;
+}
+
+static int64_t row_elements_of(const struct mt_shard *shard, int tensor)
+{
+    const struct mt_tensor *row = &shard->table->tensor[tensor];
+    return mt_shard_is_cut(shard, tensor) ? row->dim[2] : mt_tensor_row_elements(row);
+}
+
+/* Pieces of one kind from parts [first, end) of one tensor: parts that touch become one, but not
+ * those of two cut experts. */
 static void plan_tensor(struct mt_shard *shard, int first, int end, enum mt_checkpoint_kind kind)
 {
-    const struct mt_tensor *tensor = &shard->table->tensor[shard->part[first]->tensor];
-    const int64_t row_elements = mt_tensor_row_elements(tensor);
+    const int tensor = shard->part[first]->tensor;
+    const bool is_cut = mt_shard_is_cut(shard, tensor);
+    const int64_t n_own_row = shard->table->tensor[tensor].dim[1]; /* of a cut expert */
+    const int64_t row_elements = row_elements_of(shard, tensor);
     struct mt_shard_piece *piece = NULL;
     int64_t shard_row = 0;
     for (int p = first; p < end; ++p) {
@@ -37,7 +51,8 @@ static void plan_tensor(struct mt_shard *shard, int first, int end, enum mt_chec
         const int64_t row = part->first / row_elements;
         const int64_t n_row = part->n_element / row_elements;
         MT_ASSERT(part->first % row_elements == 0 && n_row * row_elements == part->n_element);
-        if (piece == NULL || piece->first_row + piece->n_row != row) {
+        if (piece == NULL || piece->first_row + piece->n_row != row ||
+            (is_cut && row % n_own_row == 0)) {
             piece = &shard->piece[shard->n_piece++];
             *piece = (struct mt_shard_piece){.tensor = part->tensor,
                                              .kind = kind,
@@ -55,6 +70,7 @@ enum mt_status mt_shard_plan(const struct mt_store *store, struct mt_shard *shar
 {
     memset(shard, 0, sizeof(*shard));
     shard->table = mt_store_table(store);
+    shard->is_cut = mt_store_is_cut(store);
     shard->n_part = mt_store_n_part(store);
     /* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers is meant */
     MT_TRY(MT_ALLOCATE(shard->part, shard->n_part, "parts of a shard"));
@@ -99,18 +115,20 @@ static enum mt_status create_dataset(struct mt_shard *shard, int64_t first, int6
     struct mt_shard_piece *piece = shard->piece;
     const struct mt_tensor *tensor = &shard->table->tensor[piece[first].tensor];
     hsize_t dim[MT_HDF5_MAX_DIM] = {(hsize_t)(piece[end - 1].shard_row + piece[end - 1].n_row)};
-    for (int d = 1; d < tensor->n_dim; ++d) {
-        dim[d] = (hsize_t)tensor->dim[d];
+    const int n_left_out = mt_shard_is_cut(shard, piece[first].tensor) ? 1 : 0;
+    for (int d = 1 + n_left_out; d < tensor->n_dim; ++d) {
+        dim[d - n_left_out] = (hsize_t)tensor->dim[d];
     }
     mt_checkpoint_dataset_name(name, tensor->name, piece[first].kind);
     MT_TRY_GOTO(mt_hdf5_make_groups(file, path, name));
-    MT_TRY_HDF5_GOTO(MT_ERR_RESOURCE, path, space = H5Screate_simple(tensor->n_dim, dim, NULL));
+    MT_TRY_HDF5_GOTO(MT_ERR_RESOURCE, path,
+                     space = H5Screate_simple(tensor->n_dim - n_left_out, dim, NULL));
     MT_TRY_HDF5_GOTO(
         MT_ERR_RESOURCE, path,
         dataset = H5Dcreate2(file, name, H5T_IEEE_F32LE, space, H5P_DEFAULT, list, H5P_DEFAULT));
     int64_t offset = 0;
     MT_TRY_GOTO(mt_hdf5_data_offset(dataset, path, name, &offset));
-    const int64_t row_bytes = mt_tensor_row_elements(tensor) * (int64_t)sizeof(float);
+    const int64_t row_bytes = row_elements_of(shard, piece[first].tensor) * (int64_t)sizeof(float);
     for (int64_t i = first; i < end; ++i) {
         piece[i].offset = offset + piece[i].shard_row * row_bytes;
     }

@@ -21,6 +21,7 @@ struct mt_shard_piece {
 
 struct mt_shard {
     const struct mt_tensor_table *table;
+    bool is_cut; /* experts are */
     int n_part;
     const struct mt_part **part; /* [n_part] by tensor, then first element */
     int64_t n_piece;
@@ -31,6 +32,8 @@ struct mt_shard {
 
 /* Pieces of what the store owns: values, and optimizer state where there is some. */
 enum mt_status mt_shard_plan(const struct mt_store *store, struct mt_shard *shard);
+/* Whether rows of a tensor of the table are those of its first two dimensions (manifest.h). */
+bool mt_shard_is_cut(const struct mt_shard *shard, int tensor);
 void mt_shard_clear(struct mt_shard *shard);
 /* Writes the file and syncs it; fills in offsets and checksums. The parts must not change
  * meanwhile. */

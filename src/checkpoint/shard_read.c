@@ -41,11 +41,10 @@ static enum mt_status locate(struct mt_shard_reader *reader,
     }
     int64_t dim[MT_HDF5_MAX_DIM];
     hid_t dataset = H5I_INVALID_HID;
-    memcpy(dim, tensor->dim, sizeof(dim));
-    dim[0] = mt_manifest_shard_rows(reader->manifest, tensor, reader->shard);
+    const int n_dim = mt_manifest_shard_shape(reader->manifest, tensor, reader->shard, dim);
     MT_TRY(mt_hdf5_open_dataset(reader->file, reader->path, tensor->name, &dataset));
-    enum mt_status status = mt_hdf5_check_shape(dataset, reader->path, tensor->name, H5T_IEEE_F32LE,
-                                                tensor->n_dim, dim);
+    enum mt_status status =
+        mt_hdf5_check_shape(dataset, reader->path, tensor->name, H5T_IEEE_F32LE, n_dim, dim);
     if (status == MT_OK) {
         status = mt_hdf5_data_offset(dataset, reader->path, tensor->name, &reader->offset);
     }
@@ -69,13 +68,13 @@ static enum mt_status read_bytes(const struct mt_shard_reader *reader, int64_t a
     return mt_disk_read(reader->descriptor, reader->path, offset, data, n_byte);
 }
 
-enum mt_status mt_shard_read_rows(struct mt_shard_reader *reader,
-                                  const struct mt_manifest_tensor *tensor, int64_t shard_row,
-                                  int64_t n_row, float *data)
+enum mt_status mt_shard_read_elements(struct mt_shard_reader *reader,
+                                      const struct mt_manifest_tensor *tensor, int64_t first,
+                                      int64_t n_element, float *data)
 {
-    const int64_t row_bytes = mt_manifest_row_bytes(tensor);
+    const int64_t float_bytes = (int64_t)sizeof(float);
     MT_TRY(locate(reader, tensor));
-    return read_bytes(reader, shard_row * row_bytes, data, n_row * row_bytes);
+    return read_bytes(reader, first * float_bytes, data, n_element * float_bytes);
 }
 
 enum mt_status mt_shard_fail_piece(const struct mt_shard_reader *reader,

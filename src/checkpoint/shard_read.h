@@ -21,10 +21,10 @@ enum mt_status mt_shard_open(struct mt_shard_reader *reader, const char *folder,
                              const struct mt_manifest *manifest, int shard);
 void mt_shard_close(struct mt_shard_reader *reader);
 
-/* Rows [shard_row, shard_row + n_row) of the shard's dataset of a tensor. */
-enum mt_status mt_shard_read_rows(struct mt_shard_reader *reader,
-                                  const struct mt_manifest_tensor *tensor, int64_t shard_row,
-                                  int64_t n_row, float *data);
+/* Elements [first, first + n_element) of the shard's dataset of a tensor. */
+enum mt_status mt_shard_read_elements(struct mt_shard_reader *reader,
+                                      const struct mt_manifest_tensor *tensor, int64_t first,
+                                      int64_t n_element, float *data);
 /* Reads a piece and compares its checksum; buffer [buffer_bytes]. */
 enum mt_status mt_shard_check_piece(struct mt_shard_reader *reader,
                                     const struct mt_manifest_tensor *tensor,

@@ -38,7 +38,10 @@ int64_t mt_plan_allreduce_max_op(const struct mt_topology *topology);
 int64_t mt_plan_allreduce_stage_bytes(const struct mt_topology *topology, int64_t n_bytes);
 
 /* A sparse distribution: which chunk is at home where, and held where else.
- * Invariants: owner in [0,R); holders ascending, without the owner. */
+ * Invariants: owner in [0,R); holders ascending. Without the owner, but for
+ * mt_plan_sparse_allgather and _reduce_scatter_paced: there an owner that holds a copy as well
+ * makes and adds it itself, and a rank may leave out the chunks that it neither owns nor holds, and
+ * of those that it only holds the other holders. */
 struct mt_sparse {
     int64_t n_chunk;
     const int64_t *chunk_bytes;  /* [C] */
@@ -46,6 +49,9 @@ struct mt_sparse {
     const int64_t *holder_start; /* [C+1] into holder */
     const int *holder;           /* ranks other than the owner that hold a copy */
 };
+/* Index into holder of the chunk's first one that is not below `rank`. */
+int64_t mt_sparse_holder_from(const struct mt_sparse *sparse, int64_t chunk, int rank);
+bool mt_sparse_is_held(const struct mt_sparse *sparse, int64_t chunk, int rank);
 
 /* SparseAllGather: every (chunk, holder) ends up holding the owner's values. SEND: this rank's home
  * memory, home_offset [C] bytes (read for own chunks only); RECV: its memory for copies,
@@ -59,7 +65,15 @@ void mt_plan_sparse_reduce_scatter(struct mt_plan *plan, int rank, const struct 
                                    const int64_t *home_offset, const int64_t *copy_offset,
                                    enum mt_element element);
 int64_t mt_plan_sparse_reduce_stage_bytes(int rank, const struct mt_sparse *sparse);
-/* Either plan, for this rank. */
+/* The same from MT_PACED_PEERS ranks at a time, which bounds STAGE by what those send: home += its
+ * own copy, then the others' in rounds of growing distance below the owner, in rank order within a
+ * round. STAGE: mt_plan_sparse_paced_stage_bytes. */
+enum { MT_PACED_PEERS = 16 };
+void mt_plan_sparse_reduce_scatter_paced(struct mt_plan *plan, int rank, int n_rank,
+                                         const struct mt_sparse *sparse, const int64_t *home_offset,
+                                         const int64_t *copy_offset, enum mt_element element);
+int64_t mt_plan_sparse_paced_stage_bytes(int rank, int n_rank, const struct mt_sparse *sparse);
+/* Any of these plans, for this rank. */
 int64_t mt_plan_sparse_max_op(int rank, const struct mt_sparse *sparse);
 
 /* The same two with relays, which spread what owners of hot chunks send: holders pass on what they

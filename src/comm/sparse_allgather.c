@@ -15,8 +15,43 @@
  * ascending order, which is what matches their messages. */
 #include "comm/collectives.h"
 
-/* Ascending holders: is `rank` among them, and from where on are they larger? */
-static int64_t first_holder_from(const struct mt_sparse *sparse, int64_t chunk, int rank)
+/* To the holders above the owner first, then to those below: owners do not all start with rank
+ * 0. */
+static void plan_chunk_sends(struct mt_plan *plan, int rank, const struct mt_sparse *sparse,
+                             int64_t chunk, int64_t offset)
+{
+    const int64_t start = sparse->holder_start[chunk];
+    const int64_t n_holder = sparse->holder_start[chunk + 1] - start;
+    const int64_t turn = mt_sparse_holder_from(sparse, chunk, rank) - start;
+    for (int64_t i = 0; i < n_holder; ++i) {
+        const int holder = sparse->holder[start + (turn + i) % n_holder];
+        if (holder != rank) {
+            mt_plan_send(plan, 0, holder, MT_BUFFER_SEND, offset, sparse->chunk_bytes[chunk]);
+        }
+    }
+}
+
+void mt_plan_sparse_allgather(struct mt_plan *plan, int rank, const struct mt_sparse *sparse,
+                              const int64_t *home_offset, const int64_t *copy_offset)
+{
+    mt_plan_reset(plan, "sparse_allgather", MT_ELEMENT_BYTE);
+    for (int64_t chunk = 0; chunk < sparse->n_chunk; ++chunk) {
+        const bool is_held = mt_sparse_is_held(sparse, chunk, rank);
+        if (sparse->owner[chunk] == rank) {
+            plan_chunk_sends(plan, rank, sparse, chunk, home_offset[chunk]);
+        } else if (is_held) {
+            mt_plan_recv(plan, 0, sparse->owner[chunk], MT_BUFFER_RECV, copy_offset[chunk],
+                         sparse->chunk_bytes[chunk]);
+        }
+        if (sparse->owner[chunk] == rank && is_held) {
+            mt_plan_copy(plan, 0, (struct mt_place){MT_BUFFER_RECV, copy_offset[chunk]},
+                         (struct mt_place){MT_BUFFER_SEND, home_offset[chunk]},
+                         sparse->chunk_bytes[chunk]);
+        }
+    }
+}
+
+int64_t mt_sparse_holder_from(const struct mt_sparse *sparse, int64_t chunk, int rank)
 {
     int64_t low = sparse->holder_start[chunk];
     int64_t high = sparse->holder_start[chunk + 1];
@@ -31,38 +66,10 @@ static int64_t first_holder_from(const struct mt_sparse *sparse, int64_t chunk, 
     return low;
 }
 
-static bool is_holder(const struct mt_sparse *sparse, int64_t chunk, int rank)
+bool mt_sparse_is_held(const struct mt_sparse *sparse, int64_t chunk, int rank)
 {
-    const int64_t at = first_holder_from(sparse, chunk, rank);
+    const int64_t at = mt_sparse_holder_from(sparse, chunk, rank);
     return at < sparse->holder_start[chunk + 1] && sparse->holder[at] == rank;
-}
-
-/* To the holders above the owner first, then to those below: owners do not all start with rank
- * 0. */
-static void plan_chunk_sends(struct mt_plan *plan, int rank, const struct mt_sparse *sparse,
-                             int64_t chunk, int64_t offset)
-{
-    const int64_t start = sparse->holder_start[chunk];
-    const int64_t n_holder = sparse->holder_start[chunk + 1] - start;
-    const int64_t turn = first_holder_from(sparse, chunk, rank) - start;
-    for (int64_t i = 0; i < n_holder; ++i) {
-        const int holder = sparse->holder[start + (turn + i) % n_holder];
-        mt_plan_send(plan, 0, holder, MT_BUFFER_SEND, offset, sparse->chunk_bytes[chunk]);
-    }
-}
-
-void mt_plan_sparse_allgather(struct mt_plan *plan, int rank, const struct mt_sparse *sparse,
-                              const int64_t *home_offset, const int64_t *copy_offset)
-{
-    mt_plan_reset(plan, "sparse_allgather", MT_ELEMENT_BYTE);
-    for (int64_t chunk = 0; chunk < sparse->n_chunk; ++chunk) {
-        if (sparse->owner[chunk] == rank) {
-            plan_chunk_sends(plan, rank, sparse, chunk, home_offset[chunk]);
-        } else if (is_holder(sparse, chunk, rank)) {
-            mt_plan_recv(plan, 0, sparse->owner[chunk], MT_BUFFER_RECV, copy_offset[chunk],
-                         sparse->chunk_bytes[chunk]);
-        }
-    }
 }
 
 int64_t mt_plan_sparse_max_op(int rank, const struct mt_sparse *sparse)
@@ -72,7 +79,7 @@ int64_t mt_plan_sparse_max_op(int rank, const struct mt_sparse *sparse)
         if (sparse->owner[chunk] == rank) {
             /* a receive and an add per holder is the more of the two */
             n_op += 2 * (sparse->holder_start[chunk + 1] - sparse->holder_start[chunk]);
-        } else if (is_holder(sparse, chunk, rank)) {
+        } else if (mt_sparse_is_held(sparse, chunk, rank)) {
             n_op += 1;
         }
     }

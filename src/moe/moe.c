@@ -354,13 +354,16 @@ struct mt_moe_slots mt_moe_slots(const struct mt_config *config, int n_rank)
     const int64_t n_layer = config->model.num_layers -
                             mt_min_i64(config->model.first_k_dense, config->model.num_layers);
     if (policy == NULL || n_layer == 0) {
-        return (struct mt_moe_slots){0, 0};
+        return (struct mt_moe_slots){0};
     }
     const int per_layer =
         mt_policy_slot_count(policy, n_rank, (int)config->moe.num_experts, config->placement.slots);
     /* A layer's copies travel while another's are given back. */
     const int64_t n_held = config->placement.rematerialize ? mt_min_i64(2, n_layer) : n_layer;
-    return (struct mt_moe_slots){per_layer, mt_size_to_int(per_layer * n_held)};
+    const int64_t n_home = policy->cuts_experts ? mt_ceil_div(config->moe.num_experts, n_rank) : 0;
+    return (struct mt_moe_slots){.per_layer = per_layer,
+                                 .total = mt_size_to_int((per_layer + n_home) * n_held),
+                                 .is_cut = policy->cuts_experts};
 }
 
 /* Routers in training load the busiest rank 1.3 to 2 times the mean (docs/fssdp.md): up to 2, no

@@ -70,9 +70,11 @@ enum mt_status mt_moe_ownership(const struct mt_config *config, int n_rank,
                                 struct mt_placement *placement);
 
 /* Slots for copies that the policy of the configuration gets: of one layer, and of all layers
- * whose copies a rank holds at a time, which is what the store is created with. */
+ * whose copies a rank holds at a time, which is what the store is created with. is_cut: experts
+ * are cut (store/store.h); then the total has room for those at home as well. */
 struct mt_moe_slots {
     int per_layer, total;
+    bool is_cut;
 };
 struct mt_moe_slots mt_moe_slots(const struct mt_config *config, int n_rank);
 
@@ -201,7 +203,7 @@ enum mt_status mt_moe_finish_step(struct mt_moe *moe, struct mt_moe_stats *stats
  * "expert_owner" [1 + L*E] and "expert_placement". Pointers into moe, valid while it lives;
  * *n_array at most 8. mt_moe_write_state makes them current before saving. After loading has
  * written through them, mt_moe_read_state takes them over: owners move to where they were when the
- * number of ranks is the same (collective, before mt_store_publish). */
+ * number of ranks is the same and experts are not cut (collective, before mt_store_publish). */
 void mt_moe_state(struct mt_moe *moe, struct mt_moe_state_array *array, int *n_array);
 void mt_moe_write_state(struct mt_moe *moe);
 enum mt_status mt_moe_read_state(struct mt_moe *moe);

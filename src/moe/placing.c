@@ -277,6 +277,9 @@ enum mt_status mt_moe_read_state(struct mt_moe *moe)
     if (moe->owner_state[0] != moe->n_rank || !are_owners_possible(moe)) {
         return MT_OK; /* another number of ranks: owners and placements start anew */
     }
+    if (mt_store_is_cut(moe->store) && count_moves(moe) > 0) {
+        return MT_OK; /* homes are where they are, whatever other policies did */
+    }
     MT_TRY(move_owners(moe));
     for (int layer = moe->first_layer; layer < moe->n_layer && moe->place_state[0] == moe->n_rank;
          ++layer) {

@@ -3,7 +3,9 @@
 #include <math.h>
 
 /* A chunk's sum is non-zero on its owner only, so adding the ranks' vectors is exact in any order,
- * and the one sum that rounds runs over chunk numbers, which do not depend on the ranks. */
+ * and the one sum that rounds runs over chunk numbers, which do not depend on the ranks. Of cut
+ * experts every rank has a part; those are added in the one order of mt_comm_sum_f64, which depends
+ * on the ranks in the last bits of a double only. */
 enum mt_status mt_optim_grad_norm(struct mt_optim *optim, double *norm)
 {
     mt_store_grad_squares(optim->store, optim->square);

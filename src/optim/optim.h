@@ -16,8 +16,8 @@ enum mt_status mt_optim_create(struct mt_store *store, struct mt_comm *comm,
 void mt_optim_destroy(struct mt_optim *optim);
 
 /* Collective: L2 norm of the reduced gradient over all logical parameters, each counted once. Sums
- * in double per chunk, combined by chunk number: the same bits under any ownership. Non-finite when
- * any gradient is. */
+ * in double per chunk, combined by chunk number: the same bits under any ownership, with cut
+ * experts on the same ranks. Non-finite when any gradient is. */
 enum mt_status mt_optim_grad_norm(struct mt_optim *optim, double *norm);
 
 /* Factor by which clipping multiplies: min(1, grad_clip / norm); 1 when grad_clip is 0. */

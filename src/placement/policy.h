@@ -69,6 +69,7 @@ struct mt_policy {
     mt_reshard_fn reshard;   /* NULL: owners stay */
     enum mt_split_rule split;
     enum mt_policy_slots slots;
+    bool cuts_experts; /* parameters are cut over all ranks; owners are homes (store/store.h) */
 };
 extern const struct mt_policy mt_policies[];
 extern const int mt_n_policy;

@@ -1,6 +1,7 @@
 /* LAER's fully sharded expert parallelism (ASPLOS'26): every step, from the last steps' load, which
- * experts each rank shall hold. There every expert is cut over all ranks and rebuilt by an
- * all-to-all wherever it works; here its owner holds it always, and slots hold the others.
+ * experts each rank shall hold. Every expert is cut over all ranks and rebuilt by an all-to-all of
+ * pieces wherever it works (cuts_experts; store/pieces.c). What placements call its owner is a
+ * home: the one rank where it is rebuilt in any case; LAER has none.
  *
  * How many replicas: one each, then one after the other to the expert with the largest load a
  * replica (the paper's heap); a second candidate gives all experts equally many. Where: experts

@@ -49,8 +49,13 @@ int64_t mt_expert_pack_bytes(const struct mt_layout *layout, bool training)
     return largest;
 }
 
-/* Experts that every rank has room for: an equal share, or more where some rank owns more. count
- * [R]: scratch, zeroed. */
+int64_t mt_home_stride(const struct mt_layout *layout, bool is_cut)
+{
+    return is_cut ? mt_layout_piece_stride(layout) : mt_layout_expert_stride(layout);
+}
+
+/* Experts that every rank has room for: an equal share, or more where some rank owns more; cut: a
+ * piece of each. count [R]: scratch, zeroed. */
 static int64_t count_capacity(const struct mt_layout *layout,
                               const struct mt_store_options *options, int64_t *count)
 {
@@ -64,7 +69,7 @@ static int64_t count_capacity(const struct mt_layout *layout,
             capacity = mt_max_i64(capacity, ++count[owner]);
         }
     }
-    return mt_max_i64(capacity, mt_ceil_div(total, layout->n_rank));
+    return options->is_cut ? total : mt_max_i64(capacity, mt_ceil_div(total, layout->n_rank));
 }
 
 static bool plan_dense(const struct mt_layout *layout, bool training, int rank,
@@ -94,24 +99,38 @@ static bool plan_dense(const struct mt_layout *layout, bool training, int rank,
     return fits;
 }
 
+/* Of one reduction lane; `value`: bytes of an expert. */
+static bool plan_stage(const struct mt_layout *layout, const struct mt_store_options *options,
+                       int64_t value, int64_t *bytes)
+{
+    int64_t most_experts = 0;
+    for (int layer = 0; layer < layout->table->n_layer; ++layer) {
+        most_experts = mt_max_i64(most_experts, mt_layout_n_expert(layout, layer));
+    }
+    if (options->is_cut) {
+        return mt_pieces_stage_bytes(layout, mt_min_i64(options->n_slot, most_experts), bytes);
+    }
+    const bool is_reduced = options->n_slot > 0 && layout->n_rank > 1;
+    return add_product(bytes, is_reduced ? MT_RELAY_PORTS : 0, value);
+}
+
 static bool plan_experts(const struct mt_layout *layout, const struct mt_store_options *options,
                          struct mt_sizes *sizes)
 {
     struct mt_store_bytes *bytes = &sizes->bytes;
     const bool training = options->training;
     const int64_t value = mt_layout_expert_stride(layout) * FLOAT_BYTES;
+    const int64_t home = mt_home_stride(layout, options->is_cut) * FLOAT_BYTES;
     const int64_t pack = mt_expert_pack_bytes(layout, training);
     const int64_t slot = (training ? 2L * value : value) + pack;
-    bool fits = add_product(&bytes->expert_value, sizes->n_capacity, value) &&
-                add_product(&bytes->expert_pack, sizes->n_capacity, pack) &&
+    bool fits = add_product(&bytes->expert_value, sizes->n_capacity, home) &&
+                add_product(&bytes->expert_pack, options->is_cut ? 0 : sizes->n_capacity, pack) &&
                 add_product(&bytes->slots, options->n_slot, slot);
     if (training && fits) {
         bytes->expert_grad = bytes->expert_value;
         const int n_lane = mt_expert_lane_count(layout, MT_EXPERT_REDUCE_LANES);
-        const bool is_reduced = options->n_slot > 0 && layout->n_rank > 1;
-        const int64_t n_staged = is_reduced ? MT_RELAY_PORTS : 0;
         fits = add_product(&bytes->optimizer, STATE_BYTES / FLOAT_BYTES, bytes->expert_value) &&
-               add_product(&sizes->expert_stage_bytes, n_staged, value) &&
+               plan_stage(layout, options, value, &sizes->expert_stage_bytes) &&
                add_product(&bytes->staging, n_lane, sizes->expert_stage_bytes);
     }
     return fits;

@@ -40,10 +40,13 @@ static void list_begin(struct mt_store *store)
     store->spare.start[0] = 0;
 }
 
+/* More than slots can hold are counted only: that there is no room for them is found afterwards. */
 static void list_add(struct mt_store *store, int64_t *n, int rank, enum mt_copy_state state)
 {
-    store->spare.rank[*n] = rank;
-    store->spare.state[*n] = (unsigned char)state;
+    if (*n < store->max_copy) {
+        store->spare.rank[*n] = rank;
+        store->spare.state[*n] = (unsigned char)state;
+    }
     ++store->spare.n_in[state];
     ++*n;
 }
@@ -51,6 +54,7 @@ static void list_add(struct mt_store *store, int64_t *n, int rank, enum mt_copy_
 static void list_end(struct mt_store *store, struct mt_layer *l)
 {
     const struct mt_copies old = l->copies;
+    MT_ASSERT(store->spare.start[l->n_expert] <= store->max_copy);
     l->copies = store->spare;
     store->spare = old;
 }
@@ -65,13 +69,14 @@ static void list_wanted(struct mt_store *store, const struct mt_layer *l,
     const int64_t held_end = l->copies.start[e + 1];
     for (int i = placement->instance_start[e]; i < placement->instance_start[e + 1]; ++i) {
         const int rank = placement->rank[i];
+        const bool is_owned = !store->is_cut && rank == l->owner[e];
         if (held < held_end && l->copies.rank[held] == rank) {
             list_add(store, n, rank, (enum mt_copy_state)l->copies.state[held++]);
-        } else if (rank != l->owner[e] && placement->is_late[i] == (state == MT_COPY_LATE)) {
+        } else if (!is_owned && placement->is_late[i] == (state == MT_COPY_LATE)) {
             list_add(store, n, rank, state);
             ++store->rank_count[rank];
         } else {
-            MT_ASSERT(rank == l->owner[e] || placement->is_late[i]); /* begun before late ones */
+            MT_ASSERT(is_owned || placement->is_late[i]); /* begun before late ones */
         }
     }
     MT_ASSERT(held == held_end);
@@ -215,6 +220,18 @@ static struct mt_lane *gather_lane(struct mt_store *store, int layer, enum mt_co
                                  : &store->expert_gather_lane[layer % store->n_expert_gather_lane];
 }
 
+static void plan_gather(struct mt_store *store, int layer, enum mt_copy_state state,
+                        struct mt_plan *plan)
+{
+    if (store->is_cut) {
+        mt_pieces_plan_gather(store, layer, state, plan);
+        return;
+    }
+    const struct mt_sparse sparse = describe(store, &store->layer[layer], state);
+    mt_plan_sparse_allgather_relay(plan, store->comm->rank, &sparse, store->relay,
+                                   store->home_offset, store->copy_offset);
+}
+
 static enum mt_status gather_begin(struct mt_store *store, int layer,
                                    const struct mt_placement *placement, enum mt_copy_state state)
 {
@@ -228,9 +245,7 @@ static enum mt_status gather_begin(struct mt_store *store, int layer,
     mt_span_begin(MT_PHASE_MATERIALIZE);
     mt_device_settle(store->device);
     MT_TRY(mt_lane_end(lane));
-    const struct mt_sparse sparse = describe(store, l, state);
-    mt_plan_sparse_allgather_relay(&lane->plan, store->comm->rank, &sparse, store->relay,
-                                   store->home_offset, store->copy_offset);
+    plan_gather(store, layer, state, &lane->plan);
     MT_TRY(mt_lane_begin(lane, layer, &lane->plan, store->expert_value, store->slot_value));
     mt_span_end(MT_PHASE_MATERIALIZE);
     return MT_OK;
@@ -325,6 +340,18 @@ static void part_copies(struct mt_store *store, struct mt_layer *l, const struct
     }
 }
 
+static void plan_reduce(struct mt_store *store, int layer, struct mt_lane *lane)
+{
+    if (store->is_cut) {
+        mt_pieces_plan_reduce(store, layer, lane);
+        return;
+    }
+    const struct mt_sparse sparse = describe(store, &store->layer[layer], MT_COPY_REDUCING);
+    MT_ASSERT(mt_plan_sparse_relay_stage_bytes(&sparse) <= lane->stage_bytes);
+    mt_plan_sparse_reduce_scatter_relay(&lane->plan, store->comm->rank, &sparse, store->relay,
+                                        store->home_offset, store->copy_offset, MT_ELEMENT_F32);
+}
+
 enum mt_status mt_store_reduce_experts_begin(struct mt_store *store, int layer,
                                              const struct mt_placement *keep)
 {
@@ -340,10 +367,7 @@ enum mt_status mt_store_reduce_experts_begin(struct mt_store *store, int layer,
     mt_span_begin(MT_PHASE_REDUCE);
     mt_device_settle(store->device);
     MT_TRY(mt_lane_end(lane));
-    const struct mt_sparse sparse = describe(store, l, MT_COPY_REDUCING);
-    MT_ASSERT(mt_plan_sparse_relay_stage_bytes(&sparse) <= lane->stage_bytes);
-    mt_plan_sparse_reduce_scatter_relay(&lane->plan, store->comm->rank, &sparse, store->relay,
-                                        store->home_offset, store->copy_offset, MT_ELEMENT_F32);
+    plan_reduce(store, layer, lane);
     MT_TRY(mt_lane_begin(lane, layer, &lane->plan, store->slot_grad, store->expert_grad));
     mt_span_end(MT_PHASE_REDUCE);
     return MT_OK;

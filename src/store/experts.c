@@ -9,7 +9,8 @@
 static int64_t max_copies(const struct mt_store *store, int64_t n_expert)
 {
     const int64_t n_rank = store->layout.n_rank;
-    return mt_min_i64(n_expert * (n_rank - 1), n_rank * store->n_slot);
+    const int64_t n_other = store->is_cut ? n_rank : n_rank - 1; /* a cut one is at home nowhere */
+    return mt_min_i64(n_expert * n_other, n_rank * store->n_slot);
 }
 
 static enum mt_status copies_init(struct mt_copies *copies, int64_t n_expert, int64_t max_copy)
@@ -45,10 +46,27 @@ static enum mt_status create_layer(struct mt_store *store, int layer, int64_t mo
     MT_TRY(MT_ALLOCATE(l->is_usable, l->n_expert, "experts of a layer"));
     MT_TRY(mt_memory_allocate_items((int64_t)sizeof(void *), l->n_expert, "experts of a layer",
                                     (void **)&l->here));
-    MT_TRY(copies_init(&l->copies, most_experts, max_copies(store, most_experts)));
+    MT_TRY(copies_init(&l->copies, most_experts, store->max_copy));
     memcpy(l->owner, ownership->owner, (size_t)l->n_expert * sizeof(*l->owner));
     MT_TRY(mt_linear_prepare(store->device, l->width, l->hidden));
     return mt_linear_prepare(store->device, l->hidden, l->width);
+}
+
+/* What making plans needs. */
+static enum mt_status create_planner(struct mt_store *store)
+{
+    const int64_t max_copy = store->max_copy;
+    const int64_t max_chunk = store->is_cut ? mt_pieces_max_chunk(store) : store->most_experts;
+    const int64_t max_holder = store->is_cut ? mt_pieces_max_holder(store) : max_copy;
+    MT_TRY(copies_init(&store->moving, max_chunk, max_holder));
+    MT_TRY(MT_ALLOCATE(store->chunk_bytes, max_chunk, "expert offsets"));
+    MT_TRY(MT_ALLOCATE(store->home_offset, max_chunk, "expert offsets"));
+    MT_TRY(MT_ALLOCATE(store->copy_offset, max_chunk, "expert offsets"));
+    if (store->is_cut) {
+        return MT_ALLOCATE(store->chunk_owner, max_chunk, "owners of pieces");
+    }
+    return mt_relay_create(&store->comm->topology, store->most_experts, max_copy,
+                           MT_RELAY_WORTH_BYTES, &store->relay);
 }
 
 static enum mt_status create_layers(struct mt_store *store, const struct mt_store_options *options)
@@ -59,18 +77,16 @@ static enum mt_status create_layers(struct mt_store *store, const struct mt_stor
         most_experts = mt_max_i64(most_experts, mt_layout_n_expert(&store->layout, layer));
     }
     store->most_experts = most_experts;
+    store->max_copy = max_copies(store, most_experts);
     MT_TRY(MT_ALLOCATE(store->layer, n_layer, "layers"));
+    int n_expert = 0;
     for (int layer = 0; layer < n_layer; ++layer) {
         MT_TRY(create_layer(store, layer, most_experts, options));
+        store->layer[layer].first_piece = n_expert;
+        n_expert += store->layer[layer].n_expert;
     }
-    const int64_t max_copy = max_copies(store, most_experts);
-    MT_TRY(copies_init(&store->spare, most_experts, max_copy));
-    MT_TRY(copies_init(&store->moving, most_experts, max_copy));
-    MT_TRY(mt_relay_create(&store->comm->topology, most_experts, max_copy, MT_RELAY_WORTH_BYTES,
-                           &store->relay));
-    MT_TRY(MT_ALLOCATE(store->chunk_bytes, most_experts, "expert offsets"));
-    MT_TRY(MT_ALLOCATE(store->home_offset, most_experts, "expert offsets"));
-    return MT_ALLOCATE(store->copy_offset, most_experts, "expert offsets");
+    MT_TRY(copies_init(&store->spare, most_experts, store->max_copy));
+    return create_planner(store);
 }
 
 /* Lays the packs of one expert of this layer's shape into memory. */
@@ -89,8 +105,8 @@ void mt_experts_settle(struct mt_store *store, struct mt_layer *layer, int exper
     const int64_t pack_bytes = mt_expert_pack_bytes(&store->layout, store->training);
     struct mt_expert_copy *copy = &store->owned[index];
     MT_ASSERT(index >= 0 && index < store->n_capacity);
-    copy->value = store->expert_value + index * store->stride;
-    copy->grad = store->training ? store->expert_grad + index * store->stride : NULL;
+    copy->value = store->expert_value + index * store->home_stride;
+    copy->grad = store->training ? store->expert_grad + index * store->home_stride : NULL;
     init_weights(copy, layer, store->training, (char *)store->expert_pack + index * pack_bytes);
     layer->here[expert] = copy;
     layer->is_usable[expert] = true;
@@ -142,7 +158,9 @@ static enum mt_status create_lanes(struct mt_store *store, int64_t stage_bytes)
 {
     struct mt_comm *comm = store->comm;
     const int64_t n_held = mt_min_i64(store->n_slot, store->most_experts); /* of a layer, by any */
-    const int64_t max_op = mt_plan_sparse_relay_max_op(store->layout.n_rank, n_held);
+    const int64_t max_op = store->is_cut
+                               ? mt_pieces_max_op(store)
+                               : mt_plan_sparse_relay_max_op(store->layout.n_rank, n_held);
     store->n_expert_gather_lane = mt_expert_lane_count(&store->layout, MT_EXPERT_GATHER_LANES);
     for (int i = 0; i < store->n_expert_gather_lane; ++i) {
         MT_TRY(mt_lane_init(&store->expert_gather_lane[i], comm, max_op, max_op, 0));
@@ -158,6 +176,9 @@ static enum mt_status create_lanes(struct mt_store *store, int64_t stage_bytes)
     for (int i = 0; i < store->n_expert_reduce_lane; ++i) {
         MT_TRY(mt_lane_init(&store->expert_reduce_lane[i], comm, max_op, max_op, stage_bytes));
     }
+    if (store->is_cut) {
+        return MT_OK; /* nothing ever moves */
+    }
     /* all owned experts leave and as many come */
     const int64_t max_move = 2 * (int64_t)store->n_capacity;
     return mt_lane_init(&store->move_lane, comm, max_move, max_move, 0);
@@ -169,20 +190,25 @@ enum mt_status mt_experts_create(struct mt_store *store, const struct mt_store_o
     store->n_slot = options->n_slot;
     store->n_capacity = mt_size_to_int(sizes->n_capacity);
     store->stride = mt_layout_expert_stride(&store->layout);
-    const int64_t n_element = store->n_capacity * store->stride;
+    store->home_stride = mt_home_stride(&store->layout, store->is_cut);
+    const int64_t n_element = store->n_capacity * store->home_stride;
     store->move_lane.user = -1;
     MT_TRY(create_layers(store, options));
     MT_TRY(MT_ALLOCATE(store->owned, store->n_capacity, "experts"));
     MT_TRY(MT_ALLOCATE(store->is_taken, store->n_capacity, "experts"));
     MT_TRY(MT_ALLOCATE(store->rank_count, store->layout.n_rank, "expert counts"));
     MT_TRY(MT_ALLOCATE(store->expert_value, n_element, "experts"));
-    MT_TRY(mt_memory_allocate(sizes->bytes.expert_pack, "packed experts", &store->expert_pack));
+    if (!store->is_cut) {
+        MT_TRY(mt_memory_allocate(sizes->bytes.expert_pack, "packed experts", &store->expert_pack));
+    }
     if (store->training) {
         MT_TRY(MT_ALLOCATE(store->expert_grad, n_element, "gradients of experts"));
         MT_TRY(MT_ALLOCATE(store->expert_avg, n_element, "optimizer state of experts"));
         MT_TRY(MT_ALLOCATE(store->expert_avg_sq, n_element, "optimizer state of experts"));
     }
-    place_owned(store);
+    if (!store->is_cut) {
+        place_owned(store);
+    }
     MT_TRY(create_slots(store));
     return create_lanes(store, sizes->expert_stage_bytes);
 }
@@ -215,12 +241,12 @@ void mt_experts_destroy(struct mt_store *store)
     copies_clear(&store->spare);
     copies_clear(&store->moving);
     mt_relay_destroy(store->relay);
-    void *const blocks[] = {store->layer,        store->chunk_bytes, store->home_offset,
-                            store->copy_offset,  store->owned,       store->is_taken,
-                            store->expert_value, store->expert_pack, store->expert_grad,
-                            store->expert_avg,   store->rank_count,  store->expert_avg_sq,
-                            store->slot,         store->free_slot,   store->slots_used,
-                            store->slot_value,   store->slot_pack,   store->slot_grad};
+    void *const blocks[] = {
+        store->layer,       store->chunk_bytes, store->home_offset,  store->copy_offset,
+        store->owned,       store->is_taken,    store->expert_value, store->expert_pack,
+        store->expert_grad, store->expert_avg,  store->rank_count,   store->expert_avg_sq,
+        store->slot,        store->free_slot,   store->slots_used,   store->slot_value,
+        store->slot_pack,   store->slot_grad,   store->chunk_owner};
     for (size_t i = 0; i < sizeof(blocks) / sizeof(blocks[0]); ++i) {
         mt_memory_free(blocks[i]);
     }
@@ -249,7 +275,7 @@ static enum mt_status pack_layer(struct mt_store *store, const struct mt_layer *
 
 enum mt_status mt_experts_pack_owned(struct mt_store *store)
 {
-    for (int layer = 0; layer < store->table->n_layer; ++layer) {
+    for (int layer = 0; layer < store->table->n_layer && !store->is_cut; ++layer) {
         MT_TRY(pack_layer(store, &store->layer[layer]));
     }
     return MT_OK;
@@ -257,7 +283,7 @@ enum mt_status mt_experts_pack_owned(struct mt_store *store)
 
 void mt_experts_zero_grad(struct mt_store *store)
 {
-    mt_fill_zero(store->device, store->expert_grad, store->n_capacity * store->stride);
+    mt_fill_zero(store->device, store->expert_grad, store->n_capacity * store->home_stride);
 }
 
 struct mt_layer *mt_experts_layer(const struct mt_store *store, int layer)

@@ -52,6 +52,7 @@ struct mt_layer {
     struct mt_expert_copy **here; /* [E] on this rank: owned, in a slot, or NULL */
     bool *is_usable;              /* [E] owned, or a copy that is here and not being reduced */
     struct mt_copies copies;
+    int first_piece; /* cut: place of this rank's piece of expert 0, then of 1 .. */
 };
 
 struct mt_store {
@@ -59,7 +60,7 @@ struct mt_store {
     struct mt_comm *comm;
     const struct mt_tensor_table *table;
     struct mt_layout layout;
-    bool training;
+    bool training, is_cut;
 
     /* dense: blocks of all buckets; optimizer state of the owned ranges only */
     float *dense_value, *dense_grad, *dense_avg, *dense_avg_sq;
@@ -70,14 +71,15 @@ struct mt_store {
     int n_gather_lane, n_reduce_lane;
     struct mt_lane gather_lane[MT_GATHER_LANES], reduce_lane[MT_REDUCE_LANES];
 
-    /* experts: room for the owned ones of all layers, then slots */
+    /* experts: room for the owned ones, or pieces, of all layers, then slots */
     struct mt_layer *layer; /* [n_layer] */
     int n_capacity, n_slot;
     int64_t most_experts; /* of one layer */
     int64_t stride;       /* elements from one expert to the next */
-    float *expert_value, *expert_grad, *expert_avg, *expert_avg_sq; /* [n_capacity, stride] */
-    void *expert_pack;
-    float *slot_value, *slot_grad; /* [n_slot, stride] */
+    int64_t home_stride;  /* the same, or from one piece to the next */
+    float *expert_value, *expert_grad, *expert_avg, *expert_avg_sq; /* [n_capacity, home_stride] */
+    void *expert_pack;                                              /* NULL: cut */
+    float *slot_value, *slot_grad;                                  /* [n_slot, stride] */
     void *slot_pack;
     struct mt_expert_copy *owned, *slot; /* [n_capacity], [n_slot] */
     bool *is_taken;                      /* [n_capacity] scratch of moves */
@@ -85,10 +87,12 @@ struct mt_store {
     int *free_slot;          /* [n_slot], the first n_free are free */
     int *slots_used;         /* [R] of all ranks, over all layers: the same on every rank */
     int *rank_count;         /* [R] scratch: slots wanted, experts owned */
+    int64_t max_copy;        /* of a layer on all ranks, as far as slots reach */
     struct mt_copies spare;  /* where a layer's next copies are listed */
     struct mt_copies moving; /* start and rank only: the holders of the transfer being planned */
     int64_t *chunk_bytes, *home_offset, *copy_offset; /* [largest E] for making plans */
-    struct mt_relay *relay;
+    int *chunk_owner;                                 /* cut only; all four [max_chunks] */
+    struct mt_relay *relay;                           /* NULL: cut */
     int n_expert_gather_lane, n_expert_late_lane, n_expert_reduce_lane;
     struct mt_lane expert_gather_lane[MT_EXPERT_GATHER_LANES];
     struct mt_lane expert_late_lane[MT_EXPERT_LATE_LANES];
@@ -102,7 +106,7 @@ struct mt_store {
 /* bytes.c: what one rank allocates. */
 struct mt_sizes {
     struct mt_store_bytes bytes;
-    int64_t n_capacity;         /* experts that a rank can own, over all layers */
+    int64_t n_capacity;         /* experts, or pieces, that a rank can own, over all layers */
     int64_t expert_stage_bytes; /* of one reduction lane */
 };
 /* sizes [R] of all ranks, caller's storage. MT_ERR_RESOURCE when a sum exceeds 63 bits. */
@@ -113,6 +117,8 @@ int mt_reduce_lane_count(const struct mt_layout *layout);
 int mt_expert_lane_count(const struct mt_layout *layout, int most);
 /* Stage of dense reduction lane `lane` on `rank`. */
 int64_t mt_reduce_lane_bytes(const struct mt_layout *layout, int rank, int lane);
+/* Elements from one expert, or piece, to the next among the owned. */
+int64_t mt_home_stride(const struct mt_layout *layout, bool is_cut);
 /* Packs of one expert, for the layer where they are largest. */
 int64_t mt_expert_pack_bytes(const struct mt_layout *layout, bool training);
 
@@ -140,5 +146,20 @@ void mt_experts_use_slot(struct mt_store *store, const struct mt_layer *layer, i
 
 /* copies.c */
 bool mt_experts_have_copies(const struct mt_store *store);
+
+/* pieces.c: transfers of cut experts. */
+/* Chunks that a rank's plan has at most, and their holders. */
+int64_t mt_pieces_max_chunk(const struct mt_store *store);
+int64_t mt_pieces_max_holder(const struct mt_store *store);
+int64_t mt_pieces_max_op(const struct mt_store *store);
+/* Bytes of a reduction lane; *bytes is set unless they exceed 63 bits. */
+bool mt_pieces_stage_bytes(const struct mt_layout *layout, int64_t n_held, int64_t *bytes);
+/* Plans for the layer's copies in `state`, in place of the sparse collectives of whole experts. */
+void mt_pieces_plan_gather(struct mt_store *store, int layer, enum mt_copy_state state,
+                           struct mt_plan *plan);
+void mt_pieces_plan_reduce(struct mt_store *store, int layer, struct mt_lane *lane);
+/* This rank's piece of an expert: its elements, and where they begin among the owned. */
+struct mt_range mt_pieces_mine(const struct mt_store *store, int layer, int expert);
+int64_t mt_pieces_place(const struct mt_store *store, int layer, int expert);
 
 #endif

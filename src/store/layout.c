@@ -250,3 +250,60 @@ int64_t mt_layout_expert_stride(const struct mt_layout *layout)
     }
     return mt_round_up(largest, MT_ALIGN_ELEMENTS);
 }
+
+/* Where a piece begins: the last row at or before an equal share's start. */
+static int64_t piece_start(const struct mt_layout *layout, int layer, int piece)
+{
+    const int64_t *dim = layout->table->tensor[layout->gate[layer]].dim;
+    const int64_t n = mt_layout_expert_elements(layout, layer);
+    const int64_t down = n / MT_EXPERT_MATRICES * (MT_EXPERT_MATRICES - 1);
+    const int64_t target = mt_share_start(n, layout->n_rank, piece);
+    const int64_t width = dim[1];
+    const int64_t hidden = dim[2];
+    return target < down ? target / hidden * hidden : down + (target - down) / width * width;
+}
+
+struct mt_range mt_layout_piece(const struct mt_layout *layout, int layer, int piece)
+{
+    MT_ASSERT(piece >= 0 && piece < layout->n_rank);
+    return (struct mt_range){piece_start(layout, layer, piece),
+                             piece_start(layout, layer, piece + 1)};
+}
+
+int mt_layout_piece_at(const struct mt_layout *layout, int layer, int64_t index)
+{
+    MT_ASSERT(index >= 0 && index < mt_layout_expert_elements(layout, layer));
+    int low = 0; /* the last piece that starts at or before it: empty ones end there too */
+    int high = layout->n_rank;
+    while (high - low > 1) {
+        const int middle = low + (high - low) / 2;
+        if (piece_start(layout, layer, middle) <= index) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+int mt_layout_piece_owner(const struct mt_layout *layout, int expert, int piece)
+{
+    return (int)(((int64_t)piece + expert) % layout->n_rank);
+}
+
+int mt_layout_piece_of(const struct mt_layout *layout, int expert, int rank)
+{
+    return (rank - expert % layout->n_rank + layout->n_rank) % layout->n_rank;
+}
+
+int64_t mt_layout_piece_stride(const struct mt_layout *layout)
+{
+    int64_t largest = 0;
+    for (int layer = 0; layer < layout->table->n_layer; ++layer) {
+        for (int piece = 0; layout->gate[layer] >= 0 && piece < layout->n_rank; ++piece) {
+            const struct mt_range range = mt_layout_piece(layout, layer, piece);
+            largest = mt_max_i64(largest, range.end - range.start);
+        }
+    }
+    return mt_round_up(largest, MT_ALIGN_ELEMENTS);
+}

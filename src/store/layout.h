@@ -7,6 +7,11 @@
  *            before it. Range i belongs to rank (i + bucket) % R, so that what small buckets leave
  *            over does not always fall to the same rank.
  *
+ *   pieces   of an expert, where experts are cut: its F rows of gate, F of up and D of down, one
+ *            behind the other, fall into R runs of nearly equal size, some of them empty when there
+ *            are fewer rows than ranks. Piece p of expert e belongs to rank (p + e) % R, so that
+ *            larger pieces do not all fall to the same rank, and every rank has one of each.
+ *
  * Chunks are numbered by the table alone: tensors in table order; an expert's three matrices are
  * one chunk, numbered where its gate stands. */
 #ifndef MT_STORE_LAYOUT_H
@@ -51,5 +56,15 @@ int64_t mt_layout_expert_elements(const struct mt_layout *layout, int layer);
 int mt_layout_n_expert(const struct mt_layout *layout, int layer);
 /* Elements from one expert to the next in the store's memory: the same for all layers. */
 int64_t mt_layout_expert_stride(const struct mt_layout *layout);
+
+/* Piece p of any expert of a layer: elements within gate | up | down. */
+struct mt_range mt_layout_piece(const struct mt_layout *layout, int layer, int piece);
+/* The piece that element `index` of gate | up | down is in. */
+int mt_layout_piece_at(const struct mt_layout *layout, int layer, int64_t index);
+int mt_layout_piece_owner(const struct mt_layout *layout, int expert, int piece);
+/* The piece of an expert that a rank owns. */
+int mt_layout_piece_of(const struct mt_layout *layout, int expert, int rank);
+/* As mt_layout_expert_stride, from one piece to the next. */
+int64_t mt_layout_piece_stride(const struct mt_layout *layout);
 
 #endif

@@ -68,7 +68,7 @@ static void plan_move(struct mt_store *store, struct mt_layer *l, int expert, in
         l->here[expert] = &store->owned[(*place)++];
     }
     const int64_t index = l->here[expert] - store->owned;
-    const int64_t offset = index * store->stride * (int64_t)sizeof(float);
+    const int64_t offset = index * store->home_stride * (int64_t)sizeof(float);
     const int64_t n_bytes = l->n_element * (int64_t)sizeof(float);
     if (is_coming) {
         mt_plan_recv(plan, 0, l->owner[expert], MT_BUFFER_RECV, offset, n_bytes);
@@ -132,7 +132,7 @@ static void change_owners(struct mt_store *store, const int *owner)
 
 enum mt_status mt_store_move_experts(struct mt_store *store, const int *owner)
 {
-    MT_ASSERT(store->training && !mt_experts_have_copies(store));
+    MT_ASSERT(store->training && !store->is_cut && !mt_experts_have_copies(store));
     if (!check_wanted(store, owner)) {
         mt_experts_zero_grad(store);
         return MT_OK;

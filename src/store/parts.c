@@ -44,6 +44,38 @@ static void add_dense_part(struct mt_store *store, int t)
     }
 }
 
+/* Elements [first, first + n_element) of a tensor of experts, which lie at `at` among the owned. */
+static void add_expert_part(struct mt_store *store, int t, int64_t first, int64_t n_element,
+                            int64_t at)
+{
+    struct mt_part *part = &store->part[store->n_part++];
+    *part = (struct mt_part){
+        .tensor = t, .first = first, .n_element = n_element, .value = store->expert_value + at};
+    if (store->training) {
+        part->grad = store->expert_grad + at;
+        part->exp_avg = store->expert_avg + at;
+        part->exp_avg_sq = store->expert_avg_sq + at;
+    }
+}
+
+/* Of this rank's piece of every expert what lies in the tensor: none, one or all of its rows. */
+static void add_piece_parts(struct mt_store *store, int t)
+{
+    const struct mt_tensor *tensor = &store->table->tensor[t];
+    const int64_t n_element = mt_tensor_row_elements(tensor);
+    const int64_t offset = store->layout.offset[t];
+    for (int e = 0; e < store->layer[tensor->layer].n_expert; ++e) {
+        const struct mt_range piece = mt_pieces_mine(store, tensor->layer, e);
+        const int64_t start = mt_max_i64(piece.start, offset);
+        const int64_t end = mt_min_i64(piece.end, offset + n_element);
+        if (start < end) {
+            const int64_t place = mt_pieces_place(store, tensor->layer, e);
+            add_expert_part(store, t, e * n_element + start - offset, end - start,
+                            place + start - piece.start);
+        }
+    }
+}
+
 /* One matrix, gate, up or down, of every owned expert of the tensor's layer. */
 static void add_expert_parts(struct mt_store *store, int t)
 {
@@ -55,17 +87,8 @@ static void add_expert_parts(struct mt_store *store, int t)
             continue;
         }
         const int64_t at =
-            (layer->here[e] - store->owned) * store->stride + store->layout.offset[t];
-        struct mt_part *part = &store->part[store->n_part++];
-        *part = (struct mt_part){.tensor = t,
-                                 .first = e * n_element,
-                                 .n_element = n_element,
-                                 .value = store->expert_value + at};
-        if (store->training) {
-            part->grad = store->expert_grad + at;
-            part->exp_avg = store->expert_avg + at;
-            part->exp_avg_sq = store->expert_avg_sq + at;
-        }
+            (layer->here[e] - store->owned) * store->home_stride + store->layout.offset[t];
+        add_expert_part(store, t, e * n_element, n_element, at);
     }
 }
 
@@ -75,6 +98,8 @@ void mt_parts_list(struct mt_store *store)
     for (int t = 0; t < store->table->n_tensor; ++t) {
         if (store->table->tensor[t].kind == MT_TENSOR_DENSE) {
             add_dense_part(store, t);
+        } else if (store->is_cut) {
+            add_piece_parts(store, t);
         } else {
             add_expert_parts(store, t);
         }
@@ -108,6 +133,12 @@ int mt_store_owner(const struct mt_store *store, int tensor, int64_t index)
         return mt_layout_dense_owner(&store->layout, tensor, index);
     }
     MT_ASSERT(index >= 0 && index < mt_tensor_n_element(row));
+    if (store->is_cut) {
+        const int64_t n_element = mt_tensor_row_elements(row);
+        const int64_t within = store->layout.offset[tensor] + index % n_element;
+        const int piece = mt_layout_piece_at(&store->layout, row->layer, within);
+        return mt_layout_piece_owner(&store->layout, (int)(index / n_element), piece);
+    }
     return store->layer[row->layer].owner[index / mt_tensor_row_elements(row)];
 }
 
@@ -143,6 +174,21 @@ static void dense_squares(struct mt_store *store, const struct mt_part *part, do
     }
 }
 
+/* What this rank owns of one expert: all, a piece or nothing. */
+static double expert_squares(const struct mt_store *store, int layer, int expert)
+{
+    const struct mt_layer *l = &store->layer[layer];
+    if (store->is_cut) {
+        const struct mt_range piece = mt_pieces_mine(store, layer, expert);
+        return mt_sum_squares(store->device,
+                              store->expert_grad + mt_pieces_place(store, layer, expert),
+                              piece.end - piece.start);
+    }
+    return l->owner[expert] == store->comm->rank
+               ? mt_sum_squares(store->device, l->here[expert]->grad, l->n_element)
+               : 0.0;
+}
+
 void mt_store_grad_squares(struct mt_store *store, double *square)
 {
     MT_ASSERT(store->training);
@@ -156,10 +202,8 @@ void mt_store_grad_squares(struct mt_store *store, double *square)
     for (int layer = 0; layer < store->table->n_layer; ++layer) {
         const struct mt_layer *l = &store->layer[layer];
         for (int e = 0; e < l->n_expert; ++e) {
-            if (l->owner[e] == store->comm->rank) {
-                const int64_t chunk = store->layout.chunk_start[store->layout.gate[layer]] + e;
-                square[chunk] = mt_sum_squares(store->device, l->here[e]->grad, l->n_element);
-            }
+            const int64_t chunk = store->layout.chunk_start[store->layout.gate[layer]] + e;
+            square[chunk] = expert_squares(store, layer, e);
         }
     }
 }

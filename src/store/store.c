@@ -30,6 +30,7 @@ enum mt_status mt_store_create(struct mt_device *device, struct mt_comm *comm,
     store->comm = comm;
     store->table = table;
     store->training = options->training;
+    store->is_cut = options->is_cut;
     const enum mt_status status = create_all(store, options);
     if (status != MT_OK) {
         mt_store_destroy(store);
@@ -54,6 +55,11 @@ void mt_store_destroy(struct mt_store *store)
 const struct mt_tensor_table *mt_store_table(const struct mt_store *store)
 {
     return store->table;
+}
+
+bool mt_store_is_cut(const struct mt_store *store)
+{
+    return store->is_cut;
 }
 
 struct mt_device *mt_store_device(const struct mt_store *store)

@@ -6,6 +6,10 @@
  *                   rows of at most MT_CHUNK_ELEMENTS); optimizer state exists for that range only.
  *   experts         chunk e of layer l = gate [F,D] | up [F,D] | down [D,F]; the owner holds value,
  *                   gradient and optimizer state; copies live in slots while a placement says so.
+ *   cut experts     (is_cut; LAER, ASPLOS'26) every expert is cut into R pieces, one a rank, which
+ *                   hold value, gradient and optimizer state. Its "owner" is only its home, a rank
+ *                   where it always has an instance: a copy in a slot like the others, put together
+ *                   from all pieces, there only while materialised.
  *
  * What a layer computes is none of the store's business. Optimizer and checkpoint see parts: the
  * owned contiguous pieces of logical tensors. */
@@ -39,7 +43,8 @@ struct mt_store;
 
 struct mt_store_options {
     bool training; /* gradients and optimizer state */
-    int n_slot;    /* copies of experts beyond the owned ones, of all layers together */
+    bool is_cut;   /* experts are cut into pieces over all ranks */
+    int n_slot;    /* copies of experts beyond the owned ones, of all layers together; cut: all */
     const struct mt_placement *ownership; /* [n_layer] owner maps of the MoE layers; ignored else */
 };
 
@@ -68,6 +73,7 @@ struct mt_device *mt_store_device(const struct mt_store *store);
  * be kept across it. */
 int mt_store_n_part(const struct mt_store *store);
 const struct mt_part *mt_store_part(const struct mt_store *store, int index);
+bool mt_store_is_cut(const struct mt_store *store);
 /* Owner of element `index` of a tensor's flat index. */
 int mt_store_owner(const struct mt_store *store, int tensor, int64_t index);
 
@@ -112,13 +118,13 @@ enum mt_status mt_store_materialize_end(struct mt_store *store, int layer);
 enum mt_status mt_store_materialize_late_begin(struct mt_store *store, int layer,
                                                const struct mt_placement *placement);
 enum mt_status mt_store_materialize_late_end(struct mt_store *store, int layer);
-/* The expert on this rank, owned or copied and arrived; NULL when it is not here (yet). A copy has
- * zero gradient when it arrives. */
+/* The expert on this rank, owned (and not cut) or copied and arrived; NULL when it is not here
+ * (yet). A copy has zero gradient when it arrives. */
 const struct mt_expert_copy *mt_store_expert(const struct mt_store *store, int layer, int expert);
 /* SparseReduceScatter: gradients of the copies that are not in `keep` (NULL: of all) are added to
- * their owners', then their slots are free. Kept copies stay with their values and go on
- * accumulating gradients, until a later call does not keep them (sticky copies under gradient
- * accumulation). All that was begun has ended. */
+ * their owners' (cut: to their pieces'), then their slots are free. Kept copies stay with their
+ * values and go on accumulating gradients, until a later call does not keep them (sticky copies
+ * under gradient accumulation). All that was begun has ended. */
 enum mt_status mt_store_reduce_experts_begin(struct mt_store *store, int layer,
                                              const struct mt_placement *keep);
 enum mt_status mt_store_reduce_experts_end(struct mt_store *store, int layer);
@@ -132,16 +138,18 @@ void mt_store_drop_copies(struct mt_store *store, int layer);
 int mt_store_capacity(const struct mt_store *store);
 /* [E] in force; NULL for a layer without experts. */
 const int *mt_store_owners(const struct mt_store *store, int layer);
-/* Ownership moves to `owner` [n_layer, E] (rows of dense layers ignored), at most mt_store_capacity
- * experts a rank (asserted). Values and optimizer state travel to the new owners bit for bit,
- * gradients are zero afterwards, parts are others; mt_store_publish afterwards is the caller's.
- * Collective, between two steps: nothing in flight, no copies (asserted); training only. */
+/* Not where experts are cut (asserted): nothing can be moved nearer to anybody. Ownership moves to
+ * `owner` [n_layer, E] (rows of dense layers ignored), at most mt_store_capacity experts a rank
+ * (asserted). Values and optimizer state travel to the new owners bit for bit, gradients are zero
+ * afterwards, parts are others; mt_store_publish afterwards is the caller's. Collective, between
+ * two steps: nothing in flight, no copies (asserted); training only. */
 enum mt_status mt_store_move_experts(struct mt_store *store, const int *owner);
 
 /* ---- sums over chunks ---- */
 /* Chunks of the whole model, numbered alike on any number of ranks. */
 int64_t mt_store_n_chunk(const struct mt_store *store);
-/* square [n_chunk]: sum of squares of the reduced gradient of owned chunks, 0 for others. */
+/* square [n_chunk]: sum of squares of the reduced gradient of owned chunks, 0 for others. Cut: of
+ * this rank's piece of every expert. */
 void mt_store_grad_squares(struct mt_store *store, double *square);
 
 #endif

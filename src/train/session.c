@@ -100,8 +100,11 @@ enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, b
     MT_TRY_GOTO(mt_model_tensors_init(&tensors, config));
     MT_TRY_GOTO(MT_ALLOCATE(ownership, config->model.num_layers, "owner maps"));
     MT_TRY_GOTO(mt_moe_ownership(config, n_rank, ownership));
-    const struct mt_store_options options = {
-        .training = training, .n_slot = mt_moe_slots(config, n_rank).total, .ownership = ownership};
+    const struct mt_moe_slots slots = mt_moe_slots(config, n_rank);
+    const struct mt_store_options options = {.training = training,
+                                             .is_cut = slots.is_cut,
+                                             .n_slot = slots.total,
+                                             .ownership = ownership};
     MT_TRY_GOTO(mt_store_plan_bytes(&tensors.table, &options, n_rank, &estimate->store));
     estimate->activations = mt_model_activation_bytes(config, max_sequence);
     estimate->skew = mt_model_skew_bytes(config, max_sequence);
@@ -150,8 +153,10 @@ static enum mt_status open_parts(struct mt_session *session, bool training, int6
     MT_TRY(MT_ALLOCATE(session->ownership, config->model.num_layers, "owner maps"));
     MT_TRY(mt_moe_ownership(config, n_rank, session->ownership));
     const struct mt_moe_slots slots = mt_moe_slots(config, n_rank);
-    const struct mt_store_options store = {
-        .training = training, .n_slot = slots.total, .ownership = session->ownership};
+    const struct mt_store_options store = {.training = training,
+                                           .is_cut = slots.is_cut,
+                                           .n_slot = slots.total,
+                                           .ownership = session->ownership};
     MT_TRY(mt_store_create(&session->device, &session->comm, &session->tensors.table, &store,
                            &session->store));
     const struct mt_model_options model = {

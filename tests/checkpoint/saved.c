@@ -185,7 +185,7 @@ void mt_test_open(struct mt_test_world *world, const struct mt_test_table *table
                   bool training, int turn)
 {
     const struct mt_test_world_options options = {
-        .world = comm, .training = training, .turn = turn};
+        .world = comm, .training = training, .is_cut = turn == MT_TEST_CUT, .turn = turn};
     mt_test_world_open(world, table, &options);
 }
 

@@ -35,7 +35,8 @@ enum mt_status mt_test_save(struct mt_test_world *world, const char *folder, int
 
 /* A table on the heap (mt_memory_free), made by one of the init functions. */
 struct mt_test_table *mt_test_new_table(void (*init)(struct mt_test_table *));
-/* mt_test_world_open without slots. */
+/* mt_test_world_open without slots; turn MT_TEST_CUT: experts are cut. */
+enum { MT_TEST_CUT = 1000 };
 void mt_test_open(struct mt_test_world *world, const struct mt_test_table *table, MPI_Comm comm,
                   bool training, int turn);
 /* Collective over MPI_COMM_WORLD; ranks with MPI_COMM_NULL only wait. Saves `step` with contents

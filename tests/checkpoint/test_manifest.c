@@ -13,14 +13,16 @@
 
 enum { MAX_TEXT = 1 << 16 };
 
-/* Two shards; [10,4] in three pieces, [1] in one. */
+/* Two shards; [10,4] in three pieces, [1] in one, cut [2,7,6] in three. */
 static void make_manifest(struct mt_manifest *manifest)
 {
-    static const struct mt_manifest_piece piece[4] = {{.shard = 1, .first_row = 0, .n_row = 4},
-                                                      {.shard = 0, .first_row = 4, .n_row = 5},
-                                                      {.shard = 1, .first_row = 9, .n_row = 1},
-                                                      {.shard = 0, .first_row = 0, .n_row = 1}};
-    MT_TEST_OK(mt_manifest_init(manifest, 2, 2, 4, "[model]\nhidden_size = 4 # \"wide\"\n"));
+    static const struct mt_manifest_piece piece[7] = {
+        {.shard = 1, .first_row = 0, .n_row = 4}, {.shard = 0, .first_row = 4, .n_row = 5},
+        {.shard = 1, .first_row = 9, .n_row = 1}, {.shard = 0, .first_row = 0, .n_row = 1},
+        {.shard = 0, .first_row = 0, .n_row = 3}, {.shard = 1, .first_row = 3, .n_row = 4},
+        {.shard = 1, .first_row = 7, .n_row = 7}};
+    MT_TEST_OK(mt_manifest_init(manifest, 2, 3, 7, "[model]\nhidden_size = 4 # \"wide\"\n"));
+    manifest->format_version = MT_CHECKPOINT_FORMAT_VERSION;
     manifest->state.step = 100;
     manifest->state.tokens_seen = (int64_t)1 << 40;
     manifest->state.next_sequence = 12345678901;
@@ -33,6 +35,12 @@ static void make_manifest(struct mt_manifest *manifest)
         .name = "/model/layers/0/attention/q_proj", .n_dim = 2, .dim = {10, 4}, .n_piece = 3};
     manifest->tensor[1] = (struct mt_manifest_tensor){
         .name = "/model/norm", .n_dim = 1, .dim = {1}, .first_piece = 3, .n_piece = 1};
+    manifest->tensor[2] = (struct mt_manifest_tensor){.name = "/model/layers/0/moe/experts/up",
+                                                      .n_dim = 3,
+                                                      .is_cut = true,
+                                                      .dim = {2, 7, 6},
+                                                      .first_piece = 4,
+                                                      .n_piece = 3};
     memcpy(manifest->piece, piece, sizeof(piece));
     MT_TEST_OK(mt_manifest_number_rows(manifest));
 }
@@ -105,10 +113,10 @@ static void what_is_written_reads_back(void **state)
     assert_string_equal(got.config_text, want.config_text);
     assert_int_equal(got.n_file, 3);
     assert_memory_equal(got.file, want.file, 3 * sizeof(*want.file));
-    assert_int_equal(got.n_tensor, 2);
-    assert_memory_equal(got.tensor, want.tensor, 2 * sizeof(*want.tensor));
-    assert_int_equal(got.n_piece, 4);
-    assert_memory_equal(got.piece, want.piece, 4 * sizeof(*want.piece));
+    assert_int_equal(got.n_tensor, 3);
+    assert_memory_equal(got.tensor, want.tensor, 3 * sizeof(*want.tensor));
+    assert_int_equal(got.n_piece, 7);
+    assert_memory_equal(got.piece, want.piece, 7 * sizeof(*want.piece));
     mt_manifest_clear(&want);
     mt_manifest_clear(&got);
 }
@@ -125,6 +133,13 @@ static void rows_are_numbered_within_each_shard(void **state)
     assert_int_equal(mt_manifest_shard_rows(&manifest, &manifest.tensor[0], 0), 5);
     assert_int_equal(mt_manifest_shard_rows(&manifest, &manifest.tensor[1], 1), 0);
     assert_int_equal(mt_manifest_row_bytes(&manifest.tensor[0]), 16);
+    assert_int_equal(mt_manifest_n_row(&manifest.tensor[0]), 10);
+    int64_t dim[3] = {0};
+    assert_int_equal(mt_manifest_row_bytes(&manifest.tensor[2]), 24);
+    assert_int_equal(mt_manifest_n_row(&manifest.tensor[2]), 14);
+    assert_int_equal(mt_manifest_shard_shape(&manifest, &manifest.tensor[2], 1, dim), 2);
+    assert_int_equal(dim[0], 11);
+    assert_int_equal(dim[1], 6);
     mt_manifest_clear(&manifest);
 }
 
@@ -207,8 +222,8 @@ static void expect_refused(const char *from, const char *to, const char *part)
 static void sealed_lies_are_refused_by_name(void **state)
 {
     MT_UNUSED(state);
-    expect_refused("\"format_version\": 1", "\"format_version\": 2", "newer than this program");
-    expect_refused("\"format_version\": 1", "\"format_version\": 0", "\"format_version\"");
+    expect_refused("\"format_version\": 2", "\"format_version\": 3", "newer than this program");
+    expect_refused("\"format_version\": 2", "\"format_version\": 0", "\"format_version\"");
     expect_refused("moetrain-checkpoint", "something-else", "\"format\"");
     expect_refused("\"step\": 100", "\"step\": -1", "\"step\"");
     expect_refused("\"step\": 100", "\"step\": 1.5", "\"step\"");
@@ -242,6 +257,12 @@ static void sealed_lies_are_refused_by_name(void **state)
     expect_refused("\"first_row\": 4", "\"first_row\": 5", "\"first_row\"");
     expect_refused("\"rows\": 5", "\"rows\": 0", "\"rows\"");
     expect_refused("\"rows\": 5", "\"rows\": 9223372036854775807", "\"rows\"");
+    expect_refused("\"row_dims\": 2", "\"row_dims\": 3", "\"row_dims\"");
+    expect_refused("\"row_dims\": 2", "\"row_dims\": \"2\"", "\"row_dims\"");
+    expect_refused("\"row_dims\": 2", "\"row_dims\": 1", "\"pieces\"");
+    expect_refused("\"rows\": 3", "\"rows\": 8", "\"rows\""); /* into the next expert */
+    expect_refused("\"rows\": 7", "\"rows\": 8", "\"rows\"");
+    expect_refused("\"rows\": 7", "\"rows\": 6", "end at row 13; 14 rows");
     expect_refused("\"shard\": 1", "\"shard\": 2", "\"shard\"");
     expect_refused("\"shard\": 1", "\"shard\": -1", "\"shard\"");
     expect_refused("\"tensors\": [", "\"tensors\": 7, \"others\": [", "\"tensors\"");

@@ -122,6 +122,91 @@ static void checkpoints_cross_between_owners_that_moved(void **unused)
     mt_memory_free(table);
 }
 
+/* Experts of 3 rows: on 4 ranks a piece of each is empty. */
+static void init_thin_table(struct mt_test_table *table)
+{
+    mt_test_table_init(table);
+    mt_test_table_dense(table, 0, 5, 3, false);
+    mt_test_table_layer(table, 3, 1, 1);
+}
+
+/* With experts owned whole, then cut: steps first_step and the next. */
+static void save_both(MPI_Comm from, const struct mt_test_table *table, int64_t first_step)
+{
+    static const int turns[2] = {-1, MT_TEST_CUT};
+    char name[32];
+    for (int64_t saved = 0; saved < 2; ++saved) {
+        mt_test_save_on(from, folder, table, turns[saved], first_step + saved);
+        (void)snprintf(name, sizeof(name), "step-%08lld", (long long)(first_step + saved));
+        MT_TEST_OK(mt_checkpoint_verify(mt_test_path(folder, name)));
+    }
+}
+
+static void load_crosswise(MPI_Comm to, const struct mt_test_table *table, int64_t first_step)
+{
+    mt_test_load_on(to, folder, table, MT_TEST_CUT, first_step, false);
+    mt_test_load_on(to, folder, table, -1, first_step + 1, false);
+    mt_test_load_on(to, folder, table, 2, first_step + 1, true);
+    mt_test_load_on(to, folder, table, MT_TEST_CUT, first_step + 1, false);
+}
+
+static void checkpoints_cross_between_cut_and_whole_experts(void **unused)
+{
+    MT_UNUSED(unused);
+    int size = 0;
+    (void)MPI_Comm_size(MPI_COMM_WORLD, &size);
+    struct mt_test_table *tables[] = {mt_test_new_table(mt_test_table_small),
+                                      mt_test_new_table(init_thin_table)};
+    for (int savers = 1; savers <= size; ++savers) {
+        MPI_Comm from = first_ranks(savers);
+        for (int64_t t = 0; t < 2; ++t) {
+            save_both(from, tables[t], 10 * savers + 2 * t);
+            for (int loaders = 1; loaders <= size; ++loaders) {
+                MPI_Comm to = first_ranks(loaders);
+                load_crosswise(to, tables[t], 10 * savers + 2 * t);
+                if (to != MPI_COMM_NULL) {
+                    (void)MPI_Comm_free(&to);
+                }
+            }
+        }
+        if (from != MPI_COMM_NULL) {
+            (void)MPI_Comm_free(&from);
+        }
+    }
+    mt_memory_free(tables[0]);
+    mt_memory_free(tables[1]);
+}
+
+static void info_of_cut_experts_counts_rows_of_their_matrices(void **unused)
+{
+    MT_UNUSED(unused);
+    int size = 0;
+    char owners[256];
+    struct mt_checkpoint_info info;
+    (void)MPI_Comm_size(MPI_COMM_WORLD, &size);
+    struct mt_test_table *table = mt_test_new_table(mt_test_table_tiny);
+    mt_test_save_on(MPI_COMM_WORLD, folder, table, MT_TEST_CUT, 7);
+    const char *path = mt_test_path(folder, "step-00000007");
+    MT_TEST_OK(mt_checkpoint_read_info(path, &info));
+    assert_int_equal(info.format_version, MT_CHECKPOINT_FORMAT_VERSION);
+    assert_int_equal(info.tensor[2].n_dim, 3);
+    assert_int_equal(info.tensor[2].dim[0], 3);
+    assert_int_equal(info.tensor[2].dim[1], 2);
+    /* 3 experts of 2 rows of gate, 2 of up, 4 of down: 24 elements; a piece of 12, or of 8 */
+    MT_TEST_OK(mt_checkpoint_owners(path, "/model/2/gate", owners, sizeof(owners)));
+    static const char *const gate[] = {"0:0-1 0:2-3 0:4-5", "0:0-1 1:2-3 0:4-5",
+                                       "0:0-1 1:2-3 2:4-5"};
+    static const char *const up[] = {"0:0-1 0:2-3 0:4-5", "0:0-0 1:1-1 1:2-2 0:3-3 0:4-4 1:5-5",
+                                     "1:0-1 2:2-3 0:4-5"};
+    if (size <= 3) {
+        assert_string_equal(owners, gate[size - 1]);
+        MT_TEST_OK(mt_checkpoint_owners(path, "/model/3/up", owners, sizeof(owners)));
+        assert_string_equal(owners, up[size - 1]);
+    }
+    mt_checkpoint_info_clear(&info);
+    mt_memory_free(table);
+}
+
 static void weights_load_without_optimizer_state(void **unused)
 {
     MT_UNUSED(unused);
@@ -153,7 +238,7 @@ static void info_says_what_was_saved(void **unused)
     MT_TEST_OK(mt_checkpoint_read_info(path, &info));
     assert_int_equal(info.step, 7);
     assert_int_equal(info.tokens_seen, 7000);
-    assert_int_equal(info.format_version, MT_CHECKPOINT_FORMAT_VERSION);
+    assert_int_equal(info.format_version, MT_CHECKPOINT_PLAIN_VERSION);
     assert_int_equal(info.world_size, size);
     assert_true(info.config_hash == 0xFEDCBA9876543210U);
     assert_string_equal(info.config_text, "[run]\nname = \"t\u00e9st\"\n");
@@ -336,6 +421,8 @@ int main(int argc, char **argv)
     static const struct CMUnitTest tests[] = {
         IN_FOLDER(any_ranks_load_what_any_ranks_saved),
         IN_FOLDER(checkpoints_cross_between_owners_that_moved),
+        IN_FOLDER(checkpoints_cross_between_cut_and_whole_experts),
+        IN_FOLDER(info_of_cut_experts_counts_rows_of_their_matrices),
         IN_FOLDER(weights_load_without_optimizer_state),
         IN_FOLDER(a_saved_checkpoint_verifies),
         IN_FOLDER(info_says_what_was_saved),

@@ -14,6 +14,12 @@ static bool is_relayed(const struct test_case *test)
            test->spec.kind == TEST_SPARSE_REDUCE_RELAY;
 }
 
+static bool may_own_copies(const struct test_case *test)
+{
+    return test->spec.kind == TEST_SPARSE_ALLGATHER_OWN ||
+           test->spec.kind == TEST_SPARSE_REDUCE_PACED;
+}
+
 static int pick_owner(const struct test_case *test, int64_t chunk, int special)
 {
     const int n_rank = test->topology->n_rank;
@@ -58,7 +64,8 @@ static void create_sparse(struct test_case *test)
         owner[chunk] = pick_owner(test, chunk, special);
         chunk_bytes[chunk] = 8 * (int64_t)(bits % (uint64_t)test->spec.scale);
         for (int rank = 0; rank < n_rank; ++rank) {
-            if (rank != owner[chunk] && pick_holder(test, chunk, rank, special)) {
+            if ((rank != owner[chunk] || may_own_copies(test)) &&
+                pick_holder(test, chunk, rank, special)) {
                 holder[n_holder++] = rank;
             }
         }
@@ -183,6 +190,31 @@ static void want_rank_order(struct test_case *test)
     mt_memory_free(arrival);
 }
 
+static void create_paced_reduce(struct test_case *test)
+{
+    const int n_rank = test->topology->n_rank;
+    char *arrival = NULL;
+    MT_TEST_OK(MT_ALLOCATE(arrival, 8 * test->spec.scale, "test"));
+    /* windows of distances: 0 alone, then MT_PACED_PEERS at a time */
+    for (int first = 0; first < n_rank; first += first == 0 ? 1 : MT_PACED_PEERS) {
+        const int end = first == 0 ? 1 : first + MT_PACED_PEERS;
+        for (int64_t chunk = 0; chunk < test->sparse.n_chunk; ++chunk) {
+            for (int rank = 0; rank < n_rank && test->sparse.owner[chunk] == test->rank; ++rank) {
+                const int distance = (test->rank - rank + n_rank) % n_rank;
+                if (distance >= first && distance < end && holds(&test->sparse, chunk, rank)) {
+                    fill_chunk(test, arrival, chunk, rank);
+                    test_add(test->element, test->want + test->home_offset[chunk], arrival,
+                             test->sparse.chunk_bytes[chunk]);
+                }
+            }
+        }
+    }
+    mt_memory_free(arrival);
+    MT_TEST_OK(mt_plan_init(&test->plan, mt_plan_sparse_max_op(test->rank, &test->sparse)));
+    mt_plan_sparse_reduce_scatter_paced(&test->plan, test->rank, n_rank, &test->sparse,
+                                        test->home_offset, test->copy_offset, test->element);
+}
+
 /* The same along the hops, last round first: every rank's sum of one chunk at a time, [R, bytes].
  * What relays do, without plans, rounds of messages or stages. */
 static void want_hop_order(struct test_case *test, const struct mt_route_list *list)
@@ -237,14 +269,22 @@ void test_create_sparse_reduce(struct test_case *test)
     }
     create_sparse(test);
     lay_out(test, bytes);
-    test_case_allocate(test, bytes[1], bytes[0],
-                       is_relayed(test)
-                           ? mt_plan_sparse_relay_stage_bytes(&test->sparse)
-                           : mt_plan_sparse_reduce_stage_bytes(test->rank, &test->sparse));
+    int64_t stage_bytes = mt_plan_sparse_reduce_stage_bytes(test->rank, &test->sparse);
+    if (is_relayed(test)) {
+        stage_bytes = mt_plan_sparse_relay_stage_bytes(&test->sparse);
+    } else if (may_own_copies(test)) {
+        stage_bytes =
+            mt_plan_sparse_paced_stage_bytes(test->rank, test->topology->n_rank, &test->sparse);
+    }
+    test_case_allocate(test, bytes[1], bytes[0], stage_bytes);
     fill_own(test, test->buffer[MT_BUFFER_RECV], test->buffer[MT_BUFFER_SEND]);
     test_case_freeze(test);
     if (is_relayed(test)) {
         create_relayed_reduce(test);
+        return;
+    }
+    if (may_own_copies(test)) {
+        create_paced_reduce(test);
         return;
     }
     want_rank_order(test);

@@ -27,7 +27,9 @@ const char *test_kind_name(enum test_kind kind)
                                                    "sparse_allgather",
                                                    "sparse_reduce_scatter",
                                                    "sparse_allgather_relay",
-                                                   "sparse_reduce_relay"};
+                                                   "sparse_reduce_relay",
+                                                   "sparse_reduce_paced",
+                                                   "sparse_allgather_own"};
     return names[kind];
 }
 
@@ -240,10 +242,11 @@ void test_case_create(struct test_case *test, struct test_spec spec,
     static void (*const create[TEST_N_KIND])(struct test_case *) = {
         create_alltoallv,          create_allgatherv,         create_reduce_scatter,
         create_allreduce,          test_create_sparse_gather, test_create_sparse_reduce,
-        test_create_sparse_gather, test_create_sparse_reduce};
-    const bool is_sum = spec.kind == TEST_REDUCE_SCATTER ||
-                        spec.kind == TEST_SPARSE_REDUCE_SCATTER ||
-                        spec.kind == TEST_SPARSE_REDUCE_RELAY;
+        test_create_sparse_gather, test_create_sparse_reduce, test_create_sparse_reduce,
+        test_create_sparse_gather};
+    const bool is_sum =
+        spec.kind == TEST_REDUCE_SCATTER || spec.kind == TEST_SPARSE_REDUCE_SCATTER ||
+        spec.kind == TEST_SPARSE_REDUCE_RELAY || spec.kind == TEST_SPARSE_REDUCE_PACED;
     *test = (struct test_case){.spec = spec,
                                .topology = topology,
                                .rank = rank,

@@ -93,6 +93,18 @@ static void relayed_sparse_reduce_scatter_adds_along_the_hops(void **state)
     run_matrix(TEST_SPARSE_REDUCE_RELAY);
 }
 
+static void owners_copy_their_own_chunks_where_they_hold_them(void **state)
+{
+    MT_UNUSED(state);
+    run_matrix(TEST_SPARSE_ALLGATHER_OWN);
+}
+
+static void paced_sparse_reduce_scatter_adds_by_distance(void **state)
+{
+    MT_UNUSED(state);
+    run_matrix(TEST_SPARSE_REDUCE_PACED);
+}
+
 static void sparse_plans_work_within_one_buffer(void **state)
 {
     MT_UNUSED(state);
@@ -212,15 +224,15 @@ static void traffic_counts_sent_bytes_by_collective(void **state)
     MT_UNUSED(state);
     struct test_world world;
     test_world_create(&world, 5, 2, NULL, 21);
-    int64_t sent_bytes[TEST_N_KIND];
-    for (int kind = 0; kind < TEST_N_KIND; ++kind) {
+    int64_t sent_bytes[TEST_N_NAME];
+    for (int kind = 0; kind < TEST_N_NAME; ++kind) {
         test_world_add(&world,
                        (struct test_spec){.kind = (enum test_kind)kind, .seed = 3, .scale = SCALE});
         sent_bytes[kind] = mt_plan_sent_bytes(&world.test[kind][1].plan);
     }
-    assert_true(test_world_drive(&world, enough_steps(5, TEST_N_KIND)));
-    assert_int_equal(world.comm[1].n_traffic, TEST_N_KIND);
-    for (int kind = 0; kind < TEST_N_KIND; ++kind) {
+    assert_true(test_world_drive(&world, enough_steps(5, TEST_N_NAME)));
+    assert_int_equal(world.comm[1].n_traffic, TEST_N_NAME);
+    for (int kind = 0; kind < TEST_N_NAME; ++kind) {
         assert_string_equal(world.comm[1].traffic[kind].name, test_kind_name((enum test_kind)kind));
         assert_int_equal(world.comm[1].traffic[kind].sent_bytes, sent_bytes[kind]);
     }
@@ -259,6 +271,8 @@ int main(void)
         cmocka_unit_test(sparse_reduce_scatter_adds_copies_in_rank_order),
         cmocka_unit_test(relayed_sparse_allgather_fills_every_copy),
         cmocka_unit_test(relayed_sparse_reduce_scatter_adds_along_the_hops),
+        cmocka_unit_test(owners_copy_their_own_chunks_where_they_hold_them),
+        cmocka_unit_test(paced_sparse_reduce_scatter_adds_by_distance),
         cmocka_unit_test(sparse_plans_work_within_one_buffer),
         cmocka_unit_test(uneven_nodes_in_any_numbering_work),
         cmocka_unit_test(collectives_in_flight_together_do_not_mix),

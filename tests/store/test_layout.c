@@ -267,6 +267,73 @@ static void planned_bytes_are_those_of_the_largest_rank(void **state)
     mt_placement_clear(&ownership);
 }
 
+/* Experts of `width` x `hidden` on R ranks. */
+static void check_pieces(int64_t width, int64_t hidden, int n_rank)
+{
+    static struct mt_test_table table;
+    struct mt_layout layout;
+    mt_test_table_init(&table);
+    mt_test_table_layer(&table, 3, width, hidden);
+    MT_TEST_OK(mt_layout_init(&layout, &table.table, n_rank));
+    const int64_t n = mt_layout_expert_elements(&layout, 0);
+    const int64_t down = 2 * width * hidden;
+    int64_t next = 0;
+    for (int piece = 0; piece < n_rank; ++piece) {
+        const struct mt_range range = mt_layout_piece(&layout, 0, piece);
+        assert_int_equal(range.start, next);
+        assert_true(range.end >= range.start);
+        next = range.end;
+        assert_int_equal(next <= down ? next % hidden : (next - down) % width, 0);
+        /* an equal share, to a row at each end */
+        assert_true(range.end - range.start <= n / n_rank + 1 + (width > hidden ? width : hidden));
+        assert_true(range.end - range.start <= mt_layout_piece_stride(&layout));
+        for (int64_t i = range.start; i < range.end; ++i) {
+            assert_int_equal(mt_layout_piece_at(&layout, 0, i), piece);
+        }
+        for (int e = 0; e < 70; ++e) {
+            const int owner = mt_layout_piece_owner(&layout, e, piece);
+            assert_int_equal(owner, (piece + e) % n_rank);
+            assert_int_equal(mt_layout_piece_of(&layout, e, owner), piece);
+        }
+    }
+    assert_int_equal(next, n);
+    mt_layout_clear(&layout);
+}
+
+static void pieces_are_whole_rows_of_nearly_equal_size(void **state)
+{
+    MT_UNUSED(state);
+    for (int n_rank = 1; n_rank <= 64; ++n_rank) {
+        check_pieces(8, 24, n_rank); /* 40 rows: some are empty beyond that */
+        check_pieces(24, 5, n_rank);
+        check_pieces(1, 1, n_rank);
+        check_pieces(1, 9, n_rank);
+    }
+}
+
+/* 5 experts of 96 elements in pieces of 48 on 2 ranks: rows of 8 (gate, up), then of 4. */
+static void planned_bytes_of_cut_experts_are_a_piece_of_each(void **state)
+{
+    MT_UNUSED(state);
+    static struct mt_test_table table;
+    struct mt_placement ownership;
+    struct mt_store_bytes bytes;
+    mt_test_table_init(&table);
+    mt_test_table_layer(&table, 5, 4, 8);
+    MT_TEST_OK(mt_placement_init(&ownership, 2, 5, 5));
+    const struct mt_store_options options = {
+        .training = true, .is_cut = true, .n_slot = 3, .ownership = &ownership};
+    MT_TEST_OK(mt_store_plan_bytes(&table.table, &options, 2, &bytes));
+    assert_int_equal(bytes.expert_value, 5 * 48 * 4);
+    assert_int_equal(bytes.expert_grad, 5 * 48 * 4);
+    assert_int_equal(bytes.expert_pack, 0);
+    const int64_t pack = 2 * mt_weight_bytes(4, 8, true) + mt_weight_bytes(8, 4, true);
+    assert_int_equal(bytes.slots, 3 * (2 * 96 * 4 + pack));
+    assert_int_equal(bytes.optimizer, 2 * 5 * 48 * 4);
+    assert_int_equal(bytes.staging, 3 * 48 * 4); /* from one peer: its 3 slots */
+    mt_placement_clear(&ownership);
+}
+
 static int set_up(void **state)
 {
     MT_UNUSED(state);
@@ -294,6 +361,8 @@ int main(void)
         cmocka_unit_test(sizes_beyond_two_to_the_31_are_laid_out),
         cmocka_unit_test(bytes_beyond_63_bits_are_refused),
         cmocka_unit_test(planned_bytes_are_those_of_the_largest_rank),
+        cmocka_unit_test(pieces_are_whole_rows_of_nearly_equal_size),
+        cmocka_unit_test(planned_bytes_of_cut_experts_are_a_piece_of_each),
     };
     return cmocka_run_group_tests(tests, set_up, memory_is_balanced);
 }

@@ -108,8 +108,10 @@ void mt_test_world_open(struct mt_test_world *world, const struct mt_test_table 
     mt_device_init_plain(&world->device);
     MT_TEST_OK(mt_comm_init_mpi(&world->comm, options->world, options->ranks_per_node));
     make_ownership(world, table, options->turn);
-    const struct mt_store_options store_options = {
-        .training = options->training, .n_slot = options->n_slot, .ownership = world->ownership};
+    const struct mt_store_options store_options = {.training = options->training,
+                                                   .is_cut = options->is_cut,
+                                                   .n_slot = options->n_slot,
+                                                   .ownership = world->ownership};
     MT_TEST_OK(mt_store_create(&world->device, &world->comm, &table->table, &store_options,
                                &world->store));
 }

@@ -33,7 +33,7 @@ struct mt_test_world {
 };
 struct mt_test_world_options {
     MPI_Comm world;
-    bool training;
+    bool training, is_cut;
     int n_slot, turn;
     int ranks_per_node; /* 0: one node */
 };
