@@ -119,8 +119,8 @@ enum mt_status mt_moe_end_late(struct mt_moe *moe, int layer); /* late copies ar
 enum mt_status mt_moe_end_forward(struct mt_moe *moe, int layer, bool is_kept);
 enum mt_status mt_moe_begin_reduce(struct mt_moe *moe, int layer);
 
-/* plan_check.c: MT_ERR_INTERNAL on all ranks when they have planned `layer` (placement and quota) in
- * different ways. Collective; called in debug builds (MT_CHECK_PLANS) after every split. */
+/* plan_check.c: MT_ERR_INTERNAL on all ranks when they have planned `layer` (placement and quota)
+ * in different ways. Collective; called in debug builds (MT_CHECK_PLANS) after every split. */
 enum mt_status mt_moe_check_plan(struct mt_moe *moe, int layer);
 
 /* dispatch.c: saved->route from count and the layer's placement; saved->rows are cut for the first
