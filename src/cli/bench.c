@@ -24,7 +24,7 @@ static enum mt_status bench_collectives(void)
 static enum mt_status read_skews(const char *text, struct mt_bench_policies *bench)
 {
     const char *at = text;
-    while (*at != '\0') {
+    do {
         char *end = NULL;
         const double skew = strtod(at, &end);
         if (end == at || (*end != ',' && *end != '\0') || !(skew >= 1.0 && skew <= 1e6) ||
@@ -37,7 +37,7 @@ static enum mt_status read_skews(const char *text, struct mt_bench_policies *ben
         }
         bench->skew[bench->n_skew++] = skew;
         at = *end == ',' ? end + 1 : end;
-    }
+    } while (*at != '\0');
     return MT_OK;
 }
 

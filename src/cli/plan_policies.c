@@ -190,6 +190,12 @@ static enum mt_status estimate_memory(struct mt_plan_policies *plan, const struc
     return MT_OK;
 }
 
+/* Where everything costs nothing, nothing is faster. */
+static double ratio(double a, double b)
+{
+    return b > 0.0 ? a / b : 1.0;
+}
+
 static void print_row(const struct mt_plan_policies *plan, int policy, int64_t memory_bytes)
 {
     const struct mt_study *study = &plan->study[policy];
@@ -200,8 +206,8 @@ static void print_row(const struct mt_plan_policies *plan, int policy, int64_t m
     (void)printf(
         "  %-12s %10.4g %7.3f %7.3f %9.4g %9.4g %9.4g %7.3f %7.3f %8.1f %7.1f %7.1f %10.4g "
         "%9.2f\n",
-        mt_policies[policy].name, seconds, step_s(plan, ep->prediction.total_ps) / seconds,
-        step_s(plan, ep->prediction.ideal_ps) / seconds,
+        mt_policies[policy].name, seconds, ratio(step_s(plan, ep->prediction.total_ps), seconds),
+        ratio(step_s(plan, ep->prediction.ideal_ps), seconds),
         per_step(plan, (double)sum->prediction.compute_ps) / PS_PER_S,
         per_step(plan, (double)sum->prediction.exchange_ps) / PS_PER_S,
         per_step(plan, (double)sum->prediction.copies_ps) / PS_PER_S,

@@ -234,21 +234,33 @@ cleanup:
     return status;
 }
 
+/* counts [micro, layer, n_value]: those of one layer, whose sum over the step counts. */
+static enum mt_status check_layer(const struct mt_trace_hdf5 *hdf5, int64_t index,
+                                  const int64_t *counts, int layer, int64_t n_value)
+{
+    int64_t total = 0;
+    for (int64_t micro = 0; micro < hdf5->shape.n_micro; ++micro) {
+        const int64_t first = (micro * hdf5->shape.n_layer + layer) * n_value;
+        for (int64_t i = first; i < first + n_value; ++i) {
+            if (counts[i] < 0 || !mt_size_add(total, counts[i], &total)) {
+                return MT_FAIL(
+                    MT_ERR_INPUT,
+                    "%s: /counts[%lld], value %lld of the step: negative, or more than 2^63 - "
+                    "1 rows in a layer; expected counts >= 0",
+                    hdf5->path, (long long)index, (long long)i);
+            }
+        }
+    }
+    return MT_OK;
+}
+
 static enum mt_status check_values(const struct mt_trace_hdf5 *hdf5, int64_t index,
                                    const int64_t *counts)
 {
     const int64_t n_value = mt_trace_shape_n_value(&hdf5->shape);
     const int64_t n_layer_value = n_value / hdf5->shape.n_micro / hdf5->shape.n_layer;
-    int64_t total = 0;
-    for (int64_t i = 0; i < n_value; ++i) {
-        total = i % n_layer_value == 0 ? 0 : total;
-        if (counts[i] < 0 || !mt_size_add(total, counts[i], &total)) {
-            return MT_FAIL(
-                MT_ERR_INPUT,
-                "%s: /counts[%lld], value %lld of the step: negative, or more than 2^63 - "
-                "1 rows in a layer; expected counts >= 0",
-                hdf5->path, (long long)index, (long long)i);
-        }
+    for (int layer = 0; layer < hdf5->shape.n_layer; ++layer) {
+        MT_TRY(check_layer(hdf5, index, counts, layer, n_layer_value));
     }
     return MT_OK;
 }

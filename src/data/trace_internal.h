@@ -65,8 +65,8 @@ struct mt_trace_order {
     bool is_started;
     int64_t step; /* of the row before, as the next three */
     int micro, layer_at, source_end;
-    int64_t total;   /* rows of the layer so far */
-    bool has_source; /* rows are of source ranks */
+    int64_t total[MT_TRACE_MAX_LAYER]; /* rows of each layer in this step so far */
+    bool has_source;                   /* rows are of source ranks */
 };
 /* is_new_step: the row begins one. */
 enum mt_status mt_trace_order_add(struct mt_trace_order *order, const struct mt_trace_lines *lines,

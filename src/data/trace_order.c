@@ -97,8 +97,10 @@ static enum mt_status add_total(struct mt_trace_order *order, const struct mt_tr
                                 const struct mt_trace_row *row)
 {
     const int64_t n = (int64_t)row->n_source * order->shape.n_expert;
+    int64_t *total = &order->total[order->layer_at];
+    *total = row->micro == 0 && row->source == 0 ? 0 : *total;
     for (int64_t i = 0; i < n; ++i) {
-        if (!mt_size_add(order->total, row->count[i], &order->total)) {
+        if (!mt_size_add(*total, row->count[i], total)) {
             return mt_trace_lines_fail(lines,
                                        "the counts of step %lld layer %d do not sum to less than "
                                        "2^63; expected rows that a machine can compute",
@@ -155,7 +157,6 @@ enum mt_status mt_trace_order_add(struct mt_trace_order *order, const struct mt_
         }
     }
     order->is_started = true;
-    order->total = goes_on ? order->total : 0;
     order->step = row->step;
     order->micro = row->micro;
     order->source_end = row->source + row->n_source;

@@ -37,6 +37,7 @@ struct mt_grow_rank {
     int n_instance, n_late; /* that have rows; late ones of them */
     int64_t arrival_ps;     /* of its last late copy, after the rows' dispatch */
     int64_t in_ps[MT_N_LEVEL], out_ps[MT_N_LEVEL]; /* of copies on its links */
+    int64_t held_ps[MT_N_LEVEL]; /* of copies from before, both directions: they go back too */
 };
 struct mt_grow_expert {
     int n_network, n_node; /* copies that its owner hands on, by level */
@@ -78,6 +79,9 @@ struct mt_grow {
  * caller sets rules and, if any, liked, counts and token. */
 void mt_grow_init(struct mt_grow *grow, const struct mt_cluster *cluster, struct mt_flow *flow,
                   const struct mt_placement *placement, struct mt_arena *arena);
+/* Late copies come on top of those that `placement` has: their gradients share the links. */
+void mt_grow_hold(struct mt_grow *grow, const struct mt_placement *placement,
+                  struct mt_arena *arena);
 /* After that, and after the flow's quotas or instances changed. */
 void mt_grow_reset(struct mt_grow *grow);
 /* One trial; false: some rank stays above the limit. */
@@ -89,6 +93,8 @@ int64_t mt_grow_price(struct mt_grow *grow);
 int64_t mt_grow_search(struct mt_grow *grow, int64_t least, int64_t most);
 /* About what rows take on their way to experts after the last trial. */
 int64_t mt_grow_exchange_ps(const struct mt_grow *grow);
+/* What late copies' gradients take beyond attention, after the last trial. */
+int64_t mt_grow_excess_ps(const struct mt_grow *grow);
 /* What links take, from the cluster's costs: of mt_grow_init. */
 void mt_grow_set_links(struct mt_grow *grow);
 /* The last trial's copies and quotas become the flow's. */

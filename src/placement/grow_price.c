@@ -4,6 +4,8 @@
 #include "base/size.h"
 #include "placement/ps.h"
 
+#include <string.h>
+
 /* Share of the mean that a search may leave above the least limit: 6 %. Settling all copies
  * together then brings the largest load nearer: to 1 % above at 64 ranks x 256 experts. */
 enum { GOOD_ENOUGH = 16 };
@@ -46,6 +48,41 @@ int64_t mt_grow_exchange_ps(const struct mt_grow *grow)
     return mt_ps_add(grow->message_ps, mt_ps_times(most, grow->kirow_ps) / KIB);
 }
 
+void mt_grow_hold(struct mt_grow *grow, const struct mt_placement *placement,
+                  struct mt_arena *arena)
+{
+    const int64_t mark = mt_arena_mark(arena);
+    const int n_rank = grow->flow->n_rank;
+    const int64_t n_byte = n_rank * (int64_t)sizeof(struct mt_port);
+    struct mt_port *port = mt_arena_cut(arena, n_byte);
+    struct mt_spread spread;
+    memset(port, 0, (size_t)n_byte);
+    mt_spread_init(&spread, grow->cluster, arena);
+    (void)mt_spread_copies(&spread, placement, MT_SPREAD_EARLY, port);
+    for (int rank = 0; rank < n_rank; ++rank) {
+        for (int level = 0; level < MT_N_LEVEL; ++level) {
+            grow->rank_base[rank].held_ps[level] =
+                mt_ps_add(port[rank].in_ps[level], port[rank].out_ps[level]);
+        }
+    }
+    mt_arena_release(arena, mark);
+}
+
+/* Gradients of late copies and the copies that come again, as far as the attention backward, twice
+ * the forward one, does not cover them. */
+int64_t mt_grow_excess_ps(const struct mt_grow *grow)
+{
+    int64_t busiest = 0;
+    for (int rank = 0; rank < grow->flow->n_rank && grow->rules.is_late; ++rank) {
+        const struct mt_grow_rank *own = &grow->rank[rank];
+        for (int level = MT_LEVEL_NODE; level < MT_N_LEVEL; ++level) {
+            const int64_t late = mt_ps_add(own->in_ps[level], own->out_ps[level]);
+            busiest = mt_max_i64(busiest, mt_ps_add(own->held_ps[level], late));
+        }
+    }
+    return mt_max_i64(0, busiest - mt_ps_times(2, grow->cluster->costs.attention_ps));
+}
+
 /* Forward with its late copies, backward without, and the rows' four ways. */
 static int64_t layer_ps(const struct mt_grow *grow)
 {
@@ -64,8 +101,9 @@ static int64_t layer_ps(const struct mt_grow *grow)
         forward = mt_max_i64(forward, mt_max_i64(all, mt_ps_add(wait, after)));
         resident = mt_max_i64(resident, all);
     }
-    return mt_ps_add(mt_ps_add(forward, mt_ps_times(BACKWARD, resident)),
-                     mt_ps_times(EXCHANGES, mt_grow_exchange_ps(grow)));
+    const int64_t experts = mt_ps_add(forward, mt_ps_times(BACKWARD, resident));
+    const int64_t exchange = mt_ps_times(EXCHANGES, mt_grow_exchange_ps(grow));
+    return mt_ps_add(mt_ps_add(experts, exchange), mt_grow_excess_ps(grow));
 }
 
 /* Senders relay more copies after the first ones were priced: arrivals from all that they sent. */

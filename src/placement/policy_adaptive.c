@@ -124,7 +124,8 @@ void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
 
 /* Where sources are even, so are their ways, and the search prices them well. Where some rank sends
  * more than twice the mean, rows may have been near by chance, and moving them costs what the
- * search does not see. */
+ * search does not see. (Where attention does not hide the gradients of copies either, so little is
+ * gained that the search's guess at rows' ways decides: then, too, the whole is predicted.) */
 static bool is_ragged(const int64_t *token, int n_rank, int64_t mean)
 {
     int64_t most = 0;
@@ -177,6 +178,7 @@ void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
     if (largest - mean > mean / GOOD_ENOUGH) {
         const int n_early = flow.n_instance;
         mt_grow_init(&grow, input->cluster, &flow, placement, scratch);
+        mt_grow_hold(&grow, placement, scratch);
         grow.rules =
             (struct mt_grow_rules){.slots = input->slots,
                                    .min_row = mt_grow_min_row(MIN_ROW, flow.n_row, flow.n_rank),
@@ -192,7 +194,8 @@ void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
         (void)mt_grow_search(&grow, mean, largest);
         mt_grow_apply(&grow);
         const int64_t n_pair = (int64_t)flow.n_rank * flow.n_instance;
-        if (n_pair > MT_PLANNER_PAIRS || !is_ragged(token, flow.n_rank, mean) ||
+        const bool is_close = mt_grow_excess_ps(&grow) > 0 || is_ragged(token, flow.n_rank, mean);
+        if (n_pair > MT_PLANNER_PAIRS || !is_close ||
             is_predicted_better(input, &flow, n_early, placement, scratch)) {
             mt_grow_write(&flow, n_early, placement);
         }

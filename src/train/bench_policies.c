@@ -238,6 +238,25 @@ static void print_head(const struct field *field, const struct mt_config *config
         (double)costs->attention_ps * 1e-6);
 }
 
+/* A misspelt name would leave hours of comparison without what they were for. */
+static enum mt_status check_policies(const char *list)
+{
+    const char *at = list;
+    do {
+        char name[MT_POLICY_BYTES] = "";
+        const size_t n = strcspn(at, ",");
+        (void)snprintf(name, sizeof(name), "%.*s", (int)n, at);
+        if (n >= sizeof(name) || mt_policy_find(name) == NULL) {
+            return MT_FAIL(MT_ERR_CONFIG,
+                           "--policies %s: \"%s\" is no policy; expected names that docs/fssdp.md "
+                           "lists, with commas between them, e.g. ep,adaptive",
+                           list, name);
+        }
+        at += n + (at[n] == ',' ? 1 : 0);
+    } while (*at != '\0');
+    return MT_OK;
+}
+
 static enum mt_status check(const struct mt_bench_policies *bench)
 {
     const struct mt_config *config = bench->config;
@@ -252,7 +271,7 @@ static enum mt_status check(const struct mt_bench_policies *bench)
                        "train.steps = %lld: the first %d are not timed; expected more; raise it",
                        (long long)config->train.steps, (int)WARM_STEPS);
     }
-    return MT_OK;
+    return bench->policies != NULL ? check_policies(bench->policies) : MT_OK;
 }
 
 enum mt_status mt_bench_policies(const struct mt_bench_policies *bench, FILE *out)

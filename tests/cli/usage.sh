@@ -42,6 +42,9 @@ refuse 2 'moetrain export. is not in this version' export
 refuse 2 'moetrain checkpoint. is not in this version' checkpoint convert
 refuse 2 'moetrain data. is not in this version' data prepare text -o out
 refuse 2 'bench policies needs a configuration' bench policies
+refuse 2 'skews : expected up to' bench policies "$MT_SOURCE/configs/bench-policies.toml" --skews ''
+refuse 2 '"nope" is no policy' bench policies "$MT_SOURCE/configs/bench-policies.toml" \
+    --policies ep,nope
 refuse 2 '--print-topology is not in this version' plan "$config" --print-topology
 
 # Questions are answered on standard output, with code 0.

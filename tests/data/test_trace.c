@@ -225,6 +225,8 @@ static const struct hostile bad[] = {
     {"a.csv", "step,layer,rank,expert_0\n1,0,0,5\n1,0,1,5\n1,1,0,5\n2,0,0,5\n", ":5: step 2"},
     {"a.csv", "step,micro,layer,expert_0\n1,0,0,5\n1,2,0,5\n", ":3: step 1 micro 2"},
     {"a.csv", "step,micro,layer,expert_0\n1,0,0,5\n1,1,0,5\n2,0,0,5\n", "within step 2"},
+    {"a.csv", "step,micro,layer,expert_0\n1,0,0,9223372036854775807\n1,1,0,1\n",
+     ":3: the counts of step 1 layer 0 do not sum to less than"},
     {"a.jsonl", "", "holds no step"},
     {"a.jsonl", "\n", ":1: "},
     {"a.jsonl", "[]\n", ":1: no JSON object"},
@@ -405,6 +407,11 @@ static void hostile_hdf5_files_are_refused(void **state)
     path = write_hdf5("a.h5", H5T_STD_U64LE, 3, plain, fine, 2);
     put_value(path, H5T_NATIVE_UINT64, large);
     MT_TEST_FAILS(mt_trace_open(path, &trace), MT_ERR_INPUT, "/counts[1], value 1");
+    static const hsize_t two_micro[] = {1, 2, 1, 1, 1};
+    const int64_t much[] = {INT64_MAX, 1};
+    path = write_hdf5("a.h5", H5T_STD_I64LE, 5, two_micro, NULL, 0);
+    put_value(path, H5T_NATIVE_INT64, much);
+    MT_TEST_FAILS(mt_trace_open(path, &trace), MT_ERR_INPUT, "/counts[0], value 1");
     const uint8_t small[] = {1, 2, 3, 4, 255, 6};
     int64_t counts[3] = {0};
     path = write_hdf5("a.h5", H5T_STD_U8LE, 3, plain, fine, 2);

@@ -156,7 +156,8 @@ static void adaptive_is_not_predicted_slower_than_ep(void **state)
         int64_t ep_compute_ps = 0;
         int64_t compute_ps = 0;
         make(&past, seed);
-        past.scene.cluster.costs.row_ps <<= seed % 3 * 4; /* experts of several sizes */
+        past.scene.cluster.costs.row_ps <<= seed % 3 * 4;        /* experts of several sizes */
+        past.scene.cluster.costs.attention_ps >>= seed % 5 * 10; /* down to what hides nothing */
         const int64_t ep_ps = predicted_ps(&past, MT_SPLIT_LOCAL_FIRST, &ep_compute_ps);
         plan(mt_policy_find("adaptive"), &past);
         const int64_t adaptive_ps = predicted_ps(&past, MT_SPLIT_SETTLED, &compute_ps);
@@ -294,6 +295,42 @@ static void copies_that_cost_more_than_they_save_are_not_made(void **state)
     assert_int_equal(copies_of_adaptive(2000), 0);
 }
 
+/* 4 ranks of 1200, 800, 800 and 800 rows; a late copy takes 300 of them a tenth of a millisecond
+ * after the dispatch. Its gradient and the copy that comes again take two tenths. */
+static int copies_beside_attention(int64_t attention_ps)
+{
+    enum { N_RANK = 4, N_EXPERT = 8 };
+    struct mt_scene scene;
+    mt_scene_init(&scene, N_RANK, N_RANK, N_EXPERT, 2);
+    scene.cluster.expert_bytes = 50000000;
+    scene.cluster.row_bytes = 64;
+    scene.cluster.costs = (struct mt_costs){.row_ps = 100000,
+                                            .attention_ps = attention_ps,
+                                            .alpha_ps = {0, 3000000, 3000000},
+                                            .kib_ps = {0, 2276, 2276}};
+    for (int i = 0; i < N_RANK * N_EXPERT; ++i) {
+        scene.counts[i] = i % N_EXPERT == 0 ? 200 : 100;
+    }
+    mt_scene_sum(&scene);
+    const struct mt_policy_input input = {.cluster = &scene.cluster,
+                                          .n_expert = N_EXPERT,
+                                          .slots = 2,
+                                          .overlap = -1,
+                                          .calibrate = true,
+                                          .count = scene.counts};
+    mt_policy_find("adaptive")->after_gate(&input, &scene.scratch, &scene.placement);
+    const int n_copy = mt_placement_n_instance(&scene.placement) - N_EXPERT;
+    mt_scene_clear(&scene);
+    return n_copy;
+}
+
+static void gradients_that_attention_does_not_hide_are_priced(void **state)
+{
+    MT_UNUSED(state);
+    assert_true(copies_beside_attention(1000000000) > 0);
+    assert_int_equal(copies_beside_attention(0), 0);
+}
+
 /* Mean of largest load over mean, on drifting loads, 8 ranks in one node, 2 slots. */
 static double excess_of(const char *name, int n_expert, double skew)
 {
@@ -355,6 +392,7 @@ int main(void)
         cmocka_unit_test(least_loaded_leaves_small_skews_alone),
         cmocka_unit_test(one_hot_expert_is_spread_evenly),
         cmocka_unit_test(copies_that_cost_more_than_they_save_are_not_made),
+        cmocka_unit_test(gradients_that_attention_does_not_hide_are_priced),
         cmocka_unit_test(a_skew_of_3_is_balanced_to_5_percent),
         cmocka_unit_test(adaptive_is_not_predicted_slower_than_ep),
     };
