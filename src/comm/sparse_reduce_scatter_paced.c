@@ -110,20 +110,27 @@ void mt_plan_sparse_reduce_scatter_paced(struct mt_plan *plan, int rank, int n_r
     }
 }
 
+static int64_t arrival_bytes(int rank, int round, int n_rank, const struct mt_sparse *sparse)
+{
+    const struct window window = window_of(round, n_rank);
+    int64_t n_bytes = 0;
+    for (int64_t chunk = 0; chunk < sparse->n_chunk; ++chunk) {
+        if (sparse->owner[chunk] != rank) {
+            continue;
+        }
+        for (int64_t i = sparse->holder_start[chunk]; i < sparse->holder_start[chunk + 1]; ++i) {
+            const bool is_now = is_within(window, distance_to(sparse->holder[i], rank, n_rank));
+            n_bytes += is_now ? sparse->chunk_bytes[chunk] : 0;
+        }
+    }
+    return n_bytes;
+}
+
 int64_t mt_plan_sparse_paced_stage_bytes(int rank, int n_rank, const struct mt_sparse *sparse)
 {
     int64_t largest = 0;
     for (int round = 0; round < n_round(n_rank); ++round) {
-        const struct window window = window_of(round, n_rank);
-        int64_t n_bytes = 0;
-        for (int64_t chunk = 0; chunk < sparse->n_chunk; ++chunk) {
-            for (int64_t i = sparse->holder_start[chunk];
-                 sparse->owner[chunk] == rank && i < sparse->holder_start[chunk + 1]; ++i) {
-                if (is_within(window, distance_to(sparse->holder[i], rank, n_rank))) {
-                    n_bytes += sparse->chunk_bytes[chunk];
-                }
-            }
-        }
+        const int64_t n_bytes = arrival_bytes(rank, round, n_rank, sparse);
         largest = n_bytes > largest ? n_bytes : largest;
     }
     return largest;
