@@ -5,6 +5,8 @@
 #include "base/size.h"
 #include "data/sampler.h"
 
+/* Beyond, a table of all policies takes more than minutes: matrices of ranks by experts. */
+enum { MAX_STUDIED_RANKS = 4096 };
 static const double MIB = 1024.0 * 1024.0;
 
 static void print_bytes(const char *kind, int64_t n_bytes)
@@ -64,6 +66,9 @@ static enum mt_status make_plan(const struct mt_arguments *arguments,
     const int64_t share = mt_ceil_div(config->train.global_batch_size, n_rank);
     const int64_t n_sequence = mt_min_i64(config->train.micro_batch_size, share);
     MT_TRY(mt_session_estimate(config, n_rank, true, n_sequence, estimate));
+    if (n_rank > MAX_STUDIED_RANKS) {
+        return MT_OK;
+    }
     return mt_plan_policies_run(arguments, config, n_rank, n_node, policies);
 }
 
@@ -110,7 +115,11 @@ enum mt_status mt_command_plan(const struct mt_arguments *arguments)
         make_plan(arguments, config, (int)n_rank, (int)n_node, &estimate, &policies);
     if (status == MT_OK) {
         print_plan(config, n_rank, n_node, &estimate);
-        status = mt_plan_policies_print(policies);
+        if (policies != NULL) {
+            status = mt_plan_policies_print(policies);
+        } else {
+            (void)printf("\npolicies are predicted for up to %d ranks\n", (int)MAX_STUDIED_RANKS);
+        }
     }
     mt_plan_policies_destroy(policies);
     mt_memory_free(config);

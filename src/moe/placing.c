@@ -220,21 +220,23 @@ static void write_placement(const struct mt_placement *placement, int64_t *numbe
 
 /* Copies among the numbers, where owners are as they were; what cannot be is left out, for the
  * numbers come from a file. */
-static void read_placement(struct mt_placement *placement, const int64_t *numbers, int n_slot)
+static void read_placement(const struct mt_moe *moe, struct mt_placement *placement,
+                           const int64_t *numbers)
 {
     const int64_t n_pair = (int64_t)placement->n_expert * placement->n_rank;
+    int64_t *n_copy = moe->load;
     mt_placement_owners_only(placement);
+    memset(n_copy, 0, (size_t)placement->n_rank * sizeof(*n_copy));
     for (int64_t k = 0; k < numbers[0] && k < placement->max_instance; ++k) {
         const int64_t pair = numbers[1 + k];
-        if (pair < 0 || pair >= n_pair ||
-            mt_placement_n_instance(placement) >=
-                placement->n_expert + n_slot * placement->n_rank) {
+        if (pair < 0 || pair >= n_pair) {
             continue;
         }
         const int expert = (int)(pair / placement->n_rank);
         const int rank = (int)(pair % placement->n_rank);
-        if (mt_placement_find(placement, expert, rank) < 0) {
+        if (n_copy[rank] < moe->n_slot && mt_placement_find(placement, expert, rank) < 0) {
             mt_placement_add(placement, expert, rank, false);
+            ++n_copy[rank];
         }
     }
 }
@@ -269,11 +271,23 @@ static bool are_owners_possible(struct mt_moe *moe)
     return true;
 }
 
+/* Steps of a history that came from a file; none of one that has negative rows. */
+static int n_step_of(const struct mt_history *history, int64_t n_step)
+{
+    const int64_t n = (int64_t)history->n_layer * history->window * history->n_expert;
+    for (int64_t i = 0; i < n; ++i) {
+        if (history->count[i] < 0) {
+            return 0;
+        }
+    }
+    return (int)mt_min_i64(mt_max_i64(n_step, 0), history->window);
+}
+
 enum mt_status mt_moe_read_state(struct mt_moe *moe)
 {
     const int64_t stride = 1 + (int64_t)moe->planned[moe->first_layer].max_instance;
-    moe->history.n_step = (int)mt_min_i64(mt_max_i64(moe->history_step, 0), moe->history.window);
-    moe->recent.n_step = (int)mt_min_i64(mt_max_i64(moe->recent_step, 0), moe->recent.window);
+    moe->history.n_step = n_step_of(&moe->history, moe->history_step);
+    moe->recent.n_step = n_step_of(&moe->recent, moe->recent_step);
     if (moe->owner_state[0] != moe->n_rank || !are_owners_possible(moe)) {
         return MT_OK; /* another number of ranks: owners and placements start anew */
     }
@@ -283,7 +297,7 @@ enum mt_status mt_moe_read_state(struct mt_moe *moe)
     MT_TRY(move_owners(moe));
     for (int layer = moe->first_layer; layer < moe->n_layer && moe->place_state[0] == moe->n_rank;
          ++layer) {
-        read_placement(&moe->planned[layer], moe->place_state + 1 + layer * stride, moe->n_slot);
+        read_placement(moe, &moe->planned[layer], moe->place_state + 1 + layer * stride);
     }
     return MT_OK;
 }

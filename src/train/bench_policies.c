@@ -6,7 +6,6 @@
 #include "train/costs.h"
 #include "train/internal.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -184,11 +183,14 @@ static void print_skew(struct field *field, double skew, FILE *out)
         const double predicted_s = field->rest_s + moe_s;
         ideal_s = i == 0 ? step_s : ideal_s;
         ep_s = !c->is_ideal && c->policy == mt_policy_find("ep") ? step_s : ep_s;
-        (void)fprintf(out, "  %-28s %9.1f %9.1f %+6.1f%% %10.3f %7.2f %6.3f %7.1f %6.1f\n",
-                      c->label, step_s * 1e3, predicted_s * 1e3,
-                      100.0 * (predicted_s / step_s - 1.0), ideal_s / step_s,
-                      ep_s > 0.0 ? ep_s / step_s : (double)NAN, c->load / (double)n,
-                      c->n_copy / (double)n, c->n_late / (double)n);
+        char versus[16] = "-"; /* before `ep` has run, or without it */
+        if (ep_s > 0.0) {
+            (void)snprintf(versus, sizeof(versus), "%.2f", ep_s / step_s);
+        }
+        (void)fprintf(out, "  %-28s %9.1f %9.1f %+6.1f%% %10.3f %7s %6.3f %7.1f %6.1f\n", c->label,
+                      step_s * 1e3, predicted_s * 1e3, 100.0 * (predicted_s / step_s - 1.0),
+                      ideal_s / step_s, versus, c->load / (double)n, c->n_copy / (double)n,
+                      c->n_late / (double)n);
     }
     (void)fflush(out);
 }
