@@ -24,7 +24,7 @@
 enum { MT_CHUNK_ELEMENTS = 16384, MT_EXPERT_MATRICES = 3 };
 
 /* An owned piece of a logical tensor: elements [first, first + n_element) of its flat index, whole
- * rows of dim[0]. n_element > 0. */
+ * rows of dim[0]; of a cut expert, within it, of dim[1]. n_element > 0. */
 struct mt_part {
     int tensor;
     int64_t first, n_element;

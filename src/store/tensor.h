@@ -10,7 +10,7 @@ enum { MT_TENSOR_NAME_BYTES = 96 };
 
 enum mt_tensor_kind {
     MT_TENSOR_DENSE, /* materialised on all ranks, owned in blocks of rows of dim[0] */
-    MT_TENSOR_EXPERT /* [E, ., .]: expert e is part of chunk e of its layer, owned whole */
+    MT_TENSOR_EXPERT /* [E, ., .]: expert e is part of chunk e of its layer, owned whole or cut */
 };
 
 struct mt_tensor {
