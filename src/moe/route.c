@@ -301,8 +301,8 @@ bool mt_route_bytes_max(const struct mt_route_size *size, int64_t *n_bytes)
     int64_t choices = 0;
     int64_t fixed = (int64_t)sizeof(struct mt_route) + (int64_t)N_ROUTE_CUT * CUT_ALIGNMENT_BYTES +
                     5 * word * (size->n_rank + size->n_expert + size->max_instance + 2);
-    return mt_size_multiply(size->n_expert, size->n_rank * word, &from) &&
-           mt_size_multiply(n_slice + 1, 3 * size->n_rank * word + word, &blocks) &&
+    return mt_size_multiply(size->n_expert, word * size->n_rank, &from) &&
+           mt_size_multiply(n_slice + 1, 3 * word * size->n_rank + word, &blocks) &&
            mt_size_multiply(size->n_choice, 3 * word, &choices) &&
            mt_size_add(fixed, from, &fixed) && mt_size_add(fixed, blocks, &fixed) &&
            mt_size_add(fixed, choices, n_bytes);

@@ -195,25 +195,36 @@ static void print_skew(struct field *field, double skew, FILE *out)
     (void)fflush(out);
 }
 
-static enum mt_status run_skew(struct field *field, const struct mt_bench_policies *bench,
-                               double skew, FILE *out)
+static enum mt_status open_all(struct field *field, const struct mt_bench_policies *bench,
+                               double skew)
 {
-    enum mt_status status = MT_OK;
     for (int i = 0; i < field->n; i++) {
         struct contestant *contestant = &field->contestant[i];
         contestant->n_timed = 0;
         contestant->load = contestant->n_copy = contestant->n_late = 0.0;
-        MT_TRY_GOTO(open_contestant(field, contestant, bench->config, skew));
+        MT_TRY(open_contestant(field, contestant, bench->config, skew));
     }
-    for (int64_t step = 1; step <= bench->config->train.steps; step++) {
-        for (int i = 0; i < field->n; i++) {
-            MT_TRY_GOTO(time_step(&field->contestant[i], step));
-        }
+    return MT_OK;
+}
+
+static enum mt_status make_steps(struct field *field, int64_t n_step)
+{
+    for (int64_t turn = 0; turn < n_step * field->n; turn++) {
+        MT_TRY(time_step(&field->contestant[turn % field->n], 1 + turn / field->n));
     }
-    if (mt_job_rank() == 0) {
+    return MT_OK;
+}
+
+static enum mt_status run_skew(struct field *field, const struct mt_bench_policies *bench,
+                               double skew, FILE *out)
+{
+    enum mt_status status = open_all(field, bench, skew);
+    if (status == MT_OK) {
+        status = make_steps(field, bench->config->train.steps);
+    }
+    if (status == MT_OK && mt_job_rank() == 0) {
         print_skew(field, skew, out);
     }
-cleanup:
     for (int i = 0; i < field->n; i++) {
         close_contestant(&field->contestant[i]);
     }

@@ -77,7 +77,7 @@ enum mt_status mt_traces_begin_step(struct mt_trainer *trainer)
     int64_t *sum = mt_moe_replay_counts(mt_model_moe(trainer->session.model));
     MT_TRY(mt_trace_read(traces->replay, index, traces->count));
     memset(sum, 0, (size_t)((traces->first_layer + traces->n_layer) * n_expert) * sizeof(*sum));
-    for (int64_t row = 0; row < shape->n_micro * traces->n_layer * n_source; row++) {
+    for (int64_t row = 0; row < n_source * shape->n_micro * traces->n_layer; row++) {
         const int64_t layer = traces->first_layer + row / n_source % traces->n_layer;
         for (int64_t e = 0; e < n_expert; e++) {
             sum[layer * n_expert + e] += traces->count[row * n_expert + e];
