@@ -145,6 +145,9 @@ static int stop(int ask)
             for (int i = 0; i < ask; ++i) {
                 (void)kill(getpid(), i == 0 ? SIGTERM : SIGUSR1);
             }
+            if (ask > 1) { /* the second one ends the process; the first must not be faster */
+                mt_clock_sleep_until_ns(mt_clock_ns() + 10000000000);
+            }
         }
         int flag = mt_job_stop_requested();
         (void)MPI_Allreduce(MPI_IN_PLACE, &flag, 1, MPI_INT, MPI_MAX, mt_job_world());
