@@ -30,17 +30,12 @@ static struct mt_policy_input input_of(const struct mt_moe *moe, int layer)
                                     .recent = mt_history_layer(&moe->recent, layer)};
 }
 
-static bool has_sticky(const struct mt_moe *moe, int layer)
-{
-    return moe->is_held[layer];
-}
-
 enum mt_status mt_moe_prefetch(struct mt_moe *moe, int layer, bool is_kept)
 {
     struct mt_placement *placement = &moe->placement[layer];
     const struct mt_policy_input input = input_of(moe, layer);
     mt_span_begin(MT_PHASE_PLAN);
-    if (!has_sticky(moe, layer)) {
+    if (!moe->is_held[layer]) {
         mt_placement_copy(placement, &moe->planned[layer]);
     }
     moe->policy->before_gate(&input, &moe->scratch, placement);
@@ -48,7 +43,7 @@ enum mt_status mt_moe_prefetch(struct mt_moe *moe, int layer, bool is_kept)
         mt_placement_copy(&moe->planned[layer], placement);
     }
     mt_span_end(MT_PHASE_PLAN);
-    if (has_sticky(moe, layer)) {
+    if (moe->is_held[layer]) {
         MT_TRY(mt_store_reduce_experts_begin(moe->store, layer, placement));
         MT_TRY(mt_store_reduce_experts_end(moe->store, layer));
     }

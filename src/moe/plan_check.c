@@ -2,27 +2,18 @@
  * Debug builds compare them, layer by layer; a difference would otherwise show as a hang. */
 #include "moe/context.h"
 
-/* FNV-1a over the words of a plan. */
-static uint64_t add_words(uint64_t hash, const void *words, size_t n_bytes)
-{
-    static const uint64_t PRIME = 0x100000001b3U;
-    const unsigned char *byte = words;
-    for (size_t i = 0; i < n_bytes; ++i) {
-        hash = (hash ^ byte[i]) * PRIME;
-    }
-    return hash;
-}
+#include <xxhash.h>
 
 static uint64_t hash_plan(const struct mt_moe *moe, const struct mt_placement *placement)
 {
-    static const uint64_t BASIS = 0xcbf29ce484222325U;
     const size_t n_expert = (size_t)placement->n_expert;
     const size_t n_instance = (size_t)mt_placement_n_instance(placement);
-    uint64_t hash = add_words(BASIS, placement->owner, n_expert * sizeof(int));
-    hash = add_words(hash, placement->instance_start, (n_expert + 1) * sizeof(int));
-    hash = add_words(hash, placement->rank, n_instance * sizeof(int));
-    hash = add_words(hash, placement->is_late, n_instance * sizeof(bool));
-    return add_words(hash, moe->quota, n_instance * (size_t)moe->n_rank * sizeof(int64_t));
+    const size_t n_quota = n_instance * (size_t)moe->n_rank;
+    XXH64_hash_t hash = XXH3_64bits(placement->owner, n_expert * sizeof(int));
+    hash = XXH3_64bits_withSeed(placement->instance_start, (n_expert + 1) * sizeof(int), hash);
+    hash = XXH3_64bits_withSeed(placement->rank, n_instance * sizeof(int), hash);
+    hash = XXH3_64bits_withSeed(placement->is_late, n_instance * sizeof(bool), hash);
+    return XXH3_64bits_withSeed(moe->quota, n_quota * sizeof(int64_t), hash);
 }
 
 enum mt_status mt_moe_check_plan(struct mt_moe *moe, int layer)

@@ -85,16 +85,13 @@ enum mt_status mt_policy_check(const struct mt_policy *policy, const struct mt_c
 bool mt_policy_scratch_bytes(int n_rank, int n_expert, int n_layer, int64_t max_instance,
                              int64_t *n_bytes);
 
-/* The rows of the table; each is described in its file. */
-void mt_policy_ep_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
-                              struct mt_placement *placement);
+/* The rows of the table; each is described in its file. Owners only is `ep`, and what policies
+ * start from that make copies after the gate or none. */
+void mt_policy_owners_only(const struct mt_policy_input *input, struct mt_arena *scratch,
+                           struct mt_placement *placement);
 void mt_policy_fsdp_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
                                 struct mt_placement *placement);
-void mt_policy_fastermoe_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
-                                     struct mt_placement *placement);
 void mt_policy_fastermoe_after_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
-                                    struct mt_placement *placement);
-void mt_policy_smartmoe_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
                                     struct mt_placement *placement);
 void mt_policy_smartmoe_reshard(const struct mt_reshard_input *input, struct mt_arena *scratch,
                                 int *owner);
@@ -112,12 +109,8 @@ void mt_policy_fssdp_reshard(const struct mt_reshard_input *input, struct mt_are
                              int *owner);
 void mt_policy_fsep_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
                                 struct mt_placement *placement);
-void mt_policy_least_loaded_before_gate(const struct mt_policy_input *input,
-                                        struct mt_arena *scratch, struct mt_placement *placement);
 void mt_policy_least_loaded_after_gate(const struct mt_policy_input *input,
                                        struct mt_arena *scratch, struct mt_placement *placement);
-void mt_policy_quota_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
-                                 struct mt_placement *placement);
 void mt_policy_quota_after_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
                                 struct mt_placement *placement);
 void mt_policy_adaptive_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,

@@ -2,8 +2,8 @@
  * nothing reduced; the price is that the rank with the hottest experts sets the pace. */
 #include "placement/policy.h"
 
-void mt_policy_ep_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
-                              struct mt_placement *placement)
+void mt_policy_owners_only(const struct mt_policy_input *input, struct mt_arena *scratch,
+                           struct mt_placement *placement)
 {
     (void)scratch;
     MT_ASSERT(placement->n_expert == input->n_expert);

@@ -11,14 +11,6 @@
 #include "placement/draft.h"
 #include "placement/ps.h"
 
-void mt_policy_fastermoe_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
-                                     struct mt_placement *placement)
-{
-    (void)scratch;
-    MT_ASSERT(placement->n_expert == input->n_expert);
-    mt_placement_owners_only(placement);
-}
-
 static int64_t time_ps(const struct mt_cluster *cluster, int64_t n_row, int n_shadow)
 {
     enum { PASSES = 3, EXCHANGES = 4, KIB = 1024 };

@@ -25,14 +25,6 @@ struct least_loaded {
     int64_t min_row;
 };
 
-void mt_policy_least_loaded_before_gate(const struct mt_policy_input *input,
-                                        struct mt_arena *scratch, struct mt_placement *placement)
-{
-    MT_UNUSED(scratch);
-    MT_ASSERT(placement->n_expert == input->n_expert);
-    mt_placement_owners_only(placement);
-}
-
 /* Of the ranks that can take the expert; -1: none. */
 static int least_loaded_rank(const struct least_loaded *plan, int expert)
 {

@@ -10,14 +10,6 @@
 #include "placement/grow.h"
 #include "placement/split.h"
 
-void mt_policy_quota_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
-                                 struct mt_placement *placement)
-{
-    MT_UNUSED(scratch);
-    MT_ASSERT(placement->n_expert == input->n_expert);
-    mt_placement_owners_only(placement);
-}
-
 /* Rows do not leave nodes: no plan is below the fullest node's mean. */
 static int64_t node_bound(const struct mt_cluster *cluster, const struct mt_flow *flow)
 {

@@ -14,14 +14,6 @@
 
 enum { GAIN_PERCENT = 2 };
 
-void mt_policy_smartmoe_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,
-                                    struct mt_placement *placement)
-{
-    (void)scratch;
-    MT_ASSERT(placement->n_expert == input->n_expert);
-    mt_placement_owners_only(placement);
-}
-
 struct swap {
     int expert, other; /* -1: none */
     int64_t pair;      /* the larger load of the two ranks afterwards */

@@ -124,23 +124,22 @@ static void close_contestant(struct contestant *contestant)
     contestant->config = NULL;
 }
 
-/* Ranks start together; the slowest one's time counts. */
+/* From when all ranks are here until all are done, mean over ranks: they leave the last sum a
+ * message apart. */
 static enum mt_status time_step(struct contestant *contestant, int64_t step)
 {
     struct mt_trainer *trainer = contestant->trainer;
     struct mt_comm *comm = &trainer->session.comm;
     struct mt_step_result result = {0};
-    int64_t slowest = 0;
-    int64_t nobody = 0;
+    int64_t nothing = 0; /* a sum of it is a meeting */
     trainer->state.step = step;
     MT_TRY(mt_store_use_all(trainer->session.store)); /* the last step's gathering is not timed */
-    MT_TRY(mt_comm_sum_i64(comm, &nobody, 1));
+    MT_TRY(mt_comm_sum_i64(comm, &nothing, 1));
     const int64_t start_ns = mt_clock_ns();
     MT_TRY(mt_train_step(trainer, &result));
-    MT_TRY(mt_comm_sum_i64(comm, &nobody, 1));
-    slowest = mt_clock_ns() - start_ns;
-    double elapsed_s = (double)slowest / NS_PER_S / comm->topology.n_rank;
-    MT_TRY(mt_comm_sum_f64(comm, &elapsed_s, 1)); /* equal but for the last message: their mean */
+    MT_TRY(mt_comm_sum_i64(comm, &nothing, 1));
+    double elapsed_s = (double)(mt_clock_ns() - start_ns) / NS_PER_S / comm->topology.n_rank;
+    MT_TRY(mt_comm_sum_f64(comm, &elapsed_s, 1));
     if (step > WARM_STEPS) {
         contestant->step_s[contestant->n_timed] = elapsed_s;
         contestant->predicted_s[contestant->n_timed++] = result.moe.outlook.predicted_s;

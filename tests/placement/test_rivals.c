@@ -113,7 +113,7 @@ static void fastermoe_shadows_while_the_predicted_time_falls(void **state)
             world.scene.counts[3 - e] = cases[i].load[e] / 2;
             world.scene.counts[8 + 3 - e] = cases[i].load[e] - cases[i].load[e] / 2;
         }
-        mt_policy_fastermoe_before_gate(&world.input, &world.scene.scratch, &world.scene.placement);
+        mt_policy_owners_only(&world.input, &world.scene.scratch, &world.scene.placement);
         mt_policy_fastermoe_after_gate(&world.input, &world.scene.scratch, &world.scene.placement);
         for (int e = 0; e < 4; ++e) {
             assert_int_equal(count_copies(&world.scene.placement, 3 - e),
@@ -136,7 +136,7 @@ static void fastermoe_shadows_everywhere_or_not_at_all(void **state)
     set_costs(&world.scene.cluster);
     static const int64_t load[4] = {7000, 3000, 5000, 9000};
     memcpy(world.scene.counts, load, sizeof(load));
-    mt_policy_fastermoe_before_gate(&world.input, &world.scene.scratch, &world.scene.placement);
+    mt_policy_owners_only(&world.input, &world.scene.scratch, &world.scene.placement);
     mt_policy_fastermoe_after_gate(&world.input, &world.scene.scratch, &world.scene.placement);
     static const int wanted[4] = {1, 0, 0, 1}; /* expert 2 finds rank 0 full: the end */
     for (int e = 0; e < 4; ++e) {

@@ -60,7 +60,7 @@ static void turn(const struct mt_reshard_input *input, struct mt_arena *scratch,
 }
 
 static const struct mt_policy plain = {.name = "plain",
-                                       .before_gate = mt_policy_ep_before_gate,
+                                       .before_gate = mt_policy_owners_only,
                                        .split = MT_SPLIT_LOCAL_FIRST,
                                        .slots = MT_SLOTS_NONE};
 static const struct mt_policy busy = {.name = "busy",

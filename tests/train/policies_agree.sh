@@ -35,6 +35,13 @@ for policy in $policies; do
     else
         compare "$policy" 4 2 true --set comm.ranks_per_node=2
         compare "$policy" 3 1 false
+        case $policy in # four micro-batches, ranks that are alone, as many ranks as sequences
+        fssdp | smartmoe | fsep | adaptive)
+            compare "$policy" 1 2 true
+            compare "$policy" 2 1 false
+            compare "$policy" 8 1 true
+            ;;
+        esac
     fi
 done
 
