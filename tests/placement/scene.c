@@ -130,3 +130,19 @@ void mt_scene_clear(struct mt_scene *scene)
     mt_placement_clear(&scene->placement);
     mt_cluster_clear(&scene->cluster);
 }
+
+struct mt_policy_input mt_scene_input(const struct mt_scene *scene, int slots)
+{
+    return (struct mt_policy_input){.cluster = &scene->cluster,
+                                    .n_expert = scene->placement.n_expert,
+                                    .step = 2,
+                                    .n_micro = 1,
+                                    .slots = slots,
+                                    .overlap = -1,
+                                    .n_history = 1};
+}
+
+int mt_scene_n_copy(const struct mt_placement *placement, int expert)
+{
+    return placement->instance_start[expert + 1] - placement->instance_start[expert] - 1;
+}

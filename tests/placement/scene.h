@@ -21,6 +21,11 @@ void mt_scene_make(struct mt_scene *scene, uint64_t seed, int max_rank, int max_
 /* `n_rank` ranks in nodes of `per_node`, default owners, no counts, room for `slots` copies a
  * rank. */
 void mt_scene_init(struct mt_scene *scene, int n_rank, int per_node, int n_expert, int slots);
+/* What a policy sees of the scene in its second step: one step of history (the caller's), the
+ * overlap that costs say, no counts. */
+struct mt_policy_input mt_scene_input(const struct mt_scene *scene, int slots);
+/* Instances of an expert beside its owner. */
+int mt_scene_n_copy(const struct mt_placement *placement, int expert);
 /* total from counts */
 void mt_scene_sum(struct mt_scene *scene);
 void mt_scene_clear(struct mt_scene *scene);

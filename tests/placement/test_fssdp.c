@@ -17,18 +17,7 @@ struct world {
 static void make(struct world *world, int n_rank, int per_node, int n_expert, int slots)
 {
     mt_scene_init(&world->scene, n_rank, per_node, n_expert, slots);
-    world->input = (struct mt_policy_input){.cluster = &world->scene.cluster,
-                                            .n_expert = n_expert,
-                                            .step = 2,
-                                            .n_micro = 1,
-                                            .slots = slots,
-                                            .overlap = -1,
-                                            .n_history = 1};
-}
-
-static int count_copies(const struct mt_placement *placement, int expert)
-{
-    return placement->instance_start[expert + 1] - placement->instance_start[expert] - 1;
+    world->input = mt_scene_input(&world->scene, slots);
 }
 
 static void the_overlap_degree_is_what_travels_under_attention(void **state)
@@ -63,7 +52,7 @@ static void the_t_hottest_are_everywhere_if_memory_allows(void **state)
     world.input.overlap = 2;
     mt_policy_fssdp_before_gate(&world.input, &world.scene.scratch, &world.scene.placement);
     for (int e = 0; e < 8; ++e) {
-        assert_int_equal(count_copies(&world.scene.placement, e), e == 1 || e == 3 ? 3 : 0);
+        assert_int_equal(mt_scene_n_copy(&world.scene.placement, e), e == 1 || e == 3 ? 3 : 0);
     }
     world.input.overlap = 0;
     mt_policy_fssdp_before_gate(&world.input, &world.scene.scratch, &world.scene.placement);
@@ -101,7 +90,7 @@ static void scarce_slots_are_shared_in_proportion_to_load(void **state)
     mt_policy_fssdp_before_gate(&world.input, &world.scene.scratch, &world.scene.placement);
     static const int wanted[8] = {1, 1, 4, 0, 0, 2, 0, 0};
     for (int e = 0; e < 8; ++e) {
-        assert_int_equal(count_copies(&world.scene.placement, e), wanted[e]);
+        assert_int_equal(mt_scene_n_copy(&world.scene.placement, e), wanted[e]);
     }
     mt_scene_clear(&world.scene);
 }
@@ -150,7 +139,7 @@ static void calibration_adds_late_copies_only_where_they_pay(void **state)
     assert_int_equal(mt_placement_n_instance(&scene->placement), 4); /* not wanted */
     world.input.calibrate = true;
     mt_policy_fssdp_after_gate(&world.input, &scene->scratch, &scene->placement);
-    assert_int_equal(count_copies(&scene->placement, 3), 3);
+    assert_int_equal(mt_scene_n_copy(&scene->placement, 3), 3);
     assert_int_equal(mt_placement_n_instance(&scene->placement), 7);
     for (int i = 3; i < 7; ++i) {
         assert_int_equal(scene->placement.is_late[i], scene->placement.rank[i] != 3);

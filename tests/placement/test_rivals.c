@@ -16,19 +16,8 @@ struct world {
 static void make(struct world *world, int n_rank, int per_node, int n_expert, int slots)
 {
     mt_scene_init(&world->scene, n_rank, per_node, n_expert, slots);
-    world->input = (struct mt_policy_input){.cluster = &world->scene.cluster,
-                                            .n_expert = n_expert,
-                                            .step = 2,
-                                            .n_micro = 1,
-                                            .slots = slots,
-                                            .overlap = -1,
-                                            .n_history = 1,
-                                            .count = world->scene.counts};
-}
-
-static int count_copies(const struct mt_placement *placement, int expert)
-{
-    return placement->instance_start[expert + 1] - placement->instance_start[expert] - 1;
+    world->input = mt_scene_input(&world->scene, slots);
+    world->input.count = world->scene.counts;
 }
 
 static void experts_are_ordered_by_load_ties_to_the_lower(void **state)
@@ -116,7 +105,7 @@ static void fastermoe_shadows_while_the_predicted_time_falls(void **state)
         mt_policy_owners_only(&world.input, &world.scene.scratch, &world.scene.placement);
         mt_policy_fastermoe_after_gate(&world.input, &world.scene.scratch, &world.scene.placement);
         for (int e = 0; e < 4; ++e) {
-            assert_int_equal(count_copies(&world.scene.placement, 3 - e),
+            assert_int_equal(mt_scene_n_copy(&world.scene.placement, 3 - e),
                              e < cases[i].n_shadow ? 3 : 0);
         }
         int n_late = 0;
@@ -140,7 +129,7 @@ static void fastermoe_shadows_everywhere_or_not_at_all(void **state)
     mt_policy_fastermoe_after_gate(&world.input, &world.scene.scratch, &world.scene.placement);
     static const int wanted[4] = {1, 0, 0, 1}; /* expert 2 finds rank 0 full: the end */
     for (int e = 0; e < 4; ++e) {
-        assert_int_equal(count_copies(&world.scene.placement, e), wanted[e]);
+        assert_int_equal(mt_scene_n_copy(&world.scene.placement, e), wanted[e]);
     }
     mt_scene_clear(&world.scene);
 }
@@ -267,10 +256,10 @@ static void flexmoe_shrinks_what_cooled_to_make_room(void **state)
     struct world world;
     make(&world, 4, 4, 4, 1);
     plan(&world, first);
-    assert_int_equal(count_copies(&world.scene.placement, 0), 3);
+    assert_int_equal(mt_scene_n_copy(&world.scene.placement, 0), 3);
     plan(&world, then);
-    assert_int_equal(count_copies(&world.scene.placement, 3), 3);
-    assert_true(count_copies(&world.scene.placement, 0) <= 1);
+    assert_int_equal(mt_scene_n_copy(&world.scene.placement, 3), 3);
+    assert_true(mt_scene_n_copy(&world.scene.placement, 0) <= 1);
     const int n = mt_placement_n_instance(&world.scene.placement);
     plan(&world, then); /* nothing more to gain */
     assert_int_equal(mt_placement_n_instance(&world.scene.placement), n);
@@ -341,13 +330,13 @@ static void fsep_gives_replicas_by_load_a_replica_and_spreads_them_over_nodes(vo
     struct mt_placement *placement = &world.scene.placement;
     world.input.history = load;
     mt_policy_fsep_before_gate(&world.input, &world.scene.scratch, placement);
-    assert_int_equal(count_copies(placement, 0), 3);
+    assert_int_equal(mt_scene_n_copy(placement, 0), 3);
     /* 100, 60 -> 50, 60 -> 50, 30 -> 33, 30 -> 25, 30. Expert 1 comes first and goes to node 1; the
      * third copy of expert 0 finds that rank full. */
     world.input.history = two;
     mt_policy_fsep_before_gate(&world.input, &world.scene.scratch, placement);
-    assert_int_equal(count_copies(placement, 0), 2);
-    assert_int_equal(count_copies(placement, 1), 1);
+    assert_int_equal(mt_scene_n_copy(placement, 0), 2);
+    assert_int_equal(mt_scene_n_copy(placement, 1), 1);
     assert_int_equal(mt_placement_n_instance(placement), 7);
     bool is_on_node[2] = {false, false};
     for (int i = placement->instance_start[1]; i < placement->instance_start[2]; ++i) {

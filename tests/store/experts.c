@@ -1,4 +1,5 @@
 #include "store/experts.h"
+#include "base/memory.h"
 
 #include "base/random.h"
 #include "support/test.h"
@@ -89,4 +90,24 @@ void mt_test_check_copy(struct mt_test_world *world, const struct mt_test_table 
         assert_true(copy->value[i] == mt_test_expert_value(table, layer, expert, i));
     }
     check_packs(world, copy);
+}
+
+void mt_test_steps_allocate_nothing(struct mt_test_world *world)
+{
+    struct mt_placement placement;
+    struct mt_store *store = world->store;
+    mt_test_random_placement(&placement, mt_store_owners(store, 1), world->comm.topology.n_rank, 3,
+                             4, NULL);
+    const int64_t n_allocated = mt_memory_n_allocated();
+    mt_store_zero_grad(store);
+    for (int micro = 0; micro < 3; ++micro) {
+        MT_TEST_OK(mt_store_materialize_begin(store, 1, &placement));
+        MT_TEST_OK(mt_store_materialize_late_begin(store, 1, &placement));
+        MT_TEST_OK(mt_store_materialize_end(store, 1));
+        MT_TEST_OK(mt_store_materialize_late_end(store, 1));
+        MT_TEST_OK(mt_store_reduce_experts_begin(store, 1, micro < 2 ? &placement : NULL));
+        MT_TEST_OK(mt_store_reduce_experts_end(store, 1));
+    }
+    assert_int_equal(mt_memory_n_allocated(), n_allocated);
+    mt_placement_clear(&placement);
 }

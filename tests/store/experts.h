@@ -25,4 +25,8 @@ void mt_test_random_placement(struct mt_placement *placement, const int *owner, 
 void mt_test_check_copy(struct mt_test_world *world, const struct mt_test_table *table, int layer,
                         int expert, const struct mt_expert_copy *copy);
 
+/* Three micro-batches of layer 1 with early, late and kept copies: counts allocations from when the
+ * placement is made. */
+void mt_test_steps_allocate_nothing(struct mt_test_world *world);
+
 #endif

@@ -376,23 +376,9 @@ static void cut_experts_allocate_nothing_in_a_step(void **state)
     const struct mt_test_world_options options = {
         .world = MPI_COMM_WORLD, .training = true, .is_cut = true, .n_slot = 9, .turn = 1};
     struct mt_test_world world;
-    struct mt_placement placement;
     mt_test_world_open(&world, &small, &options);
     mt_test_set_values(world.store);
-    mt_test_random_placement(&placement, mt_store_owners(world.store, 1),
-                             world.comm.topology.n_rank, 3, 4, NULL);
-    const int64_t n_allocated = mt_memory_n_allocated();
-    mt_store_zero_grad(world.store);
-    for (int micro = 0; micro < 3; ++micro) {
-        MT_TEST_OK(mt_store_materialize_begin(world.store, 1, &placement));
-        MT_TEST_OK(mt_store_materialize_late_begin(world.store, 1, &placement));
-        MT_TEST_OK(mt_store_materialize_end(world.store, 1));
-        MT_TEST_OK(mt_store_materialize_late_end(world.store, 1));
-        MT_TEST_OK(mt_store_reduce_experts_begin(world.store, 1, micro < 2 ? &placement : NULL));
-        MT_TEST_OK(mt_store_reduce_experts_end(world.store, 1));
-    }
-    assert_int_equal(mt_memory_n_allocated(), n_allocated);
-    mt_placement_clear(&placement);
+    mt_test_steps_allocate_nothing(&world);
     mt_test_world_close(&world);
 }
 
