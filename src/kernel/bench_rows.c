@@ -132,7 +132,13 @@ static void run_adamw(struct mt_device *device, void *context)
                                   .weight_decay = 0.1,
                                   .grad_scale = 1.0,
                                   .step = 10};
-    mt_adamw_update(device, c->a, c->b, c->c, c->e, (int64_t)N_ROW * WIDTH, &args);
+    struct mt_adamw_item item = {.value = c->a,
+                                 .grad = c->b,
+                                 .m = c->c,
+                                 .v = c->e,
+                                 .n = (int64_t)N_ROW * WIDTH,
+                                 .decays = true};
+    mt_adamw_update(device, &item, 1, &args);
 }
 
 void mt_bench_rows(struct mt_bench *bench)
@@ -169,6 +175,6 @@ void mt_bench_rows(struct mt_bench *bench)
     mt_bench_line(bench, "cross_entropy", shape, MT_BENCH_BYTES, 8.0 * items, run_cross_entropy,
                   &c);
     memset(c.e, 0, (size_t)n * sizeof(float)); /* second moments are not negative */
-    mt_bench_line(bench, "adamw_update", shape, MT_BENCH_BYTES, 28.0 * items, run_adamw, &c);
+    mt_bench_line(bench, "adamw_update", shape, MT_BENCH_BYTES, 32.0 * items, run_adamw, &c);
     mt_arena_release(&bench->arena, mark);
 }

@@ -230,15 +230,23 @@ void mt_embedding_backward(struct mt_device *device, float *d_table, const int32
 double mt_cross_entropy(struct mt_device *device, float *logits, const int32_t *target, int64_t n,
                         int64_t vocab, float scale);
 
-/* AdamW (Loshchilov & Hutter 2019) with the clip factor folded in:
+/* AdamW (Loshchilov & Hutter 2019) with the clip factor folded in, for every item:
  * g = grad_scale grad; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
- * value -= lr ((m / c1) / (sqrt(v / c2) + eps) + decay value),  c = 1 - b^step. */
+ * value -= lr ((m / c1) / (sqrt(v / c2) + eps) + decay value),  c = 1 - b^step;
+ * then grad = 0, and a weight is packed as by mt_weight_pack: one pass over the memory of all. */
 struct mt_adamw {
     double lr, beta1, beta2, eps, weight_decay, grad_scale;
     int64_t step; /* 1-based number of this update */
 };
-void mt_adamw_update(struct mt_device *device, float *value, const float *grad, float *m, float *v,
-                     int64_t n, const struct mt_adamw *args);
+struct mt_adamw_item {
+    float *value, *grad, *m, *v; /* [n] */
+    int64_t n;
+    bool decays;              /* weight_decay applies */
+    struct mt_weight *weight; /* NULL, or of the shape n_out n_in = n of value; prepared */
+    int64_t first_chunk;      /* the kernel's own */
+};
+void mt_adamw_update(struct mt_device *device, struct mt_adamw_item *item, int64_t n_item,
+                     const struct mt_adamw *args);
 
 /* Sum of squares of x [n] in double, in fixed chunks; non-finite input gives a non-finite sum. */
 double mt_sum_squares(struct mt_device *device, const float *x, int64_t n);

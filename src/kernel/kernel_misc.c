@@ -43,17 +43,28 @@ double mt_cross_entropy(struct mt_device *device, float *logits, const int32_t *
     return loss;
 }
 
-void mt_adamw_update(struct mt_device *device, float *value, const float *grad, float *m, float *v,
-                     int64_t n, const struct mt_adamw *args)
+void mt_adamw_update(struct mt_device *device, struct mt_adamw_item *item, int64_t n_item,
+                     const struct mt_adamw *args)
 {
-    MT_ASSERT(args != NULL && args->step >= 1 && n >= 0);
-    if (n == 0) {
-        return;
+    MT_ASSERT(args != NULL && args->step >= 1 && n_item >= 0);
+    double n = 0.0;
+    double n_packed = 0.0;
+    for (int64_t i = 0; i < n_item; i++) {
+        const struct mt_weight *weight = item[i].weight;
+        MT_ASSERT(item[i].n >= 0);
+        MT_ASSERT(item[i].n == 0 || (item[i].value != NULL && item[i].grad != NULL &&
+                                     item[i].m != NULL && item[i].v != NULL));
+        MT_ASSERT(weight == NULL || weight->n_out * weight->n_in == item[i].n);
+        n += (double)item[i].n;
+        if (weight != NULL) {
+            n_packed += (weight->backward_pack != NULL ? 2.0 : 1.0) * (double)item[i].n;
+        }
     }
-    MT_ASSERT(value != NULL && grad != NULL && m != NULL && v != NULL);
-    mt_kernel_begin(device, 16.0 * (double)n, 28.0 * (double)n)
-        ->adamw_update(device, value, grad, m, v, n, args);
-    mt_device_operation_end(device);
+    if (n_item > 0) {
+        mt_kernel_begin(device, 16.0 * n, 32.0 * n + 4.0 * n_packed)
+            ->adamw_update(device, item, n_item, args);
+        mt_device_operation_end(device);
+    }
 }
 
 double mt_sum_squares(struct mt_device *device, const float *x, int64_t n)

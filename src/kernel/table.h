@@ -60,8 +60,8 @@ struct mt_kernel_table {
                                const float *d_x, int64_t n, int64_t width);
     double (*cross_entropy)(struct mt_device *, float *logits, const int32_t *target, int64_t n,
                             int64_t vocab, float scale);
-    void (*adamw_update)(struct mt_device *, float *value, const float *grad, float *m, float *v,
-                         int64_t n, const struct mt_adamw *);
+    void (*adamw_update)(struct mt_device *, struct mt_adamw_item *, int64_t n_item,
+                         const struct mt_adamw *);
     double (*sum_squares)(struct mt_device *, const float *x, int64_t n);
     void (*add)(struct mt_device *, float *y, const float *x, int64_t n);
     void (*fill_zero)(struct mt_device *, float *x, int64_t n);

@@ -37,18 +37,12 @@ void mt_optim_destroy(struct mt_optim *optim)
 void mt_optim_update(struct mt_optim *optim, double lr, double grad_scale, int64_t update)
 {
     MT_ASSERT(update >= 1);
-    const struct mt_tensor_table *table = mt_store_table(optim->store);
-    for (int p = 0; p < mt_store_n_part(optim->store); ++p) {
-        const struct mt_part *part = mt_store_part(optim->store, p);
-        const struct mt_adamw args = {
-            .lr = lr,
-            .beta1 = optim->beta1,
-            .beta2 = optim->beta2,
-            .eps = optim->eps,
-            .weight_decay = table->tensor[part->tensor].decay ? optim->weight_decay : 0.0,
-            .grad_scale = grad_scale,
-            .step = update};
-        mt_adamw_update(mt_store_device(optim->store), part->value, part->grad, part->exp_avg,
-                        part->exp_avg_sq, part->n_element, &args);
-    }
+    const struct mt_adamw args = {.lr = lr,
+                                  .beta1 = optim->beta1,
+                                  .beta2 = optim->beta2,
+                                  .eps = optim->eps,
+                                  .weight_decay = optim->weight_decay,
+                                  .grad_scale = grad_scale,
+                                  .step = update};
+    mt_store_update(optim->store, &args);
 }

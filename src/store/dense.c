@@ -245,14 +245,18 @@ enum mt_status mt_store_publish(struct mt_store *store)
     }
     store->next_gather = 0;
     MT_TRY(begin_gathers(store));
-    MT_TRY(mt_experts_pack_owned(store));
+    if (!store->is_packed) {
+        MT_TRY(mt_experts_pack_owned(store));
+    }
+    store->is_dense_packed = store->is_packed && store->layout.n_rank == 1;
+    store->is_packed = false;
     mt_span_end(MT_PHASE_MATERIALIZE);
     return MT_OK;
 }
 
 static enum mt_status pack_bucket(struct mt_store *store, int bucket)
 {
-    for (int t = 0; t < store->table->n_tensor; ++t) {
+    for (int t = 0; t < store->table->n_tensor && !store->is_dense_packed; ++t) {
         const struct mt_tensor *tensor = &store->table->tensor[t];
         if (tensor->kind != MT_TENSOR_DENSE || tensor->bucket != bucket || !tensor->is_product) {
             continue;
@@ -299,6 +303,18 @@ static struct mt_lane *reduce_lane(struct mt_store *store, int bucket)
     return &store->reduce_lane[bucket % store->n_reduce_lane];
 }
 
+/* This rank's contributions to what others own. */
+static void zero_others_grad(struct mt_store *store)
+{
+    for (int b = 0; b < store->table->n_bucket; ++b) {
+        const struct mt_range own = store->bucket[b].owned;
+        float *grad = store->dense_grad + store->layout.bucket_start[b];
+        const int64_t end = store->layout.bucket_start[b + 1] - store->layout.bucket_start[b];
+        mt_fill_zero(store->device, grad, own.start);
+        mt_fill_zero(store->device, grad + own.end, end - own.end);
+    }
+}
+
 void mt_store_zero_grad(struct mt_store *store)
 {
     MT_ASSERT(store->training);
@@ -306,9 +322,14 @@ void mt_store_zero_grad(struct mt_store *store)
         MT_ASSERT(store->bucket[b].grads != MT_GRADS_REDUCING);
         store->bucket[b].grads = MT_GRADS_LOCAL;
     }
-    mt_fill_zero(store->device, store->dense_grad,
-                 store->layout.bucket_start[store->table->n_bucket]);
-    mt_experts_zero_grad(store);
+    if (store->is_grad_zero) {
+        zero_others_grad(store);
+    } else {
+        mt_fill_zero(store->device, store->dense_grad,
+                     store->layout.bucket_start[store->table->n_bucket]);
+        mt_experts_zero_grad(store);
+    }
+    store->is_grad_zero = false;
 }
 
 enum mt_status mt_store_reduce_bucket_begin(struct mt_store *store, int bucket)

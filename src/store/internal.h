@@ -1,5 +1,5 @@
 /* The store's own state, shared by the files of this room: dense.c, experts.c, copies.c,
- * move.c, parts.c, bytes.c. */
+ * move.c, parts.c, update.c, bytes.c. */
 #ifndef MT_STORE_INTERNAL_H
 #define MT_STORE_INTERNAL_H
 
@@ -101,6 +101,11 @@ struct mt_store {
 
     int n_part;
     struct mt_part *part; /* [n_part] by tensor, then first; room for n_capacity experts */
+
+    struct mt_adamw_item *item; /* of mt_store_update: as part; NULL: inference */
+    bool is_packed;             /* since mt_store_update, until mt_store_publish: what it packs */
+    bool is_dense_packed;       /* the packs of dense tensors have their values */
+    bool is_grad_zero;          /* since mt_store_update, until mt_store_zero_grad: owned ones */
 };
 
 /* bytes.c: what one rank allocates. */

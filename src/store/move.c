@@ -133,6 +133,7 @@ static void change_owners(struct mt_store *store, const int *owner)
 enum mt_status mt_store_move_experts(struct mt_store *store, const int *owner)
 {
     MT_ASSERT(store->training && !store->is_cut && !mt_experts_have_copies(store));
+    store->is_packed = false;
     if (!check_wanted(store, owner)) {
         mt_experts_zero_grad(store);
         return MT_OK;

@@ -110,6 +110,9 @@ void mt_parts_list(struct mt_store *store)
 enum mt_status mt_parts_create(struct mt_store *store)
 {
     MT_TRY(MT_ALLOCATE(store->part, max_parts(store), "owned parts"));
+    if (store->training) {
+        MT_TRY(MT_ALLOCATE(store->item, max_parts(store), "updates of owned parts"));
+    }
     mt_parts_list(store);
     return MT_OK;
 }
@@ -144,6 +147,7 @@ int mt_store_owner(const struct mt_store *store, int tensor, int64_t index)
 
 void mt_store_init_values(struct mt_store *store, uint64_t seed)
 {
+    store->is_packed = false;
     for (int p = 0; p < store->n_part; ++p) {
         const struct mt_part *part = &store->part[p];
         const struct mt_tensor *tensor = &store->table->tensor[part->tensor];

@@ -49,6 +49,7 @@ void mt_store_destroy(struct mt_store *store)
     mt_experts_destroy(store);
     mt_layout_clear(&store->layout);
     mt_memory_free(store->part);
+    mt_memory_free(store->item);
     mt_memory_free(store);
 }
 

@@ -86,14 +86,21 @@ const float *mt_store_value(const struct mt_store *store, int tensor);
 float *mt_store_grad(const struct mt_store *store, int tensor);
 const struct mt_weight *mt_store_weight(const struct mt_store *store, int tensor);
 
-/* After owners changed their values: packs owned experts, starts gathering every bucket. No copies
- * of experts may be left (asserted): they would keep the old values. */
+/* Owners update in one pass over what they own: values and moments by AdamW (weight_decay where the
+ * tensor decays), gradients become zero, and what products use and no other rank has a part of is
+ * packed: owned experts, on one rank dense tensors too. mt_store_publish, with nothing written to
+ * values in between, is the caller's. */
+void mt_store_update(struct mt_store *store, const struct mt_adamw *args);
+/* After owners changed their values: packs owned experts, unless mt_store_update just has, starts
+ * gathering every bucket. No copies of experts may be left (asserted): they would keep the old
+ * values. */
 enum mt_status mt_store_publish(struct mt_store *store);
 /* Before its use: waits for the bucket's gathering, packs its weights; free when that is done. */
 enum mt_status mt_store_use_bucket(struct mt_store *store, int bucket);
 enum mt_status mt_store_use_all(struct mt_store *store);
 
-/* Gradients of a step: zeroed first; each bucket's reduction starts when its last backward is done;
+/* Gradients of a step: zeroed first (those that mt_store_update left zero since, and that nobody
+ * touched in between, are not written again); each bucket's reduction starts when its last backward is done;
  * finish waits for all (starting those not begun): then part->grad is the global sum. */
 void mt_store_zero_grad(struct mt_store *store);
 enum mt_status mt_store_reduce_bucket_begin(struct mt_store *store, int bucket);

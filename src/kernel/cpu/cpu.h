@@ -66,8 +66,8 @@ void mt_cpu_embedding_backward(struct mt_device *device, float *d_table, const i
                                const float *d_x, int64_t n, int64_t width);
 double mt_cpu_cross_entropy(struct mt_device *device, float *logits, const int32_t *target,
                             int64_t n, int64_t vocab, float scale);
-void mt_cpu_adamw_update(struct mt_device *device, float *value, const float *grad, float *m,
-                         float *v, int64_t n, const struct mt_adamw *args);
+void mt_cpu_adamw_update(struct mt_device *device, struct mt_adamw_item *item, int64_t n_item,
+                         const struct mt_adamw *args);
 double mt_cpu_sum_squares(struct mt_device *device, const float *x, int64_t n);
 void mt_cpu_add(struct mt_device *device, float *y, const float *x, int64_t n);
 void mt_cpu_fill_zero(struct mt_device *device, float *x, int64_t n);

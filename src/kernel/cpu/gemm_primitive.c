@@ -280,6 +280,19 @@ int64_t mt_gemm_n_y(const struct mt_gemm *gemm)
     return gemm->kind == MT_GEMM_FORWARD ? gemm->n_out : gemm->n_in;
 }
 
+/* The library's name of that layout is BA16a64b: pieces of 16 rows by 64 columns. */
+bool mt_gemm_has_panels(const struct mt_gemm *gemm)
+{
+    const dnnl_memory_desc_t *packed = &gemm->packed;
+    const dnnl_blocking_desc_t *blocks = &packed->format_desc.blocking;
+    const int64_t n_x = mt_gemm_n_x(gemm);
+    return packed->format_kind == dnnl_blocked && packed->data_type == dnnl_f32 &&
+           blocks->inner_nblks == 2 && blocks->inner_idxs[0] == 0 && blocks->inner_blks[0] == 16 &&
+           blocks->inner_idxs[1] == 1 && blocks->inner_blks[1] == 64 && n_x % 16 == 0 &&
+           mt_gemm_n_y(gemm) % 64 == 0 && blocks->strides[0] == 16 * INT64_C(64) &&
+           blocks->strides[1] == n_x * 64;
+}
+
 /* Only a caller's mistake (a lost handle, another layout) can make these fail. */
 static void set_data(dnnl_memory_t memory, const void *data)
 {

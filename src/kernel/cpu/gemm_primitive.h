@@ -38,6 +38,10 @@ const struct mt_gemm *mt_gemm_find(enum mt_gemm_kind kind, int64_t n_out, int64_
 /* Bytes of the pack of P, also of a shape that is not prepared. A multiple of 64. */
 int64_t mt_gemm_pack_bytes(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in);
 
+/* The pack of P is float32 in panels of 64 columns, one behind the other, each [n_x, 64] row-major,
+ * without padding: what mt_panels_pack writes without the library. */
+bool mt_gemm_has_panels(const struct mt_gemm *gemm);
+
 /* values [n_out, n_in] -> pack, by thread `thread` of those prepared; one at a time per gemm. */
 void mt_gemm_pack(const struct mt_gemm *gemm, int thread, void *pack, const float *values);
 

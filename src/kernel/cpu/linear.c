@@ -1,6 +1,7 @@
 /* Dense products: a grouped product of one group. */
 #include "kernel/cpu/cpu.h"
 #include "kernel/cpu/gemm_primitive.h"
+#include "kernel/cpu/panels.h"
 #include "kernel/cpu/parallel.h"
 
 #include <dnnl.h>
@@ -62,6 +63,11 @@ static void pack_kind(void *context, const struct mt_cpu_chunk *chunk)
 
 void mt_cpu_weight_pack(struct mt_device *device, struct mt_weight *weight, const float *values)
 {
+    if (mt_panels_fit(weight)) {
+        struct mt_panels panels = {weight, values, false};
+        mt_cpu_for_chunks(device, mt_panels_n_slab(weight), 1, mt_panels_pack_chunk, &panels);
+        return;
+    }
     struct pack_job job = {weight, values};
     mt_cpu_for_chunks(device, weight->backward_pack != NULL ? MT_N_GEMM_KIND : 1, 1, pack_kind,
                       &job);
