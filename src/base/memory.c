@@ -2,7 +2,8 @@
  *
  *   | block_header (64 bytes) | n_bytes, zeroed, 64-byte aligned |
  *
- * Blocks of MAP_FROM_BYTES and more are address space from mmap: untouched pages cost nothing. */
+ * Blocks of MAP_FROM_BYTES and more are address space from mmap: untouched pages cost nothing.
+ * Those of HUGE_FROM_BYTES and more ask for pages of 2 MiB. */
 #include "base/memory.h"
 
 #include "base/memory_limit.h"
@@ -22,6 +23,13 @@ static const int64_t MAP_FROM_BYTES = (int64_t)64 << 20;
 #define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
 static const int64_t MAP_FROM_BYTES = (int64_t)1 << 20;
 #endif
+
+/* Where pages of 2 MiB are left to who asks for them, asking saves 3 % of a step of
+ * configs/bench-cpu.toml (0.623 to 0.604 s, one Zen 4 core, 2026-11): weights, moments and
+ * activations are walked in more places at once than the processor knows small pages. What is
+ * reserved and not touched costs up to a page more wherever a touched range ends, so blocks of only
+ * some pages do not ask: 1 % of that run's memory. */
+static const int64_t HUGE_FROM_BYTES = (int64_t)8 << 20;
 
 enum { ALIGNMENT_BYTES = 64 };
 
@@ -54,6 +62,22 @@ static enum mt_status refuse(int64_t n_bytes, const char *what)
                    (double)held / GIB, (long long)available, (double)available / GIB);
 }
 
+/* NULL: the system refuses. */
+static void *map(int64_t n_bytes)
+{
+    void *mapping = mmap(NULL, (size_t)n_bytes, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapping == MAP_FAILED) {
+        return NULL;
+    }
+#ifdef MADV_HUGEPAGE
+    if (n_bytes >= HUGE_FROM_BYTES) {
+        (void)madvise(mapping, (size_t)n_bytes, MADV_HUGEPAGE); /* a wish: small pages do as well */
+    }
+#endif
+    return mapping;
+}
+
 enum mt_status mt_memory_allocate(int64_t n_bytes, const char *what, void **out)
 {
     MT_ASSERT(n_bytes >= 0);
@@ -65,9 +89,7 @@ enum mt_status mt_memory_allocate(int64_t n_bytes, const char *what, void **out)
     const bool is_mapped = total_bytes >= MAP_FROM_BYTES;
     struct block_header *header = NULL;
     if (is_mapped) {
-        void *mapping = mmap(NULL, (size_t)total_bytes, PROT_READ | PROT_WRITE,
-                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        header = mapping == MAP_FAILED ? NULL : mapping;
+        header = map(total_bytes);
     } else {
         header = aligned_alloc(ALIGNMENT_BYTES, (size_t)total_bytes);
     }

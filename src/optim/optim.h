@@ -23,7 +23,8 @@ enum mt_status mt_optim_grad_norm(struct mt_optim *optim, double *norm);
 /* Factor by which clipping multiplies: min(1, grad_clip / norm); 1 when grad_clip is 0. */
 double mt_optim_clip_factor(const struct mt_config *config, double norm);
 
-/* Owners update, and their gradients are zero (mt_store_update). `update`: 1-based number of this update (skipped steps do not count). */
+/* Owners update, and their gradients are zero (mt_store_update). `update`: 1-based number of this
+ * update (skipped steps do not count). */
 void mt_optim_update(struct mt_optim *optim, double lr, double grad_scale, int64_t update);
 
 #endif

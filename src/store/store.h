@@ -99,8 +99,8 @@ enum mt_status mt_store_publish(struct mt_store *store);
 enum mt_status mt_store_use_bucket(struct mt_store *store, int bucket);
 enum mt_status mt_store_use_all(struct mt_store *store);
 
-/* Gradients of a step: zeroed first (those that mt_store_update left zero since, and that nobody
- * touched in between, are not written again); each bucket's reduction starts when its last backward is done;
+/* Gradients of a step: zeroed first (not again what mt_store_update has left zero since: nothing is
+ * written to gradients in between); each bucket's reduction starts when its last backward is done;
  * finish waits for all (starting those not begun): then part->grad is the global sum. */
 void mt_store_zero_grad(struct mt_store *store);
 enum mt_status mt_store_reduce_bucket_begin(struct mt_store *store, int bucket);

@@ -27,14 +27,13 @@ void mt_store_update(struct mt_store *store, const struct mt_adamw *args)
     MT_ASSERT(store->training);
     for (int p = 0; p < store->n_part; ++p) {
         const struct mt_part *part = &store->part[p];
-        store->item[p] =
-            (struct mt_adamw_item){.value = part->value,
-                                   .grad = part->grad,
-                                   .m = part->exp_avg,
-                                   .v = part->exp_avg_sq,
-                                   .n = part->n_element,
-                                   .decays = store->table->tensor[part->tensor].decay,
-                                   .weight = weight_of(store, part)};
+        store->item[p] = (struct mt_adamw_item){.value = part->value,
+                                                .grad = part->grad,
+                                                .m = part->exp_avg,
+                                                .v = part->exp_avg_sq,
+                                                .n = part->n_element,
+                                                .decays = store->table->tensor[part->tensor].decay,
+                                                .weight = weight_of(store, part)};
     }
     mt_adamw_update(store->device, store->item, store->n_part, args);
     store->is_packed = true;

@@ -110,7 +110,8 @@ static void without_gradient_only_the_decay_acts(void **state)
 /* Items of all kinds in one call: packed in slabs where the layout allows it, packed whole, not
  * packed, inference packs, empty ones; `scale` copies of them, so that packs leave the caches. */
 enum { N_SHAPE = 6 };
-static const int64_t shapes[N_SHAPE][2] = {{128, 192}, {0, 0}, {24, 40}, {64, 64}, {1, 777}, {0, 0}};
+static const int64_t shapes[N_SHAPE][2] = {{128, 192}, {0, 0},   {24, 40},
+                                           {64, 64},   {1, 777}, {0, 0}};
 
 struct packed {
     struct problem p;
@@ -158,10 +159,14 @@ static void many_at_once_are_updated_and_packed_as_each_alone(void **state)
             all[i] = make_packed(&arena, i);
             const struct problem *p = &all[i].p;
             update(1, &alone[i].p, &args);
-            item[i] = (struct mt_adamw_item){
-                p->value.f, p->grad.f, p->m.f,
-                p->v.f,     p->grad.n, true,
-                all[i].pack != NULL ? &all[i].weight : NULL, 0};
+            item[i] = (struct mt_adamw_item){p->value.f,
+                                             p->grad.f,
+                                             p->m.f,
+                                             p->v.f,
+                                             p->grad.n,
+                                             true,
+                                             all[i].pack != NULL ? &all[i].weight : NULL,
+                                             0};
         }
         mt_adamw_update(&device, item, n_item, &args);
         for (int i = 0; i < n_item; i++) {

@@ -326,6 +326,124 @@ static void training_while_experts_move_has_the_bits_of_training_in_place(void *
     close_trainer(&alone);
 }
 
+/* Writes NaN over every gradient on this rank, owned or not. */
+static void spoil_grads(struct mt_store *store)
+{
+    for (int t = 0; t < small.table.n_tensor; ++t) {
+        const int64_t n =
+            small.row[t].kind == MT_TENSOR_DENSE ? mt_tensor_n_element(&small.row[t]) : 0;
+        for (int64_t i = 0; i < n; ++i) {
+            mt_store_grad(store, t)[i] = NAN;
+        }
+    }
+    for (int p = 0; p < mt_store_n_part(store); ++p) {
+        const struct mt_part *part = mt_store_part(store, p);
+        for (int64_t i = 0; i < part->n_element; ++i) {
+            part->grad[i] = NAN;
+        }
+    }
+}
+
+static void check_grads_are_zero(struct mt_store *store)
+{
+    for (int t = 0; t < small.table.n_tensor; ++t) {
+        const int64_t n =
+            small.row[t].kind == MT_TENSOR_DENSE ? mt_tensor_n_element(&small.row[t]) : 0;
+        for (int64_t i = 0; i < n; ++i) {
+            assert_true(mt_store_grad(store, t)[i] == 0.0F);
+        }
+    }
+    for (int p = 0; p < mt_store_n_part(store); ++p) {
+        const struct mt_part *part = mt_store_part(store, p);
+        for (int64_t i = 0; i < part->n_element; ++i) {
+            assert_true(part->grad[i] == 0.0F);
+        }
+    }
+}
+
+/* After an update, after a skipped one, and after an update whose experts then moved. */
+static void a_step_begins_with_zero_gradients(void **state)
+{
+    MT_UNUSED(state);
+    enum { MAX_PAIR = 64 };
+    int owner[MAX_PAIR];
+    struct trainer all;
+    open_trainer(&all, MPI_COMM_WORLD, -1);
+    struct mt_store *store = all.world.store;
+    for (int step = 1; step <= 6; ++step) {
+        spoil_grads(store);
+        if (step % 3 != 0) {
+            clip_and_update(&all, step);
+        }
+        if (step % 2 == 0) {
+            mt_test_random_owners(&all.world, (uint64_t)step, owner);
+            MT_TEST_OK(mt_store_move_experts(store, owner));
+        }
+        mt_store_zero_grad(store);
+        check_grads_are_zero(store);
+    }
+    close_trainer(&all);
+}
+
+static void check_pack(struct trainer *trainer, const struct mt_weight *got, const float *value)
+{
+    const int64_t bytes = mt_weight_bytes(got->n_out, got->n_in, true);
+    struct mt_weight want;
+    void *memory = NULL;
+    MT_TEST_OK(mt_memory_allocate(bytes, "packs", &memory));
+    mt_weight_init(&want, got->n_out, got->n_in, true, memory);
+    mt_weight_pack(&trainer->world.device, &want, value);
+    assert_memory_equal(got->forward_pack, memory, (size_t)bytes);
+    mt_memory_free(memory);
+}
+
+static void check_packs(struct trainer *trainer)
+{
+    struct mt_store *store = trainer->world.store;
+    for (int t = 0; t < small.table.n_tensor; ++t) {
+        const struct mt_tensor *tensor = &small.row[t];
+        if (tensor->kind == MT_TENSOR_DENSE && tensor->is_product) {
+            check_pack(trainer, mt_store_weight(store, t), mt_store_value(store, t));
+        }
+    }
+    for (int layer = 0; layer < small.table.n_layer; ++layer) {
+        const struct mt_placement *ownership = &trainer->world.ownership[layer];
+        for (int e = 0; e < ownership->n_expert; ++e) {
+            const struct mt_expert_copy *copy = mt_store_expert(store, layer, e);
+            if (copy != NULL) {
+                const int64_t matrix = copy->gate.n_out * copy->gate.n_in;
+                check_pack(trainer, &copy->gate, copy->value);
+                check_pack(trainer, &copy->up, copy->value + matrix);
+                check_pack(trainer, &copy->down, copy->value + 2 * matrix);
+            }
+        }
+    }
+}
+
+/* Packed by an update, and by publishing values that were written otherwise. */
+static void packs_are_those_of_the_published_values(void **state)
+{
+    MT_UNUSED(state);
+    enum { MAX_PAIR = 64 };
+    int owner[MAX_PAIR];
+    struct trainer all;
+    open_trainer(&all, MPI_COMM_WORLD, -1);
+    struct mt_store *store = all.world.store;
+    for (int step = 1; step <= 6; ++step) {
+        clip_and_update(&all, step);
+        if (step == 3) {
+            mt_store_init_values(store, 4);
+        } else if (step == 5) {
+            mt_test_random_owners(&all.world, (uint64_t)step, owner);
+            MT_TEST_OK(mt_store_move_experts(store, owner));
+        }
+        MT_TEST_OK(mt_store_publish(store));
+        MT_TEST_OK(mt_store_use_all(store));
+        check_packs(&all);
+    }
+    close_trainer(&all);
+}
+
 static void a_step_allocates_nothing(void **state)
 {
     MT_UNUSED(state);
@@ -348,6 +466,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(first_moment_starts_as_a_tenth_of_the_clipped_gradient),
         cmocka_unit_test(updates_have_the_same_bits_on_any_number_of_ranks),
         cmocka_unit_test(training_while_experts_move_has_the_bits_of_training_in_place),
+        cmocka_unit_test(a_step_begins_with_zero_gradients),
+        cmocka_unit_test(packs_are_those_of_the_published_values),
         cmocka_unit_test(a_step_allocates_nothing),
     };
     mt_test_table_small(&small);
