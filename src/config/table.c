@@ -287,9 +287,11 @@ static const struct mt_key table[] = {
            FIELD(device.kind)),
     CHOICE("device", "dtype", "float32|bfloat16", "Type of working weights and activations.",
            DEFAULT("\"float32\""), ONLY("float32"), FIELD(device.dtype)),
-    AUTO_INTEGER("device", "threads", 1, 4096,
-                 "OpenMP threads of a rank; auto: the cores of the machine over its ranks.",
-                 DEFAULT("\"auto\""), FIELD(device.threads)),
+    AUTO_INTEGER(
+        "device", "threads", 1, 4096,
+        "OpenMP threads of a rank; auto: its share of the cores, a thread bound to each unless "
+        "ranks outnumber cores or time is limited; a number binds nothing.",
+        DEFAULT("\"auto\""), FIELD(device.threads)),
     REAL("device", "pace_gflops", 0, 1e9,
          "Every operation lasts at least as long as on a device of this speed; 0 = off.",
          DEFAULT("0.0"), FIELD(device.pace_gflops)),

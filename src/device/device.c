@@ -2,7 +2,6 @@
 
 #include "base/clock.h"
 #include "base/size.h"
-#include "device/cores.h"
 #include "device/isa.h"
 
 #include <omp.h>
@@ -47,21 +46,24 @@ void mt_device_init_plain(struct mt_device *device)
 }
 
 enum mt_status mt_device_init(struct mt_device *device, const struct mt_config *config, int rank,
-                              int local_size)
+                              const struct mt_core_share *share)
 {
-    MT_ASSERT(rank >= 0 && local_size >= 1);
+    MT_ASSERT(rank >= 0 && share->n >= 1);
     mt_device_init_plain(device);
     if (config->device.kind == MT_DEVICE_CUDA) {
         return MT_FAIL(MT_ERR_RESOURCE,
                        "device.kind = \"cuda\" needs a GPU, and this build drives none; expected "
                        "\"cpu\" or \"auto\"; set device.kind = \"cpu\"");
     }
-    device->n_thread = config->device.threads > 0 ? mt_size_to_int(config->device.threads)
-                                                  : mt_cores_share(local_size);
+    const bool is_given = config->device.threads > 0;
+    device->n_thread = is_given ? mt_size_to_int(config->device.threads) : share->n;
     device->pace_gflops = config->device.pace_gflops;
     device->pace_gbytes_per_s = config->device.pace_gbytes_per_s;
     device->slowdown = find_slowdown(config, rank);
     omp_set_num_threads(device->n_thread);
+    if (!is_given && share->is_alone) {
+        (void)mt_cores_bind(share, device->n_thread, device->bound, sizeof(device->bound));
+    }
     return MT_OK;
 }
 
@@ -206,11 +208,16 @@ void mt_device_describe(const struct mt_device *device, char *text, size_t bytes
 {
     char name[128];
     char pace[128] = "";
+    char place[sizeof(device->bound) + sizeof(" (CPU )")] = "";
+    if (device->bound[0] != '\0') {
+        (void)snprintf(place, sizeof(place), " (CPU %s)", device->bound);
+    }
     read_processor(name, sizeof(name));
     if (is_paced(device)) {
         (void)snprintf(pace, sizeof(pace), ", paced: %g GFLOP/s, %g GB/s, slowdown %g",
                        device->pace_gflops, device->pace_gbytes_per_s, device->slowdown);
     }
-    (void)snprintf(text, bytes, "cpu, %d thread%s, %s, %s%s", device->n_thread,
-                   device->n_thread == 1 ? "" : "s", name, mt_isa_name(mt_isa_detect()), pace);
+    (void)snprintf(text, bytes, "cpu, %d thread%s%s, %s, %s%s", device->n_thread,
+                   device->n_thread == 1 ? "" : "s", place, name, mt_isa_name(mt_isa_detect()),
+                   pace);
 }

@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "config/config.h"
+#include "device/cores.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,6 +22,7 @@ typedef bool (*mt_device_idle_fn)(void *context);
 struct mt_device {
     enum mt_device_kind kind;   /* MT_DEVICE_CPU */
     int n_thread;               /* OpenMP threads of this rank, >= 1 */
+    char bound[64];             /* what they are bound to, one core each; "": they are not */
     double pace_gflops;         /* 0 = off */
     double pace_gbytes_per_s;   /* 0 = off */
     double slowdown;            /* >= 1 */
@@ -35,10 +37,11 @@ struct mt_device {
     int64_t idle_ns; /* when idle was last called inside an operation */
 };
 
-/* `local_size`: ranks on this machine, for threads = auto: cores / local_size, at least 1.
+/* `share`: the cores of this rank. threads = auto takes all of them and binds a thread to each when
+ * the rank is alone there; a given number of threads is left to the system.
  * MT_ERR_RESOURCE for kind cuda: no device. */
 enum mt_status mt_device_init(struct mt_device *device, const struct mt_config *config, int rank,
-                              int local_size);
+                              const struct mt_core_share *share);
 /* One thread, unpaced: for tests and one-process commands. */
 void mt_device_init_plain(struct mt_device *device);
 
@@ -59,7 +62,7 @@ void mt_device_breathe(struct mt_device *device);
  * function. */
 void mt_device_init_meter(struct mt_device *meter, const struct mt_device *device);
 
-/* One line for logs and metrics: "cpu, 2 threads, AMD EPYC, avx512". text [bytes] */
+/* One line for logs and metrics: "cpu, 2 threads (CPU 0-1), AMD EPYC, avx512". text [bytes] */
 void mt_device_describe(const struct mt_device *device, char *text, size_t bytes);
 
 #endif

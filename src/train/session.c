@@ -117,13 +117,41 @@ cleanup:
 
 /* Collective. Ranks of this machine, which share its cores and its memory; comm.ranks_per_node may
  * make nodes of another size. */
-static enum mt_status count_local(int *n_local)
+/* What the ranks of this machine are granted decides which cores are this rank's. */
+static enum mt_status share_cores(struct mt_comm *comm, const struct mt_topology *machine,
+                                  struct mt_core_share *share)
+{
+    const struct mt_core_set mine = mt_cores_granted();
+    const int64_t item[] = {mine.first, mine.last, mine.n};
+    enum { N_ITEM = sizeof(item) / sizeof(item[0]) };
+    const int node = machine->node[comm->rank];
+    const int n_local = mt_topology_node_size(machine, node);
+    struct mt_core_set *set = NULL;
+    int64_t *all = NULL;
+    enum mt_status status = MT_OK;
+    MT_TRY_GOTO(MT_ALLOCATE(all, (int64_t)N_ITEM * machine->n_rank, "cores of ranks"));
+    MT_TRY_GOTO(MT_ALLOCATE(set, n_local, "cores of ranks"));
+    MT_TRY_GOTO(mt_comm_gather_i64(comm, item, N_ITEM, all));
+    for (int i = 0; i < n_local; ++i) {
+        const int64_t *its = all + (int64_t)N_ITEM * machine->member[machine->node_start[node] + i];
+        set[i] = (struct mt_core_set){its[0], its[1], its[2]};
+    }
+    *share = mt_cores_share(set, n_local, machine->local[comm->rank], mt_cores_quota());
+cleanup:
+    mt_memory_free(set);
+    mt_memory_free(all);
+    return status;
+}
+
+/* The ranks of a machine, whatever nodes the run pretends to have. */
+static enum mt_status find_place(struct mt_comm *comm, int *n_local, struct mt_core_share *share)
 {
     struct mt_topology machine;
     MT_TRY(mt_topology_discover(&machine, mt_job_world(), 0));
-    *n_local = mt_topology_node_size(&machine, machine.node[mt_job_rank()]);
+    *n_local = mt_topology_node_size(&machine, machine.node[comm->rank]);
+    const enum mt_status status = share_cores(comm, &machine, share);
     mt_topology_clear(&machine);
-    return MT_OK;
+    return status;
 }
 
 static enum mt_status check_memory(const struct mt_session *session, bool training, int n_local,
@@ -181,8 +209,9 @@ enum mt_status mt_session_open(struct mt_session *session, const struct mt_confi
     MT_TRY(mt_job_agree(
         mt_comm_init_mpi(&session->comm, mt_job_world(), (int)config->comm.ranks_per_node)));
     int n_local = 1;
-    MT_TRY(mt_job_agree(count_local(&n_local)));
-    MT_TRY(mt_job_agree(mt_device_init(&session->device, config, session->comm.rank, n_local)));
+    struct mt_core_share share;
+    MT_TRY(mt_job_agree(find_place(&session->comm, &n_local, &share)));
+    MT_TRY(mt_job_agree(mt_device_init(&session->device, config, session->comm.rank, &share)));
     mt_device_set_idle(&session->device, mt_comm_progress, &session->comm);
     MT_TRY(mt_job_agree(check_memory(session, training, n_local, max_sequence)));
     return mt_job_agree(open_parts(session, training, max_sequence));

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+static const struct mt_core_share two_cores = {.n = 2};
+
 /* A configuration with only [device] filled in. */
 static struct mt_config *make_config(void)
 {
@@ -52,7 +54,7 @@ static void a_paced_device_takes_at_least_the_modelled_time(void **state)
     struct mt_config *config = make_config();
     struct mt_device device;
     config->device.pace_gflops = 2.0;
-    MT_TEST_OK(mt_device_init(&device, config, 0, 1));
+    MT_TEST_OK(mt_device_init(&device, config, 0, &two_cores));
     /* 300 operations of 40 us: each below the grain of sleeping, so the debt must add up. */
     assert_true(run_ns(&device, 300, 80000.0, 0.0) >= INT64_C(12000000));
     assert_true(device.pace_debt_ns <= 0);
@@ -66,7 +68,7 @@ static void the_longer_of_flops_and_bytes_counts(void **state)
     struct mt_device device;
     config->device.pace_gflops = 1.0;
     config->device.pace_gbytes_per_s = 0.5;
-    MT_TEST_OK(mt_device_init(&device, config, 0, 1));
+    MT_TEST_OK(mt_device_init(&device, config, 0, &two_cores));
     assert_true(run_ns(&device, 1, 1e6, 4e6) >= INT64_C(8000000));
     assert_true(run_ns(&device, 1, 9e6, 1e6) >= INT64_C(8000000)); /* less credit of the first */
     mt_memory_free(config);
@@ -83,10 +85,10 @@ static void a_slowdown_multiplies_the_modelled_time_of_its_rank(void **state)
     config->device.slowdown_factor[0] = 2.0;
     config->device.slowdown_rank[1] = 5;
     config->device.slowdown_factor[1] = 4.0;
-    MT_TEST_OK(mt_device_init(&device, config, 3, 1));
+    MT_TEST_OK(mt_device_init(&device, config, 3, &two_cores));
     assert_true(device.slowdown == 2.0);
     assert_true(run_ns(&device, 2, 2e6, 0.0) >= INT64_C(8000000));
-    MT_TEST_OK(mt_device_init(&device, config, 4, 1));
+    MT_TEST_OK(mt_device_init(&device, config, 4, &two_cores));
     assert_true(device.slowdown == 1.0);
     mt_memory_free(config);
 }
@@ -98,7 +100,7 @@ static void a_slowdown_alone_stretches_the_measured_time(void **state)
     struct mt_device device;
     config->device.n_slowdown = 1;
     config->device.slowdown_factor[0] = 3.0;
-    MT_TEST_OK(mt_device_init(&device, config, 0, 1));
+    MT_TEST_OK(mt_device_init(&device, config, 0, &two_cores));
     const int64_t start_ns = mt_clock_ns();
     for (int i = 0; i < 4; i++) {
         mt_device_operation_begin(&device, 1.0, 1.0);
@@ -116,7 +118,7 @@ static void an_operation_slower_than_modelled_earns_no_credit(void **state)
     struct mt_config *config = make_config();
     struct mt_device device;
     config->device.pace_gflops = 1.0;
-    MT_TEST_OK(mt_device_init(&device, config, 0, 1));
+    MT_TEST_OK(mt_device_init(&device, config, 0, &two_cores));
     mt_device_operation_begin(&device, 1000.0, 0.0);
     work_for_ns(3000000);
     mt_device_operation_end(&device);
@@ -159,7 +161,7 @@ static void a_gpu_is_refused_as_a_missing_resource(void **state)
     struct mt_config *config = make_config();
     struct mt_device device;
     config->device.kind = MT_DEVICE_CUDA;
-    MT_TEST_FAILS(mt_device_init(&device, config, 0, 1), MT_ERR_RESOURCE,
+    MT_TEST_FAILS(mt_device_init(&device, config, 0, &two_cores), MT_ERR_RESOURCE,
                   "set device.kind = \"cpu\"");
     mt_memory_free(config);
 }
@@ -170,13 +172,14 @@ static void threads_are_set_as_configured_or_shared(void **state)
     struct mt_config *config = make_config();
     struct mt_device device;
     config->device.threads = 3;
-    MT_TEST_OK(mt_device_init(&device, config, 0, 64));
+    MT_TEST_OK(mt_device_init(&device, config, 0, &two_cores));
     assert_int_equal(device.n_thread, 3);
     assert_int_equal(omp_get_max_threads(), 3);
     config->device.threads = 0;
-    MT_TEST_OK(mt_device_init(&device, config, 0, 1 << 20));
-    assert_int_equal(device.n_thread, 1);
-    assert_int_equal(omp_get_max_threads(), 1);
+    MT_TEST_OK(mt_device_init(&device, config, 0, &two_cores));
+    assert_int_equal(device.n_thread, 2);
+    assert_int_equal(omp_get_max_threads(), 2);
+    assert_string_equal(device.bound, ""); /* not alone */
     mt_memory_free(config);
 }
 
@@ -193,6 +196,9 @@ static void the_description_names_threads_and_pace(void **state)
     device.pace_gflops = 12.5;
     mt_device_describe(&device, text, sizeof(text));
     assert_int_equal(strncmp(text, "cpu, 4 threads, ", 16), 0);
+    (void)snprintf(device.bound, sizeof(device.bound), "4-7");
+    mt_device_describe(&device, text, sizeof(text));
+    assert_int_equal(strncmp(text, "cpu, 4 threads (CPU 4-7), ", 26), 0);
     assert_non_null(strstr(text, "paced: 12.5 GFLOP/s"));
     char small[8];
     mt_device_describe(&device, small, sizeof(small));
