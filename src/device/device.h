@@ -20,6 +20,7 @@ typedef bool (*mt_device_idle_fn)(void *context);
 
 struct mt_device {
     enum mt_device_kind kind;   /* MT_DEVICE_CPU */
+    enum mt_dtype dtype;        /* of the operands of matrix products (docs/decisions/0009) */
     int n_thread;               /* OpenMP threads of this rank, >= 1 */
     double pace_gflops;         /* 0 = off */
     double pace_gbytes_per_s;   /* 0 = off */
@@ -39,8 +40,11 @@ struct mt_device {
  * MT_ERR_RESOURCE for kind cuda: no device. */
 enum mt_status mt_device_init(struct mt_device *device, const struct mt_config *config, int rank,
                               int local_size);
-/* One thread, unpaced: for tests and one-process commands. */
+/* One thread, unpaced, float32: for tests and one-process commands. */
 void mt_device_init_plain(struct mt_device *device);
+/* The kind and type that this configuration's device has: for plans of memory. Opens and sets
+ * nothing. */
+void mt_device_init_planned(struct mt_device *device, const struct mt_config *config);
 
 /* Around every kernel: FLOPs it computes and bytes it moves. Nearly free when not paced. */
 void mt_device_operation_begin(struct mt_device *device, double flops, double bytes);
@@ -59,7 +63,7 @@ void mt_device_breathe(struct mt_device *device);
  * function. */
 void mt_device_init_meter(struct mt_device *meter, const struct mt_device *device);
 
-/* One line for logs and metrics: "cpu, 2 threads, AMD EPYC, avx512". text [bytes] */
+/* One line for logs and metrics: "cpu, 2 threads, AMD EPYC, avx512, float32". text [bytes] */
 void mt_device_describe(const struct mt_device *device, char *text, size_t bytes);
 
 #endif

@@ -35,9 +35,10 @@ static void init_group(struct product *product, int group)
     const uint64_t seed = 100U + 2U * (uint64_t)group;
     product->w[group] = make_floats(product, n_weight, seed, &product->w_ref[group]);
     product->d_w[group] = make_floats(product, n_weight, seed + 1, &product->d_w_ref[group]);
-    void *memory =
-        mt_arena_cut(&product->arena, mt_weight_bytes(product->n_out, product->n_in, true));
-    mt_weight_init(&product->weight[group], product->n_out, product->n_in, true, memory);
+    void *memory = mt_arena_cut(
+        &product->arena, mt_weight_bytes(&product->device, product->n_out, product->n_in, true));
+    mt_weight_init(&product->device, &product->weight[group], product->n_out, product->n_in, true,
+                   memory);
     mt_weight_pack(&product->device, &product->weight[group], product->w[group]);
     product->weights[group] = &product->weight[group];
 }
@@ -59,7 +60,8 @@ void product_init(struct product *product, const int64_t *rows, int n_group, int
     product->groups = (struct mt_groups){n_group, product->offset};
     MT_TEST_OK(mt_linear_prepare(&product->device, n_out, n_in));
     const int64_t row_bytes = 32 * (n_out + n_in);
-    const int64_t group_bytes = 32 * n_out * n_in + mt_weight_bytes(n_out, n_in, true);
+    const int64_t group_bytes =
+        32 * n_out * n_in + mt_weight_bytes(&product->device, n_out, n_in, true);
     MT_TEST_OK(mt_arena_init(&product->arena,
                              product->n * row_bytes + n_group * (group_bytes + 1024) + 4096,
                              "product under test"));
