@@ -16,8 +16,8 @@
 
 #include <stdint.h>
 
-/* Rows of a that are added in one step; outputs of c in one call. Both bound a thread's scratch. */
-enum { MT_GRADIENT_MAX_M = 256, MT_GRADIENT_MAX_K = 256 };
+/* Bounds a thread's scratch. */
+enum { MT_GRADIENT_MAX_M = 256 };
 
 struct mt_cpu_gradient {
     float *c;

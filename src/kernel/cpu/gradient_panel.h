@@ -6,71 +6,27 @@
  *   ROWS             rows of c in a panel; 2 * ROWS + 3 registers should exist
  *   ZERO, BROADCAST(p), LOAD(p), STORE(p, v), ADD(a, b), MULTIPLY_ADD(a, b, c)   a * b + c
  *   PAIRS            rows of a and b in one step: 1, or 2 where MULTIPLY_ADD takes bfloat16 pairs
- *   PACK_PAIRS(out, in, stride, block, width)   packs them; only for PAIRS 2
- * A panel of ROWS x 2 vectors of c stays in registers over a block of rows. Packed a is [panel,
- * step, ROWS], packed b [step, 2 LANES] for one panel; what lies beyond the edges is 0. */
+ *   PACK             the function that packs (see pack_plain)
+ * A panel of ROWS x 2 vectors of c stays in registers over a block of rows. */
 
 #define COLUMNS (2 * LANES)
-
-#if PAIRS == 1
-/* in [n_row, n_column] -> out [panel, n_row, width]. */
-TARGET static inline __attribute__((always_inline)) void NAME(copy)(float *out, const float *in,
-                                                                    int64_t stride,
-                                                                    struct block block,
-                                                                    int64_t width, bool round)
-{
-    for (int64_t row = 0; row < block.n_row; row++) {
-        for (int64_t column = 0; column < block.n_column; column += width) {
-            float *to = out + column * block.n_row + row * width;
-            const float *from = in + row * stride + column;
-            const int64_t n = mt_min_i64(block.n_column - column, width);
-            if (n == width) {
-                for (int64_t i = 0; i < width; i++) {
-                    to[i] = round ? mt_bf16_value(from[i]) : from[i];
-                }
-                continue;
-            }
-            for (int64_t i = 0; i < width; i++) {
-                const float value = i < n ? from[i] : 0.0F;
-                to[i] = round ? mt_bf16_value(value) : value;
-            }
-        }
-    }
-}
-#endif
-
-TARGET static void NAME(pack)(float *out, const float *in, int64_t stride, struct block block,
-                              bool is_a, bool round)
-{
-#if PAIRS == 2
-    (void)round;
-    PACK_PAIRS(out, in, stride, block, is_a ? ROWS : COLUMNS);
-#else
-    if (is_a) {
-        round ? NAME(copy)(out, in, stride, block, ROWS, true)
-              : NAME(copy)(out, in, stride, block, ROWS, false);
-    } else {
-        round ? NAME(copy)(out, in, stride, block, COLUMNS, true)
-              : NAME(copy)(out, in, stride, block, COLUMNS, false);
-    }
-#endif
-}
 
 /* c [rows, columns] += the panels' product; rows <= ROWS, columns <= COLUMNS. */
 TARGET static void NAME(panel)(float *c, int64_t c_stride, const float *a, const float *b,
                                int64_t n_step, int64_t rows, int64_t columns)
 {
     VECTOR sum[ROWS][2];
-    for (int64_t i = 0; i < rows; i++) {
-        __builtin_prefetch(c + i * c_stride, 1);
-        __builtin_prefetch(c + i * c_stride + columns - 1, 1);
-    }
 #pragma GCC unroll 16
     for (int64_t i = 0; i < ROWS; i++) {
         sum[i][0] = ZERO;
         sum[i][1] = ZERO;
     }
     for (int64_t step = 0; step < n_step; step++) {
+        if (step % 4 == 0 && step < INT64_C(4) * ROWS) {
+            const float *row = c + (step / 4 + ROWS) * c_stride;
+            __builtin_prefetch(row, 1);
+            __builtin_prefetch(row + columns - 1, 1);
+        }
         const VECTOR b_0 = LOAD(b + step * COLUMNS);
         const VECTOR b_1 = LOAD(b + step * COLUMNS + LANES);
 #pragma GCC unroll 16
@@ -102,19 +58,33 @@ TARGET static void NAME(panel)(float *c, int64_t c_stride, const float *a, const
     }
 }
 
-static void NAME(add)(const struct mt_cpu_gradient *g)
+/* Of one block of steps and MAX_N columns at most. */
+static void NAME(add_block)(const struct mt_cpu_gradient *g, int64_t column, int64_t n_step)
 {
-    const bool round = g->dtype == MT_BFLOAT16;
-    const int64_t n_step = mt_ceil_div(g->k, PAIRS);
-    NAME(pack)(scratch.a, g->a, g->a_stride, (struct block){g->k, g->m}, true, round);
-    for (int64_t column = 0; column < g->n; column += COLUMNS) {
-        const int64_t columns = mt_min_i64(g->n - column, COLUMNS);
-        NAME(pack)
-        (scratch.b, g->b + column, g->b_stride, (struct block){g->k, columns}, false, round);
+    const int64_t n = mt_min_i64(g->n - column, MAX_N);
+    PACK(scratch.b, g->b + column, g->b_stride, (struct block){g->k, n, COLUMNS}, g->dtype);
+    for (int64_t at = 0; at < n; at += COLUMNS) {
+        float *c = g->c + column + at;
         for (int64_t row = 0; row < g->m; row += ROWS) {
             NAME(panel)
-            (g->c + row * g->c_stride + column, g->c_stride, scratch.a + row * n_step, scratch.b,
-             n_step, mt_min_i64(g->m - row, ROWS), columns);
+            (c + row * g->c_stride, g->c_stride,
+             scratch.a + row / ROWS * panel_stride(n_step, ROWS),
+             scratch.b + at / COLUMNS * panel_stride(n_step, COLUMNS), n_step,
+             mt_min_i64(g->m - row, ROWS), mt_min_i64(n - at, COLUMNS));
+        }
+    }
+}
+
+static void NAME(add)(const struct mt_cpu_gradient *gradient)
+{
+    struct mt_cpu_gradient g = *gradient;
+    for (int64_t row = 0; row < gradient->k; row += g.k) {
+        g.k = mt_min_i64(gradient->k - row, (int64_t)MAX_STEP * PAIRS);
+        g.a = gradient->a + row * g.a_stride;
+        g.b = gradient->b + row * g.b_stride;
+        PACK(scratch.a, g.a, g.a_stride, (struct block){g.k, g.m, ROWS}, g.dtype);
+        for (int64_t column = 0; column < g.n; column += MAX_N) {
+            NAME(add_block)(&g, column, mt_ceil_div(g.k, PAIRS));
         }
     }
 }
@@ -131,5 +101,5 @@ static void NAME(add)(const struct mt_cpu_gradient *g)
 #undef ADD
 #undef MULTIPLY_ADD
 #undef PAIRS
-#undef PACK_PAIRS
+#undef PACK
 #undef COLUMNS
