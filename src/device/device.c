@@ -36,13 +36,25 @@ static double find_slowdown(const struct mt_config *config, int rank)
     return 1.0;
 }
 
-void mt_device_init_plain(struct mt_device *device)
+static void init_defaults(struct mt_device *device)
 {
     memset(device, 0, sizeof(*device));
     device->kind = MT_DEVICE_CPU;
+    device->dtype = MT_FLOAT32;
     device->n_thread = 1;
     device->slowdown = 1.0;
+}
+
+void mt_device_init_plain(struct mt_device *device)
+{
+    init_defaults(device);
     omp_set_num_threads(1);
+}
+
+void mt_device_init_planned(struct mt_device *device, const struct mt_config *config)
+{
+    init_defaults(device);
+    device->dtype = config->device.dtype;
 }
 
 enum mt_status mt_device_init(struct mt_device *device, const struct mt_config *config, int rank,
@@ -55,6 +67,7 @@ enum mt_status mt_device_init(struct mt_device *device, const struct mt_config *
                        "device.kind = \"cuda\" needs a GPU, and this build drives none; expected "
                        "\"cpu\" or \"auto\"; set device.kind = \"cpu\"");
     }
+    device->dtype = config->device.dtype;
     const bool is_given = config->device.threads > 0;
     device->n_thread = is_given ? mt_size_to_int(config->device.threads) : share->n;
     device->pace_gflops = config->device.pace_gflops;
@@ -217,7 +230,7 @@ void mt_device_describe(const struct mt_device *device, char *text, size_t bytes
         (void)snprintf(pace, sizeof(pace), ", paced: %g GFLOP/s, %g GB/s, slowdown %g",
                        device->pace_gflops, device->pace_gbytes_per_s, device->slowdown);
     }
-    (void)snprintf(text, bytes, "cpu, %d thread%s%s, %s, %s%s", device->n_thread,
+    (void)snprintf(text, bytes, "cpu, %d thread%s%s, %s, %s, %s%s", device->n_thread,
                    device->n_thread == 1 ? "" : "s", place, name, mt_isa_name(mt_isa_detect()),
-                   pace);
+                   device->dtype == MT_BFLOAT16 ? "bfloat16" : "float32", pace);
 }

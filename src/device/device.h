@@ -21,6 +21,7 @@ typedef bool (*mt_device_idle_fn)(void *context);
 
 struct mt_device {
     enum mt_device_kind kind;   /* MT_DEVICE_CPU */
+    enum mt_dtype dtype;        /* of the operands of matrix products (docs/decisions/0009) */
     int n_thread;               /* OpenMP threads of this rank, >= 1 */
     char bound[64];             /* what they are bound to, one core each; "": they are not */
     double pace_gflops;         /* 0 = off */
@@ -42,8 +43,11 @@ struct mt_device {
  * MT_ERR_RESOURCE for kind cuda: no device. */
 enum mt_status mt_device_init(struct mt_device *device, const struct mt_config *config, int rank,
                               const struct mt_core_share *share);
-/* One thread, unpaced: for tests and one-process commands. */
+/* One thread, unpaced, float32: for tests and one-process commands. */
 void mt_device_init_plain(struct mt_device *device);
+/* The kind and type that this configuration's device has: for plans of memory. Opens and sets
+ * nothing. */
+void mt_device_init_planned(struct mt_device *device, const struct mt_config *config);
 
 /* Around every kernel: FLOPs it computes and bytes it moves. Nearly free when not paced. */
 void mt_device_operation_begin(struct mt_device *device, double flops, double bytes);
@@ -62,7 +66,8 @@ void mt_device_breathe(struct mt_device *device);
  * function. */
 void mt_device_init_meter(struct mt_device *meter, const struct mt_device *device);
 
-/* One line for logs and metrics: "cpu, 2 threads (CPU 0-1), AMD EPYC, avx512". text [bytes] */
+/* One line for logs and metrics: "cpu, 2 threads (CPU 0-1), AMD EPYC, avx512, float32".
+ * text [bytes] */
 void mt_device_describe(const struct mt_device *device, char *text, size_t bytes);
 
 #endif

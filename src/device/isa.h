@@ -2,10 +2,14 @@
 #ifndef MT_DEVICE_ISA_H
 #define MT_DEVICE_ISA_H
 
+#include <stdbool.h>
+
 /* In rising order. AVX512: x86-64-v4 (f, bw, dq, vl); AVX2 with fused multiply-add. */
 enum mt_isa { MT_ISA_BASELINE, MT_ISA_AVX2, MT_ISA_AVX512 };
 
 enum mt_isa mt_isa_detect(void);
+/* Products of bfloat16 pairs (AVX512_BF16) on top of MT_ISA_AVX512. */
+bool mt_isa_has_bf16(void);
 const char *mt_isa_name(enum mt_isa isa); /* "baseline", "avx2", "avx512" */
 
 #endif

@@ -55,12 +55,14 @@ float *mt_bench_floats(struct mt_bench *bench, int64_t n)
 enum mt_status mt_bench_kernels(struct mt_device *device, FILE *out)
 {
     struct mt_bench bench = {.device = device, .out = out};
-    const double peak_gflops = mt_measure_peak_gflops();
+    const double peak_gflops = mt_measure_peak_gflops(device->dtype);
     const double copy_gbytes_per_s = mt_measure_copy_gbytes_per_s();
     bench.peak_gflops = peak_gflops * device->n_thread;
     bench.copy_gbytes_per_s = copy_gbytes_per_s * device->n_thread;
-    (void)fprintf(out, "one core: %.1f GFLOP/s (%s, float32), copies %.1f GB/s; threads: %d\n",
-                  peak_gflops, mt_isa_name(mt_isa_detect()), copy_gbytes_per_s, device->n_thread);
+    (void)fprintf(out, "one core: %.1f GFLOP/s (%s, %s), copies %.1f GB/s; threads: %d\n",
+                  peak_gflops, mt_isa_name(mt_isa_detect()),
+                  device->dtype == MT_BFLOAT16 ? "bfloat16" : "float32", copy_gbytes_per_s,
+                  device->n_thread);
     (void)fprintf(out, "%-24s %-26s %10s %17s %5s\n", "operation", "shape", "time_us", "rate",
                   "share");
     MT_TRY(mt_arena_init(&bench.arena, arena_bytes, "kernel benchmark"));

@@ -54,8 +54,9 @@ static enum mt_status init_products(struct mt_bench *bench, struct products *p, 
     for (int group = 0; group < n_group; group++) {
         p->offset[group + 1] = (group + 1) * rows;
         p->d_w[group] = mt_bench_floats(bench, n_weight);
-        void *memory = mt_arena_cut(&bench->arena, mt_weight_bytes(p->n_out, p->n_in, true));
-        mt_weight_init(&p->weight[group], p->n_out, p->n_in, true, memory);
+        void *memory =
+            mt_arena_cut(&bench->arena, mt_weight_bytes(bench->device, p->n_out, p->n_in, true));
+        mt_weight_init(bench->device, &p->weight[group], p->n_out, p->n_in, true, memory);
         mt_weight_pack(bench->device, &p->weight[group], p->values);
         p->weights[group] = &p->weight[group];
     }

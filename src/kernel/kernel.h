@@ -24,6 +24,10 @@ extern "C" {
 
 /* ---- Matrix products ------------------------------------------------------------------------- */
 
+/* On a device of dtype MT_BFLOAT16 these products round both operands to bfloat16 (to nearest, ties
+ * to even; subnormal numbers may become 0), multiply exactly and sum in float32. All arrays stay
+ * float32, and no other operation rounds (docs/decisions/0009-bfloat16.md). */
+
 /* A weight matrix [n_out, n_in] in the two layouts that products want, made once per optimizer
  * step: for y = x W^T and for d_x = d_y W. */
 struct mt_weight {
@@ -37,11 +41,12 @@ struct mt_weight {
 enum mt_status mt_linear_prepare(struct mt_device *device, int64_t n_out, int64_t n_in);
 /* Frees what mt_linear_prepare made, for all shapes; the process may prepare anew. */
 void mt_kernel_clear(void);
-/* Bytes for the packs of one weight: a multiple of 64. */
-int64_t mt_weight_bytes(int64_t n_out, int64_t n_in, bool with_backward);
+/* Bytes for the packs of one weight on a device of this kind and type: a multiple of 64. */
+int64_t mt_weight_bytes(const struct mt_device *device, int64_t n_out, int64_t n_in,
+                        bool with_backward);
 /* Lays the packs into memory [mt_weight_bytes, 64-byte aligned]. */
-void mt_weight_init(struct mt_weight *weight, int64_t n_out, int64_t n_in, bool with_backward,
-                    void *memory);
+void mt_weight_init(const struct mt_device *device, struct mt_weight *weight, int64_t n_out,
+                    int64_t n_in, bool with_backward, void *memory);
 /* values [n_out, n_in] */
 void mt_weight_pack(struct mt_device *device, struct mt_weight *weight, const float *values);
 
@@ -257,9 +262,10 @@ void mt_fill_zero(struct mt_device *device, float *x, int64_t n);
 /* ---- What this machine can do ------------------------------------------------------------------
  */
 
-/* Measured multiply-add rate of one core in GFLOP/s (float32, widest vectors), and copy bandwidth
- * of one core in GB/s: the bounds that benchmarks divide by. About 0.2 s each. */
-double mt_measure_peak_gflops(void);
+/* Measured multiply-add rate of one core in GFLOP/s (widest vectors; bfloat16: products of pairs,
+ * and where the processor has none, the float32 rate that then bounds it), and copy bandwidth of
+ * one core in GB/s: the bounds that benchmarks divide by. About 0.2 s each. */
+double mt_measure_peak_gflops(enum mt_dtype dtype);
 double mt_measure_copy_gbytes_per_s(void);
 
 #ifdef __cplusplus

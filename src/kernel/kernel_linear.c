@@ -46,14 +46,15 @@ void mt_kernel_clear(void)
     mt_cpu_clear();
 }
 
-int64_t mt_weight_bytes(int64_t n_out, int64_t n_in, bool with_backward)
+int64_t mt_weight_bytes(const struct mt_device *device, int64_t n_out, int64_t n_in,
+                        bool with_backward)
 {
     MT_ASSERT(n_out >= 1 && n_in >= 1);
-    return mt_cpu_weight_bytes(n_out, n_in, with_backward);
+    return mt_kernel_table(device)->weight_bytes(device, n_out, n_in, with_backward);
 }
 
-void mt_weight_init(struct mt_weight *weight, int64_t n_out, int64_t n_in, bool with_backward,
-                    void *memory)
+void mt_weight_init(const struct mt_device *device, struct mt_weight *weight, int64_t n_out,
+                    int64_t n_in, bool with_backward, void *memory)
 {
     MT_ASSERT(weight != NULL && memory != NULL && n_out >= 1 && n_in >= 1);
     MT_ASSERT((uintptr_t)memory % PACK_ALIGNMENT == 0);
@@ -61,7 +62,7 @@ void mt_weight_init(struct mt_weight *weight, int64_t n_out, int64_t n_in, bool 
     weight->n_in = n_in;
     weight->forward_pack = memory;
     weight->backward_pack =
-        with_backward ? (char *)memory + mt_cpu_weight_bytes(n_out, n_in, false) : NULL;
+        with_backward ? (char *)memory + mt_weight_bytes(device, n_out, n_in, false) : NULL;
 }
 
 void mt_weight_pack(struct mt_device *device, struct mt_weight *weight, const float *values)

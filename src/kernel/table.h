@@ -10,6 +10,8 @@
 
 struct mt_kernel_table {
     enum mt_status (*linear_prepare)(struct mt_device *, int64_t n_out, int64_t n_in);
+    int64_t (*weight_bytes)(const struct mt_device *, int64_t n_out, int64_t n_in,
+                            bool with_backward);
     void (*weight_pack)(struct mt_device *, struct mt_weight *, const float *values);
     void (*linear_forward)(struct mt_device *, float *y, const float *x, const struct mt_weight *,
                            int64_t n);

@@ -36,14 +36,16 @@ int64_t mt_reduce_lane_bytes(const struct mt_layout *layout, int rank, int lane)
     return (layout->n_rank - 1) * largest * FLOAT_BYTES;
 }
 
-int64_t mt_expert_pack_bytes(const struct mt_layout *layout, bool training)
+int64_t mt_expert_pack_bytes(const struct mt_device *device, const struct mt_layout *layout,
+                             bool training)
 {
     int64_t largest = 0;
     for (int layer = 0; layer < layout->table->n_layer; ++layer) {
         if (layout->gate[layer] >= 0) {
             const int64_t *dim = layout->table->tensor[layout->gate[layer]].dim;
-            largest = mt_max_i64(largest, 2 * mt_weight_bytes(dim[1], dim[2], training) +
-                                              mt_weight_bytes(dim[2], dim[1], training));
+            const int64_t up = mt_weight_bytes(device, dim[1], dim[2], training);
+            const int64_t down = mt_weight_bytes(device, dim[2], dim[1], training);
+            largest = mt_max_i64(largest, 2 * up + down);
         }
     }
     return largest;
@@ -72,8 +74,8 @@ static int64_t count_capacity(const struct mt_layout *layout,
     return options->is_cut ? total : mt_max_i64(capacity, mt_ceil_div(total, layout->n_rank));
 }
 
-static bool plan_dense(const struct mt_layout *layout, bool training, int rank,
-                       struct mt_store_bytes *bytes)
+static bool plan_dense(const struct mt_device *device, const struct mt_layout *layout,
+                       bool training, int rank, struct mt_store_bytes *bytes)
 {
     const struct mt_tensor_table *table = layout->table;
     const int64_t n_element = layout->bucket_start[table->n_bucket];
@@ -81,7 +83,7 @@ static bool plan_dense(const struct mt_layout *layout, bool training, int rank,
     for (int t = 0; t < table->n_tensor && fits; ++t) {
         const struct mt_tensor *tensor = &table->tensor[t];
         if (tensor->kind == MT_TENSOR_DENSE && tensor->is_product) {
-            const int64_t pack = mt_weight_bytes(tensor->dim[0], tensor->dim[1], training);
+            const int64_t pack = mt_weight_bytes(device, tensor->dim[0], tensor->dim[1], training);
             fits = add_product(&bytes->dense_pack, 1, pack);
         }
     }
@@ -114,14 +116,14 @@ static bool plan_stage(const struct mt_layout *layout, const struct mt_store_opt
     return add_product(bytes, is_reduced ? MT_RELAY_PORTS : 0, value);
 }
 
-static bool plan_experts(const struct mt_layout *layout, const struct mt_store_options *options,
-                         struct mt_sizes *sizes)
+static bool plan_experts(const struct mt_device *device, const struct mt_layout *layout,
+                         const struct mt_store_options *options, struct mt_sizes *sizes)
 {
     struct mt_store_bytes *bytes = &sizes->bytes;
     const bool training = options->training;
     const int64_t value = mt_layout_expert_stride(layout) * FLOAT_BYTES;
     const int64_t home = mt_home_stride(layout, options->is_cut) * FLOAT_BYTES;
-    const int64_t pack = mt_expert_pack_bytes(layout, training);
+    const int64_t pack = mt_expert_pack_bytes(device, layout, training);
     const int64_t slot = (training ? 2L * value : value) + pack;
     bool fits = add_product(&bytes->expert_value, sizes->n_capacity, home) &&
                 add_product(&bytes->expert_pack, options->is_cut ? 0 : sizes->n_capacity, pack) &&
@@ -149,8 +151,8 @@ static bool sum_kinds(const struct mt_store_bytes *bytes, int64_t *total)
     return fits;
 }
 
-enum mt_status mt_sizes_plan(const struct mt_layout *layout, const struct mt_store_options *options,
-                             struct mt_sizes *sizes)
+enum mt_status mt_sizes_plan(const struct mt_device *device, const struct mt_layout *layout,
+                             const struct mt_store_options *options, struct mt_sizes *sizes)
 {
     const int n_rank = layout->n_rank;
     int64_t *count = NULL;
@@ -160,8 +162,8 @@ enum mt_status mt_sizes_plan(const struct mt_layout *layout, const struct mt_sto
     for (int rank = 0; rank < n_rank; ++rank) {
         int64_t total = 0;
         sizes[rank] = (struct mt_sizes){.n_capacity = capacity};
-        if (!plan_dense(layout, options->training, rank, &sizes[rank].bytes) ||
-            !plan_experts(layout, options, &sizes[rank]) ||
+        if (!plan_dense(device, layout, options->training, rank, &sizes[rank].bytes) ||
+            !plan_experts(device, layout, options, &sizes[rank]) ||
             !sum_kinds(&sizes[rank].bytes, &total)) {
             status = MT_FAIL(MT_ERR_RESOURCE,
                              "the bytes of the model's parameters exceed 63 bits on rank %d of %d; "
@@ -184,7 +186,8 @@ int64_t mt_store_total_bytes(const struct mt_store_bytes *bytes)
     return total;
 }
 
-enum mt_status mt_store_plan_bytes(const struct mt_tensor_table *table,
+enum mt_status mt_store_plan_bytes(const struct mt_device *device,
+                                   const struct mt_tensor_table *table,
                                    const struct mt_store_options *options, int n_rank,
                                    struct mt_store_bytes *bytes)
 {
@@ -194,7 +197,7 @@ enum mt_status mt_store_plan_bytes(const struct mt_tensor_table *table,
     int64_t most = -1;
     MT_TRY_GOTO(mt_layout_init(&layout, table, n_rank));
     MT_TRY_GOTO(MT_ALLOCATE(sizes, n_rank, "sizes of ranks"));
-    MT_TRY_GOTO(mt_sizes_plan(&layout, options, sizes));
+    MT_TRY_GOTO(mt_sizes_plan(device, &layout, options, sizes));
     for (int rank = 0; rank < n_rank; ++rank) {
         const int64_t total = mt_store_total_bytes(&sizes[rank].bytes);
         if (total > most) {

@@ -117,8 +117,8 @@ static enum mt_status create_weights(struct mt_store *store)
         const int64_t n_out = tensor->dim[0];
         const int64_t n_in = tensor->dim[1];
         MT_TRY(mt_linear_prepare(store->device, n_out, n_in));
-        mt_weight_init(&store->weight[t], n_out, n_in, store->training, memory);
-        memory += mt_weight_bytes(n_out, n_in, store->training);
+        mt_weight_init(store->device, &store->weight[t], n_out, n_in, store->training, memory);
+        memory += mt_weight_bytes(store->device, n_out, n_in, store->training);
     }
     return MT_OK;
 }

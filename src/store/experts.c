@@ -90,33 +90,34 @@ static enum mt_status create_layers(struct mt_store *store, const struct mt_stor
 }
 
 /* Lays the packs of one expert of this layer's shape into memory. */
-static void init_weights(struct mt_expert_copy *copy, const struct mt_layer *layer, bool training,
-                         void *memory)
+static void init_weights(const struct mt_store *store, struct mt_expert_copy *copy,
+                         const struct mt_layer *layer, void *memory)
 {
-    const int64_t gate_bytes = mt_weight_bytes(layer->width, layer->hidden, training);
+    const struct mt_device *device = store->device;
+    const bool training = store->training;
+    const int64_t gate_bytes = mt_weight_bytes(device, layer->width, layer->hidden, training);
     char *at = memory;
-    mt_weight_init(&copy->gate, layer->width, layer->hidden, training, at);
-    mt_weight_init(&copy->up, layer->width, layer->hidden, training, at + gate_bytes);
-    mt_weight_init(&copy->down, layer->hidden, layer->width, training, at + 2 * gate_bytes);
+    mt_weight_init(device, &copy->gate, layer->width, layer->hidden, training, at);
+    mt_weight_init(device, &copy->up, layer->width, layer->hidden, training, at + gate_bytes);
+    mt_weight_init(device, &copy->down, layer->hidden, layer->width, training, at + 2 * gate_bytes);
 }
 
 void mt_experts_settle(struct mt_store *store, struct mt_layer *layer, int expert, int index)
 {
-    const int64_t pack_bytes = mt_expert_pack_bytes(&store->layout, store->training);
+    const int64_t pack_bytes = mt_expert_pack_bytes(store->device, &store->layout, store->training);
     struct mt_expert_copy *copy = &store->owned[index];
     MT_ASSERT(index >= 0 && index < store->n_capacity);
     copy->value = store->expert_value + index * store->home_stride;
     copy->grad = store->training ? store->expert_grad + index * store->home_stride : NULL;
-    init_weights(copy, layer, store->training, (char *)store->expert_pack + index * pack_bytes);
+    init_weights(store, copy, layer, (char *)store->expert_pack + index * pack_bytes);
     layer->here[expert] = copy;
     layer->is_usable[expert] = true;
 }
 
 void mt_experts_use_slot(struct mt_store *store, const struct mt_layer *layer, int index)
 {
-    const int64_t pack_bytes = mt_expert_pack_bytes(&store->layout, store->training);
-    init_weights(&store->slot[index], layer, store->training,
-                 (char *)store->slot_pack + index * pack_bytes);
+    const int64_t pack_bytes = mt_expert_pack_bytes(store->device, &store->layout, store->training);
+    init_weights(store, &store->slot[index], layer, (char *)store->slot_pack + index * pack_bytes);
 }
 
 static void place_owned(struct mt_store *store)
@@ -134,7 +135,7 @@ static void place_owned(struct mt_store *store)
 
 static enum mt_status create_slots(struct mt_store *store)
 {
-    const int64_t pack_bytes = mt_expert_pack_bytes(&store->layout, store->training);
+    const int64_t pack_bytes = mt_expert_pack_bytes(store->device, &store->layout, store->training);
     const int64_t n_element = store->n_slot * store->stride;
     MT_TRY(MT_ALLOCATE(store->slot, store->n_slot, "expert slots"));
     MT_TRY(MT_ALLOCATE(store->free_slot, store->n_slot, "expert slots"));

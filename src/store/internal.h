@@ -115,8 +115,8 @@ struct mt_sizes {
     int64_t expert_stage_bytes; /* of one reduction lane */
 };
 /* sizes [R] of all ranks, caller's storage. MT_ERR_RESOURCE when a sum exceeds 63 bits. */
-enum mt_status mt_sizes_plan(const struct mt_layout *layout, const struct mt_store_options *options,
-                             struct mt_sizes *sizes);
+enum mt_status mt_sizes_plan(const struct mt_device *device, const struct mt_layout *layout,
+                             const struct mt_store_options *options, struct mt_sizes *sizes);
 /* Lanes that are made: no more than there are users. */
 int mt_reduce_lane_count(const struct mt_layout *layout);
 int mt_expert_lane_count(const struct mt_layout *layout, int most);
@@ -125,7 +125,8 @@ int64_t mt_reduce_lane_bytes(const struct mt_layout *layout, int rank, int lane)
 /* Elements from one expert, or piece, to the next among the owned. */
 int64_t mt_home_stride(const struct mt_layout *layout, bool is_cut);
 /* Packs of one expert, for the layer where they are largest. */
-int64_t mt_expert_pack_bytes(const struct mt_layout *layout, bool training);
+int64_t mt_expert_pack_bytes(const struct mt_device *device, const struct mt_layout *layout,
+                             bool training);
 
 /* dense.c, experts.c, parts.c: the stages of creation and their undoing (of whatever was made). */
 enum mt_status mt_dense_create(struct mt_store *store, const struct mt_sizes *sizes);

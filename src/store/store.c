@@ -8,7 +8,7 @@ static enum mt_status create_all(struct mt_store *store, const struct mt_store_o
     enum mt_status status = MT_OK;
     MT_TRY_GOTO(mt_layout_init(&store->layout, store->table, n_rank));
     MT_TRY_GOTO(MT_ALLOCATE(sizes, n_rank, "sizes of ranks"));
-    MT_TRY_GOTO(mt_sizes_plan(&store->layout, options, sizes));
+    MT_TRY_GOTO(mt_sizes_plan(store->device, &store->layout, options, sizes));
     const struct mt_sizes *mine = &sizes[store->comm->rank];
     MT_TRY_GOTO(mt_dense_create(store, mine));
     MT_TRY_GOTO(mt_experts_create(store, options, mine));

@@ -56,12 +56,14 @@ enum mt_status mt_store_create(struct mt_device *device, struct mt_comm *comm,
                                const struct mt_store_options *options, struct mt_store **out);
 /* NULL allowed. Waits for what is in flight, unless an error is recorded. */
 void mt_store_destroy(struct mt_store *store);
-/* Bytes that create would allocate on the rank that holds most, by kind, without doing it. */
+/* Bytes that create would allocate on the rank that holds most, by kind, without doing it, on
+ * devices like this one. */
 struct mt_store_bytes {
     int64_t dense_value, dense_grad, dense_pack, expert_value, expert_grad, expert_pack, slots,
         optimizer, staging;
 };
-enum mt_status mt_store_plan_bytes(const struct mt_tensor_table *table,
+enum mt_status mt_store_plan_bytes(const struct mt_device *device,
+                                   const struct mt_tensor_table *table,
                                    const struct mt_store_options *options, int n_rank,
                                    struct mt_store_bytes *bytes);
 /* The sum over kinds, which mt_store_plan_bytes has seen to fit. */

@@ -57,7 +57,8 @@ static int64_t thousandths(double rate)
 static void fill_setup(const struct mt_session *session, int64_t n_sequence, int64_t *setup)
 {
     setup[0] = session->comm.topology.n_rank;
-    setup[1] = session->comm.topology.n_node;
+    /* the type above the nodes: zero in checkpoints made before there were two */
+    setup[1] = session->comm.topology.n_node + ((int64_t)session->config->device.dtype << 32);
     setup[2] = n_sequence;
     setup[3] = thousandths(session->config->device.pace_gflops);
     setup[4] = thousandths(session->config->device.pace_gbytes_per_s);

@@ -103,8 +103,8 @@ static float *cut(struct work *w, int64_t n)
 static void cut_weight(struct work *w, struct mt_weight *weight, int64_t n_out, int64_t n_in,
                        bool training)
 {
-    mt_weight_init(weight, n_out, n_in, training,
-                   mt_arena_cut(&w->arena, mt_weight_bytes(n_out, n_in, training)));
+    void *memory = mt_arena_cut(&w->arena, mt_weight_bytes(&w->meter, n_out, n_in, training));
+    mt_weight_init(&w->meter, weight, n_out, n_in, training, memory);
 }
 
 static void cut_all(struct work *w, bool training)
@@ -151,10 +151,10 @@ static int64_t arena_bytes(const struct work *w)
     const int64_t floats = n * (4 * w->width + 4 * q_width + w->n_head + 2 * w->head_dim + 1) +
                            3 * (int64_t)N_ROW * w->inner + (widest + 1) * w->width;
     return floats * (int64_t)sizeof(float) + mt_attention_scratch_bytes(&w->meter, &shape) +
-           3 * mt_weight_bytes(w->inner, w->width, true) +
-           3 * mt_weight_bytes(w->width, w->inner, true) +
-           3 * mt_weight_bytes(q_width, w->width, true) +
-           3 * mt_weight_bytes(w->width, q_width, true) + (int64_t)N_CUT * CUT_BYTES;
+           3 * mt_weight_bytes(&w->meter, w->inner, w->width, true) +
+           3 * mt_weight_bytes(&w->meter, w->width, w->inner, true) +
+           3 * mt_weight_bytes(&w->meter, q_width, w->width, true) +
+           3 * mt_weight_bytes(&w->meter, w->width, q_width, true) + (int64_t)N_CUT * CUT_BYTES;
 }
 
 static enum mt_status prepare(struct work *w)

@@ -90,9 +90,11 @@ static void clear_ownership(struct mt_placement *ownership, int64_t n_layer)
 enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, bool training,
                                    int64_t max_sequence, struct mt_memory_estimate *estimate)
 {
+    struct mt_device device;
     struct mt_model_tensors tensors = {0};
     struct mt_placement *ownership = NULL;
     enum mt_status status = check_countable(config);
+    mt_device_init_planned(&device, config);
     memset(estimate, 0, sizeof(*estimate));
     if (status != MT_OK) {
         return status;
@@ -105,7 +107,7 @@ enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, b
                                              .is_cut = slots.is_cut,
                                              .n_slot = slots.total,
                                              .ownership = ownership};
-    MT_TRY_GOTO(mt_store_plan_bytes(&tensors.table, &options, n_rank, &estimate->store));
+    MT_TRY_GOTO(mt_store_plan_bytes(&device, &tensors.table, &options, n_rank, &estimate->store));
     estimate->activations = mt_model_activation_bytes(config, max_sequence);
     estimate->skew = mt_model_skew_bytes(config, max_sequence);
     estimate->total = mt_store_total_bytes(&estimate->store) + estimate->activations;

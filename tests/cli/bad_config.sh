@@ -84,7 +84,8 @@ comm.all_to_all="leader"|"leader" is not in this version
 data.format="megatron"|"megatron" is not in this version
 train.recompute="layers"|recompute.*"none", "attention" or "layer"; nearest is "layer"
 checkpoint.async=true|true is not in this version
-device.dtype="bfloat16"|"bfloat16" is not in this version
+device.dtype="bf16"|device.dtype = "bf16" is not one of "float32" or "bfloat16"
+device.dtype="float16"|device.dtype = "float16" is not one of "float32" or "bfloat16"
 device.kind="cpux"|device.kind.*"auto", "cpu" or "cuda"
 train.steps|expected one section.key=value
 device.kind=cuda|cuda is no TOML value.*quotation marks; write --set 'device.kind="cuda"'

@@ -366,10 +366,11 @@ static enum mt_status allocate(struct bench *bench, int64_t max_bytes)
     MT_TRY(MT_ALLOCATE(bench->copy, CHUNKS_A_RANK * max_bytes, "bench"));
     MT_TRY(mt_memory_allocate(mt_attention_scratch_bytes(&bench->device, &shape), "bench",
                               &bench->scratch));
-    MT_TRY(mt_memory_allocate(mt_weight_bytes(WIDTH, WIDTH, false), "bench", &bench->pack));
+    MT_TRY(mt_memory_allocate(mt_weight_bytes(&bench->device, WIDTH, WIDTH, false), "bench",
+                              &bench->pack));
     MT_TRY(mt_linear_prepare(&bench->device, WIDTH, WIDTH));
     MT_TRY(MT_ALLOCATE(values, WIDTH * WIDTH, "bench"));
-    mt_weight_init(&bench->weight, WIDTH, WIDTH, false, bench->pack);
+    mt_weight_init(&bench->device, &bench->weight, WIDTH, WIDTH, false, bench->pack);
     mt_weight_pack(&bench->device, &bench->weight, values);
     mt_memory_free(values);
     memset(bench->home, 1, (size_t)(CHUNKS_A_RANK * max_bytes));

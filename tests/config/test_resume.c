@@ -52,6 +52,8 @@ static void other_changes_are_allowed_and_told(void **state)
     char changes[CHANGES_BYTES];
     MT_TEST_OK(check("optimizer.lr=0.5", changes));
     assert_string_equal(changes, "optimizer.lr: 0.001 -> 0.5");
+    MT_TEST_OK(check("device.dtype='bfloat16'", changes));
+    assert_string_equal(changes, "device.dtype: \"float32\" -> \"bfloat16\"");
     MT_TEST_OK(check("train.steps=200", changes));
     assert_string_equal(changes, "schedule.decay_steps: 100 -> 200\ntrain.steps: 100 -> 200");
     MT_TEST_OK(check("data.train=['/c']", changes));

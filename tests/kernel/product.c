@@ -5,6 +5,7 @@
 #include "support/fill.h"
 #include "support/test.h"
 
+#include <math.h>
 #include <string.h>
 
 static const float canary = -12345.0F;
@@ -22,6 +23,24 @@ static float *make_floats(struct product *product, int64_t n, uint64_t seed, dou
     return values;
 }
 
+double product_bf16(double x)
+{
+    if (x == 0.0) {
+        return x;
+    }
+    /* 8 significant bits: an integer in [128, 256) times a power of two; rint ties to even. */
+    const int shift = ilogb(x) - 7;
+    return ldexp(rint(ldexp(x, -shift)), shift);
+}
+
+/* The twin of an operand is what products read. */
+static void round_twin(const struct product *product, double *twin, int64_t n)
+{
+    for (int64_t i = 0; product->device.dtype == MT_BFLOAT16 && i < n; i++) {
+        twin[i] = product_bf16(twin[i]);
+    }
+}
+
 static void check_canaries(const float *values, int64_t n)
 {
     for (int64_t i = n; i < n + PRODUCT_CANARIES; i++) {
@@ -34,10 +53,12 @@ static void init_group(struct product *product, int group)
     const int64_t n_weight = product->n_out * product->n_in;
     const uint64_t seed = 100U + 2U * (uint64_t)group;
     product->w[group] = make_floats(product, n_weight, seed, &product->w_ref[group]);
+    round_twin(product, product->w_ref[group], n_weight);
     product->d_w[group] = make_floats(product, n_weight, seed + 1, &product->d_w_ref[group]);
-    void *memory =
-        mt_arena_cut(&product->arena, mt_weight_bytes(product->n_out, product->n_in, true));
-    mt_weight_init(&product->weight[group], product->n_out, product->n_in, true, memory);
+    void *memory = mt_arena_cut(
+        &product->arena, mt_weight_bytes(&product->device, product->n_out, product->n_in, true));
+    mt_weight_init(&product->device, &product->weight[group], product->n_out, product->n_in, true,
+                   memory);
     mt_weight_pack(&product->device, &product->weight[group], product->w[group]);
     product->weights[group] = &product->weight[group];
 }
@@ -45,9 +66,16 @@ static void init_group(struct product *product, int group)
 void product_init(struct product *product, const int64_t *rows, int n_group, int64_t n_out,
                   int64_t n_in, int n_thread)
 {
+    product_init_as(product, MT_FLOAT32, rows, n_group, n_out, n_in, n_thread);
+}
+
+void product_init_as(struct product *product, enum mt_dtype dtype, const int64_t *rows, int n_group,
+                     int64_t n_out, int64_t n_in, int n_thread)
+{
     memset(product, 0, sizeof(*product));
     assert_true(n_group >= 0 && n_group <= PRODUCT_MAX_GROUP);
     mt_device_init_plain(&product->device);
+    product->device.dtype = dtype;
     product->device.n_thread = n_thread;
     product->n_out = n_out;
     product->n_in = n_in;
@@ -59,7 +87,8 @@ void product_init(struct product *product, const int64_t *rows, int n_group, int
     product->groups = (struct mt_groups){n_group, product->offset};
     MT_TEST_OK(mt_linear_prepare(&product->device, n_out, n_in));
     const int64_t row_bytes = 32 * (n_out + n_in);
-    const int64_t group_bytes = 32 * n_out * n_in + mt_weight_bytes(n_out, n_in, true);
+    const int64_t group_bytes =
+        32 * n_out * n_in + mt_weight_bytes(&product->device, n_out, n_in, true);
     MT_TEST_OK(mt_arena_init(&product->arena,
                              product->n * row_bytes + n_group * (group_bytes + 1024) + 4096,
                              "product under test"));
@@ -67,6 +96,8 @@ void product_init(struct product *product, const int64_t *rows, int n_group, int
     product->d_x = make_floats(product, product->n * n_in, 2, &product->d_x_ref);
     product->y = make_floats(product, product->n * n_out, 3, &product->y_ref);
     product->d_y = make_floats(product, product->n * n_out, 4, &product->d_y_ref);
+    round_twin(product, product->x_ref, product->n * n_in);
+    round_twin(product, product->d_y_ref, product->n * n_out);
     for (int group = 0; group < n_group; group++) {
         init_group(product, group);
     }

@@ -29,7 +29,13 @@ struct product {
  * shape: the same call makes the same problem. */
 void product_init(struct product *product, const int64_t *rows, int n_group, int64_t n_out,
                   int64_t n_in, int n_thread);
+/* The same on a device of this type. MT_BFLOAT16: what the reference reads is rounded. */
+void product_init_as(struct product *product, enum mt_dtype dtype, const int64_t *rows, int n_group,
+                     int64_t n_out, int64_t n_in, int n_thread);
 void product_clear(struct product *product);
+
+/* The bfloat16 nearest to x, of two that are as near the one whose last bit is 0; finite x. */
+double product_bf16(double x);
 
 /* What the reference says, into y_ref, d_x_ref (= or +=) and d_w_ref (+=). */
 void product_expect(struct product *product, bool accumulate);

@@ -98,9 +98,9 @@ static void products_breathe_between_tiles(void **state)
     breath_init(&breath, 1);
     float *x = take(N_ROW * WIDTH * (int64_t)sizeof(float));
     float *y = take(N_ROW * WIDTH * (int64_t)sizeof(float));
-    void *pack = take(mt_weight_bytes(WIDTH, WIDTH, false));
+    void *pack = take(mt_weight_bytes(&breath.device, WIDTH, WIDTH, false));
     MT_TEST_OK(mt_linear_prepare(&breath.device, WIDTH, WIDTH));
-    mt_weight_init(&weight, WIDTH, WIDTH, false, pack);
+    mt_weight_init(&breath.device, &weight, WIDTH, WIDTH, false, pack);
     mt_weight_pack(&breath.device, &weight, x);
     breath.n_call = 0;
     mt_linear_forward(&breath.device, y, x, &weight, N_ROW);

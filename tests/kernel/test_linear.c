@@ -165,12 +165,12 @@ static void reference_gradients_match_central_differences(void **state)
 
 static void check_pack_bytes(struct mt_device *device, int64_t n_out, int64_t n_in)
 {
-    const int64_t both = mt_weight_bytes(n_out, n_in, true);
-    const int64_t forward = mt_weight_bytes(n_out, n_in, false);
+    const int64_t both = mt_weight_bytes(device, n_out, n_in, true);
+    const int64_t forward = mt_weight_bytes(device, n_out, n_in, false);
     MT_TEST_OK(mt_linear_prepare(device, n_out, n_in));
     MT_TEST_OK(mt_linear_prepare(device, n_out, n_in));
-    assert_int_equal(both, mt_weight_bytes(n_out, n_in, true));
-    assert_int_equal(forward, mt_weight_bytes(n_out, n_in, false));
+    assert_int_equal(both, mt_weight_bytes(device, n_out, n_in, true));
+    assert_int_equal(forward, mt_weight_bytes(device, n_out, n_in, false));
     assert_int_equal(both % 64, 0);
     assert_int_equal(forward % 64, 0);
     assert_true(forward >= 4 * n_out * n_in && both >= 8 * n_out * n_in);
@@ -194,7 +194,7 @@ static void inference_needs_one_pack(void **state)
     struct product p;
     product_init(&p, &n, 1, 24, 40, 1);
     struct mt_weight weight;
-    mt_weight_init(&weight, 24, 40, false, p.weight[0].forward_pack);
+    mt_weight_init(&p.device, &weight, 24, 40, false, p.weight[0].forward_pack);
     assert_null(weight.backward_pack);
     mt_weight_pack(&p.device, &weight, p.w[0]);
     mt_linear_forward(&p.device, p.y, p.x, &weight, n);

@@ -43,7 +43,7 @@ static void slabs_have_the_bytes_of_the_librarys_reorder(void **state)
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
         struct mt_weight weight = {.n_out = shapes[i][0], .n_in = shapes[i][1]};
         MT_TEST_OK(mt_linear_prepare(&device, weight.n_out, weight.n_in));
-        if (mt_panels_fit(&weight)) { /* else this processor's layout is another */
+        if (mt_panels_fit(MT_FLOAT32, &weight)) { /* else this processor's layout is another */
             check_bytes(weight.n_out, weight.n_in, false);
             check_bytes(weight.n_out, weight.n_in, true);
         }
@@ -60,7 +60,7 @@ static void shapes_with_padding_are_left_to_the_library(void **state)
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
         const struct mt_weight weight = {.n_out = shapes[i][0], .n_in = shapes[i][1]};
         MT_TEST_OK(mt_linear_prepare(&device, weight.n_out, weight.n_in));
-        assert_false(mt_panels_fit(&weight));
+        assert_false(mt_panels_fit(MT_FLOAT32, &weight));
     }
     mt_kernel_clear();
 }

@@ -51,7 +51,7 @@ static void set_values(struct run *run)
 }
 
 /* micro_size: sequences of a rank's micro-batch at most. */
-static void open_run(struct run *run, const char *name, int64_t micro_size)
+static void open_run(struct run *run, const char *name, int64_t micro_size, enum mt_dtype dtype)
 {
     memset(run, 0, sizeof(*run));
     golden_read(&run->golden, name);
@@ -65,6 +65,7 @@ static void open_run(struct run *run, const char *name, int64_t micro_size)
     run->micro_size = mt_min_i64(micro_size, n_most);
     run->n_micro = mt_ceil_div(n_most, run->micro_size);
     mt_device_init_plain(&run->device);
+    run->device.dtype = dtype;
     MT_TEST_OK(mt_comm_init_mpi(&run->comm, mt_job_world(), 2));
     MT_TEST_OK(mt_model_tensors_init(&run->tensors, config));
     MT_TEST_OK(mt_moe_ownership(config, n_rank, run->ownership));
@@ -194,7 +195,7 @@ static void check_golden(const char *name, int64_t micro_size)
 {
     struct run run;
     double loss = 0.0;
-    open_run(&run, name, micro_size);
+    open_run(&run, name, micro_size, MT_FLOAT32);
     compute_gradients(&run, &loss);
     check_scalars(&run, loss);
     check_parts(&run, false, GRAD_BOUND);
@@ -219,11 +220,57 @@ static void micro_batches_do_not_change_the_result(void **state)
     }
 }
 
+/* sum [3] over the owned parts of tensors: got want, got got, want want. */
+static void add_parts(const struct run *run, double *sum)
+{
+    for (int i = 0; i < mt_store_n_part(run->store); ++i) {
+        const struct mt_part *part = mt_store_part(run->store, i);
+        const struct golden_tensor *tensor =
+            golden_find(&run->golden, &run->tensors.table.tensor[part->tensor]);
+        for (int64_t k = 0; k < part->n_element; ++k) {
+            const double got = (double)part->grad[k];
+            const double want = (double)tensor->grad[part->first + k];
+            sum[0] += got * want;
+            sum[1] += got * got;
+            sum[2] += want * want;
+        }
+    }
+}
+
+/* Operands have 8 significant bits, so a product is off by up to 2^-8 and their sum by less. Worst of
+ * all goldens on 1 to 4 ranks, measured on 2026-11-22: loss 6.9e-4, 1 - cosine 3.7e-4, norm
+ * 4.6e-3. */
+static void gradients_in_bfloat16_point_the_same_way(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_GOLDEN; ++i) {
+        struct run run;
+        double loss = 0.0;
+        double sum[3] = {0.0, 0.0, 0.0};
+        open_run(&run, GOLDENS[i], 3, MT_BFLOAT16);
+        compute_gradients(&run, &loss);
+        MT_TEST_OK(mt_comm_sum_f64(&run.comm, &loss, 1));
+        add_parts(&run, sum);
+        MT_TEST_OK(mt_comm_sum_f64(&run.comm, sum, 3));
+        const double loss_error = fabs(loss / (double)run.golden.n_token / run.golden.loss - 1.0);
+        const double cosine = sum[0] / sqrt(sum[1] * sum[2]);
+        const double norm_error = fabs(sqrt(sum[1] / sum[2]) - 1.0);
+        if (!(loss_error < 2e-3 && 1.0 - cosine < 1e-3 && norm_error < 1e-2)) {
+            fail_msg("%s: loss off by %.2g, 1 - cosine %.2g, norm off by %.2g", run.golden.name,
+                     loss_error, 1.0 - cosine, norm_error);
+        }
+        struct mt_moe_stats stats;
+        MT_TEST_OK(mt_moe_finish_step(mt_model_moe(run.model), &stats));
+        close_run(&run);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(models_agree_with_golden_values),
         cmocka_unit_test(micro_batches_do_not_change_the_result),
+        cmocka_unit_test(gradients_in_bfloat16_point_the_same_way),
     };
     return mt_test_mpi_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
 }

@@ -279,7 +279,8 @@ static void planned_bytes_are_allocated(void **state)
     const struct mt_store_options store_options = {
         .training = true, .n_slot = 2, .ownership = world.ownership};
     struct mt_store_bytes b;
-    MT_TEST_OK(mt_store_plan_bytes(&small.table, &store_options, world.comm.topology.n_rank, &b));
+    MT_TEST_OK(mt_store_plan_bytes(&world.device, &small.table, &store_options,
+                                   world.comm.topology.n_rank, &b));
     const int64_t planned = b.dense_value + b.dense_grad + b.dense_pack + b.expert_value +
                             b.expert_grad + b.expert_pack + b.slots + b.optimizer + b.staging;
     int64_t held[64];

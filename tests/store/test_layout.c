@@ -224,13 +224,15 @@ static void bytes_beyond_63_bits_are_refused(void **state)
     static struct mt_test_table table;
     static struct mt_placement ownership[64];
     struct mt_store_bytes bytes;
+    struct mt_device device;
+    mt_device_init_plain(&device);
     mt_test_table_init(&table);
     for (int layer = 0; layer < 64; ++layer) {
         mt_test_table_layer(&table, 65536, (int64_t)1 << 20, (int64_t)1 << 20);
         MT_TEST_OK(mt_placement_init(&ownership[layer], 2, 65536, 65536));
     }
     const struct mt_store_options options = {.training = true, .ownership = ownership};
-    MT_TEST_FAILS(mt_store_plan_bytes(&table.table, &options, 2, &bytes), MT_ERR_RESOURCE,
+    MT_TEST_FAILS(mt_store_plan_bytes(&device, &table.table, &options, 2, &bytes), MT_ERR_RESOURCE,
                   "exceed 63 bits");
     for (int layer = 0; layer < 64; ++layer) {
         mt_placement_clear(&ownership[layer]);
@@ -246,19 +248,22 @@ static void planned_bytes_are_those_of_the_largest_rank(void **state)
     static struct mt_test_table table;
     struct mt_placement ownership;
     struct mt_store_bytes bytes;
+    struct mt_device device;
+    mt_device_init_plain(&device);
     mt_test_table_init(&table);
     mt_test_table_dense(&table, 0, 20, 0, false);
     mt_test_table_layer(&table, 5, 4, 8); /* 96 elements an expert */
     MT_TEST_OK(mt_placement_init(&ownership, 2, 5, 5));
     const struct mt_store_options options = {
         .training = true, .n_slot = 3, .ownership = &ownership};
-    MT_TEST_OK(mt_store_plan_bytes(&table.table, &options, 2, &bytes));
+    MT_TEST_OK(mt_store_plan_bytes(&device, &table.table, &options, 2, &bytes));
     assert_int_equal(bytes.dense_value, 32 * 4);
     assert_int_equal(bytes.dense_grad, 32 * 4);
     assert_int_equal(bytes.dense_pack, 0);
     assert_int_equal(bytes.expert_value, 3 * 96 * 4);
     assert_int_equal(bytes.expert_grad, 3 * 96 * 4);
-    const int64_t pack = 2 * mt_weight_bytes(4, 8, true) + mt_weight_bytes(8, 4, true);
+    const int64_t pack =
+        2 * mt_weight_bytes(&device, 4, 8, true) + mt_weight_bytes(&device, 8, 4, true);
     assert_int_equal(bytes.expert_pack, 3 * pack);
     const int64_t copy = (int64_t)2 * 96 * 4; /* value and gradient */
     assert_int_equal(bytes.slots, 3 * (copy + pack));
@@ -318,16 +323,19 @@ static void planned_bytes_of_cut_experts_are_a_piece_of_each(void **state)
     static struct mt_test_table table;
     struct mt_placement ownership;
     struct mt_store_bytes bytes;
+    struct mt_device device;
+    mt_device_init_plain(&device);
     mt_test_table_init(&table);
     mt_test_table_layer(&table, 5, 4, 8);
     MT_TEST_OK(mt_placement_init(&ownership, 2, 5, 5));
     const struct mt_store_options options = {
         .training = true, .is_cut = true, .n_slot = 3, .ownership = &ownership};
-    MT_TEST_OK(mt_store_plan_bytes(&table.table, &options, 2, &bytes));
+    MT_TEST_OK(mt_store_plan_bytes(&device, &table.table, &options, 2, &bytes));
     assert_int_equal(bytes.expert_value, 5 * 48 * 4);
     assert_int_equal(bytes.expert_grad, 5 * 48 * 4);
     assert_int_equal(bytes.expert_pack, 0);
-    const int64_t pack = 2 * mt_weight_bytes(4, 8, true) + mt_weight_bytes(8, 4, true);
+    const int64_t pack =
+        2 * mt_weight_bytes(&device, 4, 8, true) + mt_weight_bytes(&device, 8, 4, true);
     assert_int_equal(bytes.slots, 3 * (2 * 96 * 4 + pack));
     assert_int_equal(bytes.optimizer, 2 * 5 * 48 * 4);
     assert_int_equal(bytes.staging, 3 * 48 * 4); /* from one peer: its 3 slots */

@@ -25,6 +25,7 @@ struct scalars {
 };
 
 struct job {
+    enum mt_dtype dtype;
     struct scalars decaying, other;
     const struct mt_adamw_item *item;
     int64_t n_item;
@@ -67,14 +68,14 @@ MT_CLONES static void update(const struct scalars *scalars, const struct mt_adam
     }
 }
 
-static bool is_in_slabs(const struct mt_adamw_item *item)
+static bool is_in_slabs(const struct job *job, const struct mt_adamw_item *item)
 {
-    return item->weight != NULL && mt_panels_fit(item->weight);
+    return item->weight != NULL && mt_panels_fit(job->dtype, item->weight);
 }
 
-static int64_t count_chunks(const struct mt_adamw_item *item)
+static int64_t count_chunks(const struct job *job, const struct mt_adamw_item *item)
 {
-    return is_in_slabs(item) ? mt_panels_n_slab(item->weight) : mt_ceil_div(item->n, CHUNK);
+    return is_in_slabs(job, item) ? mt_panels_n_slab(item->weight) : mt_ceil_div(item->n, CHUNK);
 }
 
 /* The item of a chunk: the last that begins at it or before, and is not empty. */
@@ -97,7 +98,7 @@ static void update_chunk(void *context, const struct mt_cpu_chunk *chunk)
 {
     const struct job *job = context;
     const struct mt_adamw_item *item = find_item(job, chunk->index);
-    const bool in_slabs = is_in_slabs(item);
+    const bool in_slabs = is_in_slabs(job, item);
     const int64_t size = in_slabs ? MT_PANEL * item->weight->n_in : CHUNK;
     const int64_t index = chunk->index - item->first_chunk;
     update(item->decays ? &job->decaying : &job->other, item, index * size,
@@ -111,7 +112,8 @@ static void update_chunk(void *context, const struct mt_cpu_chunk *chunk)
 void mt_cpu_adamw_update(struct mt_device *device, struct mt_adamw_item *item, int64_t n_item,
                          const struct mt_adamw *args)
 {
-    struct job job = {.decaying = fold(args, args->weight_decay),
+    struct job job = {.dtype = device->dtype,
+                      .decaying = fold(args, args->weight_decay),
                       .other = fold(args, 0.0),
                       .item = item,
                       .n_item = n_item};
@@ -119,13 +121,13 @@ void mt_cpu_adamw_update(struct mt_device *device, struct mt_adamw_item *item, i
     int64_t pack_bytes = 0;
     for (int64_t i = 0; i < n_item; i++) {
         item[i].first_chunk = n_chunk;
-        n_chunk += count_chunks(&item[i]);
+        n_chunk += count_chunks(&job, &item[i]);
         pack_bytes += item[i].weight != NULL ? 2 * item[i].n * (int64_t)sizeof(float) : 0;
     }
     job.streams = pack_bytes >= STREAM_FROM_BYTES;
     mt_cpu_for_chunks(device, n_chunk, 1, update_chunk, &job);
     for (int64_t i = 0; i < n_item; i++) {
-        if (item[i].weight != NULL && !is_in_slabs(&item[i])) {
+        if (item[i].weight != NULL && !is_in_slabs(&job, &item[i])) {
             mt_cpu_weight_pack(device, item[i].weight, item[i].value);
         }
     }

@@ -9,7 +9,8 @@
 
 /* Matrix products */
 void mt_cpu_clear(void);
-int64_t mt_cpu_weight_bytes(int64_t n_out, int64_t n_in, bool with_backward);
+int64_t mt_cpu_weight_bytes(const struct mt_device *device, int64_t n_out, int64_t n_in,
+                            bool with_backward);
 enum mt_status mt_cpu_linear_prepare(struct mt_device *device, int64_t n_out, int64_t n_in);
 void mt_cpu_weight_pack(struct mt_device *device, struct mt_weight *weight, const float *values);
 void mt_cpu_linear_forward(struct mt_device *device, float *y, const float *x,

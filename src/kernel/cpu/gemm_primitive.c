@@ -1,6 +1,8 @@
 #include "kernel/cpu/gemm_primitive.h"
 
 #include "base/size.h"
+#include "device/isa.h"
+#include "kernel/cpu/bf16.h"
 
 #include <dnnl.h>
 #include <dnnl_debug.h>
@@ -17,7 +19,9 @@ struct thread_memory {
 };
 
 struct mt_gemm {
+    enum mt_dtype dtype;
     enum mt_gemm_kind kind;
+    dnnl_data_type_t x_type; /* of rounded rows and of P */
     int64_t n_out, n_in;
     dnnl_memory_desc_t packed;            /* the layout of P that all pieces read */
     dnnl_primitive_t product[2][N_PIECE]; /* [accumulate] */
@@ -34,6 +38,8 @@ static struct {
     dnnl_engine_t engine;
     dnnl_stream_t stream[MT_GEMM_MAX_THREAD];
     int n_stream;
+    dnnl_memory_t rounded[MT_GEMM_MAX_THREAD]; /* a tile's rows */
+    int64_t rounded_bytes[MT_GEMM_MAX_THREAD];
     int n_shape;
     struct mt_gemm gemm[MAX_SHAPE][MT_N_GEMM_KIND];
 } cache;
@@ -56,11 +62,20 @@ static enum mt_status open_engine(void)
     return MT_OK;
 }
 
+static dnnl_data_type_t type_of(enum mt_dtype dtype)
+{
+    const int wanted = dnnl_cpu_isa_avx512_core_bf16; /* each value's bits include the lower ones */
+    const bool has_bf16 =
+        mt_isa_has_bf16() && ((int)dnnl_get_effective_cpu_isa() & wanted) == wanted;
+    return dtype == MT_BFLOAT16 && has_bf16 ? dnnl_bf16 : dnnl_f32;
+}
+
 /* Row-major [rows, columns]. */
-static dnnl_status_t describe_rows(dnnl_memory_desc_t *out, int64_t rows, int64_t columns)
+static dnnl_status_t describe_rows(dnnl_memory_desc_t *out, int64_t rows, int64_t columns,
+                                   dnnl_data_type_t type)
 {
     const dnnl_dims_t dims = {rows, columns};
-    return dnnl_memory_desc_init_by_tag(out, 2, dims, dnnl_f32, dnnl_ab);
+    return dnnl_memory_desc_init_by_tag(out, 2, dims, type, dnnl_ab);
 }
 
 /* values [n_out, n_in] seen as P [n_x, n_y]: for the forward product as a transposed matrix. */
@@ -94,9 +109,9 @@ static enum mt_status make_product(const struct mt_gemm *gemm, int64_t rows, boo
     dnnl_memory_desc_t x;
     dnnl_memory_desc_t y;
     dnnl_memory_desc_t any;
-    TRY_DNNL(describe_rows(&x, rows, mt_gemm_n_x(gemm)));
-    TRY_DNNL(describe_rows(&y, rows, mt_gemm_n_y(gemm)));
-    TRY_DNNL(dnnl_memory_desc_init_by_tag(&any, 2, dims, dnnl_f32, dnnl_format_tag_any));
+    TRY_DNNL(describe_rows(&x, rows, mt_gemm_n_x(gemm), gemm->x_type));
+    TRY_DNNL(describe_rows(&y, rows, mt_gemm_n_y(gemm), dnnl_f32));
+    TRY_DNNL(dnnl_memory_desc_init_by_tag(&any, 2, dims, gemm->x_type, dnnl_format_tag_any));
     dnnl_matmul_desc_t description;
     TRY_DNNL(dnnl_matmul_desc_init(&description, &x, packed != NULL ? packed : &any, NULL, &y));
     dnnl_primitive_attr_t attributes = NULL;
@@ -166,8 +181,8 @@ static enum mt_status make_thread(struct mt_gemm *gemm, struct thread_memory *th
     for (int piece = 0; piece < N_PIECE; piece++) {
         dnnl_memory_desc_t x;
         dnnl_memory_desc_t y;
-        TRY_DNNL(describe_rows(&x, piece_rows[piece], mt_gemm_n_x(gemm)));
-        TRY_DNNL(describe_rows(&y, piece_rows[piece], mt_gemm_n_y(gemm)));
+        TRY_DNNL(describe_rows(&x, piece_rows[piece], mt_gemm_n_x(gemm), gemm->x_type));
+        TRY_DNNL(describe_rows(&y, piece_rows[piece], mt_gemm_n_y(gemm), dnnl_f32));
         TRY_DNNL(dnnl_memory_create(&thread->x[piece], &x, cache.engine, DNNL_MEMORY_NONE));
         TRY_DNNL(dnnl_memory_create(&thread->y[piece], &y, cache.engine, DNNL_MEMORY_NONE));
     }
@@ -183,12 +198,20 @@ static enum mt_status make_pieces(struct mt_gemm *gemm, bool accumulate)
     return MT_OK;
 }
 
-static enum mt_status make_gemm(struct mt_gemm *gemm, enum mt_gemm_kind kind, int64_t n_out,
-                                int64_t n_in)
+static void set_shape(struct mt_gemm *gemm, enum mt_dtype dtype, enum mt_gemm_kind kind,
+                      int64_t n_out, int64_t n_in)
 {
+    gemm->dtype = dtype;
     gemm->kind = kind;
+    gemm->x_type = type_of(dtype);
     gemm->n_out = n_out;
     gemm->n_in = n_in;
+}
+
+static enum mt_status make_gemm(struct mt_gemm *gemm, enum mt_dtype dtype, enum mt_gemm_kind kind,
+                                int64_t n_out, int64_t n_in)
+{
+    set_shape(gemm, dtype, kind, n_out, n_in);
     MT_TRY(choose_layout(gemm));
     MT_TRY(make_pieces(gemm, false));
     if (kind == MT_GEMM_BACKWARD_INPUT) {
@@ -197,7 +220,7 @@ static enum mt_status make_gemm(struct mt_gemm *gemm, enum mt_gemm_kind kind, in
     return make_pack(gemm);
 }
 
-static enum mt_status make_shape(int64_t n_out, int64_t n_in)
+static enum mt_status make_shape(enum mt_dtype dtype, int64_t n_out, int64_t n_in)
 {
     if (cache.n_shape == MAX_SHAPE) {
         return MT_FAIL(MT_ERR_INTERNAL,
@@ -205,14 +228,32 @@ static enum mt_status make_shape(int64_t n_out, int64_t n_in)
                        MAX_SHAPE);
     }
     struct mt_gemm *gemm = cache.gemm[cache.n_shape];
-    MT_TRY(make_gemm(&gemm[MT_GEMM_FORWARD], MT_GEMM_FORWARD, n_out, n_in));
-    MT_TRY(make_gemm(&gemm[MT_GEMM_BACKWARD_INPUT], MT_GEMM_BACKWARD_INPUT, n_out, n_in));
+    for (int kind = 0; kind < MT_N_GEMM_KIND; kind++) {
+        MT_TRY(make_gemm(&gemm[kind], dtype, (enum mt_gemm_kind)kind, n_out, n_in));
+    }
     cache.n_shape++;
+    return MT_OK;
+}
+
+/* Room for a tile of rows of n_x floats. */
+static enum mt_status make_rounded(int thread, int64_t n_x)
+{
+    const int64_t n_bytes = MT_GEMM_TILE * n_x * (int64_t)sizeof(float);
+    if (cache.rounded_bytes[thread] < n_bytes) {
+        (void)dnnl_memory_destroy(cache.rounded[thread]);
+        cache.rounded[thread] = NULL;
+        cache.rounded_bytes[thread] = 0;
+        MT_TRY(make_scratch(n_bytes, &cache.rounded[thread]));
+        cache.rounded_bytes[thread] = n_bytes;
+    }
     return MT_OK;
 }
 
 static enum mt_status make_threads(struct mt_gemm *gemm, int n_thread)
 {
+    for (int thread = 0; thread < n_thread; thread++) {
+        MT_TRY(make_rounded(thread, mt_gemm_n_x(gemm)));
+    }
     for (; cache.n_stream < n_thread; cache.n_stream++) {
         TRY_DNNL(dnnl_stream_create(&cache.stream[cache.n_stream], cache.engine,
                                     dnnl_stream_default_flags));
@@ -223,18 +264,19 @@ static enum mt_status make_threads(struct mt_gemm *gemm, int n_thread)
     return MT_OK;
 }
 
-static struct mt_gemm *find(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in)
+static struct mt_gemm *find(enum mt_dtype dtype, enum mt_gemm_kind kind, int64_t n_out,
+                            int64_t n_in)
 {
     for (int shape = 0; shape < cache.n_shape; shape++) {
         struct mt_gemm *gemm = &cache.gemm[shape][kind];
-        if (gemm->n_out == n_out && gemm->n_in == n_in) {
+        if (gemm->dtype == dtype && gemm->n_out == n_out && gemm->n_in == n_in) {
             return gemm;
         }
     }
     return NULL;
 }
 
-enum mt_status mt_gemm_prepare(int64_t n_out, int64_t n_in, int n_thread)
+enum mt_status mt_gemm_prepare(enum mt_dtype dtype, int64_t n_out, int64_t n_in, int n_thread)
 {
     if (n_thread > MT_GEMM_MAX_THREAD) {
         return MT_FAIL(MT_ERR_CONFIG,
@@ -242,28 +284,27 @@ enum mt_status mt_gemm_prepare(int64_t n_out, int64_t n_in, int n_thread)
                        "use more ranks",
                        n_thread, MT_GEMM_MAX_THREAD);
     }
-    if (find(MT_GEMM_FORWARD, n_out, n_in) == NULL) {
-        MT_TRY(make_shape(n_out, n_in));
+    if (find(dtype, MT_GEMM_FORWARD, n_out, n_in) == NULL) {
+        MT_TRY(make_shape(dtype, n_out, n_in));
     }
-    MT_TRY(make_threads(find(MT_GEMM_FORWARD, n_out, n_in), n_thread));
-    return make_threads(find(MT_GEMM_BACKWARD_INPUT, n_out, n_in), n_thread);
+    MT_TRY(make_threads(find(dtype, MT_GEMM_FORWARD, n_out, n_in), n_thread));
+    return make_threads(find(dtype, MT_GEMM_BACKWARD_INPUT, n_out, n_in), n_thread);
 }
 
-const struct mt_gemm *mt_gemm_find(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in)
+const struct mt_gemm *mt_gemm_find(enum mt_dtype dtype, enum mt_gemm_kind kind, int64_t n_out,
+                                   int64_t n_in)
 {
-    const struct mt_gemm *gemm = find(kind, n_out, n_in);
+    const struct mt_gemm *gemm = find(dtype, kind, n_out, n_in);
     MT_ASSERT(gemm != NULL);
     return gemm;
 }
 
-int64_t mt_gemm_pack_bytes(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in)
+int64_t mt_gemm_pack_bytes(enum mt_dtype dtype, enum mt_gemm_kind kind, int64_t n_out, int64_t n_in)
 {
     static struct mt_gemm probe;
-    const struct mt_gemm *gemm = find(kind, n_out, n_in);
+    const struct mt_gemm *gemm = find(dtype, kind, n_out, n_in);
     if (gemm == NULL) {
-        probe.kind = kind;
-        probe.n_out = n_out;
-        probe.n_in = n_in;
+        set_shape(&probe, dtype, kind, n_out, n_in);
         MT_ASSERT(choose_layout(&probe) == MT_OK);
         gemm = &probe;
     }
@@ -286,11 +327,17 @@ bool mt_gemm_has_panels(const struct mt_gemm *gemm)
     const dnnl_memory_desc_t *packed = &gemm->packed;
     const dnnl_blocking_desc_t *blocks = &packed->format_desc.blocking;
     const int64_t n_x = mt_gemm_n_x(gemm);
-    return packed->format_kind == dnnl_blocked && packed->data_type == dnnl_f32 &&
+    return gemm->dtype == MT_FLOAT32 && packed->format_kind == dnnl_blocked &&
            blocks->inner_nblks == 2 && blocks->inner_idxs[0] == 0 && blocks->inner_blks[0] == 16 &&
            blocks->inner_idxs[1] == 1 && blocks->inner_blks[1] == 64 && n_x % 16 == 0 &&
            mt_gemm_n_y(gemm) % 64 == 0 && blocks->strides[0] == 16 * INT64_C(64) &&
            blocks->strides[1] == n_x * 64;
+}
+
+/* bfloat16 numbers held in float32. */
+static bool is_held_in_float(const struct mt_gemm *gemm)
+{
+    return gemm->dtype == MT_BFLOAT16 && gemm->x_type == dnnl_f32;
 }
 
 /* Only a caller's mistake (a lost handle, another layout) can make these fail. */
@@ -315,21 +362,77 @@ void mt_gemm_pack(const struct mt_gemm *gemm, int thread, void *pack, const floa
     const int n_arg = (int)(sizeof(args) / sizeof(args[0]));
     MT_ASSERT(dnnl_primitive_execute(gemm->pack, cache.stream[thread], n_arg, args) ==
               dnnl_success);
+    if (is_held_in_float(gemm)) {
+        const int64_t n = (int64_t)(dnnl_memory_desc_get_size(&gemm->packed) / sizeof(float));
+        mt_bf16_round_values(pack, pack, n);
+    }
+}
+
+static void *rounded_of(int thread)
+{
+    void *rounded = NULL;
+    MT_ASSERT(dnnl_memory_get_data_handle(cache.rounded[thread], &rounded) == dnnl_success);
+    return rounded;
+}
+
+/* n_row rows of `width` numbers, the first `row` rows of a tile left out. */
+static void round_rows(const struct mt_gemm *gemm, void *rounded, int64_t row, const float *x,
+                       int64_t n_row)
+{
+    const int64_t first = row * mt_gemm_n_x(gemm);
+    const int64_t n = n_row * mt_gemm_n_x(gemm);
+    if (gemm->x_type == dnnl_bf16) {
+        mt_bf16_round((uint16_t *)rounded + first, x, n);
+    } else if (is_held_in_float(gemm)) {
+        mt_bf16_round_values((float *)rounded + first, x, n);
+    } else {
+        memcpy((float *)rounded + first, x, (size_t)n * sizeof(float));
+    }
+}
+
+const void *mt_gemm_round(const struct mt_gemm *gemm, int thread, const float *x, int64_t n)
+{
+    MT_ASSERT(n >= 1 && n <= MT_GEMM_TILE && thread >= 0 && thread < gemm->n_thread);
+    if (gemm->dtype == MT_FLOAT32) {
+        return x;
+    }
+    void *rounded = rounded_of(thread);
+    round_rows(gemm, rounded, 0, x, n);
+    return rounded;
+}
+
+const void *mt_gemm_round_at(const struct mt_gemm *gemm, int thread, const float *x,
+                             const int64_t *offset, int64_t n)
+{
+    MT_ASSERT(n >= 1 && n <= MT_GEMM_TILE && thread >= 0 && thread < gemm->n_thread);
+    void *rounded = rounded_of(thread);
+    for (int64_t row = 0; row < n; row++) {
+        round_rows(gemm, rounded, row, x + offset[row], 1);
+    }
+    return rounded;
 }
 
 void mt_gemm_tile(const struct mt_gemm *gemm, int thread, float *y, const float *x,
                   const void *pack, int64_t n, bool accumulate)
 {
+    mt_gemm_tile_rounded(gemm, thread, y, mt_gemm_round(gemm, thread, x, n), pack, n, accumulate);
+}
+
+void mt_gemm_tile_rounded(const struct mt_gemm *gemm, int thread, float *y, const void *rounded,
+                          const void *pack, int64_t n, bool accumulate)
+{
     MT_ASSERT(n >= 1 && n <= MT_GEMM_TILE && thread >= 0 && thread < gemm->n_thread);
     MT_ASSERT(!accumulate || gemm->kind == MT_GEMM_BACKWARD_INPUT);
     const struct thread_memory *memory = &gemm->thread[thread];
+    const int64_t item_bytes = gemm->x_type == dnnl_bf16 ? 2 : 4;
+    const int64_t row_bytes = item_bytes * mt_gemm_n_x(gemm);
     set_data(memory->pack, pack);
     int64_t row = 0;
     for (int piece = 0; row < n; piece++) {
         if (n - row < piece_rows[piece]) {
             continue;
         }
-        set_data(memory->x[piece], x + row * mt_gemm_n_x(gemm));
+        set_data(memory->x[piece], (const char *)rounded + row * row_bytes);
         set_data(memory->y[piece], y + row * mt_gemm_n_y(gemm));
         const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, memory->x[piece]},
                                         {DNNL_ARG_WEIGHTS, memory->pack},
@@ -380,6 +483,9 @@ void mt_gemm_clear(void)
     }
     for (int stream = 0; stream < cache.n_stream; stream++) {
         (void)dnnl_stream_destroy(cache.stream[stream]);
+        (void)dnnl_memory_destroy(cache.rounded[stream]);
+        cache.rounded[stream] = NULL;
+        cache.rounded_bytes[stream] = 0;
     }
     if (cache.engine != NULL) {
         (void)dnnl_engine_destroy(cache.engine);

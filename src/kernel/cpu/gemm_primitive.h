@@ -1,5 +1,10 @@
 /* Products y [n, n_y] (=, or +=) x [n, n_x] P with a packed matrix P, over oneDNN.
  *
+ * Rows come and go as float32. In bfloat16 the pack holds bfloat16 and the rows of a tile are
+ * rounded into scratch of the thread; sums are float32. Processors without products of bfloat16
+ * (mt_isa_has_bf16, or DNNL_MAX_CPU_ISA below AVX512_CORE_BF16) compute the same from rounded
+ * numbers held in float32.
+ *
  * oneDNN makes machine code for one exact number of rows. Rows are ragged here, so they are cut
  * into tiles of MT_GEMM_TILE rows, and what remains into pieces of 32, 16, 8 and 7..1 rows: a
  * bounded set of code, made before the first step. Measured on one Zen 4 core at 118 GFLOP/s peak
@@ -14,6 +19,7 @@
 #define MT_KERNEL_CPU_GEMM_PRIMITIVE_H
 
 #include "base/status.h"
+#include "config/config.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -30,13 +36,15 @@ enum mt_gemm_kind {
 struct mt_gemm;
 
 /* Makes both kinds for this shape and so many threads; nothing when they exist. */
-enum mt_status mt_gemm_prepare(int64_t n_out, int64_t n_in, int n_thread);
+enum mt_status mt_gemm_prepare(enum mt_dtype dtype, int64_t n_out, int64_t n_in, int n_thread);
 
 /* Prepared before (asserted). */
-const struct mt_gemm *mt_gemm_find(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in);
+const struct mt_gemm *mt_gemm_find(enum mt_dtype dtype, enum mt_gemm_kind kind, int64_t n_out,
+                                   int64_t n_in);
 
 /* Bytes of the pack of P, also of a shape that is not prepared. A multiple of 64. */
-int64_t mt_gemm_pack_bytes(enum mt_gemm_kind kind, int64_t n_out, int64_t n_in);
+int64_t mt_gemm_pack_bytes(enum mt_dtype dtype, enum mt_gemm_kind kind, int64_t n_out,
+                           int64_t n_in);
 
 /* The pack of P is float32 in panels of 64 columns, one behind the other, each [n_x, 64] row-major,
  * without padding: what mt_panels_pack writes without the library. */
@@ -49,6 +57,17 @@ void mt_gemm_pack(const struct mt_gemm *gemm, int thread, void *pack, const floa
  * Only MT_GEMM_BACKWARD_INPUT can accumulate. */
 void mt_gemm_tile(const struct mt_gemm *gemm, int thread, float *y, const float *x,
                   const void *pack, int64_t n, bool accumulate);
+
+/* The same in two halves, for rows that several products read: they are rounded once. What round
+ * returns is good for every gemm of this dtype and n_x, until the thread's next round or tile.
+ * Float32: x itself. */
+const void *mt_gemm_round(const struct mt_gemm *gemm, int thread, const float *x, int64_t n);
+/* For rows x + offset[i], 0 <= i < n <= MT_GEMM_TILE, that lie anywhere: gathers and rounds, offsets
+ * in floats. */
+const void *mt_gemm_round_at(const struct mt_gemm *gemm, int thread, const float *x,
+                             const int64_t *offset, int64_t n);
+void mt_gemm_tile_rounded(const struct mt_gemm *gemm, int thread, float *y, const void *rounded,
+                          const void *pack, int64_t n, bool accumulate);
 
 /* Row lengths n_x, n_y of this product. */
 int64_t mt_gemm_n_x(const struct mt_gemm *gemm);

@@ -6,25 +6,28 @@
 #include "base/size.h"
 #include "kernel/cpu/cpu.h"
 #include "kernel/cpu/gemm_primitive.h"
+#include "kernel/cpu/gradient.h"
 #include "kernel/cpu/parallel.h"
-
-#include <dnnl.h>
 
 /* A walk over all tiles is handed out in this many runs, so that finding a run's first tile (a scan
  * over the groups) stays rare. */
 enum { N_RUN = 64 };
 
-/* A weight gradient is made in blocks of outputs: two per weight up to 256 outputs, so that two
- * threads share a dense one, and 128 at most. At 53 and 64 rows one call per weight reaches 0.87
- * to 0.95 of peak; blocks of 128 lose 0 to 0.05 of that, of 64 0.01 to 0.04, of 32 0.02 to 0.09
- * (Zen 4, oneDNN 2.6.3, four shapes from 128 x 192 to 512 x 256, best of 40 runs, 2026-11; the
- * machine was busy, disturbed values left out). */
-enum { OUT_BLOCK_MIN = 64, OUT_BLOCK_MAX = 128, OUT_BLOCK_MULTIPLE = 16 };
+/* A weight gradient is made in blocks of outputs: as large as scratch allows, since every block
+ * brings all of x into panels anew, but two for each thread at least, and not below 64. The bits do
+ * not depend on it (gradient.h), so it may follow the threads. */
+/* Rows between two breaths: 256 x 256 outputs take 280 us in float32. */
+enum { BREATH_ROWS = 256 };
 
-static int64_t out_block_of(int64_t n_out)
+enum { OUT_BLOCK_MIN = 64, OUT_BLOCK_MULTIPLE = 16, BLOCKS_A_THREAD = 2 };
+
+static int64_t out_block_of(const struct mt_device *device, int64_t n_out, int n_group)
 {
-    const int64_t half = mt_round_up(mt_ceil_div(n_out, 2), OUT_BLOCK_MULTIPLE);
-    return mt_min_i64(mt_max_i64(half, OUT_BLOCK_MIN), OUT_BLOCK_MAX);
+    const int64_t wanted = device->n_thread > 1
+                               ? mt_ceil_div((int64_t)BLOCKS_A_THREAD * device->n_thread, n_group)
+                               : 1;
+    const int64_t block = mt_round_up(mt_ceil_div(n_out, wanted), OUT_BLOCK_MULTIPLE);
+    return mt_min_i64(mt_max_i64(block, OUT_BLOCK_MIN), MT_GRADIENT_MAX_M);
 }
 
 struct rows_job {
@@ -81,7 +84,7 @@ void mt_cpu_grouped_forward(struct mt_device *device, float *y, const float *x,
                             const struct mt_weight *const *weight, struct mt_groups groups)
 {
     struct rows_job job = {
-        .gemm = mt_gemm_find(MT_GEMM_FORWARD, weight[0]->n_out, weight[0]->n_in),
+        .gemm = mt_gemm_find(device->dtype, MT_GEMM_FORWARD, weight[0]->n_out, weight[0]->n_in),
         .y = y,
         .x = x,
         .weight = weight,
@@ -96,7 +99,8 @@ void mt_cpu_grouped_backward_input(struct mt_device *device, float *d_x, const f
                                    bool accumulate)
 {
     struct rows_job job = {
-        .gemm = mt_gemm_find(MT_GEMM_BACKWARD_INPUT, weight[0]->n_out, weight[0]->n_in),
+        .gemm =
+            mt_gemm_find(device->dtype, MT_GEMM_BACKWARD_INPUT, weight[0]->n_out, weight[0]->n_in),
         .y = d_x,
         .x = d_y,
         .weight = weight,
@@ -108,6 +112,7 @@ void mt_cpu_grouped_backward_input(struct mt_device *device, float *d_x, const f
 }
 
 struct weight_job {
+    struct mt_device *device;
     float *const *d_w;
     const float *d_y, *x;
     int64_t n_out, n_in;
@@ -115,35 +120,44 @@ struct weight_job {
     struct mt_groups groups;
 };
 
-/* Rows are summed inside one call per block: their order is the library's own for these sizes. */
 static void add_weight_block(void *context, const struct mt_cpu_chunk *chunk)
 {
     const struct weight_job *job = context;
     const int64_t group = chunk->index / job->n_block;
     const int64_t out = chunk->index % job->n_block * job->out_block;
-    const int64_t row = job->groups.offset[group];
-    const int64_t n = job->groups.offset[group + 1] - row;
-    if (n == 0) {
-        return;
+    const int64_t end = job->groups.offset[group + 1];
+    for (int64_t row = job->groups.offset[group]; row < end; row += BREATH_ROWS) {
+        const struct mt_cpu_gradient gradient = {
+            .c = job->d_w[group] + out * job->n_in,
+            .c_stride = job->n_in,
+            .a = job->d_y + row * job->n_out + out,
+            .a_stride = job->n_out,
+            .b = job->x + row * job->n_in,
+            .b_stride = job->n_in,
+            .m = mt_min_i64(job->n_out - out, job->out_block),
+            .n = job->n_in,
+            .k = mt_min_i64(end - row, BREATH_ROWS),
+            .dtype = job->device->dtype,
+        };
+        mt_cpu_add_gradient(&gradient);
+        mt_cpu_breathe(job->device, chunk);
     }
-    MT_ASSERT(dnnl_sgemm('T', 'N', mt_min_i64(job->n_out - out, job->out_block), job->n_in, n, 1.0F,
-                         job->d_y + row * job->n_out + out, job->n_out, job->x + row * job->n_in,
-                         job->n_in, 1.0F, job->d_w[group] + out * job->n_in,
-                         job->n_in) == dnnl_success);
 }
 
 void mt_cpu_grouped_backward_weight(struct mt_device *device, float *const *d_w, const float *d_y,
                                     const float *x, int64_t n_out, int64_t n_in,
                                     struct mt_groups groups)
 {
+    const int64_t out_block = out_block_of(device, n_out, groups.n_group);
     struct weight_job job = {
+        .device = device,
         .d_w = d_w,
         .d_y = d_y,
         .x = x,
         .n_out = n_out,
         .n_in = n_in,
-        .out_block = out_block_of(n_out),
-        .n_block = mt_ceil_div(n_out, out_block_of(n_out)),
+        .out_block = out_block,
+        .n_block = mt_ceil_div(n_out, out_block),
         .groups = groups,
     };
     mt_cpu_for_chunks(device, groups.n_group * job.n_block, 1, add_weight_block, &job);

@@ -4,38 +4,22 @@
 #include "kernel/cpu/panels.h"
 #include "kernel/cpu/parallel.h"
 
-#include <dnnl.h>
-
-int64_t mt_cpu_weight_bytes(int64_t n_out, int64_t n_in, bool with_backward)
+int64_t mt_cpu_weight_bytes(const struct mt_device *device, int64_t n_out, int64_t n_in,
+                            bool with_backward)
 {
     const int before = mt_cpu_library_threads_off();
-    int64_t n_bytes = mt_gemm_pack_bytes(MT_GEMM_FORWARD, n_out, n_in);
+    int64_t n_bytes = mt_gemm_pack_bytes(device->dtype, MT_GEMM_FORWARD, n_out, n_in);
     if (with_backward) {
-        n_bytes += mt_gemm_pack_bytes(MT_GEMM_BACKWARD_INPUT, n_out, n_in);
+        n_bytes += mt_gemm_pack_bytes(device->dtype, MT_GEMM_BACKWARD_INPUT, n_out, n_in);
     }
     mt_cpu_library_threads_on(before);
     return n_bytes;
 }
 
-/* The library writes its code for weight gradients at the first call, in 45 ms: here, not in a
- * step. */
-static void warm_up_sgemm(void)
-{
-    static bool done;
-    if (!done) {
-        const float one[4] = {1.0F, 1.0F, 1.0F, 1.0F};
-        float sum[4] = {0.0F, 0.0F, 0.0F, 0.0F};
-        MT_ASSERT(dnnl_sgemm('T', 'N', 2, 2, 1, 1.0F, one, 2, one, 2, 1.0F, sum, 2) ==
-                  dnnl_success);
-        done = true;
-    }
-}
-
 enum mt_status mt_cpu_linear_prepare(struct mt_device *device, int64_t n_out, int64_t n_in)
 {
     const int before = mt_cpu_library_threads_off();
-    warm_up_sgemm();
-    const enum mt_status status = mt_gemm_prepare(n_out, n_in, device->n_thread);
+    const enum mt_status status = mt_gemm_prepare(device->dtype, n_out, n_in, device->n_thread);
     mt_cpu_library_threads_on(before);
     return status;
 }
@@ -46,6 +30,7 @@ void mt_cpu_clear(void)
 }
 
 struct pack_job {
+    enum mt_dtype dtype;
     struct mt_weight *weight;
     const float *values;
 };
@@ -56,19 +41,19 @@ static void pack_kind(void *context, const struct mt_cpu_chunk *chunk)
     const struct mt_weight *weight = job->weight;
     const bool forward = chunk->index == MT_GEMM_FORWARD;
     const struct mt_gemm *gemm =
-        mt_gemm_find((enum mt_gemm_kind)chunk->index, weight->n_out, weight->n_in);
+        mt_gemm_find(job->dtype, (enum mt_gemm_kind)chunk->index, weight->n_out, weight->n_in);
     mt_gemm_pack(gemm, chunk->thread, forward ? weight->forward_pack : weight->backward_pack,
                  job->values);
 }
 
 void mt_cpu_weight_pack(struct mt_device *device, struct mt_weight *weight, const float *values)
 {
-    if (mt_panels_fit(weight)) {
+    if (mt_panels_fit(device->dtype, weight)) {
         struct mt_panels panels = {weight, values, false};
         mt_cpu_for_chunks(device, mt_panels_n_slab(weight), 1, mt_panels_pack_chunk, &panels);
         return;
     }
-    struct pack_job job = {weight, values};
+    struct pack_job job = {device->dtype, weight, values};
     mt_cpu_for_chunks(device, weight->backward_pack != NULL ? MT_N_GEMM_KIND : 1, 1, pack_kind,
                       &job);
 }

@@ -10,8 +10,8 @@
 
 enum { MT_PANEL = 64 };
 
-/* This weight's packs can be written here: layout, shape and instruction set. Prepared. */
-bool mt_panels_fit(const struct mt_weight *weight);
+/* This weight's packs can be written here: type, layout, shape and instruction set. Prepared. */
+bool mt_panels_fit(enum mt_dtype dtype, const struct mt_weight *weight);
 
 int64_t mt_panels_n_slab(const struct mt_weight *weight);
 

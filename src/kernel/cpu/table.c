@@ -4,6 +4,7 @@
 
 const struct mt_kernel_table mt_kernel_cpu = {
     .linear_prepare = mt_cpu_linear_prepare,
+    .weight_bytes = mt_cpu_weight_bytes,
     .weight_pack = mt_cpu_weight_pack,
     .linear_forward = mt_cpu_linear_forward,
     .linear_backward_input = mt_cpu_linear_backward_input,
