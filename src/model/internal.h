@@ -14,7 +14,7 @@ struct mt_layer_saved {
     const float *x;        /* [N,D] the layer's input */
     float *h_attention;    /* [N,D] normed input of attention */
     float *rstd_attention; /* [N] */
-    float *q, *k, *v;      /* [N,H,Dh], [N,Hk,Dh]: as attention reads them */
+    float *q, *k, *v;      /* [N,H,Dh], [N,Hk,Dh]: as attention reads them, not rotated */
     float *q_raw, *k_raw;  /* before qk_norm; NULL without */
     float *q_rstd, *k_rstd;
     float *o;                 /* [N,H,Dh] */
