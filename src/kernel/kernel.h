@@ -78,6 +78,18 @@ void mt_grouped_backward_weight(struct mt_device *device, float *const *d_w, con
 /* y [n,D] = x [n,D] * rstd * w [D], rstd [n] = 1 / sqrt(mean(x^2) + eps). y may be x. */
 void mt_rms_norm_forward(struct mt_device *device, float *y, float *rstd, const float *x,
                          const float *w, int64_t n, int64_t width, float eps);
+/* The residual stream on its way into a norm: sum [n,D] += x [n,D], then y, rstd of sum as above.
+ * One pass where mt_add and mt_rms_norm_forward are two, with the same bits. */
+struct mt_add_rms_norm_forward {
+    float *sum;     /* [n,D] */
+    float *y;       /* [n,D] */
+    float *rstd;    /* [n] */
+    const float *x; /* [n,D] */
+    const float *w; /* [D] */
+    float eps;
+};
+void mt_add_rms_norm_forward(struct mt_device *device, const struct mt_add_rms_norm_forward *args,
+                             int64_t n, int64_t width);
 /* With xhat = x rstd, g = d_y w: d_x = rstd (g - xhat mean(g xhat)); d_w [D] += sum over rows of
  * d_y xhat. d_x may be d_y. */
 struct mt_rms_norm_backward {

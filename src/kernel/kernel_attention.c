@@ -16,6 +16,21 @@ void mt_rms_norm_forward(struct mt_device *device, float *y, float *rstd, const 
     mt_device_operation_end(device);
 }
 
+void mt_add_rms_norm_forward(struct mt_device *device, const struct mt_add_rms_norm_forward *args,
+                             int64_t n, int64_t width)
+{
+    MT_ASSERT(args != NULL && n >= 0 && width >= 1);
+    if (n == 0) {
+        return;
+    }
+    MT_ASSERT(args->sum != NULL && args->y != NULL && args->rstd != NULL);
+    MT_ASSERT(args->x != NULL && args->w != NULL);
+    const double items = (double)n * (double)width;
+    mt_kernel_begin(device, 5.0 * items, 16.0 * items)
+        ->add_rms_norm_forward(device, args, n, width);
+    mt_device_operation_end(device);
+}
+
 void mt_rms_norm_backward(struct mt_device *device, const struct mt_rms_norm_backward *args,
                           int64_t n, int64_t width)
 {

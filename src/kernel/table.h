@@ -27,6 +27,8 @@ struct mt_kernel_table {
 
     void (*rms_norm_forward)(struct mt_device *, float *y, float *rstd, const float *x,
                              const float *w, int64_t n, int64_t width, float eps);
+    void (*add_rms_norm_forward)(struct mt_device *, const struct mt_add_rms_norm_forward *,
+                                 int64_t n, int64_t width);
     void (*rms_norm_backward)(struct mt_device *, const struct mt_rms_norm_backward *, int64_t n,
                               int64_t width);
     int64_t (*attention_scratch_bytes)(const struct mt_device *, const struct mt_attention *);

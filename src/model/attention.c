@@ -1,5 +1,5 @@
 /* The attention half of a layer: norm, projections, optional qk_norm, causal attention with
- * rotary embedding, output projection, residual. */
+ * rotary embedding, output projection. */
 #include "model/internal.h"
 
 struct shape {
@@ -91,8 +91,8 @@ static void project(struct mt_model *model, const struct mt_layer_tensors *tenso
     saved->q = mt_model_floats(model, n * shape->q_width);
     saved->k = mt_model_floats(model, n * shape->kv_width);
     saved->v = mt_model_floats(model, n * shape->kv_width);
-    mt_model_norm_forward(model, tensors->input_norm, saved->h_attention, saved->rstd_attention,
-                          saved->x, n, shape->width);
+    mt_model_add_norm_forward(model, tensors->input_norm, saved->h_attention, saved->rstd_attention,
+                              saved->x, saved->x_add, n);
     mt_linear_forward(model->device, saved->q, saved->h_attention,
                       mt_store_weight(store, tensors->q), n);
     mt_linear_forward(model->device, saved->k, saved->h_attention,
@@ -137,12 +137,10 @@ enum mt_status mt_attention_layer_forward(struct mt_model *model, int layer,
     const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
     const struct shape shape = shape_of(model, micro);
     mt_span_begin(MT_PHASE_ATTENTION);
-    saved->x_middle = mt_model_floats(model, shape.n_token * shape.width);
     const int64_t mark = mt_arena_mark(&model->arena);
     MT_TRY(attend(model, tensors, saved, &shape));
     mt_linear_forward(model->device, saved->x_middle, saved->o,
                       mt_store_weight(model->store, tensors->o), shape.n_token);
-    mt_add(model->device, saved->x_middle, saved->x, shape.n_token * shape.width);
     if (mt_model_recomputes_attention(model)) {
         mt_arena_release(&model->arena, mark);
     }
@@ -170,6 +168,7 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
     mt_span_begin(MT_PHASE_ATTENTION_BACKWARD);
     const int64_t mark = mt_arena_mark(&model->arena);
     struct mt_layer_saved saved = *kept;
+    saved.x_add = NULL; /* forward has added it */
     if (mt_model_recomputes_attention(model)) {
         MT_TRY(attend(model, tensors, &saved, &shape));
     }

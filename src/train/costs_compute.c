@@ -66,8 +66,9 @@ static void run_attention(struct work *w)
     mt_linear_forward(&w->meter, w->v_out, w->h, &w->kv, n);
     mt_attention_forward(&w->meter, &args, &shape);
     mt_linear_forward(&w->meter, w->x_middle, w->o_out, &w->o, n);
-    mt_add(&w->meter, w->x_middle, w->x, n * w->width);
-    mt_rms_norm_forward(&w->meter, w->h, w->rstd, w->x_middle, w->norm, n, w->width, w->eps);
+    const struct mt_add_rms_norm_forward norm = {
+        .sum = w->x_middle, .y = w->h, .rstd = w->rstd, .x = w->x, .w = w->norm, .eps = w->eps};
+    mt_add_rms_norm_forward(&w->meter, &norm, n, w->width);
 }
 
 /* Picoseconds of one run: as modelled, or the least of some. */

@@ -12,6 +12,7 @@ const struct mt_kernel_table mt_kernel_cpu = {
     .grouped_backward_input = mt_cpu_grouped_backward_input,
     .grouped_backward_weight = mt_cpu_grouped_backward_weight,
     .rms_norm_forward = mt_cpu_rms_norm_forward,
+    .add_rms_norm_forward = mt_cpu_add_rms_norm_forward,
     .rms_norm_backward = mt_cpu_rms_norm_backward,
     .attention_scratch_bytes = mt_cpu_attention_scratch_bytes,
     .attention_forward = mt_cpu_attention_forward,
