@@ -83,6 +83,18 @@ void mt_grouped_backward_weight(struct mt_device *device, float *const *d_w, con
 /* y [n,D] = x [n,D] * rstd * w [D], rstd [n] = 1 / sqrt(mean(x^2) + eps). y may be x. */
 void mt_rms_norm_forward(struct mt_device *device, float *y, float *rstd, const float *x,
                          const float *w, int64_t n, int64_t width, float eps);
+/* The residual stream on its way into a norm: sum [n,D] += x [n,D], then y, rstd of sum as above.
+ * One pass where mt_add and mt_rms_norm_forward are two, with the same bits. */
+struct mt_add_rms_norm_forward {
+    float *sum;     /* [n,D] */
+    float *y;       /* [n,D] */
+    float *rstd;    /* [n] */
+    const float *x; /* [n,D] */
+    const float *w; /* [D] */
+    float eps;
+};
+void mt_add_rms_norm_forward(struct mt_device *device, const struct mt_add_rms_norm_forward *args,
+                             int64_t n, int64_t width);
 /* With xhat = x rstd, g = d_y w: d_x = rstd (g - xhat mean(g xhat)); d_w [D] += sum over rows of
  * d_y xhat. d_x may be d_y. */
 struct mt_rms_norm_backward {
@@ -99,17 +111,15 @@ void mt_rms_norm_backward(struct mt_device *device, const struct mt_rms_norm_bac
 
 /* cosine, sine [T, Dh/2] of position * theta^(-2i/Dh), angles in double. */
 void mt_rope_tables(float *cosine, float *sine, int64_t length, int64_t head_dim, double theta);
-/* Rotates x [n, n_head, Dh] in place, half-split form: (a, b) = (x[i], x[i + Dh/2]) becomes
- * (a c - b s, b c + a s). Row r has position r % T. `backward` rotates the other way. */
+/* Rotary embedding in half-split form: at position t the pair (a, b) = (x[i], x[i + Dh/2]) of a
+ * head becomes (a c - b s, b c + a s). Row r has position r % T. */
 struct mt_rope {
     const float *cosine, *sine; /* [T, Dh/2] */
-    int64_t length, n_head, head_dim;
 };
-void mt_rope_apply(struct mt_device *device, float *x, int64_t n, const struct mt_rope *rope,
-                   bool backward);
 
 /* Causal grouped-query attention, scores scaled by 1/sqrt(Dh): head h reads kv head h / (H/Hk).
- * T x T is never stored for more than one block of one head. */
+ * q and k are rotated as they are read, with rope, and their gradients are those of what is given;
+ * Dh is even then. T x T is never stored for more than one block of one head. */
 struct mt_attention {
     int64_t n_sequence, length, n_head, n_kv_head, head_dim; /* B T H Hk Dh */
 };
@@ -123,6 +133,7 @@ struct mt_attention_forward {
     const float *k; /* [N,Hk,Dh] */
     const float *v; /* [N,Hk,Dh] */
     void *scratch;
+    const struct mt_rope *rope; /* NULL: q and k are used as they are */
 };
 void mt_attention_forward(struct mt_device *device, const struct mt_attention_forward *args,
                           const struct mt_attention *shape);
@@ -131,6 +142,7 @@ struct mt_attention_backward {
     const float *d_o, *o, *lse;
     const float *q, *k, *v;
     void *scratch;
+    const struct mt_rope *rope; /* as in forward */
 };
 void mt_attention_backward(struct mt_device *device, const struct mt_attention_backward *args,
                            const struct mt_attention *shape);

@@ -16,6 +16,21 @@ void mt_rms_norm_forward(struct mt_device *device, float *y, float *rstd, const 
     mt_device_operation_end(device);
 }
 
+void mt_add_rms_norm_forward(struct mt_device *device, const struct mt_add_rms_norm_forward *args,
+                             int64_t n, int64_t width)
+{
+    MT_ASSERT(args != NULL && n >= 0 && width >= 1);
+    if (n == 0) {
+        return;
+    }
+    MT_ASSERT(args->sum != NULL && args->y != NULL && args->rstd != NULL);
+    MT_ASSERT(args->x != NULL && args->w != NULL);
+    const double items = (double)n * (double)width;
+    mt_kernel_begin(device, 5.0 * items, 16.0 * items)
+        ->add_rms_norm_forward(device, args, n, width);
+    mt_device_operation_end(device);
+}
+
 void mt_rms_norm_backward(struct mt_device *device, const struct mt_rms_norm_backward *args,
                           int64_t n, int64_t width)
 {
@@ -40,18 +55,10 @@ void mt_rope_tables(float *cosine, float *sine, int64_t length, int64_t head_dim
     mt_cpu_rope_tables(cosine, sine, length, head_dim, theta);
 }
 
-void mt_rope_apply(struct mt_device *device, float *x, int64_t n, const struct mt_rope *rope,
-                   bool backward)
+static void check_rope(const struct mt_rope *rope, const struct mt_attention *shape)
 {
-    MT_ASSERT(rope != NULL && n >= 0 && rope->length >= 1 && rope->n_head >= 1);
-    MT_ASSERT(rope->head_dim >= 2 && rope->head_dim % 2 == 0);
-    if (n == 0) {
-        return;
-    }
-    MT_ASSERT(x != NULL && rope->cosine != NULL && rope->sine != NULL);
-    const double items = (double)n * (double)rope->n_head * (double)rope->head_dim;
-    mt_kernel_begin(device, 3.0 * items, 8.0 * items)->rope_apply(device, x, n, rope, backward);
-    mt_device_operation_end(device);
+    MT_ASSERT(rope == NULL ||
+              (rope->cosine != NULL && rope->sine != NULL && shape->head_dim % 2 == 0));
 }
 
 static void check_attention(const struct mt_attention *shape)
@@ -92,6 +99,7 @@ void mt_attention_forward(struct mt_device *device, const struct mt_attention_fo
     }
     MT_ASSERT(args->o != NULL && args->lse != NULL && args->scratch != NULL);
     MT_ASSERT(args->q != NULL && args->k != NULL && args->v != NULL);
+    check_rope(args->rope, shape);
     mt_kernel_begin(device, 4.0 * causal_products(shape), attention_bytes(shape, 2.0, 2.0))
         ->attention_forward(device, args, shape);
     mt_device_operation_end(device);
@@ -108,6 +116,7 @@ void mt_attention_backward(struct mt_device *device, const struct mt_attention_b
     MT_ASSERT(args->d_q != NULL && args->d_k != NULL && args->d_v != NULL);
     MT_ASSERT(args->d_o != NULL && args->o != NULL && args->lse != NULL);
     MT_ASSERT(args->q != NULL && args->k != NULL && args->v != NULL && args->scratch != NULL);
+    check_rope(args->rope, shape);
     mt_kernel_begin(device, 10.0 * causal_products(shape), attention_bytes(shape, 4.0, 4.0))
         ->attention_backward(device, args, shape);
     mt_device_operation_end(device);

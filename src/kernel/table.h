@@ -29,10 +29,10 @@ struct mt_kernel_table {
 
     void (*rms_norm_forward)(struct mt_device *, float *y, float *rstd, const float *x,
                              const float *w, int64_t n, int64_t width, float eps);
+    void (*add_rms_norm_forward)(struct mt_device *, const struct mt_add_rms_norm_forward *,
+                                 int64_t n, int64_t width);
     void (*rms_norm_backward)(struct mt_device *, const struct mt_rms_norm_backward *, int64_t n,
                               int64_t width);
-    void (*rope_apply)(struct mt_device *, float *x, int64_t n, const struct mt_rope *,
-                       bool backward);
     int64_t (*attention_scratch_bytes)(const struct mt_device *, const struct mt_attention *);
     void (*attention_forward)(struct mt_device *, const struct mt_attention_forward *,
                               const struct mt_attention *);

@@ -1,5 +1,5 @@
-/* The attention half of a layer: norm, projections, optional qk_norm, rotary embedding, causal
- * attention, output projection, residual. */
+/* The attention half of a layer: norm, projections, optional qk_norm, causal attention with
+ * rotary embedding, output projection. */
 #include "model/internal.h"
 
 struct shape {
@@ -24,17 +24,6 @@ static struct shape shape_of(const struct mt_model *model, const struct mt_micro
         .q_width = attention.n_head * attention.head_dim,
         .kv_width = attention.n_kv_head * attention.head_dim,
     };
-}
-
-/* Rotates q and k in place, or their gradients back. */
-static void rotate(struct mt_model *model, float *q, float *k, const struct shape *shape,
-                   bool backward)
-{
-    struct mt_rope rope = {model->cosine, model->sine, shape->attention.length,
-                           shape->attention.n_head, shape->attention.head_dim};
-    mt_rope_apply(model->device, q, shape->n_token, &rope, backward);
-    rope.n_head = shape->attention.n_kv_head;
-    mt_rope_apply(model->device, k, shape->n_token, &rope, backward);
 }
 
 /* Rows and width that qk_norm normalises: per head, or over the projection. */
@@ -102,8 +91,8 @@ static void project(struct mt_model *model, const struct mt_layer_tensors *tenso
     saved->q = mt_model_floats(model, n * shape->q_width);
     saved->k = mt_model_floats(model, n * shape->kv_width);
     saved->v = mt_model_floats(model, n * shape->kv_width);
-    mt_model_norm_forward(model, tensors->input_norm, saved->h_attention, saved->rstd_attention,
-                          saved->x, n, shape->width);
+    mt_model_add_norm_forward(model, tensors->input_norm, saved->h_attention, saved->rstd_attention,
+                              saved->x, saved->x_add, n);
     mt_linear_forward(model->device, saved->q, saved->h_attention,
                       mt_store_weight(store, tensors->q), n);
     mt_linear_forward(model->device, saved->k, saved->h_attention,
@@ -114,7 +103,6 @@ static void project(struct mt_model *model, const struct mt_layer_tensors *tenso
     if (tensors->q_norm >= 0) {
         qk_norm_forward(model, tensors, saved, shape);
     }
-    rotate(model, saved->q, saved->k, shape, false);
 }
 
 /* Everything that backward needs, from saved->x: in forward, and in backward when it was not kept.
@@ -127,6 +115,7 @@ static enum mt_status attend(struct mt_model *model, const struct mt_layer_tenso
     saved->o = mt_model_floats(model, shape->n_token * shape->q_width);
     saved->lse = mt_model_floats(model, shape->n_token * shape->attention.n_head);
     const int64_t mark = mt_arena_mark(&model->arena);
+    const struct mt_rope rope = {model->cosine, model->sine};
     const struct mt_attention_forward args = {
         .o = saved->o,
         .lse = saved->lse,
@@ -134,7 +123,8 @@ static enum mt_status attend(struct mt_model *model, const struct mt_layer_tenso
         .k = saved->k,
         .v = saved->v,
         .scratch = mt_arena_cut(&model->arena,
-                                mt_attention_scratch_bytes(model->device, &shape->attention))};
+                                mt_attention_scratch_bytes(model->device, &shape->attention)),
+        .rope = &rope};
     mt_attention_forward(model->device, &args, &shape->attention);
     mt_arena_release(&model->arena, mark);
     return mt_comm_poll(model->comm);
@@ -147,12 +137,10 @@ enum mt_status mt_attention_layer_forward(struct mt_model *model, int layer,
     const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
     const struct shape shape = shape_of(model, micro);
     mt_span_begin(MT_PHASE_ATTENTION);
-    saved->x_middle = mt_model_floats(model, shape.n_token * shape.width);
     const int64_t mark = mt_arena_mark(&model->arena);
     MT_TRY(attend(model, tensors, saved, &shape));
     mt_linear_forward(model->device, saved->x_middle, saved->o,
                       mt_store_weight(model->store, tensors->o), shape.n_token);
-    mt_add(model->device, saved->x_middle, saved->x, shape.n_token * shape.width);
     if (mt_model_recomputes_attention(model)) {
         mt_arena_release(&model->arena, mark);
     }
@@ -180,6 +168,7 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
     mt_span_begin(MT_PHASE_ATTENTION_BACKWARD);
     const int64_t mark = mt_arena_mark(&model->arena);
     struct mt_layer_saved saved = *kept;
+    saved.x_add = NULL; /* forward has added it */
     if (mt_model_recomputes_attention(model)) {
         MT_TRY(attend(model, tensors, &saved, &shape));
     }
@@ -190,6 +179,7 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
     float *d_h = mt_model_floats(model, n * shape.width);
     project_backward(model, tensors->o, d_o, model->d_x, saved.o, n, false);
     MT_TRY(mt_comm_poll(model->comm));
+    const struct mt_rope rope = {model->cosine, model->sine};
     const struct mt_attention_backward args = {
         .d_q = d_q,
         .d_k = d_k,
@@ -201,10 +191,10 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
         .k = saved.k,
         .v = saved.v,
         .scratch = mt_arena_cut(&model->arena,
-                                mt_attention_scratch_bytes(model->device, &shape.attention))};
+                                mt_attention_scratch_bytes(model->device, &shape.attention)),
+        .rope = &rope};
     mt_attention_backward(model->device, &args, &shape.attention);
     MT_TRY(mt_comm_poll(model->comm));
-    rotate(model, d_q, d_k, &shape, true);
     if (tensors->q_norm >= 0) {
         qk_norm_backward(model, tensors, &saved, &shape, d_q, d_k);
     }

@@ -1,4 +1,4 @@
-/* The feed-forward half of a layer: norm, Mixture of Experts or a dense SwiGLU, residual. */
+/* The feed-forward half of a layer: residual and norm, Mixture of Experts or a dense SwiGLU. */
 #include "model/internal.h"
 
 /* saved->mlp_gate and saved->mlp_up, cut here: in forward, and in backward when they were not kept.
@@ -76,15 +76,14 @@ enum mt_status mt_ffn_layer_forward(struct mt_model *model, int layer, float *ou
     const bool is_shared = keep && mt_model_recomputes_ffn(model);
     saved->h_ffn = is_shared ? model->h_ffn : mt_model_floats(model, n_token * width);
     saved->rstd_ffn = mt_model_floats(model, n_token);
-    mt_model_norm_forward(model, tensors->post_attention_norm, saved->h_ffn, saved->rstd_ffn,
-                          saved->x_middle, n_token, width);
+    mt_model_add_norm_forward(model, tensors->post_attention_norm, saved->h_ffn, saved->rstd_ffn,
+                              saved->x_middle, saved->x, n_token);
     if (mt_config_is_dense_layer(model->config, layer)) {
         dense_forward(model, tensors, out, saved, n_token);
     } else {
         MT_TRY(mt_moe_forward(model->moe, layer, out, saved->h_ffn, n_token, &model->arena,
                               keep ? &saved->moe : NULL));
     }
-    mt_add(model->device, out, saved->x_middle, n_token * width);
     return MT_OK;
 }
 

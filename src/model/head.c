@@ -43,7 +43,9 @@ enum mt_status mt_head_loss(struct mt_model *model, const struct mt_micro_batch 
     float *rstd = mt_model_floats(model, n);
     float *d_hidden = with_gradient ? mt_model_floats(model, n * width) : NULL;
     float *logits = mt_model_floats(model, model->head_slice * model->config->model.vocab_size);
-    mt_model_norm_forward(model, model->tensors->norm, hidden, rstd, model->x_last, n, width);
+    mt_model_add_norm_forward(model, model->tensors->norm, hidden, rstd, model->x_last,
+                              model->x_last_add, n);
+    model->x_last_add = NULL;
     const float scale = with_gradient ? (float)micro->token_share : 0.0F;
     *loss_sum = 0;
     for (int64_t row = 0; row < n; row += model->head_slice) {
@@ -64,13 +66,14 @@ enum mt_status mt_model_next_logits(struct mt_model *model, const int32_t *token
 {
     const int64_t width = model->config->model.hidden_size;
     const struct mt_micro_batch micro = {.n_sequence = 1, .length = length, .token = token};
-    MT_TRY(mt_model_count(model, &micro)); /* leaves x_last */
+    MT_TRY(mt_model_count(model, &micro)); /* leaves x_last and x_last_add */
     MT_TRY(mt_store_use_bucket(model->store, model->tensors->bucket_head));
     const int64_t mark = mt_arena_mark(&model->arena);
     float *hidden = mt_model_floats(model, width);
     float *rstd = mt_model_floats(model, 1);
-    mt_model_norm_forward(model, model->tensors->norm, hidden, rstd,
-                          model->x_last + (length - 1) * width, 1, width);
+    const int64_t last = (length - 1) * width;
+    mt_model_add_norm_forward(model, model->tensors->norm, hidden, rstd, model->x_last + last,
+                              model->x_last_add + last, 1);
     mt_linear_forward(model->device, logits, hidden,
                       mt_store_weight(model->store, model->tensors->head), 1);
     mt_arena_release(&model->arena, mark);

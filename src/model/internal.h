@@ -11,15 +11,16 @@
  * feed-forward network computes from it) is not kept: backward computes it again, by the same
  * operations on the same values, so with the same bits. */
 struct mt_layer_saved {
-    const float *x;        /* [N,D] the layer's input */
+    float *x;              /* [N,D] the layer's input; until its norm has run without x_add */
+    const float *x_add;    /* [N,D] x_middle of the layer below; NULL: nothing is missing in x */
     float *h_attention;    /* [N,D] normed input of attention */
     float *rstd_attention; /* [N] */
-    float *q, *k, *v;      /* [N,H,Dh], [N,Hk,Dh]: as attention reads them */
+    float *q, *k, *v;      /* [N,H,Dh], [N,Hk,Dh]: as attention reads them, not rotated */
     float *q_raw, *k_raw;  /* before qk_norm; NULL without */
     float *q_rstd, *k_rstd;
     float *o;                 /* [N,H,Dh] */
     float *lse;               /* [B,H,T] */
-    float *x_middle;          /* [N,D] after attention */
+    float *x_middle;          /* [N,D] after attention; until h_ffn is made without x */
     float *h_ffn;             /* [N,D] normed input of the feed-forward network */
     float *rstd_ffn;          /* [N] */
     float *mlp_gate, *mlp_up; /* [N,Fd] of a dense layer */
@@ -37,6 +38,7 @@ struct mt_model {
     float *cosine, *sine;         /* [max_seq_len, Dh/2] */
     struct mt_layer_saved *saved; /* [L] */
     float *x_last;                /* [N,D] output of the last layer, in the arena */
+    const float *x_last_add;      /* [N,D] what x_last still lacks; NULL: nothing */
     float *d_x;                   /* [N,D] running gradient of the residual stream */
     float *h_ffn;                 /* [N,D] every layer's saved.h_ffn with "layer"; else NULL */
     int64_t head_slice;           /* rows of logits that exist at a time */
@@ -75,7 +77,11 @@ void mt_model_layer_floats(const struct mt_config *config, struct mt_layer_float
 /* Rows of logits that exist at a time. */
 int64_t mt_model_head_slice_rows(int64_t vocab, int64_t n_token);
 
-/* attention.c: saved->x_middle = x + attention(norm(x)); d_x becomes the gradient of x. */
+/* The residual stream is added where the next norm reads it: attention and feed-forward network
+ * write their own results, and norms take the sum of two arrays in the same pass.
+ *
+ * attention.c: completes saved->x; saved->x_middle [N,D] = attention(norm(x)), which may be x_add.
+ * Backward: d_x becomes the gradient of x. */
 enum mt_status mt_attention_layer_forward(struct mt_model *model, int layer,
                                           struct mt_layer_saved *saved,
                                           const struct mt_micro_batch *micro);
@@ -83,7 +89,8 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
                                            const struct mt_layer_saved *kept,
                                            const struct mt_micro_batch *micro);
 
-/* ffn.c: out [N,D] = x_middle + ffn(norm(x_middle)). `keep`: backward follows. */
+/* ffn.c: x_middle += x; out [N,D] = ffn(norm(x_middle)), so that x_middle is out's x_add. `keep`:
+ * backward follows. */
 enum mt_status mt_ffn_layer_forward(struct mt_model *model, int layer, float *out,
                                     struct mt_layer_saved *saved, int64_t n_token, bool keep);
 enum mt_status mt_ffn_layer_backward(struct mt_model *model, int layer,
@@ -97,5 +104,8 @@ enum mt_status mt_head_loss(struct mt_model *model, const struct mt_micro_batch 
 /* RMSNorm with this model's eps: a tensor of the table over rows [n, width]. */
 void mt_model_norm_forward(struct mt_model *model, int tensor, float *y, float *rstd,
                            const float *x, int64_t n, int64_t width);
+/* The same of x [n,D] += x_add [n,D]; x_add NULL: of x. */
+void mt_model_add_norm_forward(struct mt_model *model, int tensor, float *y, float *rstd, float *x,
+                               const float *x_add, int64_t n);
 
 #endif

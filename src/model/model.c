@@ -147,6 +147,23 @@ void mt_model_norm_forward(struct mt_model *model, int tensor, float *y, float *
                         (float)model->config->model.rms_norm_eps);
 }
 
+void mt_model_add_norm_forward(struct mt_model *model, int tensor, float *y, float *rstd, float *x,
+                               const float *x_add, int64_t n)
+{
+    const int64_t width = model->config->model.hidden_size;
+    if (x_add == NULL) {
+        mt_model_norm_forward(model, tensor, y, rstd, x, n, width);
+        return;
+    }
+    const struct mt_add_rms_norm_forward args = {.sum = x,
+                                                 .y = y,
+                                                 .rstd = rstd,
+                                                 .x = x_add,
+                                                 .w = mt_store_value(model->store, tensor),
+                                                 .eps = (float)model->config->model.rms_norm_eps};
+    mt_add_rms_norm_forward(model->device, &args, n, width);
+}
+
 /* x [N,D] in the arena = embedding of the micro-batch. */
 static enum mt_status embed(struct mt_model *model, const struct mt_micro_batch *micro, float **x)
 {
@@ -199,18 +216,23 @@ enum mt_status mt_model_forward(struct mt_model *model, const struct mt_micro_ba
     const int64_t n = mt_micro_n_token(micro);
     const int64_t width = model->config->model.hidden_size;
     float *x = NULL;
+    const float *x_add = NULL;
     begin_micro(model, micro);
     model->h_ffn = mt_model_recomputes_ffn(model) ? mt_model_floats(model, n * width) : NULL;
     MT_TRY(embed(model, micro, &x));
     for (int l = 0; l < (int)model->config->model.num_layers; l++) {
         struct mt_layer_saved *saved = &model->saved[l];
         saved->x = x;
+        saved->x_add = x_add;
         x = mt_model_floats(model, n * width);
+        saved->x_middle = mt_model_floats(model, n * width);
         MT_TRY(begin_layer(model, l, true));
         MT_TRY(mt_attention_layer_forward(model, l, saved, micro));
         MT_TRY(mt_ffn_layer_forward(model, l, x, saved, n, true));
+        x_add = saved->x_middle;
     }
     model->x_last = x;
+    model->x_last_add = x_add;
     return MT_OK;
 }
 
@@ -257,8 +279,10 @@ enum mt_status mt_model_count(struct mt_model *model, const struct mt_micro_batc
     begin_micro(model, micro);
     MT_TRY(embed(model, micro, &x));
     float *next = mt_model_floats(model, n * width);
+    float *x_middle = mt_model_floats(model, n * width); /* read as x_add before it is written */
     for (int l = 0; l < (int)model->config->model.num_layers; l++) {
-        struct mt_layer_saved saved = {.x = x};
+        struct mt_layer_saved saved = {
+            .x = x, .x_add = l > 0 ? x_middle : NULL, .x_middle = x_middle};
         const int64_t mark = mt_arena_mark(&model->arena);
         MT_TRY(begin_layer(model, l, false));
         MT_TRY(mt_attention_layer_forward(model, l, &saved, micro));
@@ -269,6 +293,7 @@ enum mt_status mt_model_count(struct mt_model *model, const struct mt_micro_batc
         next = swap;
     }
     model->x_last = x;
+    model->x_last_add = x_middle;
     return MT_OK;
 }
 

@@ -108,9 +108,13 @@ int64_t mt_model_activation_bytes(const struct mt_config *config, int64_t n_sequ
                            config->moe.num_experts + 1 + layer.kept_inner;
     const int64_t per_token = n_layer * layer.kept + n_dense * layer.kept_mlp + n_moe * routed;
     const int64_t exchange = n_moe > 0 ? exchange_floats(config) : 0;
-    /* Attention's scratch: a head's keys and values, packed and with gradients, per thread. */
-    const int64_t head = 6 * config->model.max_seq_len * config->model.head_dim *
-                         mt_max_i64(config->device.threads, 1);
+    /* Attention's scratch per thread: a head's keys and values, packed and with gradients, and a
+     * block's queries and scores (kernel/cpu/attention_block.h). */
+    enum { HEAD_ROWS = 5, BLOCK_QUERIES = 64, BLOCK_ROWS = 3, BLOCK_SCORES = 2 * 64 * 256 };
+    const int64_t rows =
+        HEAD_ROWS * config->model.max_seq_len + (int64_t)BLOCK_ROWS * BLOCK_QUERIES;
+    const int64_t head =
+        (rows * config->model.head_dim + BLOCK_SCORES) * mt_max_i64(config->device.threads, 1);
     return (n_token * (per_token + working_floats(config, &layer, n_token) + exchange) + head) *
            (int64_t)sizeof(float);
 }

@@ -56,21 +56,19 @@ static void run_expert(struct work *w)
 static void run_attention(struct work *w)
 {
     const int64_t n = w->length;
-    struct mt_rope rope = {w->cosine, w->sine, w->length, w->n_head, w->head_dim};
+    const struct mt_rope rope = {w->cosine, w->sine};
     const struct mt_attention shape = {1, w->length, w->n_head, w->n_kv_head, w->head_dim};
-    const struct mt_attention_forward args = {w->o_out, w->lse,   w->q_out,
-                                              w->k_out, w->v_out, w->scratch};
+    const struct mt_attention_forward args = {w->o_out, w->lse,     w->q_out, w->k_out,
+                                              w->v_out, w->scratch, &rope};
     mt_rms_norm_forward(&w->meter, w->h, w->rstd, w->x, w->norm, n, w->width, w->eps);
     mt_linear_forward(&w->meter, w->q_out, w->h, &w->q, n);
     mt_linear_forward(&w->meter, w->k_out, w->h, &w->kv, n);
     mt_linear_forward(&w->meter, w->v_out, w->h, &w->kv, n);
-    mt_rope_apply(&w->meter, w->q_out, n, &rope, false);
-    rope.n_head = w->n_kv_head;
-    mt_rope_apply(&w->meter, w->k_out, n, &rope, false);
     mt_attention_forward(&w->meter, &args, &shape);
     mt_linear_forward(&w->meter, w->x_middle, w->o_out, &w->o, n);
-    mt_add(&w->meter, w->x_middle, w->x, n * w->width);
-    mt_rms_norm_forward(&w->meter, w->h, w->rstd, w->x_middle, w->norm, n, w->width, w->eps);
+    const struct mt_add_rms_norm_forward norm = {
+        .sum = w->x_middle, .y = w->h, .rstd = w->rstd, .x = w->x, .w = w->norm, .eps = w->eps};
+    mt_add_rms_norm_forward(&w->meter, &norm, n, w->width);
 }
 
 /* Picoseconds of one run: as modelled, or the least of some. */

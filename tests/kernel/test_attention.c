@@ -1,8 +1,9 @@
 /* mt_attention_*: values and gradients over groupings, lengths and head widths that are no multiple
- * of any block. */
+ * of any block, with and without rotary embedding. */
 #include "kernel/pair.h"
 #include "reference/attention.h"
 #include "reference/difference.h"
+#include "reference/rope.h"
 
 /* Largest errors seen: forward 4e-7, backward 8e-7. */
 static const double forward_bound = 3e-6;
@@ -12,10 +13,14 @@ static const struct mt_attention cases[] = {
     {1, 1, 1, 1, 8},    {2, 7, 2, 1, 8},    {1, 64, 4, 1, 32},  {2, 65, 4, 2, 64},
     {1, 130, 4, 4, 96}, {1, 130, 2, 1, 20}, {2, 33, 3, 3, 128}, {1, 65, 1, 1, 7},
     {0, 16, 2, 1, 8},   {1, 300, 2, 2, 16}, {3, 31, 4, 1, 1},   {1, 128, 2, 1, 64},
+    {2, 2, 2, 2, 64},   {1, 63, 4, 2, 16},  {1, 255, 2, 1, 64}, {1, 257, 1, 1, 48},
+    {1, 320, 1, 1, 64}, {1, 576, 2, 1, 32}, {2, 1, 4, 2, 128},
 };
 
 struct problem {
     struct mt_attention shape;
+    struct mt_rope tables;
+    bool has_rope;
     struct pair q, k, v, o, lse, d_o, d_q, d_k, d_v;
 };
 
@@ -26,6 +31,7 @@ static void problem_init(struct problem *p, struct mt_arena *arena,
     const int64_t n_query = n_token * shape->n_head * shape->head_dim;
     const int64_t n_key = n_token * shape->n_kv_head * shape->head_dim;
     p->shape = *shape;
+    p->has_rope = false;
     p->q = pair_uniform(arena, n_query, 1, -size, size);
     p->k = pair_uniform(arena, n_key, 2, -size, size);
     p->v = pair_random(arena, n_key, 3);
@@ -37,6 +43,18 @@ static void problem_init(struct problem *p, struct mt_arena *arena,
     p->d_v = pair_random(arena, n_key, 9);
 }
 
+static const double theta = 10000.0;
+
+static void add_rope(struct problem *p, struct mt_arena *arena)
+{
+    const int64_t n = p->shape.length * p->shape.head_dim / 2;
+    const struct pair cosine = pair_random(arena, n, 12);
+    const struct pair sine = pair_random(arena, n, 13);
+    mt_rope_tables(cosine.f, sine.f, p->shape.length, p->shape.head_dim, theta);
+    p->tables = (struct mt_rope){cosine.f, sine.f};
+    p->has_rope = true;
+}
+
 static void compute(struct problem *p, struct mt_arena *arena, int n_thread)
 {
     struct mt_device device = device_of(n_thread);
@@ -44,12 +62,13 @@ static void compute(struct problem *p, struct mt_arena *arena, int n_thread)
     /* NaN where nothing was written: what is read before it is written shows. */
     struct pair scratch = pair_random(arena, bytes / (int64_t)sizeof(float), 10);
     memset(scratch.f, 0xff, (size_t)bytes);
-    const struct mt_attention_forward forward = {p->o.f, p->lse.f, p->q.f,
-                                                 p->k.f, p->v.f,   scratch.f};
+    const struct mt_rope *rope = p->has_rope ? &p->tables : NULL;
+    const struct mt_attention_forward forward = {p->o.f, p->lse.f,  p->q.f, p->k.f,
+                                                 p->v.f, scratch.f, rope};
     mt_attention_forward(&device, &forward, &p->shape);
-    const struct mt_attention_backward backward = {p->d_q.f, p->d_k.f, p->d_v.f, p->d_o.f,
-                                                   p->o.f,   p->lse.f, p->q.f,   p->k.f,
-                                                   p->v.f,   scratch.f};
+    const struct mt_attention_backward backward = {p->d_q.f, p->d_k.f,  p->d_v.f, p->d_o.f,
+                                                   p->o.f,   p->lse.f,  p->q.f,   p->k.f,
+                                                   p->v.f,   scratch.f, rope};
     mt_attention_backward(&device, &backward, &p->shape);
     pair_check_canaries(scratch);
 }
@@ -60,13 +79,26 @@ static struct mt_ref_attention reference_shape(const struct mt_attention *s)
                                      s->head_dim};
 }
 
+/* x [N, n_head, Dh] turned by its positions, or back. */
+static void turn(const struct problem *p, struct pair x, int64_t n_head, double direction)
+{
+    const struct mt_ref_rope rope = {p->shape.length, n_head, p->shape.head_dim, theta};
+    if (p->has_rope) {
+        mt_ref_rope(x.d, p->shape.n_sequence * p->shape.length, &rope, direction);
+    }
+}
+
 static void check_reference(struct problem *p)
 {
     const struct mt_ref_attention shape = reference_shape(&p->shape);
+    turn(p, p->q, p->shape.n_head, 1.0);
+    turn(p, p->k, p->shape.n_kv_head, 1.0);
     mt_ref_attention_forward(p->o.d, p->lse.d, p->q.d, p->k.d, p->v.d, &shape);
     const struct mt_ref_attention_backward args = {p->d_q.d, p->d_k.d, p->d_v.d, p->d_o.d,
                                                    p->q.d,   p->k.d,   p->v.d};
     mt_ref_attention_backward(&args, &shape);
+    turn(p, p->d_q, p->shape.n_head, -1.0);
+    turn(p, p->d_k, p->shape.n_kv_head, -1.0);
     PAIR_CLOSE(p->o, forward_bound);
     PAIR_CLOSE(p->lse, forward_bound);
     PAIR_CLOSE(p->d_q, backward_bound);
@@ -79,15 +111,20 @@ static void values_match_the_reference_on_any_number_of_threads(void **state)
     MT_UNUSED(state);
     struct mt_arena arena;
     arena_init(&arena);
-    for (int i = 0; i < N_ITEM(cases); i++) {
+    for (int i = 0; i < 2 * N_ITEM(cases); i++) {
         mt_arena_release(&arena, 0);
+        const struct mt_attention *shape = &cases[i / 2];
+        const bool has_rope = i % 2 != 0 && shape->head_dim % 2 == 0;
         struct problem one;
-        problem_init(&one, &arena, &cases[i], 2.0);
+        problem_init(&one, &arena, shape, 2.0);
+        has_rope ? add_rope(&one, &arena) : (void)0;
         compute(&one, &arena, 1);
         check_reference(&one);
         for (int n_thread = 2; n_thread <= 3; n_thread++) {
             struct problem many;
-            problem_init(&many, &arena, &cases[i], 2.0);
+            problem_init(&many, &arena, shape, 2.0);
+            many.tables = one.tables;
+            many.has_rope = has_rope;
             compute(&many, &arena, n_thread);
             PAIR_SAME(one.o, many.o);
             PAIR_SAME(one.lse, many.lse);

@@ -102,6 +102,42 @@ static void results_may_overwrite_their_inputs(void **state)
     mt_arena_clear(&arena);
 }
 
+/* y, rstd and the sum, in one pass as in two. */
+static void adding_first_changes_no_bit_and_matches_the_reference(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_arena arena;
+    arena_init(&arena);
+    for (int i = 0; i < 3 * N_ITEM(cases); i++) {
+        mt_arena_release(&arena, 0);
+        const int64_t n = cases[i / 3][0];
+        const int64_t width = cases[i / 3][1];
+        struct mt_device device = device_of(i % 3 + 1);
+        struct problem p;
+        problem_init(&p, &arena, n, width);
+        const struct pair sum = pair_random(&arena, n * width, 8);
+        const struct pair apart = pair_random(&arena, n * width, 8);
+        const struct pair y = pair_random(&arena, n * width, 9);
+        const struct pair rstd = pair_random(&arena, n, 10);
+        const struct mt_add_rms_norm_forward args = {sum.f, p.y.f, p.rstd.f,
+                                                     p.x.f, p.w.f, (float)eps};
+        mt_add_rms_norm_forward(&device, &args, n, width);
+        for (int64_t j = 0; j < apart.n; j++) {
+            apart.f[j] += p.x.f[j];
+            sum.d[j] += p.x.d[j];
+        }
+        mt_rms_norm_forward(&device, y.f, rstd.f, apart.f, p.w.f, n, width, (float)eps);
+        mt_ref_rms_norm_forward(p.y.d, p.rstd.d, sum.d, p.w.d, n, width, (double)(float)eps);
+        PAIR_SAME(sum, apart);
+        PAIR_SAME(p.y, y);
+        PAIR_SAME(p.rstd, rstd);
+        PAIR_CLOSE(sum, bound);
+        PAIR_CLOSE(p.y, bound);
+        PAIR_CLOSE(p.rstd, bound);
+    }
+    mt_arena_clear(&arena);
+}
+
 static double objective(void *context)
 {
     struct problem *p = context;
@@ -131,6 +167,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_match_the_reference_on_any_number_of_threads),
         cmocka_unit_test(results_may_overwrite_their_inputs),
+        cmocka_unit_test(adding_first_changes_no_bit_and_matches_the_reference),
         cmocka_unit_test(reference_backward_matches_central_differences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,6 +27,22 @@ static void exp_is_within_two_units_in_the_last_place(void **state)
     assert_true(isinf(mt_exp((float)INFINITY)));
 }
 
+/* From where a softmax's scores end to where it has none. */
+static void powers_of_two_are_within_two_units_in_the_last_place(void **state)
+{
+    MT_UNUSED(state);
+    double worst = 0.0;
+    for (float x = -126.0F; x <= 126.0F; x += 0.0013F) {
+        const double want = exp2((double)x);
+        const double unit = ldexp(1.0, ilogb(want) - 23);
+        worst = fmax(worst, fabs((double)mt_exp2_softmax(x) - want) / unit);
+    }
+    assert_true(worst <= 2.0);
+    assert_true(mt_exp2_softmax(0.0F) == 1.0F && mt_exp2_softmax(-3.0F) == 0.125F);
+    assert_true(mt_exp2_softmax(-127.0F) == 0.0F && mt_exp2_softmax((float)-INFINITY) == 0.0F);
+    assert_true(isnan(mt_exp2_softmax((float)NAN)));
+}
+
 static void reductions_match_plain_loops_at_every_length(void **state)
 {
     MT_UNUSED(state);
@@ -112,6 +128,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exp_is_within_two_units_in_the_last_place),
+        cmocka_unit_test(powers_of_two_are_within_two_units_in_the_last_place),
         cmocka_unit_test(reductions_match_plain_loops_at_every_length),
         cmocka_unit_test(every_product_of_this_processor_matches_the_naive_one),
     };

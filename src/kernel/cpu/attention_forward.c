@@ -5,10 +5,12 @@
 #include "kernel/cpu/cpu.h"
 #include "kernel/cpu/parallel.h"
 
+#include <float.h>
 #include <math.h>
 
 struct forward {
     struct mt_device *device;
+    const struct mt_cpu_chunk *chunk; /* under way on this thread; NULL outside */
     const struct mt_attention_forward *args;
     const struct mt_attention *shape;
 };
@@ -17,95 +19,151 @@ struct forward {
 struct running {
     float largest[MT_ATTENTION_QUERIES];
     float sum[MT_ATTENTION_QUERIES];
+    float shrink[MT_ATTENTION_QUERIES]; /* what was summed before this block times this */
 };
 
-/* One row of scores becomes exponentials, unseen keys up to the end of the vectors 0. Returns the
- * factor by which what was summed before shrinks. */
-MT_INLINE float softmax_row(float *score, int64_t n_seen, float *largest, float *sum)
+/* One step for all queries after another: their long chains overlap in the processor. */
+MT_CLONES static void find_largest(const struct mt_attention_head *head,
+                                   const struct mt_attention_block *block, struct running *running)
 {
-    const int64_t n_lane = mt_round_up(n_seen, MT_LANES);
-    for (int64_t j = n_seen; j < n_lane; j++) {
-        score[j] = -INFINITY;
+    float largest[MT_ATTENTION_QUERIES] = {0};
+    for (int64_t i = 0; i < block->n_query; i++) {
+        float *score = head->score + i * MT_ATTENTION_KEYS;
+        const int64_t n_seen = mt_attention_n_seen(block, i);
+        mt_attention_fill_unseen(score, n_seen, -INFINITY);
+        largest[i] = mt_max(score, mt_round_up(n_seen, MT_LANES));
     }
-    const float top = mt_max(score, n_lane);
-    const float shift = top > *largest ? top : *largest;
-    const float shrink = mt_exp_softmax(*largest - shift);
-    *sum = *sum * shrink + mt_exp_sum(score, score, shift, n_lane);
-    *largest = shift;
-    return shrink;
+    for (int64_t i = 0; i < MT_ATTENTION_QUERIES; i++) {
+        const float before = running->largest[i];
+        const float shift = largest[i] > before ? largest[i] : before;
+        running->shrink[i] = mt_exp2_softmax(before - shift);
+        running->largest[i] = shift;
+    }
 }
 
 /* Scores [n_query, KEYS] to exponentials, with the output brought to the new maximum. */
 MT_CLONES static void softmax_block(const struct mt_attention_head *head,
-                                    const struct mt_attention_block *block, struct running *running)
+                                    const struct mt_attention_block *block, struct running *running,
+                                    const struct mt_attention_fetch *fetch)
 {
     const int64_t head_dim = head->shape->head_dim;
     for (int64_t i = 0; i < block->n_query; i++) {
         float *score = head->score + i * MT_ATTENTION_KEYS;
         const int64_t n_seen = mt_attention_n_seen(block, i);
-        const float shrink = softmax_row(score, n_seen, &running->largest[i], &running->sum[i]);
-        for (int64_t j = n_seen; j < block->n_key; j++) {
-            score[j] = 0.0F;
+        const float shift = running->largest[i];
+        float lane[MT_LANES] = {0};
+        for (int64_t j = 0; j < n_seen; j += MT_LANES) {
+#pragma omp simd
+            for (int l = 0; l < MT_LANES; l++) {
+                const float value = mt_exp2_softmax(score[j + l] - shift);
+                score[j + l] = value;
+                lane[l] += value;
+            }
         }
+        running->sum[i] = running->sum[i] * running->shrink[i] + mt_lanes_sum(lane);
+        mt_attention_fill_unseen(score, n_seen, 0.0F);
         float *out = head->out + i * head_dim;
         for (int64_t d = 0; block->key > 0 && d < head_dim; d++) {
-            out[d] *= shrink;
+            out[d] *= running->shrink[i];
+        }
+        if (block->key == 0) {
+            mt_attention_fetch_row(fetch, i);
         }
     }
 }
 
+/* Beside queries query .. query + QUERIES - 1 of head h: those that follow, where the results go,
+ * and under the last head that reads this item's keys the next ones. */
+static struct mt_attention_fetch
+plan_fetch(const struct forward *f, const struct mt_attention_item *item, int64_t h, int64_t query)
+{
+    const struct mt_attention *shape = f->shape;
+    const int64_t head_dim = shape->head_dim;
+    const int64_t stride = shape->n_head * head_dim;
+    const int64_t kv_stride = shape->n_kv_head * head_dim;
+    const int64_t at = mt_attention_start(shape, shape->n_head, item->sequence, h) + query * stride;
+    const int64_t n_left = shape->length - query;
+    struct mt_attention_fetch fetch = {.row_bytes = head_dim * (int64_t)sizeof(float)};
+    mt_attention_fetch_add(&fetch, f->args->o + at, n_left, stride);
+    if (n_left > MT_ATTENTION_QUERIES) {
+        mt_attention_fetch_add(&fetch, f->args->q + at + MT_ATTENTION_QUERIES * stride,
+                               n_left - MT_ATTENTION_QUERIES, stride);
+    }
+    if (item->next >= 0 && (h + 1) % (shape->n_head / shape->n_kv_head) == 0) {
+        const int64_t next = item->next + query * kv_stride;
+        mt_attention_fetch_add(&fetch, f->args->k + next, n_left, kv_stride);
+        mt_attention_fetch_add(&fetch, f->args->v + next, n_left, kv_stride);
+    }
+    return fetch;
+}
+
 /* The queries query .. query + QUERIES - 1 of head h of a sequence; keys and values are packed. */
 static void forward_queries(const struct forward *f, const struct mt_attention_head *head,
-                            int64_t sequence, int64_t h, int64_t query)
+                            const struct mt_attention_item *item, int64_t h, int64_t query)
 {
     const struct mt_attention *shape = f->shape;
     const int64_t n_query = mt_min_i64(MT_ATTENTION_QUERIES, shape->length - query);
     const int64_t stride = shape->n_head * shape->head_dim;
-    const int64_t at = mt_attention_start(shape, shape->n_head, sequence, h) + query * stride;
+    const int64_t at = mt_attention_start(shape, shape->n_head, item->sequence, h) + query * stride;
     const struct mt_attention_copy load = {head->query, f->args->q + at, shape->head_dim, stride};
-    mt_attention_copy_rows(shape, &load, n_query, head->scale);
+    const struct mt_attention_fetch fetch = plan_fetch(f, item, h, query);
+    mt_attention_rotate_rows(head, &load, query, n_query, head->scale, false);
     struct running running;
-    for (int64_t i = 0; i < n_query; i++) {
-        running.largest[i] = -INFINITY;
+    for (int64_t i = 0; i < MT_ATTENTION_QUERIES; i++) {
+        running.largest[i] = -FLT_MAX; /* an infinity less itself were no number */
         running.sum[i] = 0.0F;
     }
     for (int64_t key = 0; key < query + n_query; key += MT_ATTENTION_KEYS) {
         const int64_t n_key = mt_min_i64(MT_ATTENTION_KEYS, query + n_query - key);
         const struct mt_attention_block block = {query, n_query, key, n_key};
-        mt_attention_score(shape, &block, head->score, head->query, head->key_pack);
-        softmax_block(head, &block, &running);
-        mt_attention_gather(shape, &block, head->out, head->score, head->value);
+        mt_attention_score(head, &block, head->score, head->query, head->key_pack);
+        find_largest(head, &block, &running);
+        softmax_block(head, &block, &running, &fetch);
+        mt_attention_gather(head, &block, head->out, head->score, head->value);
+        mt_cpu_breathe(f->device, f->chunk);
     }
-    float *lse = f->args->lse + (sequence * shape->n_head + h) * shape->length + query;
+    float *lse = f->args->lse + (item->sequence * shape->n_head + h) * shape->length + query;
     for (int64_t i = 0; i < n_query; i++) {
         const struct mt_attention_copy store = {f->args->o + at + i * stride,
                                                 head->out + i * shape->head_dim, 0, 0};
-        mt_attention_copy_rows(shape, &store, 1, 1.0F / running.sum[i]);
-        lse[i] = running.largest[i] + logf(running.sum[i]);
+        mt_attention_copy_rows(head, &store, 1, 1.0F / running.sum[i]);
+        lse[i] = running.largest[i] * (float)M_LN2 + logf(running.sum[i]);
     }
+}
+
+/* Rotated keys in tiles, and values, rows `stride` apart. */
+static void load_keys(const struct mt_attention_head *head, const float *k, const float *v,
+                      int64_t stride)
+{
+    const struct mt_attention *shape = head->shape;
+    const struct mt_attention_copy values = {head->value, v, shape->head_dim, stride};
+    for (int64_t key = 0; key < shape->length; key += MT_ATTENTION_TILE) {
+        const struct mt_attention_copy keys = {head->key, k + key * stride, shape->head_dim,
+                                               stride};
+        const int64_t n = mt_min_i64(MT_ATTENTION_TILE, shape->length - key);
+        mt_attention_rotate_rows(head, &keys, key, n, 1.0F, false);
+        mt_attention_pack(head, head->key_pack + key * shape->head_dim, head->key, shape->head_dim,
+                          n);
+    }
+    mt_attention_copy_rows(head, &values, shape->length, 1.0F);
 }
 
 /* Chunks are single (sequence, kv head) pairs. */
 static void forward_heads(void *context, const struct mt_cpu_chunk *chunk)
 {
-    const struct forward *f = context;
-    const struct mt_attention *shape = f->shape;
+    struct forward f = *(const struct forward *)context;
+    const struct mt_attention *shape = f.shape;
     const int64_t group = shape->n_head / shape->n_kv_head;
-    const int64_t stride = shape->n_kv_head * shape->head_dim;
     struct mt_attention_head head;
-    mt_attention_head_init(&head, shape, f->args->scratch, chunk->thread);
-    for (int64_t item = chunk->begin; item < chunk->end; item++) {
-        const int64_t sequence = item / shape->n_kv_head;
-        const int64_t kv_head = item % shape->n_kv_head;
-        const int64_t at = mt_attention_start(shape, shape->n_kv_head, sequence, kv_head);
-        const struct mt_attention_copy load = {head.value, f->args->v + at, shape->head_dim,
-                                               stride};
-        mt_attention_pack(shape, head.key_pack, f->args->k + at, stride);
-        mt_attention_copy_rows(shape, &load, shape->length, 1.0F);
-        for (int64_t h = kv_head * group; h < (kv_head + 1) * group; h++) {
+    f.chunk = chunk;
+    mt_attention_head_init(&head, shape, f.args->rope, f.args->scratch, chunk->thread);
+    for (int64_t i = chunk->begin; i < chunk->end; i++) {
+        const struct mt_attention_item item = mt_attention_item_of(shape, i);
+        const int64_t at = mt_attention_start(shape, shape->n_kv_head, item.sequence, item.kv_head);
+        load_keys(&head, f.args->k + at, f.args->v + at, shape->n_kv_head * shape->head_dim);
+        for (int64_t h = item.kv_head * group; h < (item.kv_head + 1) * group; h++) {
             for (int64_t query = 0; query < shape->length; query += MT_ATTENTION_QUERIES) {
-                forward_queries(f, &head, sequence, h, query);
-                mt_cpu_breathe(f->device, chunk);
+                forward_queries(&f, &head, &item, h, query);
             }
         }
     }
@@ -114,6 +172,6 @@ static void forward_heads(void *context, const struct mt_cpu_chunk *chunk)
 void mt_cpu_attention_forward(struct mt_device *device, const struct mt_attention_forward *args,
                               const struct mt_attention *shape)
 {
-    struct forward f = {device, args, shape};
+    struct forward f = {device, NULL, args, shape};
     mt_cpu_for_chunks(device, shape->n_sequence * shape->n_kv_head, 1, forward_heads, &f);
 }

@@ -31,11 +31,12 @@ void mt_cpu_grouped_backward_weight(struct mt_device *device, float *const *d_w,
 /* Normalisation, rotary embedding, attention */
 void mt_cpu_rms_norm_forward(struct mt_device *device, float *y, float *rstd, const float *x,
                              const float *w, int64_t n, int64_t width, float eps);
+void mt_cpu_add_rms_norm_forward(struct mt_device *device,
+                                 const struct mt_add_rms_norm_forward *args, int64_t n,
+                                 int64_t width);
 void mt_cpu_rms_norm_backward(struct mt_device *device, const struct mt_rms_norm_backward *args,
                               int64_t n, int64_t width);
 void mt_cpu_rope_tables(float *cosine, float *sine, int64_t length, int64_t head_dim, double theta);
-void mt_cpu_rope_apply(struct mt_device *device, float *x, int64_t n, const struct mt_rope *rope,
-                       bool backward);
 int64_t mt_cpu_attention_scratch_bytes(const struct mt_device *device,
                                        const struct mt_attention *shape);
 void mt_cpu_attention_forward(struct mt_device *device, const struct mt_attention_forward *args,

@@ -68,6 +68,23 @@ MT_INLINE float mt_exp_softmax(float x)
     return x < -87.0F ? 0.0F : value;
 }
 
+/* 2^x for a softmax whose scores come in units of ln 2: x at most about 0 (127 is allowed), within
+ * 2 units in the last place; below -126.5 it is 0. NaN gives NaN. x = k + f with |f| <= 1/2,
+ * 2^f = 1 + f q(f), q of degree 5 (5.1e-9 relative error). */
+MT_INLINE float mt_exp2_softmax(float x)
+{
+    const float magic = 12582912.0F; /* as in mt_exp_split */
+    const float bounded = x < -127.0F ? -127.0F : x;
+    const float shifted = bounded + magic;
+    const float f = bounded - (shifted - magic);
+    const float square = f * f;
+    const float high =
+        (0.0555035695F + 0.00961808302F * f) + square * (0.00133908633F + 0.000154531634F * f);
+    const float q = (0.693147182F + 0.240226507F * f) + square * high;
+    /* k = -127 makes the bits of 0. */
+    return (1.0F + f * q) * mt_float_from_bits((mt_float_bits(shifted) << 23) + 0x3f800000U);
+}
+
 /* Largest of x [n], NaN ignored; -infinity when there is none. */
 MT_INLINE float mt_max(const float *x, int64_t n)
 {
