@@ -1,3 +1,5 @@
+#include "kernel/cpu/swiglu.h"
+
 #include "base/size.h"
 #include "kernel/cpu/cpu.h"
 #include "kernel/cpu/parallel.h"
@@ -35,6 +37,13 @@ MT_CLONES static void forward_rows(void *context, const struct mt_cpu_chunk *chu
             act[j] = gate[j] * sigmoid(gate[j]) * up[j] * weight;
         }
     }
+}
+
+void mt_cpu_swiglu_forward_rows(float *act, const float *gate, const float *up,
+                                const float *row_weight, int64_t n, int64_t width)
+{
+    struct forward f = {act, gate, up, row_weight, width};
+    forward_rows(&f, &(struct mt_cpu_chunk){.begin = 0, .end = n});
 }
 
 void mt_cpu_swiglu_forward(struct mt_device *device, float *act, const float *gate, const float *up,
@@ -114,6 +123,12 @@ MT_CLONES static void backward_rows(void *context, const struct mt_cpu_chunk *ch
             args->d_row_weight[row] = d_weight;
         }
     }
+}
+
+void mt_cpu_swiglu_backward_rows(const struct mt_swiglu_backward *args, int64_t n, int64_t width)
+{
+    struct backward b = {args, width};
+    backward_rows(&b, &(struct mt_cpu_chunk){.begin = 0, .end = n});
 }
 
 void mt_cpu_swiglu_backward(struct mt_device *device, const struct mt_swiglu_backward *args,
