@@ -11,10 +11,15 @@ static int64_t chunk_rows(int64_t width)
     return mt_max_i64(1, 8192 / width);
 }
 
-/* 1 / (1 + exp(-g)); exp overflows to infinity for a very negative g, and the result is then 0. */
+/* 1 / (1 + exp(-g)) with the bits of mt_exp, but one power of two: below -88.4 exp is infinite and
+ * the result 0, above 87 it is 1. */
 MT_INLINE float sigmoid(float g)
 {
-    return 1.0F / (1.0F + mt_exp(-g));
+    /* Both comparisons are false for a NaN. */
+    float x = -g > 89.0F ? 89.0F : -g;
+    x = x < -87.0F ? -87.0F : x;
+    const struct mt_exp_parts parts = mt_exp_split(x);
+    return 1.0F / (1.0F + parts.power * mt_float_from_bits((parts.k_bits << 23) + 0x3f800000U));
 }
 
 struct forward {
