@@ -166,6 +166,41 @@ struct mt_swiglu_backward {
 void mt_swiglu_backward(struct mt_device *device, const struct mt_swiglu_backward *args, int64_t n,
                         int64_t width);
 
+/* Expert feed-forwards: SwiGLU between two products, rows of group g through the weights of g.
+ *   act = silu(x W_gate^T) * (x W_up^T) * row_weight        y = act W_down^T
+ * With the bits that the operations apart give, but act never exists for all rows. */
+struct mt_expert_weights {
+    const struct mt_weight *const *gate, *const *up; /* [n_group] of [F,D] */
+    const struct mt_weight *const *down;             /* [n_group] of [D,F] */
+};
+/* Rows whose activations exist at a time in backward. */
+enum { MT_EXPERT_PANEL_ROWS = 1024 };
+/* Bytes of scratch that either call needs for up to n rows, for this device's threads. */
+int64_t mt_expert_scratch_bytes(const struct mt_device *device, int64_t inner, int64_t n);
+struct mt_expert_forward {
+    float *y;                /* [n,D] */
+    float *gate, *up;        /* [n,F] x W_gate^T and x W_up^T, for backward */
+    const float *x;          /* [n,D] */
+    const float *row_weight; /* [n] or NULL (= 1) */
+    void *scratch;
+};
+void mt_expert_forward(struct mt_device *device, const struct mt_expert_forward *args,
+                       const struct mt_expert_weights *weights, struct mt_groups groups);
+/* Gradients of the weights are summed over at most MT_EXPERT_PANEL_ROWS rows at a time, in the
+ * order of rows; where a group is cut follows from its number of rows alone. */
+struct mt_expert_backward {
+    float *d_x;              /* [n,D] written; may be d_y */
+    float *d_row_weight;     /* [n] written; NULL when row_weight is */
+    float *gate, *up;        /* [n,F] of forward; overwritten with their gradients */
+    const float *d_y, *x;    /* [n,D] */
+    const float *row_weight; /* [n] or NULL */
+    float *const *d_gate_weight, *const *d_up_weight; /* [n_group] of [F,D] += */
+    float *const *d_down_weight;                      /* [n_group] of [D,F] += */
+    void *scratch;
+};
+void mt_expert_backward(struct mt_device *device, const struct mt_expert_backward *args,
+                        const struct mt_expert_weights *weights, struct mt_groups groups);
+
 /* Router: logits [n,E] = x [n,D] w [E,D]^T in float32. The result of a row does not depend on the
  * other rows, nor on their number: another rank count must not flip near ties. */
 void mt_router_forward(struct mt_device *device, float *logits, const float *x, const float *w,
@@ -217,7 +252,7 @@ void mt_gate_backward(struct mt_device *device, const struct mt_gate_backward *a
                       const struct mt_gate *gate);
 
 /* Copies n rows of `width` floats: out + out_offset[i] = in + in_offset[i]. Offsets in floats;
- * NULL: i * width. Rows of out are distinct. */
+ * NULL: i * width; where one is negative the row is left out. Rows of out are distinct. */
 void mt_rows_copy(struct mt_device *device, float *out, const int64_t *out_offset, const float *in,
                   const int64_t *in_offset, int64_t n, int64_t width);
 /* out [n, width] (=, or += when accumulate) sum over k = 0 .. n_choice-1, in this order, of

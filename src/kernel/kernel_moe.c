@@ -99,6 +99,17 @@ void mt_gate_backward(struct mt_device *device, const struct mt_gate_backward *a
     mt_device_operation_end(device);
 }
 
+static double count_copied(const int64_t *out_offset, const int64_t *in_offset, int64_t n)
+{
+    int64_t n_copied = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const bool is_left_out =
+            (out_offset != NULL && out_offset[i] < 0) || (in_offset != NULL && in_offset[i] < 0);
+        n_copied += is_left_out ? 0 : 1;
+    }
+    return (double)n_copied;
+}
+
 void mt_rows_copy(struct mt_device *device, float *out, const int64_t *out_offset, const float *in,
                   const int64_t *in_offset, int64_t n, int64_t width)
 {
@@ -107,7 +118,8 @@ void mt_rows_copy(struct mt_device *device, float *out, const int64_t *out_offse
         return;
     }
     MT_ASSERT(out != NULL && in != NULL);
-    mt_kernel_begin(device, 0.0, 8.0 * (double)n * (double)width)
+    const double n_copied = count_copied(out_offset, in_offset, n);
+    mt_kernel_begin(device, 0.0, 8.0 * n_copied * (double)width)
         ->rows_copy(device, out, out_offset, in, in_offset, n, width);
     mt_device_operation_end(device);
 }

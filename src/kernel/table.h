@@ -43,6 +43,11 @@ struct mt_kernel_table {
                            const float *row_weight, int64_t n, int64_t width);
     void (*swiglu_backward)(struct mt_device *, const struct mt_swiglu_backward *, int64_t n,
                             int64_t width);
+    int64_t (*expert_scratch_bytes)(const struct mt_device *, int64_t inner, int64_t n);
+    void (*expert_forward)(struct mt_device *, const struct mt_expert_forward *,
+                           const struct mt_expert_weights *, struct mt_groups);
+    void (*expert_backward)(struct mt_device *, const struct mt_expert_backward *,
+                            const struct mt_expert_weights *, struct mt_groups);
     void (*router_forward)(struct mt_device *, float *logits, const float *x, const float *w,
                            int64_t n, int64_t n_expert, int64_t width);
     void (*router_backward)(struct mt_device *, const struct mt_router_backward *, int64_t n,

@@ -88,8 +88,8 @@ enum mt_status mt_model_next_logits(struct mt_model *model, const int32_t *token
                                     float *logits);
 
 /* Bytes of activations that a run under balanced load touches on a rank, which then computes as
- * many rows as it sends, whatever the number of ranks. n_sequence: B. */
-int64_t mt_model_activation_bytes(const struct mt_config *config, int64_t n_sequence);
+ * many rows as it has; all but one of n_rank travel. n_sequence: B. */
+int64_t mt_model_activation_bytes(const struct mt_config *config, int n_rank, int64_t n_sequence);
 /* What any other routing can add to it on the busiest rank: rows of experts come in slices. */
 int64_t mt_model_skew_bytes(const struct mt_config *config, int64_t n_sequence);
 

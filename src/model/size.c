@@ -77,24 +77,29 @@ static int64_t working_floats(const struct mt_config *config, const struct mt_la
     const int64_t vocab = config->model.vocab_size;
     const int64_t attention = width + 2 * q_width + 2 * kv_width + layer->again_attention;
     const int64_t mlp = width + 4 * config->model.dense_intermediate_size + layer->again_mlp;
-    const int64_t experts = width + config->moe.top_k + layer->again_inner;
+    const int64_t experts = width + layer->again_inner;
     const int64_t logits = mt_model_head_slice_rows(vocab, n_token) * vocab;
     const int64_t head = 2 * width + 1 + mt_ceil_div(logits, mt_max_i64(n_token, 1));
     const int64_t widest = mt_max_i64(mt_max_i64(attention, head), mt_max_i64(mlp, experts));
     return layer->shared_norm + 2 * width + widest; /* beside x_last and d_x */
 }
 
-/* Buffers of the exchange and of the experts, which all layers share; per token. */
-static int64_t exchange_floats(const struct mt_config *config)
+/* Buffers of the exchange and of the experts, which all layers share: what experts write, what
+ * travels there and back, three offsets of two floats a row. */
+static int64_t exchange_floats(const struct mt_config *config, int n_rank, int64_t n_token)
 {
-    const int64_t width = config->model.hidden_size;
-    const int64_t top_k = config->moe.top_k;
-    const int64_t inner = config->moe.expert_intermediate_size;
-    const int64_t act = inner * mt_max_i64(top_k, config->moe.num_shared_experts);
-    return top_k * (3 * width + 4) + act + config->moe.num_experts;
+    const int64_t row = config->model.hidden_size + 1;
+    const int64_t n_row = n_token * config->moe.top_k;
+    const int64_t n_travel = n_row - n_row / n_rank;
+    const int64_t routed = mt_min_i64(n_row, MT_EXPERT_PANEL_ROWS);
+    const int64_t shared =
+        mt_min_i64(n_token, MT_EXPERT_PANEL_ROWS) * config->moe.num_shared_experts;
+    return n_row * (row + 6) + 2 * n_travel * row +
+           config->moe.expert_intermediate_size * mt_max_i64(routed, shared) +
+           n_token * config->moe.num_experts;
 }
 
-int64_t mt_model_activation_bytes(const struct mt_config *config, int64_t n_sequence)
+int64_t mt_model_activation_bytes(const struct mt_config *config, int n_rank, int64_t n_sequence)
 {
     const int64_t n_token = n_sequence * config->model.max_seq_len;
     const int64_t n_layer = config->model.num_layers;
@@ -107,7 +112,7 @@ int64_t mt_model_activation_bytes(const struct mt_config *config, int64_t n_sequ
     const int64_t routed = config->moe.top_k * (config->model.hidden_size + 16) +
                            config->moe.num_experts + 1 + layer.kept_inner;
     const int64_t per_token = n_layer * layer.kept + n_dense * layer.kept_mlp + n_moe * routed;
-    const int64_t exchange = n_moe > 0 ? exchange_floats(config) : 0;
+    const int64_t exchange = n_moe > 0 ? exchange_floats(config, n_rank, n_token) : 0;
     /* Attention's scratch per thread: a head's keys and values, packed and with gradients, and a
      * block's queries and scores (kernel/cpu/attention_block.h). */
     enum { HEAD_ROWS = 5, BLOCK_QUERIES = 64, BLOCK_ROWS = 3, BLOCK_SCORES = 2 * 64 * 256 };
@@ -115,7 +120,7 @@ int64_t mt_model_activation_bytes(const struct mt_config *config, int64_t n_sequ
         HEAD_ROWS * config->model.max_seq_len + (int64_t)BLOCK_ROWS * BLOCK_QUERIES;
     const int64_t head =
         (rows * config->model.head_dim + BLOCK_SCORES) * mt_max_i64(config->device.threads, 1);
-    return (n_token * (per_token + working_floats(config, &layer, n_token) + exchange) + head) *
+    return (n_token * (per_token + working_floats(config, &layer, n_token)) + exchange + head) *
            (int64_t)sizeof(float);
 }
 
@@ -133,9 +138,11 @@ int64_t mt_model_skew_bytes(const struct mt_config *config, int64_t n_sequence)
     if (n_moe == 0) {
         return 0;
     }
-    /* Rows kept beyond the balanced ones; the slice that is not kept; exchange buffers of a slice,
-     * with three offsets of two floats a row; rows sent again. */
+    /* Rows kept beyond the balanced ones; the slice that is not kept; what comes in and goes out in
+     * a slice, with three offsets of two floats a row; what travels to its own rank when there are
+     * several slices; rows sent again. */
     const int64_t floats = n_moe * (slice - own) * kept + slice * (width + 1 + 2 * inner) +
-                           (slice - own) * (2 * width + 1 + inner + 6) + own * (width + 1);
+                           (slice - own) * (2 * width + 2 + 6) + 2 * own * (width + 1) +
+                           own * (width + 1);
     return floats * (int64_t)sizeof(float);
 }

@@ -3,7 +3,8 @@
  * layer.c calls the stages in order; each opens its own span, and every array it needs was made by
  * mt_moe_create or is cut from the activation arena. Blocks of rows travel between two buffers:
  * `near` holds what this rank's tokens send and get back, `far` one slice of what its experts
- * receive and return. */
+ * receive and return. What the experts compute stands behind `near` in the same block of memory,
+ * so that one array of offsets reaches rows that travelled and rows that did not. */
 #ifndef MT_MOE_CONTEXT_H
 #define MT_MOE_CONTEXT_H
 
@@ -90,11 +91,13 @@ struct mt_moe {
     struct mt_plan plan;
     int64_t *send_bytes, *recv_bytes; /* [R] */
     struct mt_arrivals arrivals;      /* the slice that is being computed */
-    float *near;                      /* [N*K, D+1] */
+    float *near;                      /* [N*K, D+1], then rows, d_row_weight */
     float *again;                     /* [N*K, D+1] rows that backward sends again */
     float *far;                       /* [W, D+1] */
     float *rows;                      /* [W,D] by instance: outputs, gradients */
-    float *act;                       /* [max(W,F of experts; N,Fs of shared)] */
+    float *d_row_weight;              /* [W] */
+    int64_t *row_token, *row_choice;  /* [max(N*K,W)] scratch: x and weight of a row, or -1 */
+    void *expert_scratch;             /* of mt_expert_*, for routed and shared experts */
 };
 
 /* given.c. Nothing is allocated when routing is learned. */
@@ -136,7 +139,7 @@ void mt_moe_pack_rows(struct mt_moe *moe, float *near, const float *x,
 /* One slice to the experts: rows->x and weight, moe->arrivals. */
 enum mt_status mt_moe_dispatch_begin(struct mt_moe *moe, const struct mt_route *route, int slice,
                                      float *near);
-enum mt_status mt_moe_dispatch_end(struct mt_moe *moe, const struct mt_route *route, int slice,
+enum mt_status mt_moe_dispatch_end(struct mt_moe *moe, const struct mt_moe_saved *saved, int slice,
                                    const struct mt_moe_rows *rows);
 /* moe->rows (weighted outputs of the slice that arrived last) back into moe->near. */
 enum mt_status mt_moe_combine_slice(struct mt_moe *moe, const struct mt_route *route, int slice);
@@ -150,9 +153,9 @@ enum mt_status mt_moe_combine_backward_begin(struct mt_moe *moe, const struct mt
                                              int slice);
 enum mt_status mt_moe_combine_backward_end(struct mt_moe *moe, const struct mt_route *route,
                                            int slice);
-/* moe->rows (gradient of the slice's inputs) and d_row_weight [W] back into moe->near. */
+/* moe->rows (gradient of the slice's inputs) and moe->d_row_weight back into moe->near. */
 enum mt_status mt_moe_dispatch_backward_slice(struct mt_moe *moe, const struct mt_route *route,
-                                              int slice, const float *d_row_weight);
+                                              int slice);
 /* All slices are back: d_x [N,D] = or +=, saved->d_weight. */
 void mt_moe_dispatch_backward(struct mt_moe *moe, float *d_x, const struct mt_moe_saved *saved,
                               bool accumulate);
@@ -164,10 +167,10 @@ enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer, const struc
 /* rows->gate and up once more, for backward. */
 enum mt_status mt_moe_experts_again(struct mt_moe *moe, int layer, const struct mt_route *route,
                                     const struct mt_moe_rows *rows);
-/* From moe->rows = gradient of the outputs: moe->rows = gradient of the inputs, d_row_weight [W],
+/* From moe->rows = gradient of the outputs: moe->rows = gradient of the inputs, moe->d_row_weight,
  * weight gradients. Overwrites rows->gate and up. */
 enum mt_status mt_moe_experts_backward(struct mt_moe *moe, int layer, const struct mt_route *route,
-                                       float *d_row_weight, const struct mt_moe_rows *rows);
+                                       const struct mt_moe_rows *rows);
 
 /* shared.c: all shared experts as one SwiGLU of width Fs. out [N,D] =, d_x [N,D] =. Without shared
  * experts nothing happens. */

@@ -4,6 +4,8 @@
  *   backward   near --narrow--> far:  gradient of output      far --wide--> near: gradients of both
  *
  * `near` holds all rows that start here, slice after slice, `far` one slice of those computed here.
+ * Rows that are computed where they start skip both, as long as there is one slice (moe/route.h):
+ * gathered from x straight to where the experts read, and summed from where they write.
  * Answers take the place of what was sent. Forward goes through the slices upwards and backward
  * downwards, because an answer is narrower than what was sent in forward and wider in backward: so
  * it never reaches into a slice that has yet to be sent. */
@@ -70,6 +72,8 @@ void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct 
     const struct mt_route_input input = {.rank = moe->comm->rank,
                                          .width = moe->width,
                                          .slice_rows = moe->slice_rows,
+                                         .own_offset = moe->rows - moe->near,
+                                         .own_weight_offset = moe->d_row_weight - moe->near,
                                          .placement = placement,
                                          .quota = moe->quota,
                                          .expert = saved->expert,
@@ -105,10 +109,31 @@ void mt_moe_pack_rows(struct mt_moe *moe, float *near, const float *x,
 {
     mt_span_begin(MT_PHASE_DISPATCH);
     const struct mt_route *route = saved->route;
-    mt_rows_copy(moe->device, near, route->send_wide, x, moe->token_offset, route->n_choice,
-                 moe->width);
-    mt_rows_copy(moe->device, near, route->send_weight, saved->weight, NULL, route->n_choice, 1);
+    int64_t *token = moe->row_token;
+    int64_t *choice = moe->row_choice;
+    for (int64_t c = 0; c < route->n_choice; ++c) {
+        const bool is_here = route->keeps_own && route->send_narrow[c] >= route->own_offset;
+        token[c] = is_here ? -1 : moe->token_offset[c];
+        choice[c] = is_here ? -1 : c;
+    }
+    mt_rows_copy(moe->device, near, route->send_wide, x, token, route->n_choice, moe->width);
+    mt_rows_copy(moe->device, near, route->send_weight, saved->weight, choice, route->n_choice, 1);
     mt_span_end(MT_PHASE_DISPATCH);
+}
+
+/* The rows that did not travel: from x [N,D] and its weights. */
+static void gather_own(struct mt_moe *moe, const struct mt_moe_saved *saved,
+                       const struct mt_moe_rows *rows)
+{
+    const struct mt_route *route = saved->route;
+    int64_t *token = moe->row_token;
+    int64_t *choice = moe->row_choice;
+    mt_route_own_choices(route, choice);
+    for (int64_t r = 0; r < route->n_row; ++r) {
+        token[r] = choice[r] < 0 ? -1 : moe->token_offset[choice[r]];
+    }
+    mt_rows_copy(moe->device, rows->x, NULL, saved->x, token, route->n_row, moe->width);
+    mt_rows_copy(moe->device, rows->weight, NULL, saved->weight, choice, route->n_row, 1);
 }
 
 enum mt_status mt_moe_dispatch_begin(struct mt_moe *moe, const struct mt_route *route, int slice,
@@ -120,12 +145,16 @@ enum mt_status mt_moe_dispatch_begin(struct mt_moe *moe, const struct mt_route *
     return MT_OK;
 }
 
-enum mt_status mt_moe_dispatch_end(struct mt_moe *moe, const struct mt_route *route, int slice,
+enum mt_status mt_moe_dispatch_end(struct mt_moe *moe, const struct mt_moe_saved *saved, int slice,
                                    const struct mt_moe_rows *rows)
 {
+    const struct mt_route *route = saved->route;
     struct mt_arrivals *arrivals = &moe->arrivals;
     mt_span_begin(MT_PHASE_DISPATCH);
     mt_route_arrivals(route, slice, arrivals);
+    if (route->keeps_own) {
+        gather_own(moe, saved, rows); /* while the others travel */
+    }
     MT_TRY(exchange_end(moe));
     mt_rows_copy(moe->device, rows->x, NULL, moe->far, arrivals->wide, arrivals->n_row, moe->width);
     mt_rows_copy(moe->device, rows->weight, NULL, moe->far, arrivals->weight, arrivals->n_row, 1);
@@ -191,13 +220,14 @@ enum mt_status mt_moe_combine_backward_end(struct mt_moe *moe, const struct mt_r
 }
 
 enum mt_status mt_moe_dispatch_backward_slice(struct mt_moe *moe, const struct mt_route *route,
-                                              int slice, const float *d_row_weight)
+                                              int slice)
 {
     const struct mt_arrivals *arrivals = &moe->arrivals;
     mt_span_begin(MT_PHASE_DISPATCH_BACKWARD);
     mt_rows_copy(moe->device, moe->far, arrivals->wide, moe->rows, NULL, arrivals->n_row,
                  moe->width);
-    mt_rows_copy(moe->device, moe->far, arrivals->weight, d_row_weight, NULL, arrivals->n_row, 1);
+    mt_rows_copy(moe->device, moe->far, arrivals->weight, moe->d_row_weight, NULL, arrivals->n_row,
+                 1);
     MT_TRY(exchange_begin(moe, route, slice, TO_TOKENS, moe->near, moe->width + 1));
     MT_TRY(exchange_end(moe));
     mt_span_end(MT_PHASE_DISPATCH_BACKWARD);

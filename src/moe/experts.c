@@ -1,4 +1,4 @@
-/* The experts of this rank on the rows that came here: grouped products, one group an instance.
+/* The experts of this rank on the rows that came here, one group an instance (mt_expert_forward).
  *
  *   act = silu(x W_gate^T) * (x W_up^T) * row_weight        y = act W_down^T
  *
@@ -13,7 +13,6 @@ struct part {
     struct mt_groups groups;
     const struct mt_weight *const *weight[MT_EXPERT_MATRICES];
     float *const *weight_grad[MT_EXPERT_MATRICES];
-    int64_t row, n_row; /* of the slice */
 };
 
 /* Fills moe->weight and weight_grad for groups [first, end) of the arrivals. */
@@ -33,9 +32,8 @@ static struct part prepare(struct mt_moe *moe, int layer, const struct mt_route 
             moe->weight_grad[m][g] = copy->grad != NULL ? copy->grad + m * matrix : NULL;
         }
     }
-    struct part part = {.groups = {.n_group = end - first, .offset = arrivals->group_start + first},
-                        .row = arrivals->group_start[first],
-                        .n_row = arrivals->group_start[end] - arrivals->group_start[first]};
+    struct part part = {
+        .groups = {.n_group = end - first, .offset = arrivals->group_start + first}};
     for (int m = 0; m < MT_EXPERT_MATRICES; ++m) {
         part.weight[m] = moe->weight[m] + first;
         part.weight_grad[m] = moe->weight_grad[m] + first;
@@ -43,27 +41,23 @@ static struct part prepare(struct mt_moe *moe, int layer, const struct mt_route 
     return part;
 }
 
-/* rows->gate and rows->up of the part's rows. */
-static enum mt_status open_gates(struct mt_moe *moe, const struct part *part,
-                                 const struct mt_moe_rows *rows)
+static struct mt_expert_weights weights_of(const struct part *part)
 {
-    mt_grouped_forward(moe->device, rows->gate, rows->x, part->weight[GATE], part->groups);
-    MT_TRY(mt_comm_poll(moe->comm));
-    mt_grouped_forward(moe->device, rows->up, rows->x, part->weight[UP], part->groups);
-    return mt_comm_poll(moe->comm);
+    return (struct mt_expert_weights){
+        .gate = part->weight[GATE], .up = part->weight[UP], .down = part->weight[DOWN]};
 }
 
 static enum mt_status forward_part(struct mt_moe *moe, const struct part *part,
                                    const struct mt_moe_rows *rows)
 {
-    const int64_t first = part->row * moe->inner;
-    if (part->n_row == 0) {
-        return MT_OK;
-    }
-    MT_TRY(open_gates(moe, part, rows));
-    mt_swiglu_forward(moe->device, moe->act + first, rows->gate + first, rows->up + first,
-                      rows->weight + part->row, part->n_row, moe->inner);
-    mt_grouped_forward(moe->device, moe->rows, moe->act, part->weight[DOWN], part->groups);
+    const struct mt_expert_weights weights = weights_of(part);
+    const struct mt_expert_forward args = {.y = moe->rows,
+                                           .gate = rows->gate,
+                                           .up = rows->up,
+                                           .x = rows->x,
+                                           .row_weight = rows->weight,
+                                           .scratch = moe->expert_scratch};
+    mt_expert_forward(moe->device, &args, &weights, part->groups);
     return mt_comm_poll(moe->comm);
 }
 
@@ -92,54 +86,39 @@ enum mt_status mt_moe_experts_again(struct mt_moe *moe, int layer, const struct 
 {
     mt_span_begin(MT_PHASE_EXPERT);
     const struct part part = prepare(moe, layer, route, 0, moe->arrivals.n_group);
-    if (part.n_row > 0) {
-        MT_TRY(open_gates(moe, &part, rows));
-    }
+    mt_grouped_forward(moe->device, rows->gate, rows->x, part.weight[GATE], part.groups);
+    MT_TRY(mt_comm_poll(moe->comm));
+    mt_grouped_forward(moe->device, rows->up, rows->x, part.weight[UP], part.groups);
+    MT_TRY(mt_comm_poll(moe->comm));
     mt_span_end(MT_PHASE_EXPERT);
     return MT_OK;
 }
 
 static enum mt_status backward_part(struct mt_moe *moe, const struct part *part,
-                                    float *d_row_weight, const struct mt_moe_rows *rows)
+                                    const struct mt_moe_rows *rows)
 {
-    struct mt_device *device = moe->device;
-    const int64_t width = moe->width;
-    const int64_t inner = moe->inner;
-    const struct mt_groups groups = part->groups;
-    mt_grouped_backward_input(device, moe->act, moe->rows, part->weight[DOWN], groups, false);
-    MT_TRY(mt_comm_poll(moe->comm));
-    const struct mt_swiglu_backward swiglu = {.d_gate = rows->gate,
-                                              .d_up = rows->up,
-                                              .d_row_weight = d_row_weight,
-                                              .act = moe->act,
-                                              .d_act = moe->act,
-                                              .gate = rows->gate,
-                                              .up = rows->up,
-                                              .row_weight = rows->weight};
-    mt_swiglu_backward(device, &swiglu, part->n_row, inner);
-    mt_grouped_backward_weight(device, part->weight_grad[DOWN], moe->rows, moe->act, width, inner,
-                               groups);
-    MT_TRY(mt_comm_poll(moe->comm));
-    mt_grouped_backward_input(device, moe->rows, rows->gate, part->weight[GATE], groups, false);
-    MT_TRY(mt_comm_poll(moe->comm));
-    mt_grouped_backward_input(device, moe->rows, rows->up, part->weight[UP], groups, true);
-    MT_TRY(mt_comm_poll(moe->comm));
-    mt_grouped_backward_weight(device, part->weight_grad[GATE], rows->gate, rows->x, inner, width,
-                               groups);
-    MT_TRY(mt_comm_poll(moe->comm));
-    mt_grouped_backward_weight(device, part->weight_grad[UP], rows->up, rows->x, inner, width,
-                               groups);
+    const struct mt_expert_weights weights = weights_of(part);
+    const struct mt_expert_backward args = {.d_x = moe->rows,
+                                            .d_row_weight = moe->d_row_weight,
+                                            .gate = rows->gate,
+                                            .up = rows->up,
+                                            .d_y = moe->rows,
+                                            .x = rows->x,
+                                            .row_weight = rows->weight,
+                                            .d_gate_weight = part->weight_grad[GATE],
+                                            .d_up_weight = part->weight_grad[UP],
+                                            .d_down_weight = part->weight_grad[DOWN],
+                                            .scratch = moe->expert_scratch};
+    mt_expert_backward(moe->device, &args, &weights, part->groups);
     return mt_comm_poll(moe->comm);
 }
 
 enum mt_status mt_moe_experts_backward(struct mt_moe *moe, int layer, const struct mt_route *route,
-                                       float *d_row_weight, const struct mt_moe_rows *rows)
+                                       const struct mt_moe_rows *rows)
 {
     mt_span_begin(MT_PHASE_EXPERT_BACKWARD);
     const struct part part = prepare(moe, layer, route, 0, moe->arrivals.n_group);
-    if (part.n_row > 0) {
-        MT_TRY(backward_part(moe, &part, d_row_weight, rows));
-    }
+    MT_TRY(backward_part(moe, &part, rows));
     mt_span_end(MT_PHASE_EXPERT_BACKWARD);
     return MT_OK;
 }

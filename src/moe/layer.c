@@ -13,7 +13,7 @@ static enum mt_status compute_slice(struct mt_moe *moe, int layer, int slice,
     if (slice > 0) {
         MT_TRY(mt_moe_dispatch_begin(moe, route, slice, moe->near));
     }
-    MT_TRY(mt_moe_dispatch_end(moe, route, slice, &rows));
+    MT_TRY(mt_moe_dispatch_end(moe, saved, slice, &rows));
     MT_TRY(mt_moe_experts_forward(moe, layer, route, &rows));
     MT_TRY(mt_moe_combine_slice(moe, route, slice));
     mt_arena_release(arena, mark);
@@ -67,12 +67,11 @@ static enum mt_status compute_slice_backward(struct mt_moe *moe, int layer, int 
 {
     const struct mt_route *route = saved->route;
     const int64_t mark = mt_arena_mark(arena);
-    float *d_row_weight = mt_moe_cut_floats(arena, moe->slice_rows);
     struct mt_moe_rows rows = saved->rows;
     if (slice > 0) {
         rows = mt_moe_cut_rows(moe, arena, moe->slice_rows);
         MT_TRY(mt_moe_dispatch_begin(moe, route, slice, moe->again));
-        MT_TRY(mt_moe_dispatch_end(moe, route, slice, &rows));
+        MT_TRY(mt_moe_dispatch_end(moe, saved, slice, &rows));
     }
     if (route->n_slice > 1) {
         MT_TRY(mt_moe_combine_backward_begin(moe, route, slice));
@@ -81,8 +80,8 @@ static enum mt_status compute_slice_backward(struct mt_moe *moe, int layer, int 
     if (slice > 0 || moe->recompute) {
         MT_TRY(mt_moe_experts_again(moe, layer, route, &rows));
     }
-    MT_TRY(mt_moe_experts_backward(moe, layer, route, d_row_weight, &rows));
-    MT_TRY(mt_moe_dispatch_backward_slice(moe, route, slice, d_row_weight));
+    MT_TRY(mt_moe_experts_backward(moe, layer, route, &rows));
+    MT_TRY(mt_moe_dispatch_backward_slice(moe, route, slice));
     mt_arena_release(arena, mark);
     return MT_OK;
 }

@@ -72,7 +72,7 @@ static int64_t max_instance(const struct mt_moe *moe)
 static enum mt_status plan_saved_bytes(struct mt_moe *moe)
 {
     const int64_t float_bytes = (int64_t)sizeof(float);
-    const int64_t row_floats = moe->width + 2 * moe->inner + 2; /* rows, gate, up; weights */
+    const int64_t row_floats = moe->width + 2 * moe->inner + 1; /* rows, gate, up; weights */
     const int64_t token_floats = 3 * moe->top_k + moe->n_expert + 1 + 2 * moe->shared_inner;
     const struct mt_route_size route = {.n_rank = moe->n_rank,
                                         .n_expert = moe->n_expert,
@@ -121,27 +121,47 @@ static enum mt_status allocate_counts(struct mt_moe *moe)
     return MT_OK;
 }
 
+static int64_t expert_scratch_bytes(const struct mt_moe *moe)
+{
+    const int64_t routed = mt_expert_scratch_bytes(moe->device, moe->inner, moe->slice_rows);
+    return moe->shared_inner == 0
+               ? routed
+               : mt_max_i64(routed, mt_expert_scratch_bytes(moe->device, moe->shared_inner,
+                                                            moe->max_token));
+}
+
+/* `near`, and behind it what experts compute, where products find rows at a cache line. */
+static enum mt_status allocate_near(struct mt_moe *moe, int64_t max_choice)
+{
+    const int64_t line = CUT_ALIGNMENT_BYTES / (int64_t)sizeof(float);
+    int64_t rows = 0;
+    if (!mt_size_add(max_choice, moe->slice_rows + line, &rows)) {
+        return too_large();
+    }
+    MT_TRY(allocate_floats(&moe->near, rows, moe->width + 1, "rows to and from experts"));
+    moe->rows = moe->near + mt_round_up(max_choice * (moe->width + 1), line);
+    moe->d_row_weight = moe->rows + moe->slice_rows * moe->width;
+    return MT_OK;
+}
+
 static enum mt_status allocate_rows(struct mt_moe *moe)
 {
     const int64_t max_choice = moe->max_token * moe->top_k;
-    int64_t act = 0;
-    int64_t shared_act = 0;
-    if (!mt_size_multiply(moe->slice_rows, moe->inner, &act) ||
-        !mt_size_multiply(moe->max_token, moe->shared_inner, &shared_act)) {
-        return too_large();
-    }
     MT_TRY(allocate_floats(&moe->logits, moe->max_token, moe->n_expert, "router logits"));
-    MT_TRY(allocate_floats(&moe->near, max_choice, moe->width + 1, "rows to and from experts"));
+    MT_TRY(allocate_near(moe, max_choice));
     MT_TRY(allocate_floats(&moe->again, max_choice, moe->width + 1, "rows sent again"));
     MT_TRY(allocate_floats(&moe->far, moe->slice_rows, moe->width + 1, "rows of a slice"));
-    MT_TRY(allocate_floats(&moe->rows, moe->slice_rows, moe->width, "expert outputs"));
     MT_TRY(MT_ALLOCATE(moe->arrivals.wide, moe->slice_rows, "row offsets"));
     MT_TRY(MT_ALLOCATE(moe->arrivals.weight, moe->slice_rows, "row offsets"));
     MT_TRY(MT_ALLOCATE(moe->arrivals.narrow, moe->slice_rows, "row offsets"));
     MT_TRY(MT_ALLOCATE(moe->arrivals.group_start, moe->n_expert + 1, "row offsets"));
     MT_TRY(MT_ALLOCATE(moe->arrivals.taken, moe->n_rank, "row offsets"));
-    MT_TRY(allocate_floats(&moe->act, mt_max_i64(act, shared_act), 1, "expert activations"));
+    MT_TRY(mt_memory_allocate_items(expert_scratch_bytes(moe), 1, "expert activations",
+                                    &moe->expert_scratch));
     MT_TRY(MT_ALLOCATE(moe->token_offset, max_choice, "row offsets"));
+    const int64_t max_row = mt_max_i64(max_choice, moe->slice_rows);
+    MT_TRY(MT_ALLOCATE(moe->row_token, max_row, "row offsets"));
+    MT_TRY(MT_ALLOCATE(moe->row_choice, max_row, "row offsets"));
     for (int64_t i = 0; i < max_choice; ++i) {
         moe->token_offset[i] = i / moe->top_k * moe->width;
     }
@@ -306,8 +326,9 @@ void mt_moe_destroy(struct mt_moe *moe)
                            moe->recv_bytes,
                            moe->near,
                            moe->far,
-                           moe->rows,
-                           moe->act};
+                           moe->row_token,
+                           moe->row_choice,
+                           moe->expert_scratch};
     for (size_t i = 0; i < sizeof(array) / sizeof(array[0]); ++i) {
         mt_memory_free(array[i]);
     }

@@ -56,13 +56,20 @@ static void place_at_targets(struct cursors *cursors, struct mt_route *route,
     }
     route->n_row = cursors->rows[input->rank];
     route->n_slice = (int)mt_max_i64(1, mt_ceil_div(most, route->slice_rows));
+    route->keeps_own = route->n_slice == 1;
+}
+
+/* Whether rows between this rank and `peer` travel. */
+static bool is_travelling(const struct mt_route *route, int peer)
+{
+    return !route->keeps_own || peer != route->rank;
 }
 
 /* A run of rows at a target, cut at the borders of slices: adds to count [n_slice, R]. */
 static void count_run(const struct mt_route *route, int64_t *count, int peer, int64_t first,
                       int64_t n)
 {
-    while (n > 0) {
+    while (n > 0 && is_travelling(route, peer)) {
         const int64_t slice = first / route->slice_rows;
         const int64_t part = mt_min_i64(n, (slice + 1) * route->slice_rows - first);
         count[slice * route->n_rank + peer] += part;
@@ -121,6 +128,14 @@ static void route_choice(struct mt_route *route, struct cursors *cursors, int64_
                          int target)
 {
     const int64_t width = route->width;
+    if (!is_travelling(route, target)) {
+        const int64_t row = cursors->at[i]++;
+        route->send_wide[choice] = route->own_offset + row * width;
+        route->send_weight[choice] = route->own_weight_offset + row;
+        route->send_narrow[choice] = route->own_offset + row * width;
+        --cursors->left[i];
+        return;
+    }
     const int64_t block = cursors->at[i] / route->slice_rows * route->n_rank + target;
     const int64_t start = cursors->block[block];
     const int64_t row = cursors->place[i]++;
@@ -211,7 +226,10 @@ struct mt_route *mt_route_build(const struct mt_route_input *input, struct mt_ar
     *route = (struct mt_route){.width = input->width,
                                .n_choice = input->n_choice,
                                .slice_rows = input->slice_rows,
-                               .n_rank = n_rank};
+                               .own_offset = input->own_offset,
+                               .own_weight_offset = input->own_weight_offset,
+                               .n_rank = n_rank,
+                               .rank = input->rank};
     MT_ASSERT(route->slice_rows >= 1);
     count_groups(route, input);
     route->send_wide = cut_i64(arena, route->n_choice);
@@ -255,6 +273,14 @@ static int64_t arrive_group(const struct mt_route *route, int slice, int group,
     for (int source = 0; source < route->n_rank; ++source) {
         const int64_t start = mt_max_i64(first, low);
         const int64_t end = mt_min_i64(first + from[source], high);
+        if (!is_travelling(route, source)) {
+            for (int64_t r = start; r < end; ++r) {
+                arrivals->wide[row] = arrivals->weight[row] = arrivals->narrow[row] = -1;
+                ++row;
+            }
+            first += from[source];
+            continue;
+        }
         for (int64_t r = start; r < end; ++r) {
             const int64_t within = arrivals->taken[source]++;
             arrivals->wide[row] = block * (width + 1) + within * width;
@@ -289,6 +315,19 @@ void mt_route_arrivals(const struct mt_route *route, int slice, struct mt_arriva
     arrivals->n_resident =
         (int)mt_min_i64(n, mt_max_i64(0, route->n_resident - arrivals->first_group));
     arrivals->n_row = row;
+}
+
+void mt_route_own_choices(const struct mt_route *route, int64_t *choice)
+{
+    MT_ASSERT(route->keeps_own);
+    for (int64_t row = 0; row < route->n_row; ++row) {
+        choice[row] = -1;
+    }
+    for (int64_t c = 0; c < route->n_choice; ++c) {
+        if (route->send_narrow[c] >= route->own_offset) {
+            choice[(route->send_narrow[c] - route->own_offset) / route->width] = c;
+        }
+    }
 }
 
 bool mt_route_bytes_max(const struct mt_route_size *size, int64_t *n_bytes)

@@ -12,6 +12,10 @@
  *   source s:  | slice 0: to 0: e0 e0 e3 | to 1: e5 | slice 1: to 0: e3 | ...
  *   target t:  | slice 0: e0: from 0, 1, .. | e3: from 0 ..      | slice 1: e3: from 1 .. | ...
  *
+ * Rows that are computed where they start do not travel when there is one slice, as there is unless
+ * a rank has more than W rows: they are read where they lie, and their results stand by row behind
+ * `near`, at own_offset. With several slices they travel like the others, to their own rank.
+ *
  * A block of c rows travels in one of two layouts, rank after rank without gaps:
  *   wide    c rows of D floats, then c floats, one a row (a weight, or its gradient): c (D + 1)
  *   narrow  c rows of D floats: c D */
@@ -28,12 +32,15 @@ struct mt_route {
     int64_t n_choice;   /* N*K: rows that start here */
     int64_t n_row;      /* S: rows computed here, in all slices */
     int64_t slice_rows; /* W */
-    int n_rank;
+    int n_rank, rank;
     int n_slice;         /* of the rank that computes most: the same everywhere; >= 1 */
-    int64_t *send_count; /* [n_slice, R] rows that start here, by slice and target */
-    int64_t *recv_count; /* [n_slice, R] rows computed here, by slice and source */
-    int64_t *send_start; /* [n_slice+1] rows that start here in earlier slices */
-    /* Offsets in floats, of the row or float of choice (n,k) in the send blocks. */
+    int64_t *send_count; /* [n_slice, R] rows that travel from here, by slice and target */
+    int64_t *recv_count; /* [n_slice, R] rows that travel to here, by slice and source */
+    int64_t *send_start; /* [n_slice+1] rows that travel from here in earlier slices */
+    bool keeps_own;      /* rows from here to here do not travel: one slice */
+    int64_t own_offset, own_weight_offset; /* as in the input */
+    /* Offsets in floats, of the row or float of choice (n,k) in the send blocks; of a row that does
+     * not travel, row r here: own_offset + r D and own_weight_offset + r. */
     int64_t *send_wide;   /* [N,K] row, wide */
     int64_t *send_weight; /* [N,K] its one float, wide */
     int64_t *send_narrow; /* [N,K] row, narrow */
@@ -48,6 +55,8 @@ struct mt_route_input {
     int rank;
     int64_t width;      /* D */
     int64_t slice_rows; /* W >= 1 */
+    /* In floats, from `near` to arrays behind it: [W,D] and [W] by row computed here. */
+    int64_t own_offset, own_weight_offset;
     const struct mt_placement *placement;
     const int64_t *quota; /* [R, n_instance] rows of each source for each instance */
     const int32_t
@@ -59,7 +68,8 @@ struct mt_route_input {
  * token order, go to its instances in instance order, as many to each as its quota says. */
 struct mt_route *mt_route_build(const struct mt_route_input *input, struct mt_arena *arena);
 
-/* The rows of one slice here: their offsets in the receive blocks of that slice, and its groups. */
+/* The rows of one slice here: their offsets in the receive blocks of that slice (-1: the row did
+ * not travel), and its groups. */
 struct mt_arrivals {
     int64_t n_row;        /* <= W */
     int64_t *wide;        /* [W] row r of the slice, wide */
@@ -73,6 +83,10 @@ struct mt_arrivals {
 };
 /* Caller's arrays: wide, weight, narrow [W], group_start [E+1], taken [R]. */
 void mt_route_arrivals(const struct mt_route *route, int slice, struct mt_arrivals *arrivals);
+
+/* When the route keeps its own rows: choice [n_row] = the (n,k) that row r here comes from, or -1.
+ */
+void mt_route_own_choices(const struct mt_route *route, int64_t *choice);
 
 /* Bytes that build cuts at most, scratch included, for up to n_choice rows from here and n_row rows
  * to one rank; false when they do not fit int64_t. */

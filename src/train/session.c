@@ -108,7 +108,7 @@ enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, b
                                              .n_slot = slots.total,
                                              .ownership = ownership};
     MT_TRY_GOTO(mt_store_plan_bytes(&device, &tensors.table, &options, n_rank, &estimate->store));
-    estimate->activations = mt_model_activation_bytes(config, max_sequence);
+    estimate->activations = mt_model_activation_bytes(config, n_rank, max_sequence);
     estimate->skew = mt_model_skew_bytes(config, max_sequence);
     estimate->total = mt_store_total_bytes(&estimate->store) + estimate->activations;
 cleanup:

@@ -10,19 +10,21 @@
 static void check_bytes(int64_t n_out, int64_t n_in, bool streams)
 {
     struct mt_weight weight;
+    struct mt_device device;
     char *want = NULL;
     void *memory = NULL;
     float *values = NULL;
-    const int64_t forward_bytes = mt_weight_bytes(n_out, n_in, false);
-    const int64_t bytes = mt_weight_bytes(n_out, n_in, true);
+    mt_device_init_plain(&device);
+    const int64_t forward_bytes = mt_weight_bytes(&device, n_out, n_in, false);
+    const int64_t bytes = mt_weight_bytes(&device, n_out, n_in, true);
     MT_TEST_OK(MT_ALLOCATE(want, bytes, "test"));
     MT_TEST_OK(mt_memory_allocate(bytes, "test", &memory));
     MT_TEST_OK(MT_ALLOCATE(values, n_out * n_in, "test"));
     mt_test_fill_uniform(values, n_out * n_in, 5, -1.0, 1.0);
     memset(memory, 7, (size_t)bytes);
-    mt_weight_init(&weight, n_out, n_in, true, memory);
-    mt_gemm_pack(mt_gemm_find(MT_GEMM_FORWARD, n_out, n_in), 0, want, values);
-    mt_gemm_pack(mt_gemm_find(MT_GEMM_BACKWARD_INPUT, n_out, n_in), 0, want + forward_bytes,
+    mt_weight_init(&device, &weight, n_out, n_in, true, memory);
+    mt_gemm_pack(mt_gemm_find(MT_FLOAT32, MT_GEMM_FORWARD, n_out, n_in), 0, want, values);
+    mt_gemm_pack(mt_gemm_find(MT_FLOAT32, MT_GEMM_BACKWARD_INPUT, n_out, n_in), 0, want + forward_bytes,
                  values);
     const struct mt_panels panels = {&weight, values, streams};
     for (int64_t slab = 0; slab < mt_panels_n_slab(&weight); slab++) {

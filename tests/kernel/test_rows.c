@@ -43,6 +43,35 @@ static void copies_follow_both_offsets(void **state)
     mt_arena_clear(&arena);
 }
 
+/* Whichever side says so; width 1 too, which is copied in another way. */
+static void rows_of_negative_offset_are_left_out(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_arena arena;
+    arena_init(&arena);
+    for (int64_t width = 1; width <= 33; width += 16) {
+        const int64_t n = 50;
+        const struct pair in = pair_random(&arena, n * width, 1);
+        const struct pair out = pair_random(&arena, n * width, 2);
+        const struct pair before = pair_random(&arena, n * width, 2);
+        int64_t to[50];
+        int64_t from[50];
+        for (int64_t row = 0; row < n; row++) {
+            to[row] = row % 3 == 0 ? -1 : row * width;
+            from[row] = row % 5 == 0 ? -1 : row * width;
+        }
+        struct mt_device device = device_of(2);
+        mt_rows_copy(&device, out.f, to, in.f, from, n, width);
+        for (int64_t row = 0; row < n; row++) {
+            const bool is_copied = row % 3 != 0 && row % 5 != 0;
+            MT_TEST_SAME_BITS(out.f + row * width, (is_copied ? in.f : before.f) + row * width,
+                              width);
+        }
+        pair_check_canaries(out);
+    }
+    mt_arena_clear(&arena);
+}
+
 /* Offsets [n * n_choice] into n * n_choice rows; every fifth is absent. */
 static int64_t *make_offsets(struct mt_arena *arena, int64_t n_pair, int64_t width)
 {
@@ -136,6 +165,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(copies_follow_both_offsets),
+        cmocka_unit_test(rows_of_negative_offset_are_left_out),
         cmocka_unit_test(sums_match_the_reference_on_any_number_of_threads),
         cmocka_unit_test(choices_are_summed_in_order),
         cmocka_unit_test(reference_backward_matches_central_differences),

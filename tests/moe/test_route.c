@@ -140,12 +140,16 @@ static void build_routes(struct world *world)
         const struct mt_route_input input = {.rank = r,
                                              .width = WIDTH,
                                              .slice_rows = world->slice_rows,
+                                             .own_offset = n_choice * (WIDTH + 1),
+                                             .own_weight_offset =
+                                                 n_choice * (WIDTH + 1) + world->slice_rows * WIDTH,
                                              .placement = &world->placement,
                                              .quota = world->quota,
                                              .expert = world->expert[r],
                                              .n_choice = n_choice};
         world->route[r] = mt_route_build(&input, &world->arena[r]);
-        MT_TEST_OK(MT_ALLOCATE(world->near[r], n_choice * (WIDTH + 1), "near"));
+        const int64_t n_near = n_choice + world->slice_rows; /* rows computed here are behind */
+        MT_TEST_OK(MT_ALLOCATE(world->near[r], n_near * (WIDTH + 1), "near"));
         MT_TEST_OK(MT_ALLOCATE(world->far[r], world->slice_rows * (WIDTH + 1), "far"));
         allocate_arrivals(world, r);
     }
@@ -231,6 +235,25 @@ static void pack_sources(struct world *world)
     }
 }
 
+/* Choices that stay are those that the rows here come from. */
+static void check_own(const struct world *world, int r)
+{
+    const struct mt_route *route = world->route[r];
+    int64_t *choice = NULL;
+    if (!route->keeps_own) {
+        return;
+    }
+    MT_TEST_OK(MT_ALLOCATE(choice, route->n_row, "choices"));
+    mt_route_own_choices(route, choice);
+    for (int64_t i = 0; i < route->n_row; ++i) {
+        assert_true((choice[i] < 0) == (world->arrivals[r].wide[i] >= 0));
+        if (choice[i] >= 0) {
+            assert_int_equal(route->send_wide[choice[i]], route->own_offset + i * WIDTH);
+        }
+    }
+    mt_memory_free(choice);
+}
+
 /* Rows of a target lie resident first, by expert, then source, then token; returns how many the
  * slice has. */
 static int64_t check_arrivals(struct world *world, int r, int slice)
@@ -240,14 +263,19 @@ static int64_t check_arrivals(struct world *world, int r, int slice)
     mt_route_arrivals(route, slice, arrivals);
     assert_true(arrivals->n_row <= world->slice_rows);
     assert_int_equal(arrivals->group_start[arrivals->n_group], arrivals->n_row);
+    check_own(world, r);
     for (int g = 0; g < arrivals->n_group; ++g) {
         const int expert = route->group_expert[arrivals->first_group + g];
         const int instance = mt_placement_find(&world->placement, expert, r);
         float previous = -1.0F;
         assert_true(world->placement.is_late[instance] == (g >= arrivals->n_resident));
         for (int64_t i = arrivals->group_start[g]; i < arrivals->group_start[g + 1]; ++i) {
-            const float *row = world->far[r] + arrivals->wide[i];
-            const float mark = world->far[r][arrivals->weight[i]];
+            const bool is_own = arrivals->wide[i] < 0;
+            const float *own = world->near[r] + route->own_offset + i * WIDTH;
+            const float *row = is_own ? own : world->far[r] + arrivals->wide[i];
+            const float mark = is_own ? world->near[r][route->own_weight_offset + i]
+                                      : world->far[r][arrivals->weight[i]];
+            assert_true(is_own == (route->keeps_own && (int)row[0] == r));
             assert_true((int)row[2] == expert);
             assert_true(mark == row_mark((int)row[0], (int64_t)row[1]));
             assert_true(mark > previous); /* marks grow with source, then token */
@@ -266,11 +294,19 @@ static void turn_rows(struct world *world, int r, bool is_wide)
     float *rows = NULL;
     MT_TEST_OK(MT_ALLOCATE(rows, arrivals->n_row * WIDTH, "rows"));
     for (int64_t i = 0; i < arrivals->n_row; ++i) {
-        memcpy(rows + i * WIDTH, world->far[r] + in[i], ROW_BYTES);
+        if (in[i] >= 0) {
+            memcpy(rows + i * WIDTH, world->far[r] + in[i], ROW_BYTES);
+        } else if (!is_wide) {
+            const float *own = world->near[r] + world->route[r]->own_offset + i * WIDTH;
+            world->near[r][world->route[r]->own_weight_offset + i] =
+                row_mark((int)own[0], (int64_t)own[1]);
+        }
     }
     for (int64_t i = 0; i < arrivals->n_row; ++i) {
-        memcpy(world->far[r] + out[i], rows + i * WIDTH, ROW_BYTES);
-        if (!is_wide) {
+        if (out[i] >= 0) {
+            memcpy(world->far[r] + out[i], rows + i * WIDTH, ROW_BYTES);
+        }
+        if (!is_wide && out[i] >= 0) {
             const float *row = rows + i * WIDTH;
             world->far[r][arrivals->weight[i]] = row_mark((int)row[0], (int64_t)row[1]);
         }
@@ -373,18 +409,20 @@ static void rows_are_dealt_to_instances_in_order(void **state)
     const struct mt_route_input input = {.rank = 0,
                                          .width = 10,
                                          .slice_rows = 8,
+                                         .own_offset = 48,
+                                         .own_weight_offset = 128,
                                          .placement = &placement,
                                          .quota = quota,
                                          .expert = expert,
                                          .n_choice = 4};
     const struct mt_route *route = mt_route_build(&input, &arena);
-    const int64_t wide[] = {0, 31, 11, 21}; /* block of rank 1: after 1 x 11 floats, 3 rows */
-    const int64_t weight[] = {10, 43, 41, 42};
-    const int64_t narrow[] = {0, 30, 10, 20};
+    const int64_t wide[] = {48, 20, 0, 10}; /* one row stays; block of rank 1: 3 rows */
+    const int64_t weight[] = {128, 32, 30, 31};
+    const int64_t narrow[] = {48, 20, 0, 10};
     assert_memory_equal(route->send_wide, wide, sizeof(wide));
     assert_memory_equal(route->send_weight, weight, sizeof(weight));
     assert_memory_equal(route->send_narrow, narrow, sizeof(narrow));
-    assert_int_equal(route->send_count[0], 1);
+    assert_int_equal(route->send_count[0], 0);
     assert_int_equal(route->send_count[1], 3);
     assert_int_equal(route->n_group, 1);
     assert_int_equal(route->n_row, 1);

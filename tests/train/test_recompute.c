@@ -150,12 +150,14 @@ static void keep_gradients(const struct mt_store *store, struct outcome *outcome
     }
 }
 
-/* Bytes of the exchange that n tokens touch on one rank, whose experts compute them all. */
+/* Bytes of the exchange that n tokens touch on one rank, whose experts compute them all: no row
+ * travels. */
 static int64_t exchange_bytes(const struct mt_moe *moe, int64_t n)
 {
     const int64_t n_row = n * moe->top_k;
-    const int64_t act = mt_max_i64(n_row * moe->inner, n * moe->shared_inner);
-    return (n_row * (3 * moe->width + 4) + act + n * moe->n_expert) * (int64_t)sizeof(float);
+    const int64_t act = mt_max_i64(mt_min_i64(n_row, MT_EXPERT_PANEL_ROWS) * moe->inner,
+                                   mt_min_i64(n, MT_EXPERT_PANEL_ROWS) * moe->shared_inner);
+    return (n_row * (moe->width + 7) + act + n * moe->n_expert) * (int64_t)sizeof(float);
 }
 
 static void run_one(const struct variant *variant, const char *mode, bool is_full,
@@ -174,7 +176,7 @@ static void run_one(const struct variant *variant, const char *mode, bool is_ful
     const int64_t n_sequence = config->train.micro_batch_size;
     outcome->arena_peak_bytes = session.model->arena.peak_bytes;
     outcome->arena_capacity_bytes = session.model->arena.capacity_bytes;
-    outcome->planned_bytes = mt_model_activation_bytes(config, n_sequence);
+    outcome->planned_bytes = mt_model_activation_bytes(config, mt_job_size(), n_sequence);
     if (session.model->moe != NULL) {
         outcome->exchange_bytes =
             exchange_bytes(session.model->moe, n_sequence * config->model.max_seq_len);

@@ -1,3 +1,5 @@
+#include "kernel/cpu/swiglu.h"
+
 #include "base/size.h"
 #include "kernel/cpu/cpu.h"
 #include "kernel/cpu/parallel.h"
@@ -9,10 +11,15 @@ static int64_t chunk_rows(int64_t width)
     return mt_max_i64(1, 8192 / width);
 }
 
-/* 1 / (1 + exp(-g)); exp overflows to infinity for a very negative g, and the result is then 0. */
+/* 1 / (1 + exp(-g)) with the bits of mt_exp, but one power of two: below -88.4 exp is infinite and
+ * the result 0, above 87 it is 1. */
 MT_INLINE float sigmoid(float g)
 {
-    return 1.0F / (1.0F + mt_exp(-g));
+    /* Both comparisons are false for a NaN. */
+    float x = -g > 89.0F ? 89.0F : -g;
+    x = x < -87.0F ? -87.0F : x;
+    const struct mt_exp_parts parts = mt_exp_split(x);
+    return 1.0F / (1.0F + parts.power * mt_float_from_bits((parts.k_bits << 23) + 0x3f800000U));
 }
 
 struct forward {
@@ -35,6 +42,13 @@ MT_CLONES static void forward_rows(void *context, const struct mt_cpu_chunk *chu
             act[j] = gate[j] * sigmoid(gate[j]) * up[j] * weight;
         }
     }
+}
+
+void mt_cpu_swiglu_forward_rows(float *act, const float *gate, const float *up,
+                                const float *row_weight, int64_t n, int64_t width)
+{
+    struct forward f = {act, gate, up, row_weight, width};
+    forward_rows(&f, &(struct mt_cpu_chunk){.begin = 0, .end = n});
 }
 
 void mt_cpu_swiglu_forward(struct mt_device *device, float *act, const float *gate, const float *up,
@@ -114,6 +128,12 @@ MT_CLONES static void backward_rows(void *context, const struct mt_cpu_chunk *ch
             args->d_row_weight[row] = d_weight;
         }
     }
+}
+
+void mt_cpu_swiglu_backward_rows(const struct mt_swiglu_backward *args, int64_t n, int64_t width)
+{
+    struct backward b = {args, width};
+    backward_rows(&b, &(struct mt_cpu_chunk){.begin = 0, .end = n});
 }
 
 void mt_cpu_swiglu_backward(struct mt_device *device, const struct mt_swiglu_backward *args,
