@@ -26,7 +26,10 @@ void mt_grow_init(struct mt_grow *grow, const struct mt_cluster *cluster, struct
 {
     const int n_rank = flow->n_rank;
     const int n_expert = flow->n_expert;
-    *grow = (struct mt_grow){.cluster = cluster, .flow = flow, .owner = placement->owner};
+    *grow = (struct mt_grow){.cluster = cluster,
+                             .flow = flow,
+                             .owner = placement->owner,
+                             .first_late = flow->n_instance};
     mt_grow_set_links(grow);
     grow->order = cut(arena, n_rank, sizeof(int));
     grow->node_order = cut(arena, n_rank, sizeof(int));
@@ -37,6 +40,10 @@ void mt_grow_init(struct mt_grow *grow, const struct mt_cluster *cluster, struct
     grow->rank_base = cut(arena, n_rank, sizeof(*grow->rank));
     grow->expert = cut(arena, n_expert, sizeof(*grow->expert));
     grow->expert_base = cut(arena, n_expert, sizeof(*grow->expert));
+    grow->source_k = cut(arena, n_expert, sizeof(int64_t));
+    grow->node_token = cut(arena, cluster->n_node, sizeof(int64_t));
+    grow->claimed = cut(arena, cluster->n_node, sizeof(int64_t));
+    memset(grow->claimed, 0, (size_t)cluster->n_node * sizeof(int64_t));
     grow->left = cut(arena, flow->capacity, sizeof(int64_t));
     grow->move = cut(arena, flow->capacity, sizeof(*grow->move));
     grow->sort = cut(arena, n_rank, sizeof(int64_t));
@@ -50,12 +57,6 @@ void mt_grow_init(struct mt_grow *grow, const struct mt_cluster *cluster, struct
         grow->rank_base[instance->rank].n_copy +=
             instance->rank != grow->owner[instance->expert] ? 1 : 0;
     }
-}
-
-/* Rows of the rank's own tokens for the expert: an instance there takes them first. */
-static int64_t own_rows(const struct mt_grow *grow, int expert, int rank)
-{
-    return grow->counts == NULL ? 0 : grow->counts[(int64_t)rank * grow->flow->n_expert + expert];
 }
 
 /* Instances by rank, and what each rank has. */
@@ -73,15 +74,18 @@ static void list_instances(struct mt_grow *grow)
         grow->is_sorted[rank] = false;
         grow->rank_base[rank].n_row = flow->load[rank];
         grow->rank_base[rank].n_instance = 0;
-        grow->rank_base[rank].n_local_row = 0;
+        grow->rank_base[rank].n_late = 0;
+        grow->rank_base[rank].n_late_row = 0;
     }
     for (int i = 0; i < flow->n_instance; ++i) {
         const struct mt_flow_instance *instance = &flow->instance[i];
         const int rank = instance->rank;
         grow->list[at[rank]++] = i;
-        grow->rank_base[rank].n_instance += instance->quota > 0 ? 1 : 0;
-        grow->rank_base[rank].n_local_row +=
-            mt_min_i64(instance->quota, own_rows(grow, instance->expert, rank));
+        const int n_active = instance->quota > 0 ? 1 : 0;
+        const bool is_late = i >= grow->first_late;
+        grow->rank_base[rank].n_instance += n_active;
+        grow->rank_base[rank].n_late += is_late ? n_active : 0;
+        grow->rank_base[rank].n_late_row += is_late ? instance->quota : 0;
     }
 }
 
@@ -91,6 +95,7 @@ void mt_grow_reset(struct mt_grow *grow)
     const struct mt_cluster *cluster = grow->cluster;
     int *at = grow->sort;
     list_instances(grow);
+    mt_grow_list_rows(grow);
     mt_order_by(grow->flow->load, 1, n_rank, grow->order, at);
     memcpy(at, cluster->node_start, (size_t)cluster->n_node * sizeof(int));
     for (int i = 0; i < n_rank; ++i) {
@@ -192,6 +197,9 @@ static int64_t room_for(const struct mt_grow *grow, int rank, const struct added
         const bool is_hidden = mt_max_i64(added->in_ps, added->out_ps) <= grow->rules.port_ps;
         return is_hidden ? room : 0;
     }
+    if (grow->rules.is_patient) {
+        return room;
+    }
     const int64_t arrival_ps = mt_max_i64(to->arrival_ps, added->arrival_ps);
     if (row_ps == 0) {
         return arrival_ps > 0 ? 0 : room;
@@ -199,6 +207,23 @@ static int64_t room_for(const struct mt_grow *grow, int rank, const struct added
     const int64_t n_missed = mt_ceil_div(arrival_ps, row_ps); /* rows that the wait would do */
     return grow->rules.is_resident_first ? mt_min_i64(room, grow->limit - n_missed - to->n_late_row)
                                          : room - n_missed;
+}
+
+/* Rows of instance i to the new copy. Rows of a node go to its instances: first to those that were
+ * there. */
+static void move_rows(struct mt_grow *grow, int i, int rank, int64_t n_row, enum mt_level level)
+{
+    const int expert = grow->flow->instance[i].expert;
+    const int from = grow->flow->instance[i].rank;
+    struct mt_grow_rank *source = &grow->rank[from];
+    const bool is_same_node = grow->cluster->node[from] == grow->cluster->node[rank];
+    mt_grow_add_rows(grow, expert, from, grow->left[i], 0, -1, source);
+    grow->left[i] -= n_row;
+    source->n_row -= n_row;
+    mt_grow_add_rows(grow, expert, from, grow->left[i], 0, 1, source);
+    const int64_t elsewhere = level == MT_LEVEL_NODE ? INT64_MAX : 0;
+    const int64_t n_taken = is_same_node ? grow->left[i] : elsewhere;
+    mt_grow_add_rows(grow, expert, rank, n_row, n_taken, 1, &grow->rank[rank]);
 }
 
 static void take(struct mt_grow *grow, int i, int rank, int64_t n_row, const struct added *added)
@@ -222,17 +247,11 @@ static void take(struct mt_grow *grow, int i, int rank, int64_t n_row, const str
     grow->rank[added->sender].out_ps[added->level] = added->out_ps;
     to->arrival_ps = mt_max_i64(to->arrival_ps, added->arrival_ps);
     to->n_row += n_row;
-    to->n_local_row += mt_min_i64(n_row, own_rows(grow, expert, rank));
     to->n_late_row += n_row;
     ++to->n_copy;
     ++to->n_instance;
     ++to->n_late;
-    struct mt_grow_rank *source = &grow->rank[grow->flow->instance[i].rank];
-    const int64_t n_own = own_rows(grow, expert, grow->flow->instance[i].rank);
-    source->n_local_row -= mt_min_i64(grow->left[i], n_own);
-    grow->left[i] -= n_row;
-    source->n_local_row += mt_min_i64(grow->left[i], n_own);
-    source->n_row -= n_row;
+    move_rows(grow, i, rank, n_row, added->level);
 }
 
 /* Can the rank hold another copy that is worth it? */
@@ -345,6 +364,7 @@ void mt_grow_apply(struct mt_grow *grow)
         const struct mt_grow_move *move = &grow->move[at];
         const int i = mt_flow_add(flow, move->expert, move->rank);
         flow->instance[i].quota = move->n_row;
+        flow->instance[i].is_late = grow->rules.is_late;
         grow->expert[move->expert].first_move = -1;
     }
     for (int rank = 0; rank < flow->n_rank; ++rank) {

@@ -16,7 +16,8 @@ struct mt_grow_rules {
     int64_t tolerance_row;  /* limits closer than this are not told apart */
     bool is_node_only;      /* copies stay inside their owner's node */
     bool is_timed;          /* price is predicted time, else the largest load */
-    bool is_late;           /* copies are exposed, and their rows must end in time */
+    bool is_late;           /* copies are exposed */
+    bool is_patient;        /* late rows need not end before their rank's others could */
     bool is_resident_first; /* only a late copy's own rows wait for it */
     bool is_thorough;       /* also without small copies, which waste slots */
     int64_t port_ps;        /* that any link may be busy in a direction: what attention covers */
@@ -30,12 +31,20 @@ enum { MT_PLANNER_PAIRS = 1 << 20 };
  * shapes). */
 int64_t mt_grow_min_row(int64_t most, int64_t n_row, int n_rank);
 
+/* Where rows come from. Not known before the gate (counts NULL): then from all ranks alike. */
+struct mt_grow_sources {
+    const int64_t *counts; /* [R,E] rows of source r for expert e */
+    int64_t *total;        /* [E] all sources */
+    int64_t *token;        /* [R] all experts */
+    int64_t *node;         /* [M,E] of a node's sources */
+};
 struct mt_grow_rank {
     int64_t n_row, n_late_row;
-    int64_t n_local_row;    /* of n_row: of its own tokens */
-    int n_copy;             /* slots taken */
-    int n_instance, n_late; /* that have rows; late ones of them */
-    int64_t arrival_ps;     /* of its last late copy, after the rows' dispatch */
+    int64_t n_in[MT_N_LEVEL]; /* of n_row: those that come from so far; may undershoot 0 */
+    int64_t n_source_k;       /* ranks that they come from, at most, in 1/1024 */
+    int n_copy;               /* slots taken */
+    int n_instance, n_late;   /* that have rows; late ones of them */
+    int64_t arrival_ps;       /* of its last late copy, after the rows' dispatch */
     int64_t in_ps[MT_N_LEVEL], out_ps[MT_N_LEVEL]; /* of copies on its links */
     int64_t held_ps[MT_N_LEVEL]; /* of copies from before, both directions: they go back too */
 };
@@ -57,18 +66,23 @@ struct mt_grow {
     struct mt_flow *flow;
     const struct mt_placement *liked; /* copies to prefer; NULL: none */
     const int *owner;                 /* [E] */
-    const int64_t *counts;            /* [R,E] rows of source r for expert e; NULL: not known */
-    const int64_t *token;             /* [R] their sums, with counts */
+    struct mt_grow_sources sources;
     struct mt_grow_rules rules;
+    int first_late; /* instances of the flow from here on are late */
     int64_t copy_ps[MT_N_LEVEL];
     int64_t limit, largest_row;                  /* of the last trial */
-    int64_t kirow_ps, message_ps;                /* of links: 1024 rows; alphas of all peers */
+    int64_t kirow_ps[MT_N_LEVEL];                /* of links: 1024 rows */
+    int n_peer[MT_N_LEVEL];                      /* of a usual rank */
+    int64_t ragged_k;                            /* largest source over the mean, in 1/1024 */
+    int64_t *node_token;                         /* [M] rows that a node's sources send */
     int64_t dispatch_ps;                         /* about what rows take on their way */
     int *order, *node_order;                     /* [R] ascending load; the same node by node */
     int *start, *list;                           /* [R+1], [capacity]: instances by rank */
     bool *is_sorted;                             /* [R]: its list is by quota, descending */
     struct mt_grow_rank *rank, *rank_base;       /* [R] after the trial; before it */
     struct mt_grow_expert *expert, *expert_base; /* [E] */
+    int64_t *source_k;                           /* [E] sources of a row, in 1/1024: 1 at most */
+    int64_t *claimed;                            /* [M] rows of a node that instances took */
     int64_t *left;                               /* [capacity] rows that stay with each instance */
     struct mt_grow_move *move;                   /* [capacity] */
     int n_move;
@@ -76,7 +90,7 @@ struct mt_grow {
 };
 
 /* The flow's owners are those of `placement`, which stays the caller's. Cuts from the arena; the
- * caller sets rules and, if any, liked, counts and token. */
+ * caller sets rules and, if any, liked and sources. */
 void mt_grow_init(struct mt_grow *grow, const struct mt_cluster *cluster, struct mt_flow *flow,
                   const struct mt_placement *placement, struct mt_arena *arena);
 /* Late copies come on top of those that `placement` has: their gradients share the links. */
@@ -93,11 +107,26 @@ int64_t mt_grow_price(struct mt_grow *grow);
 int64_t mt_grow_search(struct mt_grow *grow, int64_t least, int64_t most);
 /* About what rows take on their way to experts after the last trial. */
 int64_t mt_grow_exchange_ps(const struct mt_grow *grow);
+/* Is the price, a time, so near to what the last trial's copies would cost with rows and their
+ * exchange spread evenly that no other plan can be much faster? */
+bool mt_grow_is_even(const struct mt_grow *grow, int64_t price);
 /* What late copies' gradients take beyond attention, after the last trial. */
 int64_t mt_grow_excess_ps(const struct mt_grow *grow);
 /* What links take, from the cluster's costs: of mt_grow_init. */
 void mt_grow_set_links(struct mt_grow *grow);
-/* The last trial's copies and quotas become the flow's. */
+
+/* ---- grow_rows.c: where rows come from ---- */
+/* Sums of counts [R,E]; arrays from the arena. */
+void mt_grow_count(struct mt_grow_sources *sources, const struct mt_cluster *cluster, int n_expert,
+                   const int64_t *counts, struct mt_arena *arena);
+/* Of mt_grow_reset: rank_base's n_in and n_source_k, from the flow's quotas. */
+void mt_grow_list_rows(struct mt_grow *grow);
+/* Adds (sign 1) or takes off (-1) n_row rows of an instance of the expert on the rank, of whose
+ * node other instances take `n_taken`. */
+void mt_grow_add_rows(const struct mt_grow *grow, int expert, int rank, int64_t n_row,
+                      int64_t n_taken, int sign, struct mt_grow_rank *to);
+
+/* The last trial's copies and quotas become the flow's; late ones are late there too. */
 void mt_grow_apply(struct mt_grow *grow);
 
 /* The flow's instances as a placement; those from index `first_late` on are late. */

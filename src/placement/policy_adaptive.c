@@ -16,11 +16,10 @@
 
 enum { MIN_ROW = 512 };
 
-/* The placement with arrays of its own from the arena. */
-static void keep_placement(const struct mt_placement *placement, struct mt_arena *scratch,
-                           struct mt_placement *kept)
+/* The placement with arrays of its own from the arena, with room for so many instances. */
+static void keep_placement(const struct mt_placement *placement, int64_t n_instance,
+                           struct mt_arena *scratch, struct mt_placement *kept)
 {
-    const int64_t n_instance = mt_placement_n_instance(placement);
     const int64_t word = (int64_t)sizeof(int);
     *kept = *placement;
     kept->max_instance = (int)n_instance;
@@ -83,6 +82,10 @@ void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
                              struct mt_placement *placement)
 {
     enum { GOOD_ENOUGH = 100, TOLERANCE = 50 }; /* shares of the mean; loads will differ anyway */
+    enum {
+        GAIN = 100
+    }; /* the least share of the time: copies that save less stand in the way of
+                            those that the counts will ask for */
     const int64_t mark = mt_arena_mark(scratch);
     const int64_t n_expert = input->n_expert;
     int64_t *scenario = mt_arena_cut(scratch, 2 * n_expert * (int64_t)sizeof(int64_t));
@@ -90,7 +93,7 @@ void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
     struct mt_placement liked;
     struct mt_flow flow;
     struct mt_grow grow;
-    keep_placement(placement, scratch, &liked);
+    keep_placement(placement, mt_placement_n_instance(placement), scratch, &liked);
     mt_placement_owners_only(placement);
     for (int at = 0; at < n; ++at) {
         if (at == 0) {
@@ -113,8 +116,10 @@ void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
                                    .is_timed = true,
                                    .port_ps = hidden_ps(input)};
         mt_grow_reset(&grow);
-        (void)mt_grow_search(&grow, mean, largest);
-        mt_grow_apply(&grow);
+        const int64_t before_ps = mt_grow_price(&grow);
+        if (before_ps - mt_grow_search(&grow, mean, largest) > before_ps / GAIN) {
+            mt_grow_apply(&grow);
+        }
     }
     if (n > 0) {
         mt_grow_write(&flow, flow.n_instance, placement);
@@ -122,39 +127,71 @@ void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
     mt_arena_release(scratch, mark);
 }
 
-/* Where sources are even, so are their ways, and the search prices them well. Where some rank sends
- * more than twice the mean, rows may have been near by chance, and moving them costs what the
- * search does not see. (Where attention does not hide the gradients of copies either, so little is
- * gained that the search's guess at rows' ways decides: then, too, the whole is predicted.) */
-static bool is_ragged(const int64_t *token, int n_rank, int64_t mean)
-{
-    int64_t most = 0;
-    for (int rank = 0; rank < n_rank; ++rank) {
-        most = mt_max_i64(most, token[rank]);
-    }
-    return most / 2 > mean;
-}
-
-/* The whole prediction, of the placement as it is and of the flow with its late copies. */
-static bool is_predicted_better(const struct mt_policy_input *input, const struct mt_flow *flow,
-                                int n_early, struct mt_placement *placement,
-                                struct mt_arena *scratch)
+/* The whole prediction of a placement. */
+static int64_t predicted_ps(const struct mt_policy_input *input,
+                            const struct mt_placement *placement, struct mt_arena *scratch)
 {
     const int64_t mark = mt_arena_mark(scratch);
-    const int64_t n_pair = (int64_t)placement->n_rank * flow->n_instance;
-    struct mt_prediction without;
-    struct mt_prediction with;
-    struct mt_placement kept;
+    const int64_t n_pair = (int64_t)placement->n_rank * mt_placement_n_instance(placement);
+    struct mt_prediction prediction;
     int64_t *quota = mt_arena_cut(scratch, n_pair * (int64_t)sizeof(int64_t));
     mt_split(MT_SPLIT_SETTLED, input->cluster, placement, input->count, scratch, quota);
-    mt_predict(input->cluster, placement, quota, true, scratch, &without);
-    keep_placement(placement, scratch, &kept);
-    mt_grow_write(flow, n_early, placement);
-    mt_split(MT_SPLIT_SETTLED, input->cluster, placement, input->count, scratch, quota);
-    mt_predict(input->cluster, placement, quota, true, scratch, &with);
-    mt_placement_copy(placement, &kept);
+    mt_predict(input->cluster, placement, quota, true, scratch, &prediction);
     mt_arena_release(scratch, mark);
-    return with.total_ps < without.total_ps;
+    return prediction.total_ps;
+}
+
+/* Of the placement without late copies, the flow's, and what the rivals on exact counts would make,
+ * the one that is predicted fastest; ties to the first. */
+static void choose(const struct mt_policy_input *input, const struct mt_flow *flow, int n_early,
+                   struct mt_placement *placement, struct mt_arena *scratch)
+{
+    enum { GROWN, QUOTA, LEAST_LOADED, N_CANDIDATE };
+    const int64_t mark = mt_arena_mark(scratch);
+    struct mt_placement early;
+    struct mt_placement best;
+    int64_t least_ps = predicted_ps(input, placement, scratch);
+    keep_placement(placement, placement->max_instance, scratch, &early);
+    keep_placement(placement, placement->max_instance, scratch, &best);
+    for (int candidate = GROWN; candidate < N_CANDIDATE; ++candidate) {
+        mt_placement_copy(placement, &early);
+        if (candidate == GROWN) {
+            mt_grow_write(flow, n_early, placement);
+        } else if (candidate == QUOTA) {
+            mt_policy_quota_after_gate(input, scratch, placement);
+        } else {
+            mt_policy_least_loaded_after_gate(input, scratch, placement);
+        }
+        const int64_t ps = predicted_ps(input, placement, scratch);
+        if (ps < least_ps) {
+            least_ps = ps;
+            mt_placement_copy(&best, placement);
+        }
+    }
+    mt_placement_copy(placement, &best);
+    mt_arena_release(scratch, mark);
+}
+
+/* Copies are grown on quotas as they are. Where that ends far above even, because the ranks with
+ * free slots have no room and those with room no slots, quotas settle on what there is now and
+ * growing goes on. Returns whether the end is even. */
+static bool repair(struct mt_grow *grow, int64_t mean, int64_t largest)
+{
+    enum { MAX_ROUND = 3 };
+    bool is_even = false;
+    for (int round = 0; round < MAX_ROUND && !is_even; ++round) {
+        const int64_t price = mt_grow_search(grow, mean, largest);
+        const bool is_grown = grow->n_move > 0;
+        is_even = mt_grow_is_even(grow, price);
+        mt_grow_apply(grow);
+        if (is_even || !is_grown) {
+            break;
+        }
+        largest = mt_flow_settle(grow->flow);
+        mt_grow_reset(grow);
+        is_even = mt_grow_is_even(grow, mt_grow_price(grow));
+    }
+    return is_even;
 }
 
 void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
@@ -166,12 +203,11 @@ void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
     if (!options->repair || !input->calibrate) {
         return;
     }
-    int64_t *total = mt_arena_cut(scratch, input->n_expert * (int64_t)sizeof(int64_t));
-    int64_t *token = mt_arena_cut(scratch, placement->n_rank * (int64_t)sizeof(int64_t));
+    struct mt_grow_sources sources;
     struct mt_flow flow;
     struct mt_grow grow;
-    mt_count_rows(placement->n_rank, placement->n_expert, input->count, total, token);
-    mt_flow_init(&flow, placement, placement->max_instance, total, scratch);
+    mt_grow_count(&sources, input->cluster, input->n_expert, input->count, scratch);
+    mt_flow_init(&flow, placement, placement->max_instance, sources.total, scratch);
     mt_flow_start(&flow);
     const int64_t largest = mt_flow_settle(&flow);
     const int64_t mean = mt_ceil_div(flow.n_row, flow.n_rank);
@@ -188,16 +224,14 @@ void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
                                    .is_resident_first = options->resident_first,
                                    .is_thorough = true,
                                    .port_ps = INT64_MAX};
-        grow.counts = input->count;
-        grow.token = token;
+        grow.sources = sources;
         mt_grow_reset(&grow);
-        (void)mt_grow_search(&grow, mean, largest);
-        mt_grow_apply(&grow);
+        const bool is_even = repair(&grow, mean, largest);
         const int64_t n_pair = (int64_t)flow.n_rank * flow.n_instance;
-        const bool is_close = mt_grow_excess_ps(&grow) > 0 || is_ragged(token, flow.n_rank, mean);
-        if (n_pair > MT_PLANNER_PAIRS || !is_close ||
-            is_predicted_better(input, &flow, n_early, placement, scratch)) {
+        if (is_even || n_pair > MT_PLANNER_PAIRS) {
             mt_grow_write(&flow, n_early, placement);
+        } else {
+            choose(input, &flow, n_early, placement, scratch);
         }
     }
     mt_arena_release(scratch, mark);
