@@ -113,6 +113,11 @@ void mt_span_reset(void)
     memset(&span.totals, 0, sizeof(span.totals));
 }
 
+enum mt_phase mt_span_phase(void)
+{
+    return span.depth > 0 ? span.stack[span.depth - 1] : MT_N_PHASE;
+}
+
 const char *mt_span_current(void)
 {
     return atomic_load_explicit(&span_current, memory_order_relaxed);

@@ -70,6 +70,9 @@ struct mt_span_totals {
 void mt_span_totals(struct mt_span_totals *totals);
 void mt_span_reset(void);
 
+/* The innermost open phase, for the main thread; MT_N_PHASE: none. */
+enum mt_phase mt_span_phase(void);
+
 /* The innermost open phase, or NULL: for error messages ("moe.dispatch") and the watchdog. May be
  * called from any thread. */
 const char *mt_span_current(void);

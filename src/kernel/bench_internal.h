@@ -10,6 +10,8 @@
 struct mt_bench {
     struct mt_device *device;
     FILE *out;
+    const char *only;      /* lines with this in their name; NULL: all */
+    int n_line;            /* printed so far */
     struct mt_arena arena; /* data of the case that runs; released after it */
     double peak_gflops;    /* of all threads */
     double copy_gbytes_per_s;
