@@ -10,6 +10,9 @@
 /* Nanoseconds of CLOCK_MONOTONIC. */
 int64_t mt_clock_ns(void);
 
+/* Processor time of this process, all its threads. */
+int64_t mt_clock_cpu_ns(void);
+
 /* Sleeps until mt_clock_ns() >= deadline_ns; returns at once when that has passed. */
 void mt_clock_sleep_until_ns(int64_t deadline_ns);
 

@@ -16,7 +16,7 @@ static const double NS_PER_S = 1e9;
 /* Of one step on one rank, or of all its steps: only doubles, so that ranks can exchange it as an
  * array. */
 struct sample {
-    double step_s, wait_s;
+    double step_s, cpu_s, wait_s;
     double phase_s[MT_N_ACCOUNT_ROW];
     double work_s[MT_N_ACCOUNT_ROW][MT_N_WORK];
     double flops[MT_N_ACCOUNT_ROW][MT_N_WORK]; /* from here on means, before it medians */
@@ -24,13 +24,14 @@ struct sample {
 };
 enum {
     N_SAMPLE = (int)(sizeof(struct sample) / sizeof(double)),
-    N_TIME = (int)(offsetof(struct sample, flops) / sizeof(double))
+    N_TIME = (int)(offsetof(struct sample, flops) / sizeof(double)),
+    N_BEST = (int)(offsetof(struct sample, wait_s) / sizeof(double)) /* those kept at their least */
 };
 
 /* What a rank tells about all its steps. */
 struct verdict {
     struct sample sample;
-    double best_s, loss, peak_bytes, start_bytes, peak_gflops, copy_gbytes_per_s;
+    double best_s, best_cpu_s, loss, peak_bytes, start_bytes, peak_gflops, copy_gbytes_per_s;
 };
 enum { N_VERDICT = (int)(sizeof(struct verdict) / sizeof(double)) };
 
@@ -81,9 +82,10 @@ static enum mt_status open_trainer(struct bench *b)
     return MT_OK;
 }
 
-static void take_sample(const struct bench *b, int64_t elapsed_ns, double *values)
+static void take_sample(const struct bench *b, int64_t elapsed_ns, int64_t cpu_ns, double *values)
 {
-    struct sample sample = {.step_s = (double)elapsed_ns / NS_PER_S};
+    struct sample sample = {.step_s = (double)elapsed_ns / NS_PER_S,
+                            .cpu_s = (double)cpu_ns / NS_PER_S};
     struct mt_span_totals totals;
     int64_t rest_ns = elapsed_ns;
     mt_span_totals(&totals);
@@ -113,6 +115,7 @@ static enum mt_status make_step(struct bench *b, double *values)
     MT_TRY(mt_traces_begin_step(trainer));
     memset(&b->account, 0, sizeof(b->account));
     mt_span_reset();
+    const int64_t cpu_start_ns = mt_clock_cpu_ns();
     const int64_t start_ns = mt_clock_ns();
     const enum mt_status status = mt_train_step(trainer, &result);
     if (status != MT_OK) {
@@ -128,7 +131,7 @@ static enum mt_status make_step(struct bench *b, double *values)
                     (long long)trainer->state.step, result.loss, result.grad_norm));
     }
     if (values != NULL) {
-        take_sample(b, elapsed_ns, values);
+        take_sample(b, elapsed_ns, mt_clock_cpu_ns() - cpu_start_ns, values);
     }
     return MT_OK;
 }
@@ -158,12 +161,16 @@ static double middle(struct bench *b, int64_t n_step, int item)
 static void sum_up(struct bench *b, int64_t n_step)
 {
     double values[N_SAMPLE];
-    for (int item = 1; item < N_SAMPLE; item++) {
+    double best[N_BEST];
+    for (int item = 0; item < N_SAMPLE; item++) {
         values[item] = middle(b, n_step, item);
+        if (item < N_BEST) {
+            best[item] = b->column[0];
+        }
     }
-    values[0] = middle(b, n_step, 0);
     memcpy(&b->mine.sample, values, sizeof(values));
-    b->mine.best_s = b->column[0];
+    b->mine.best_s = best[0];
+    b->mine.best_cpu_s = best[1];
 }
 
 /* What one core does in the type of the run's products. */
@@ -201,6 +208,8 @@ static void add_rank(struct mt_step_report *report, const struct verdict *verdic
     const double share = 1.0 / (double)report->n_rank;
     report->step_s = fmax(report->step_s, sample->step_s);
     report->best_s = fmax(report->best_s, verdict->best_s);
+    report->cpu_s = fmax(report->cpu_s, sample->cpu_s);
+    report->best_cpu_s = fmax(report->best_cpu_s, verdict->best_cpu_s);
     report->wait_s += share * sample->wait_s;
     report->peak_gflops += share * verdict->peak_gflops;
     report->copy_gbytes_per_s += share * verdict->copy_gbytes_per_s;

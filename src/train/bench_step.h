@@ -35,9 +35,10 @@ struct mt_step_report {
     double peak_gflops;              /* of the mean rank, all its threads, in the run's dtype */
     double copy_gbytes_per_s;        /* likewise */
     struct mt_step_row row[MT_N_ACCOUNT_ROW];
-    double step_s, best_s; /* of the slowest rank: median, shortest */
-    double wait_s;         /* for other ranks, mean */
-    double loss;           /* of the last step */
+    double step_s, best_s;    /* of the slowest rank: median, shortest */
+    double cpu_s, best_cpu_s; /* the processor time in it, all threads; less: others had the core */
+    double wait_s;            /* for other ranks, mean */
+    double loss;              /* of the last step */
     double model_flops_per_token;
     int64_t peak_bytes;    /* largest resident set of a rank */
     int64_t start_bytes;   /* of it, before there was a model: the program and its libraries */

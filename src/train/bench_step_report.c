@@ -152,6 +152,8 @@ static void print_totals(const struct mt_step_report *report, const struct total
     (void)fprintf(out, "%-34s %10s %10s\n", "", "median", "best");
     (void)fprintf(out, "%-34s %10.2f %10.2f\n", "step, ms", report->step_s * 1e3,
                   report->best_s * 1e3);
+    (void)fprintf(out, "%-34s %10.2f %10.2f\n", "  processor time in it, ms", report->cpu_s * 1e3,
+                  report->best_cpu_s * 1e3);
     (void)fprintf(out, "%-34s %10.0f %10.0f\n", "tokens/s", n_token / report->step_s,
                   n_token / report->best_s);
     (void)fprintf(out, "%-34s %10.1f %10.1f  %.2f MFLOP a token, T x T\n",
@@ -231,6 +233,8 @@ void mt_step_report_json(const struct mt_step_report *report, FILE *out)
     set(object, "tokens", json_integer((json_int_t)report->n_token));
     set_real(object, "step_s", report->step_s);
     set_real(object, "best_step_s", report->best_s);
+    set_real(object, "cpu_s", report->cpu_s);
+    set_real(object, "best_cpu_s", report->best_cpu_s);
     set_real(object, "model_flops", model);
     set_real(object, "executed_flops", totals.flops);
     set_real(object, "product_flops", totals.product_flops);
