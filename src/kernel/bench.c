@@ -81,6 +81,7 @@ enum mt_status mt_bench_kernels(struct mt_device *device, const char *only, FILE
     if (status == MT_OK) {
         mt_bench_attention(&bench);
         mt_bench_rows(&bench);
+        mt_bench_tokens(&bench);
     }
     mt_arena_clear(&bench.arena);
     if (status == MT_OK && bench.n_line == 0) {

@@ -149,6 +149,8 @@ static void print_totals(const struct mt_step_report *report, const struct total
     const double model = report->model_flops_per_token * n_token * 1e-9;
     const double executed = totals->flops * 1e-9;
     const double peak = report->peak_gflops * report->n_rank;
+    /* cpu_s is of all threads of one rank, peak_gflops too. */
+    const double by_rank = (double)report->n_thread / report->n_rank;
     (void)fprintf(out, "%-34s %10s %10s\n", "", "median", "best");
     (void)fprintf(out, "%-34s %10.2f %10.2f\n", "step, ms", report->step_s * 1e3,
                   report->best_s * 1e3);
@@ -161,6 +163,10 @@ static void print_totals(const struct mt_step_report *report, const struct total
                   report->model_flops_per_token * 1e-6);
     (void)fprintf(out, "%-34s %10.3f %10.3f\n", "  of the measured peak",
                   model / report->step_s / peak, model / report->best_s / peak);
+    (void)fprintf(out, "%-34s %10.3f %10.3f  as if no other program had the cores\n",
+                  "  of it, by processor time",
+                  model / report->cpu_s / report->peak_gflops * by_rank,
+                  model / report->best_cpu_s / report->peak_gflops * by_rank);
     (void)fprintf(out, "%-34s %10.1f %10.1f  %.2f MFLOP a token, causal\n", "GFLOP/s as executed",
                   executed / report->step_s, executed / report->best_s,
                   totals->flops / n_token * 1e-6);
@@ -242,6 +248,9 @@ void mt_step_report_json(const struct mt_step_report *report, FILE *out)
     set_real(object, "copy_gbytes_per_s", report->copy_gbytes_per_s);
     set_real(object, "share_of_peak",
              model * 1e-9 / report->step_s / report->peak_gflops / report->n_rank);
+    set_real(object, "share_of_peak_by_cpu",
+             model * 1e-9 / report->best_cpu_s / report->peak_gflops * report->n_thread /
+                 report->n_rank);
     set_real(object, "outside_products", outside_share(&totals));
     set_real(object, "wait_s", report->wait_s);
     set(object, "peak_bytes", json_integer((json_int_t)report->peak_bytes));

@@ -13,19 +13,23 @@ import torch
 import torch.nn.functional as F
 
 
-def rotate(x, cosine, sine):
-    """x [B,T,H,Dh], half-split form."""
+def rotate(x, turn):
+    """x [B,T,H,Dh]. turn: cosine and sine for the half-split form; or complex, for pairs that lie side by side:
+    one pass where the other makes seven, but nothing that torch.compile can fuse."""
+    if isinstance(turn, torch.Tensor):
+        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * turn).flatten(-2)
+    cosine, sine = turn
     a, b = x.chunk(2, -1)
     return torch.cat((a * cosine - b * sine, b * cosine + a * sine), -1)
 
 
-def attention_block(x, norm, qkv, out, cosine, sine, shape):
+def attention_block(x, norm, qkv, out, turn, shape):
     batch, length, heads, kv_heads, dim, eps = shape
     h = F.rms_norm(x, (x.shape[-1],), norm, eps)
-    q, k, v = F.linear(h, qkv).view(batch, length, heads + 2 * kv_heads, dim).split((heads, kv_heads, kv_heads), 2)
-    q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
-    o = F.scaled_dot_product_attention(q.to(v.dtype).transpose(1, 2), k.to(v.dtype).transpose(1, 2), v.transpose(1, 2),
-                                       is_causal=True, enable_gqa=heads != kv_heads)
+    qk, v = F.linear(h, qkv).view(batch, length, heads + 2 * kv_heads, dim).split((heads + kv_heads, kv_heads), 2)
+    q, k = rotate(qk, turn).to(v.dtype).transpose(1, 2).split((heads, kv_heads), 1)
+    o = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), is_causal=True, enable_gqa=heads != kv_heads)
     return x + F.linear(o.transpose(1, 2).reshape(batch, length, heads * dim), out)
 
 
@@ -48,6 +52,17 @@ def swiglu(gate_up):
 
 def swiglu_backward(d_act, gate_up):
     """act, d_gate_up"""
+    g, u = gate_up.chunk(2, -1)
+    silu = F.silu(g)
+    d_gate_up = torch.empty_like(gate_up)
+    d_g, d_u = d_gate_up.chunk(2, -1)
+    torch.mul(d_act, silu, out=d_u)
+    torch.ops.aten.silu_backward.grad_input(d_act.mul_(u), g, grad_input=d_g)
+    return silu.mul_(u), d_gate_up
+
+
+def swiglu_backward_fused(d_act, gate_up):
+    """The same for torch.compile."""
     g, u = gate_up.chunk(2, -1)
     s = torch.sigmoid(g)
     silu = g * s
@@ -164,15 +179,18 @@ class Model:
             torch._dynamo.config.cache_size_limit = 64
             self.parts = {name: torch.compile(f) for name, f in self.parts.items()}
             Experts.act = torch.compile(swiglu)
-            Experts.act_backward = torch.compile(swiglu_backward)
-        self.load(path, split=experts == "loop")
+            Experts.act_backward = torch.compile(swiglu_backward_fused)
+        self.load(path, experts == "loop", not compiled)
         dim, length = config["head_dim"], config["length"]
         angle = torch.arange(length, dtype=torch.float64)[:, None] * config["theta"] ** (
             -torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-        self.cosine, self.sine = angle.cos().float()[None, :, None], angle.sin().float()[None, :, None]
+        angle = angle[None, :, None]
+        self.turn = (angle.cos().float(), angle.sin().float()) if compiled else (
+            torch.polar(torch.ones_like(angle), angle).to(torch.complex64))
 
-    def load(self, path, split):
-        """split: a parameter per expert; else one per layer for all of them."""
+    def load(self, path, split, pairs):
+        """split: a parameter per expert; else one per layer for all of them. pairs: rows of q and k in another order,
+        the same in both, so that what is rotated together lies side by side; their products stay as they are."""
         self.decayed, self.plain = [], []
 
         def parameter(value, decay=True):
@@ -185,7 +203,11 @@ class Model:
 
         with h5py.File(path) as f:
             def get(name):
-                return torch.from_numpy(f["/model/" + name][...])
+                value = torch.from_numpy(f["/model/" + name][...])
+                if pairs and name.endswith(("q_proj", "k_proj")):
+                    half = self.config["head_dim"] // 2
+                    return value.view(-1, 2, half, value.shape[1]).transpose(1, 2).reshape(value.shape)
+                return value
             self.embed, self.head = parameter(get("embed_tokens")), parameter(get("lm_head"))
             self.norm = parameter(get("norm"), False)
             self.layers = []
@@ -223,7 +245,7 @@ class Model:
         x = F.embedding(token, self.embed)
         balance = 0.0
         for norm1, qkv, out, norm2, router, gate_up, down in self.layers:
-            x = self.parts["attention_block"](x, norm1, qkv, out, self.cosine, self.sine, shape)
+            x = self.parts["attention_block"](x, norm1, qkv, out, self.turn, shape)
             x, b = self.moe(x, norm2, router, gate_up, down)
             balance = balance + b
         return self.parts["head_loss"](x, self.norm, self.head, target.reshape(-1), c["eps"]), balance
