@@ -34,6 +34,13 @@ int64_t mt_clock_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+int64_t mt_clock_cpu_ns(void)
+{
+    struct timespec used;
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return (int64_t)used.tv_sec * 1000000000 + used.tv_nsec;
+}
+
 void mt_clock_sleep_until_ns(int64_t deadline_ns)
 {
     if (deadline_ns <= mt_clock_ns()) {
@@ -111,6 +118,11 @@ void mt_span_reset(void)
 {
     charge_innermost();
     memset(&span.totals, 0, sizeof(span.totals));
+}
+
+enum mt_phase mt_span_phase(void)
+{
+    return span.depth > 0 ? span.stack[span.depth - 1] : MT_N_PHASE;
 }
 
 const char *mt_span_current(void)

@@ -10,6 +10,9 @@
 /* Nanoseconds of CLOCK_MONOTONIC. */
 int64_t mt_clock_ns(void);
 
+/* Processor time of this process, all its threads. */
+int64_t mt_clock_cpu_ns(void);
+
 /* Sleeps until mt_clock_ns() >= deadline_ns; returns at once when that has passed. */
 void mt_clock_sleep_until_ns(int64_t deadline_ns);
 
@@ -69,6 +72,9 @@ struct mt_span_totals {
 };
 void mt_span_totals(struct mt_span_totals *totals);
 void mt_span_reset(void);
+
+/* The innermost open phase, for the main thread; MT_N_PHASE: none. */
+enum mt_phase mt_span_phase(void);
 
 /* The innermost open phase, or NULL: for error messages ("moe.dispatch") and the watchdog. May be
  * called from any thread. */

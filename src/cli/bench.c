@@ -72,7 +72,12 @@ enum mt_status mt_command_bench(const struct mt_arguments *arguments)
     if (strcmp(what, "kernels") == 0) {
         struct mt_device device;
         mt_device_init_plain(&device);
-        return mt_job_agree(mt_job_rank() == 0 ? mt_bench_kernels(&device, stdout) : MT_OK);
+        return mt_job_agree(
+            mt_job_rank() == 0 ? mt_bench_kernels(&device, mt_argument(arguments, "--only"), stdout)
+                               : MT_OK);
+    }
+    if (strcmp(what, "step") == 0) {
+        return mt_command_bench_step(arguments);
     }
     if (strcmp(what, "planner") == 0) {
         return mt_job_agree(mt_job_rank() == 0 ? mt_bench_planner(stdout) : MT_OK);
@@ -80,9 +85,9 @@ enum mt_status mt_command_bench(const struct mt_arguments *arguments)
     if (strcmp(what, "policies") == 0) {
         return bench_policies(arguments);
     }
-    const bool is_later = strcmp(what, "step") == 0 || strcmp(what, "checkpoint") == 0;
+    const bool is_later = strcmp(what, "checkpoint") == 0;
     return mt_job_agree(MT_FAIL(MT_ERR_CONFIG,
-                                "%s is %s; expected moetrain bench kernels, collectives, "
+                                "%s is %s; expected moetrain bench kernels, step, collectives, "
                                 "planner or policies",
                                 what, is_later ? "not in this version" : "no benchmark"));
 }

@@ -71,16 +71,32 @@ static uint64_t config_and_dir_hash(const struct mt_config *config)
     return XXH3_64bits_withSeed(config->run.dir, strlen(config->run.dir), mt_config_hash(config));
 }
 
+/* CONFIG is a command's last word, unless there is text. */
+static enum mt_status read_config(const struct mt_arguments *arguments, const char *text,
+                                  struct mt_config *config)
+{
+    const char *run_dir = mt_argument(arguments, "--run-dir");
+    if (text != NULL) {
+        return mt_config_parse(text, "the default configuration", ".", arguments->n_override,
+                               arguments->override, run_dir, config);
+    }
+    return mt_config_load(arguments->positional[arguments->n_positional - 1], arguments->n_override,
+                          arguments->override, run_dir, config);
+}
+
 enum mt_status mt_load_config(const struct mt_arguments *arguments, struct mt_config **config)
+{
+    return mt_load_config_text(arguments, NULL, config);
+}
+
+enum mt_status mt_load_config_text(const struct mt_arguments *arguments, const char *text,
+                                   struct mt_config **config)
 {
     struct mt_config *loaded = NULL;
     enum mt_status status = MT_ALLOCATE(loaded, 1, "configuration");
     *config = NULL;
     if (status == MT_OK) {
-        /* CONFIG is a command's last word. */
-        status = mt_config_load(arguments->positional[arguments->n_positional - 1],
-                                arguments->n_override, arguments->override,
-                                mt_argument(arguments, "--run-dir"), loaded);
+        status = read_config(arguments, text, loaded);
     }
     /* A one-process command runs on rank 0 alone: nobody is there to agree with. */
     if (mt_job_is_started() && arguments->command->is_job) {

@@ -70,6 +70,9 @@ void mt_help_version(FILE *out);
 /* Collective for commands that are jobs: loads the configuration, agrees on it, handles
  * --check-config (then *config stays NULL). Free with mt_memory_free. */
 enum mt_status mt_load_config(const struct mt_arguments *arguments, struct mt_config **config);
+/* The same from TOML text, for commands that can do without a CONFIG. */
+enum mt_status mt_load_config_text(const struct mt_arguments *arguments, const char *text,
+                                   struct mt_config **config);
 
 /* The whole program; returns the exit code. */
 int mt_cli_main(int argc, char **argv);
@@ -81,5 +84,7 @@ enum mt_status mt_command_inspect(const struct mt_arguments *arguments);
 enum mt_status mt_command_verify(const struct mt_arguments *arguments);
 enum mt_status mt_command_plan(const struct mt_arguments *arguments);
 enum mt_status mt_command_bench(const struct mt_arguments *arguments);
+/* bench_step.c */
+enum mt_status mt_command_bench_step(const struct mt_arguments *arguments);
 
 #endif

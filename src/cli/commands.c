@@ -87,14 +87,17 @@ const struct mt_command mt_commands[] = {
                 {"--print-topology", NULL, NULL}},
      .run = mt_command_plan},
     {.name = "bench",
-     .synopsis = "bench kernels|collectives|planner|policies [CONFIG]",
-     .summary =
-         "tables with rate, bandwidth, ratio to the measured bound; planning times; policies "
-         "side by side on paced ranks",
+     .synopsis = "bench kernels|step|collectives|planner|policies [CONFIG]",
+     .summary = "tables with rate, bandwidth, ratio to the measured bound, of operations and of a "
+                "training step; planning times; policies side by side on paced ranks",
      .min_positional = 1,
      .max_positional = 2,
      .is_job = true,
      .option = {MT_CONFIG_OPTIONS,
+                {"--only", "TEXT", "kernels: the operations with this in their name"},
+                {"--warm-up", "N", "step: steps that are not timed, before the others [3]"},
+                {"--steps", "N", "step: steps that are timed [10]"},
+                {"--json", NULL, "step: one JSON object instead of the table"},
                 {"--skews", "LIST", "policies: largest rank load over the mean [1,1.1,1.3,2,3,4]"},
                 {"--policies", "LIST", "policies: only these, e.g. ep,adaptive"},
                 {"--ablation", NULL, "policies: adaptive with parts switched off beside it"}},

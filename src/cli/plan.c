@@ -29,6 +29,8 @@ static void print_memory(const struct mt_memory_estimate *estimate)
     print_bytes("staging of collectives", store->staging);
     print_bytes("activations of a micro-batch", estimate->activations);
     print_bytes("total", estimate->total);
+    print_bytes("resident, with the program and its libraries",
+                estimate->total + estimate->program);
     print_bytes("beyond that, on a rank loaded beyond measure", estimate->skew);
 }
 

@@ -90,11 +90,13 @@ static bool is_paced(const struct mt_device *device)
     return is_modelled(device) || device->slowdown > 1.0 || device->is_meter;
 }
 
-void mt_device_operation_begin(struct mt_device *device, double flops, double bytes)
+void mt_device_operation_begin(struct mt_device *device, enum mt_work work, double flops,
+                               double bytes)
 {
-    if (!is_paced(device)) {
+    if (!is_paced(device) && device->account == NULL) {
         return;
     }
+    device->operation_work = work;
     device->operation_flops = flops;
     device->operation_bytes = bytes;
     device->operation_start_ns = mt_clock_ns();
@@ -145,12 +147,26 @@ static void sleep_debt(struct mt_device *device)
     device->pace_debt_ns = mt_max_i64(rest_ns, -credit_limit_ns);
 }
 
+static void add_to_account(const struct mt_device *device, int64_t measured_ns)
+{
+    struct mt_work_sum *sum = &device->account->sum[mt_span_phase()][device->operation_work];
+    sum->flops += device->operation_flops;
+    sum->bytes += device->operation_bytes;
+    sum->time_ns += measured_ns;
+}
+
 void mt_device_operation_end(struct mt_device *device)
 {
-    if (!is_paced(device)) {
+    if (!is_paced(device) && device->account == NULL) {
         return;
     }
     const int64_t measured_ns = mt_clock_ns() - device->operation_start_ns;
+    if (device->account != NULL) {
+        add_to_account(device, measured_ns);
+    }
+    if (!is_paced(device)) {
+        return;
+    }
     if (device->is_meter) {
         device->metered_ns += modelled_ns(device, measured_ns);
         return;
@@ -196,6 +212,7 @@ void mt_device_init_meter(struct mt_device *meter, const struct mt_device *devic
     meter->is_meter = true;
     meter->metered_ns = 0.0;
     meter->idle = NULL;
+    meter->account = NULL;
 }
 
 /* The processor's name as the kernel knows it. name [bytes] */

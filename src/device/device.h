@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "config/config.h"
+#include "device/account.h"
 #include "device/cores.h"
 
 #include <stdbool.h>
@@ -31,9 +32,11 @@ struct mt_device {
     int64_t operation_start_ns; /* of the operation in progress */
     double operation_flops;
     double operation_bytes;
-    bool is_meter;          /* sums and never sleeps */
-    double metered_ns;      /* of a meter's operations */
-    mt_device_idle_fn idle; /* NULL: none */
+    enum mt_work operation_work;
+    struct mt_account *account; /* NULL: nothing is summed */
+    bool is_meter;              /* sums and never sleeps */
+    double metered_ns;          /* of a meter's operations */
+    mt_device_idle_fn idle;     /* NULL: none */
     void *idle_context;
     int64_t idle_ns; /* when idle was last called inside an operation */
 };
@@ -49,8 +52,10 @@ void mt_device_init_plain(struct mt_device *device);
  * nothing. */
 void mt_device_init_planned(struct mt_device *device, const struct mt_config *config);
 
-/* Around every kernel: FLOPs it computes and bytes it moves. Nearly free when not paced. */
-void mt_device_operation_begin(struct mt_device *device, double flops, double bytes);
+/* Around every kernel: FLOPs it computes and bytes it moves. Nearly free when neither paced nor
+ * accounted. */
+void mt_device_operation_begin(struct mt_device *device, enum mt_work work, double flops,
+                               double bytes);
 void mt_device_operation_end(struct mt_device *device);
 
 /* Sleeps off what is still owed: before communication, so that a slow device arrives late. */
@@ -63,7 +68,7 @@ void mt_device_breathe(struct mt_device *device);
 
 /* A device whose operations are timed instead of slept: metered_ns is the sum of what they last on
  * `device` without its slowdown, modelled where it is paced and measured where not. It has no idle
- * function. */
+ * function and no account. */
 void mt_device_init_meter(struct mt_device *meter, const struct mt_device *device);
 
 /* One line for logs and metrics: "cpu, 2 threads (CPU 0-1), AMD EPYC, avx512, float32".

@@ -7,8 +7,9 @@
 
 #include <stdio.h>
 
-/* Prints the table to `out`, a few seconds long. Shares are of one core's bound times the device's
- * threads; what stays in a cache may exceed 1. MT_ERR_RESOURCE when memory is short. */
-enum mt_status mt_bench_kernels(struct mt_device *device, FILE *out);
+/* Prints the table to `out`, a few seconds long; `only`: operations with that in their name, NULL:
+ * all. Shares are of one core's bound times the device's threads; what stays in a cache may
+ * exceed 1. MT_ERR_RESOURCE when memory is short, MT_ERR_CONFIG when nothing is named so. */
+enum mt_status mt_bench_kernels(struct mt_device *device, const char *only, FILE *out);
 
 #endif

@@ -10,6 +10,8 @@
 struct mt_bench {
     struct mt_device *device;
     FILE *out;
+    const char *only;      /* lines with this in their name; NULL: all */
+    int n_line;            /* printed so far */
     struct mt_arena arena; /* data of the case that runs; released after it */
     double peak_gflops;    /* of all threads */
     double copy_gbytes_per_s;
@@ -30,5 +32,6 @@ float *mt_bench_floats(struct mt_bench *bench, int64_t n);
 enum mt_status mt_bench_products(struct mt_bench *bench);
 void mt_bench_attention(struct mt_bench *bench);
 void mt_bench_rows(struct mt_bench *bench);
+void mt_bench_tokens(struct mt_bench *bench);
 
 #endif

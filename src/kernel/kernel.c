@@ -9,7 +9,13 @@ const struct mt_kernel_table *mt_kernel_table(const struct mt_device *device)
 
 const struct mt_kernel_table *mt_kernel_begin(struct mt_device *device, double flops, double bytes)
 {
+    return mt_kernel_begin_as(device, MT_WORK_OTHER, flops, bytes);
+}
+
+const struct mt_kernel_table *mt_kernel_begin_as(struct mt_device *device, enum mt_work work,
+                                                 double flops, double bytes)
+{
     const struct mt_kernel_table *table = mt_kernel_table(device);
-    mt_device_operation_begin(device, flops, bytes);
+    mt_device_operation_begin(device, work, flops, bytes);
     return table;
 }

@@ -100,7 +100,8 @@ void mt_attention_forward(struct mt_device *device, const struct mt_attention_fo
     MT_ASSERT(args->o != NULL && args->lse != NULL && args->scratch != NULL);
     MT_ASSERT(args->q != NULL && args->k != NULL && args->v != NULL);
     check_rope(args->rope, shape);
-    mt_kernel_begin(device, 4.0 * causal_products(shape), attention_bytes(shape, 2.0, 2.0))
+    mt_kernel_begin_as(device, MT_WORK_MIXED, 4.0 * causal_products(shape),
+                       attention_bytes(shape, 2.0, 2.0))
         ->attention_forward(device, args, shape);
     mt_device_operation_end(device);
 }
@@ -117,7 +118,8 @@ void mt_attention_backward(struct mt_device *device, const struct mt_attention_b
     MT_ASSERT(args->d_o != NULL && args->o != NULL && args->lse != NULL);
     MT_ASSERT(args->q != NULL && args->k != NULL && args->v != NULL && args->scratch != NULL);
     check_rope(args->rope, shape);
-    mt_kernel_begin(device, 10.0 * causal_products(shape), attention_bytes(shape, 4.0, 4.0))
+    mt_kernel_begin_as(device, MT_WORK_MIXED, 10.0 * causal_products(shape),
+                       attention_bytes(shape, 4.0, 4.0))
         ->attention_backward(device, args, shape);
     mt_device_operation_end(device);
 }

@@ -82,8 +82,8 @@ void mt_linear_forward(struct mt_device *device, float *y, const float *x,
         return;
     }
     MT_ASSERT(y != NULL && x != NULL && y != x);
-    mt_kernel_begin(device, product_flops(n, weight->n_out, weight->n_in),
-                    product_bytes(n, weight->n_out, weight->n_in, 1))
+    mt_kernel_begin_as(device, MT_WORK_PRODUCT, product_flops(n, weight->n_out, weight->n_in),
+                       product_bytes(n, weight->n_out, weight->n_in, 1))
         ->linear_forward(device, y, x, weight, n);
     mt_device_operation_end(device);
 }
@@ -96,8 +96,8 @@ void mt_linear_backward_input(struct mt_device *device, float *d_x, const float 
         return;
     }
     MT_ASSERT(d_x != NULL && d_y != NULL && d_x != d_y);
-    mt_kernel_begin(device, product_flops(n, weight->n_out, weight->n_in),
-                    product_bytes(n, weight->n_out, weight->n_in, 1))
+    mt_kernel_begin_as(device, MT_WORK_PRODUCT, product_flops(n, weight->n_out, weight->n_in),
+                       product_bytes(n, weight->n_out, weight->n_in, 1))
         ->linear_backward_input(device, d_x, d_y, weight, n, accumulate);
     mt_device_operation_end(device);
 }
@@ -110,7 +110,8 @@ void mt_linear_backward_weight(struct mt_device *device, float *d_w, const float
         return;
     }
     MT_ASSERT(d_w != NULL && d_y != NULL && x != NULL);
-    mt_kernel_begin(device, product_flops(n, n_out, n_in), product_bytes(n, n_out, n_in, 2))
+    mt_kernel_begin_as(device, MT_WORK_PRODUCT, product_flops(n, n_out, n_in),
+                       product_bytes(n, n_out, n_in, 2))
         ->linear_backward_weight(device, d_w, d_y, x, n_out, n_in, n);
     mt_device_operation_end(device);
 }
@@ -125,8 +126,8 @@ void mt_grouped_forward(struct mt_device *device, float *y, const float *x,
     MT_ASSERT(y != NULL && x != NULL && y != x && weight != NULL);
     check_weights(weight, groups.n_group);
     const int64_t n = groups.offset[groups.n_group] - groups.offset[0];
-    mt_kernel_begin(device, product_flops(n, weight[0]->n_out, weight[0]->n_in),
-                    product_bytes(n, weight[0]->n_out, weight[0]->n_in, n_used))
+    mt_kernel_begin_as(device, MT_WORK_PRODUCT, product_flops(n, weight[0]->n_out, weight[0]->n_in),
+                       product_bytes(n, weight[0]->n_out, weight[0]->n_in, n_used))
         ->grouped_forward(device, y, x, weight, groups);
     mt_device_operation_end(device);
 }
@@ -142,8 +143,8 @@ void mt_grouped_backward_input(struct mt_device *device, float *d_x, const float
     MT_ASSERT(d_x != NULL && d_y != NULL && d_x != d_y && weight != NULL);
     check_weights(weight, groups.n_group);
     const int64_t n = groups.offset[groups.n_group] - groups.offset[0];
-    mt_kernel_begin(device, product_flops(n, weight[0]->n_out, weight[0]->n_in),
-                    product_bytes(n, weight[0]->n_out, weight[0]->n_in, n_used))
+    mt_kernel_begin_as(device, MT_WORK_PRODUCT, product_flops(n, weight[0]->n_out, weight[0]->n_in),
+                       product_bytes(n, weight[0]->n_out, weight[0]->n_in, n_used))
         ->grouped_backward_input(device, d_x, d_y, weight, groups, accumulate);
     mt_device_operation_end(device);
 }
@@ -159,8 +160,8 @@ void mt_grouped_backward_weight(struct mt_device *device, float *const *d_w, con
     }
     MT_ASSERT(d_w != NULL && d_y != NULL && x != NULL);
     const int64_t n = groups.offset[groups.n_group] - groups.offset[0];
-    mt_kernel_begin(device, product_flops(n, n_out, n_in),
-                    product_bytes(n, n_out, n_in, 2 * n_used))
+    mt_kernel_begin_as(device, MT_WORK_PRODUCT, product_flops(n, n_out, n_in),
+                       product_bytes(n, n_out, n_in, 2 * n_used))
         ->grouped_backward_weight(device, d_w, d_y, x, n_out, n_in, groups);
     mt_device_operation_end(device);
 }

@@ -43,7 +43,8 @@ void mt_router_forward(struct mt_device *device, float *logits, const float *x, 
     const double flops = 2.0 * (double)n * (double)n_expert * (double)width;
     const double bytes =
         4.0 * ((double)n * (double)(n_expert + width) + (double)n_expert * (double)width);
-    mt_kernel_begin(device, flops, bytes)->router_forward(device, logits, x, w, n, n_expert, width);
+    mt_kernel_begin_as(device, MT_WORK_PRODUCT, flops, bytes)
+        ->router_forward(device, logits, x, w, n, n_expert, width);
     mt_device_operation_end(device);
 }
 
@@ -59,7 +60,8 @@ void mt_router_backward(struct mt_device *device, const struct mt_router_backwar
     const double flops = 4.0 * (double)n * (double)n_expert * (double)width;
     const double bytes =
         4.0 * ((double)n * (double)(n_expert + 3 * width) + 3.0 * (double)n_expert * (double)width);
-    mt_kernel_begin(device, flops, bytes)->router_backward(device, args, n, n_expert, width);
+    mt_kernel_begin_as(device, MT_WORK_PRODUCT, flops, bytes)
+        ->router_backward(device, args, n, n_expert, width);
     mt_device_operation_end(device);
 }
 

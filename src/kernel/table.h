@@ -80,7 +80,10 @@ extern const struct mt_kernel_table mt_kernel_cpu;
 const struct mt_kernel_table *mt_kernel_table(const struct mt_device *device);
 
 /* Opens an operation of so many FLOPs and bytes on the device and returns its table; the caller
- * closes it with mt_device_operation_end. */
+ * closes it with mt_device_operation_end. What multiplies matrices says so with mt_kernel_begin_as,
+ * so that benchmarks can tell products from the rest. */
 const struct mt_kernel_table *mt_kernel_begin(struct mt_device *device, double flops, double bytes);
+const struct mt_kernel_table *mt_kernel_begin_as(struct mt_device *device, enum mt_work work,
+                                                 double flops, double bytes);
 
 #endif

@@ -30,6 +30,7 @@ struct mt_memory_estimate {
     int64_t activations;
     int64_t skew; /* what other routing can add at most; not in total */
     int64_t total;
+    int64_t program; /* code, MPI's and the libraries' memory: resident, but not in total */
 };
 /* Not collective, needs no job. MT_ERR_RESOURCE when the sizes overflow. */
 enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, bool training,

@@ -23,7 +23,7 @@ static int64_t run_ns(struct mt_device *device, int n, double flops, double byte
 {
     const int64_t start_ns = mt_clock_ns();
     for (int i = 0; i < n; i++) {
-        mt_device_operation_begin(device, flops, bytes);
+        mt_device_operation_begin(device, MT_WORK_OTHER, flops, bytes);
         mt_device_operation_end(device);
     }
     mt_device_settle(device);
@@ -103,7 +103,7 @@ static void a_slowdown_alone_stretches_the_measured_time(void **state)
     MT_TEST_OK(mt_device_init(&device, config, 0, &two_cores));
     const int64_t start_ns = mt_clock_ns();
     for (int i = 0; i < 4; i++) {
-        mt_device_operation_begin(&device, 1.0, 1.0);
+        mt_device_operation_begin(&device, MT_WORK_OTHER, 1.0, 1.0);
         work_for_ns(1000000);
         mt_device_operation_end(&device);
     }
@@ -119,7 +119,7 @@ static void an_operation_slower_than_modelled_earns_no_credit(void **state)
     struct mt_device device;
     config->device.pace_gflops = 1.0;
     MT_TEST_OK(mt_device_init(&device, config, 0, &two_cores));
-    mt_device_operation_begin(&device, 1000.0, 0.0);
+    mt_device_operation_begin(&device, MT_WORK_OTHER, 1000.0, 0.0);
     work_for_ns(3000000);
     mt_device_operation_end(&device);
     assert_int_equal(device.pace_debt_ns, 0);
@@ -150,7 +150,7 @@ static void absurd_work_does_not_overflow(void **state)
     mt_device_init_plain(&device);
     device.pace_gflops = 1e-300;
     device.pace_debt_ns = -(INT64_C(1) << 62); /* so that nothing is slept */
-    mt_device_operation_begin(&device, 1e300, 1e300);
+    mt_device_operation_begin(&device, MT_WORK_OTHER, 1e300, 1e300);
     mt_device_operation_end(&device);
     assert_true(device.pace_debt_ns < 0);
 }
@@ -238,7 +238,7 @@ static void a_sleeping_device_serves_its_idle_function_until_nothing_is_under_wa
     assert_true(device.pace_debt_ns <= 0);
     task.n_call = 0;
     device.pace_gflops = 1.0; /* an operation's own sleep does the same as settling */
-    mt_device_operation_begin(&device, 3600e9, 0.0);
+    mt_device_operation_begin(&device, MT_WORK_OTHER, 3600e9, 0.0);
     mt_device_operation_end(&device);
     assert_int_equal(task.n_call, 50);
 }
@@ -289,19 +289,46 @@ static void a_meter_sums_modelled_times_without_slowdown_and_without_sleeping(vo
     device.pace_gbytes_per_s = 1.0;
     device.slowdown = 5.0;
     mt_device_init_meter(&meter, &device);
-    mt_device_operation_begin(&meter, 3600e9, 1.0);
+    mt_device_operation_begin(&meter, MT_WORK_OTHER, 3600e9, 1.0);
     mt_device_operation_end(&meter);
-    mt_device_operation_begin(&meter, 1.0, 3.5);
+    mt_device_operation_begin(&meter, MT_WORK_OTHER, 1.0, 3.5);
     mt_device_operation_end(&meter);
     mt_device_settle(&meter);
     assert_true(meter.metered_ns == 1800e9 + 3.5);
     assert_int_equal(device.pace_debt_ns, 0);
     mt_device_init_plain(&device);
     mt_device_init_meter(&meter, &device);
-    mt_device_operation_begin(&meter, 1.0, 1.0);
+    mt_device_operation_begin(&meter, MT_WORK_OTHER, 1.0, 1.0);
     work_for_ns(1000000);
     mt_device_operation_end(&meter);
     assert_true(meter.metered_ns >= 1e6); /* unpaced: what it took */
+}
+
+static void an_account_sums_work_by_phase_and_kind(void **state)
+{
+    MT_UNUSED(state);
+    static struct mt_account account;
+    struct mt_device device;
+    struct mt_device meter;
+    mt_device_init_plain(&device);
+    device.account = &account;
+    mt_span_begin(MT_PHASE_HEAD);
+    for (int i = 0; i < 2; i++) {
+        mt_device_operation_begin(&device, MT_WORK_PRODUCT, 100.0, 8.0);
+        work_for_ns(1000000);
+        mt_device_operation_end(&device);
+    }
+    mt_span_end(MT_PHASE_HEAD);
+    mt_device_operation_begin(&device, MT_WORK_OTHER, 3.0, 5.0);
+    mt_device_operation_end(&device);
+    mt_device_init_meter(&meter, &device);
+    mt_device_operation_begin(&meter, MT_WORK_OTHER, 3.0, 5.0);
+    mt_device_operation_end(&meter);
+    const struct mt_work_sum *head = &account.sum[MT_PHASE_HEAD][MT_WORK_PRODUCT];
+    const struct mt_work_sum *outside = &account.sum[MT_N_PHASE][MT_WORK_OTHER];
+    assert_true(head->flops == 200.0 && head->bytes == 16.0 && head->time_ns >= 2000000);
+    assert_true(outside->flops == 3.0 && outside->bytes == 5.0);
+    assert_true(account.sum[MT_PHASE_HEAD][MT_WORK_OTHER].flops == 0.0);
 }
 
 int main(void)
@@ -322,6 +349,7 @@ int main(void)
         cmocka_unit_test(a_sleeping_device_with_nothing_under_way_sleeps_once),
         cmocka_unit_test(a_computing_device_breathes_once_in_a_while),
         cmocka_unit_test(a_meter_sums_modelled_times_without_slowdown_and_without_sleeping),
+        cmocka_unit_test(an_account_sums_work_by_phase_and_kind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
