@@ -36,8 +36,7 @@ static double time_ns(struct mt_device *device, mt_bench_fn run, void *context)
 static void print_head(const struct mt_bench *bench)
 {
     const double n_thread = (double)bench->device->n_thread;
-    (void)fprintf(bench->out,
-                  "one core: %.1f GFLOP/s (%s, %s), copies %.1f GB/s; threads: %d\n",
+    (void)fprintf(bench->out, "one core: %.1f GFLOP/s (%s, %s), copies %.1f GB/s; threads: %d\n",
                   bench->peak_gflops / n_thread, mt_isa_name(mt_isa_detect()),
                   bench->device->dtype == MT_BFLOAT16 ? "bfloat16" : "float32",
                   bench->copy_gbytes_per_s / n_thread, bench->device->n_thread);

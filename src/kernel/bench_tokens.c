@@ -5,12 +5,12 @@
 #include <string.h>
 
 /* configs/bench-cpu.toml: 8 sequences of 256 tokens, width 256, 4 heads, 8 experts, top-2. */
-enum { N_TOKEN = 2048, WIDTH = 256, N_EXPERT = 8, TOP_K = 2, N_HEAD = 4, LENGTH = 256 };
+enum { N_TOKEN = 2048, WIDTH = 256, N_EXPERT = 8, TOP_K = 2 };
 enum { N_SUM = 8 << 20 }; /* 32 MiB, beyond the caches */
 
 struct token_case {
     float *x, *d_x, *rows, *w, *d_w, *logits, *d_logits, *weight, *d_weight, *probability, *lse;
-    float *cosine, *sine, *large, *other;
+    float *large, *other;
     int32_t *expert, *token;
     int64_t *count, *offset;
     double *sum;
@@ -58,13 +58,6 @@ static void run_gate_backward(struct mt_device *device, void *context)
                                           .lse = c->lse,
                                           .z_scale = 1e-6F};
     mt_gate_backward(device, &args, N_TOKEN, &gate);
-}
-
-static void run_rope(struct mt_device *device, void *context)
-{
-    const struct token_case *c = context;
-    const struct mt_rope rope = {c->cosine, c->sine, LENGTH, N_HEAD, WIDTH / N_HEAD};
-    mt_rope_apply(device, c->d_x, N_TOKEN, &rope, false);
 }
 
 static void run_rows_combine(struct mt_device *device, void *context)
@@ -128,8 +121,6 @@ static void init_case(struct mt_bench *bench, struct token_case *c)
         .d_weight = mt_bench_floats(bench, n_choice),
         .probability = mt_bench_floats(bench, (int64_t)N_TOKEN * N_EXPERT),
         .lse = mt_bench_floats(bench, N_TOKEN),
-        .cosine = mt_bench_floats(bench, (int64_t)LENGTH * WIDTH / N_HEAD / 2),
-        .sine = mt_bench_floats(bench, (int64_t)LENGTH * WIDTH / N_HEAD / 2),
         .large = mt_bench_floats(bench, N_SUM),
         .other = mt_bench_floats(bench, N_SUM),
         .expert = cut(bench, n_choice * (int64_t)sizeof(int32_t)),
@@ -138,7 +129,6 @@ static void init_case(struct mt_bench *bench, struct token_case *c)
         .offset = cut(bench, n_choice * (int64_t)sizeof(int64_t)),
         .sum = cut(bench, (N_EXPERT + 1) * (int64_t)sizeof(double)),
     };
-    mt_rope_tables(c->cosine, c->sine, LENGTH, WIDTH / N_HEAD, 1e4);
     for (int64_t i = 0; i < n_choice; i++) {
         c->offset[i] = i * 5 % n_choice * WIDTH;
     }
@@ -163,7 +153,6 @@ void mt_bench_tokens(struct mt_bench *bench)
                   8.0 * logits + 8.0 * N_TOKEN * TOP_K, run_gate_forward, &c);
     mt_bench_line(bench, "gate_backward", "2048 x 8, top-2", MT_BENCH_BYTES,
                   8.0 * logits + 12.0 * N_TOKEN * TOP_K, run_gate_backward, &c);
-    mt_bench_line(bench, "rope_apply", "2048 x 4 x 64", MT_BENCH_BYTES, 8.0 * values, run_rope, &c);
     mt_bench_line(bench, "rows_combine", "2048 x 2 of 256", MT_BENCH_BYTES,
                   4.0 * (TOP_K + 1) * values, run_rows_combine, &c);
     mt_bench_line(bench, "embedding_forward", "2048 x 256", MT_BENCH_BYTES, 8.0 * values,

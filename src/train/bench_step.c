@@ -174,9 +174,9 @@ static void sum_up(struct bench *b, int64_t n_step)
 }
 
 /* What one core does in the type of the run's products. */
-static double peak_gflops(void)
+static double peak_gflops(const struct bench *b)
 {
-    return mt_measure_peak_gflops();
+    return mt_measure_peak_gflops(b->config->device.dtype);
 }
 
 static enum mt_status run(struct bench *b, const struct mt_bench_step *bench)
@@ -188,7 +188,7 @@ static enum mt_status run(struct bench *b, const struct mt_bench_step *bench)
         MT_TRY(make_step(b, NULL));
     }
     MT_TRY(mt_comm_sum_i64(comm, &nothing, 1));
-    const double before = peak_gflops();
+    const double before = peak_gflops(b);
     MT_TRY(mt_comm_sum_i64(comm, &nothing, 1));
     for (int64_t step = 0; step < bench->n_step; step++) {
         MT_TRY(make_step(b, b->sample + step * N_SAMPLE));
@@ -197,7 +197,7 @@ static enum mt_status run(struct bench *b, const struct mt_bench_step *bench)
     /* Before the bandwidth is measured: its 256 MiB would count. */
     b->mine.peak_bytes = (double)mt_memory_peak_resident_bytes();
     MT_TRY(mt_comm_sum_i64(comm, &nothing, 1));
-    b->mine.peak_gflops = n_thread * fmax(before, peak_gflops());
+    b->mine.peak_gflops = n_thread * fmax(before, peak_gflops(b));
     b->mine.copy_gbytes_per_s = n_thread * mt_measure_copy_gbytes_per_s();
     return mt_comm_gather_f64(comm, (const double *)&b->mine, N_VERDICT, b->all);
 }

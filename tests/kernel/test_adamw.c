@@ -131,10 +131,10 @@ static struct packed make_packed(struct mt_arena *arena, int i)
     if (n_out > 1) {
         struct mt_device device = device_of(3);
         MT_TEST_OK(mt_linear_prepare(&device, n_out, n_in));
-        packed.pack_bytes = mt_weight_bytes(n_out, n_in, with_backward);
+        packed.pack_bytes = mt_weight_bytes(&device, n_out, n_in, with_backward);
         packed.pack = mt_arena_cut(arena, packed.pack_bytes);
         memset(packed.pack, 7, (size_t)packed.pack_bytes);
-        mt_weight_init(&packed.weight, n_out, n_in, with_backward, packed.pack);
+        mt_weight_init(&device, &packed.weight, n_out, n_in, with_backward, packed.pack);
     }
     return packed;
 }

@@ -46,8 +46,8 @@ static void init_matrix(struct problem *p, struct mt_arena *arena, int matrix, i
     p->w[matrix][group] = pair_random(arena, n_out * n_in, seed);
     p->d_w[matrix][group] = pair_random(arena, n_out * n_in, seed + 5);
     struct mt_weight *weight = &p->weight[matrix][group];
-    mt_weight_init(weight, n_out, n_in, true,
-                   mt_arena_cut(arena, mt_weight_bytes(n_out, n_in, true)));
+    mt_weight_init(&p->device, weight, n_out, n_in, true,
+                   mt_arena_cut(arena, mt_weight_bytes(&p->device, n_out, n_in, true)));
     mt_weight_pack(&p->device, weight, p->w[matrix][group].f);
     p->weights[matrix][group] = weight;
     p->grads[matrix][group] = p->d_w[matrix][group].f;

@@ -24,8 +24,8 @@ static void check_bytes(int64_t n_out, int64_t n_in, bool streams)
     memset(memory, 7, (size_t)bytes);
     mt_weight_init(&device, &weight, n_out, n_in, true, memory);
     mt_gemm_pack(mt_gemm_find(MT_FLOAT32, MT_GEMM_FORWARD, n_out, n_in), 0, want, values);
-    mt_gemm_pack(mt_gemm_find(MT_FLOAT32, MT_GEMM_BACKWARD_INPUT, n_out, n_in), 0, want + forward_bytes,
-                 values);
+    mt_gemm_pack(mt_gemm_find(MT_FLOAT32, MT_GEMM_BACKWARD_INPUT, n_out, n_in), 0,
+                 want + forward_bytes, values);
     const struct mt_panels panels = {&weight, values, streams};
     for (int64_t slab = 0; slab < mt_panels_n_slab(&weight); slab++) {
         mt_panels_pack(&panels, slab);

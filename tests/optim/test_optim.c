@@ -387,11 +387,11 @@ static void a_step_begins_with_zero_gradients(void **state)
 
 static void check_pack(struct trainer *trainer, const struct mt_weight *got, const float *value)
 {
-    const int64_t bytes = mt_weight_bytes(got->n_out, got->n_in, true);
+    const int64_t bytes = mt_weight_bytes(&trainer->world.device, got->n_out, got->n_in, true);
     struct mt_weight want;
     void *memory = NULL;
     MT_TEST_OK(mt_memory_allocate(bytes, "packs", &memory));
-    mt_weight_init(&want, got->n_out, got->n_in, true, memory);
+    mt_weight_init(&trainer->world.device, &want, got->n_out, got->n_in, true, memory);
     mt_weight_pack(&trainer->world.device, &want, value);
     assert_memory_equal(got->forward_pack, memory, (size_t)bytes);
     mt_memory_free(memory);

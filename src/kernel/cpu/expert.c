@@ -104,8 +104,8 @@ void mt_cpu_expert_forward(struct mt_device *device, const struct mt_expert_forw
                         .args = args,
                         .weights = weights,
                         .groups = groups,
-                        .open = mt_gemm_find(MT_GEMM_FORWARD, inner, width),
-                        .close = mt_gemm_find(MT_GEMM_FORWARD, width, inner),
+                        .open = mt_gemm_find(device->dtype, MT_GEMM_FORWARD, inner, width),
+                        .close = mt_gemm_find(device->dtype, MT_GEMM_FORWARD, width, inner),
                         .width = width,
                         .inner = inner};
     mt_cpu_for_chunks(device, count_tiles(groups), 1, forward_tile, &f);
@@ -245,8 +245,8 @@ void mt_cpu_expert_backward(struct mt_device *device, const struct mt_expert_bac
         .d_up = args->d_up_weight,
         .d_down = args->d_down_weight,
         .groups = groups,
-        .open = mt_gemm_find(MT_GEMM_BACKWARD_INPUT, width, inner),
-        .close = mt_gemm_find(MT_GEMM_BACKWARD_INPUT, inner, width),
+        .open = mt_gemm_find(device->dtype, MT_GEMM_BACKWARD_INPUT, width, inner),
+        .close = mt_gemm_find(device->dtype, MT_GEMM_BACKWARD_INPUT, inner, width),
         .width = width,
         .inner = inner,
     };

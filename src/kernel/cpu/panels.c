@@ -11,12 +11,11 @@
 bool mt_panels_fit(enum mt_dtype dtype, const struct mt_weight *weight)
 {
 #if defined(__x86_64__)
-    if (dtype != MT_FLOAT32 || mt_isa_detect() < MT_ISA_AVX512 ||
-        weight->n_out % MT_PANEL != 0 || weight->n_in % MT_PANEL != 0) {
+    if (dtype != MT_FLOAT32 || mt_isa_detect() < MT_ISA_AVX512 || weight->n_out % MT_PANEL != 0 ||
+        weight->n_in % MT_PANEL != 0) {
         return false;
     }
-    return mt_gemm_has_panels(
-               mt_gemm_find(dtype, MT_GEMM_FORWARD, weight->n_out, weight->n_in)) &&
+    return mt_gemm_has_panels(mt_gemm_find(dtype, MT_GEMM_FORWARD, weight->n_out, weight->n_in)) &&
            mt_gemm_has_panels(
                mt_gemm_find(dtype, MT_GEMM_BACKWARD_INPUT, weight->n_out, weight->n_in));
 #else
