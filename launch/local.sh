@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs moetrain on N ranks of this machine: launch/local.sh N CONFIG [ARGUMENTS]
 #
-# Quiet mpirun, more ranks than cores allowed, root allowed; ranks that wait give up their core. SIGTERM
-# and SIGUSR1 to this script ask the ranks to save and end. Ends with moetrain's own exit code.
+# Quiet mpirun, more ranks than cores allowed, root allowed; ranks that wait give up their core, and so do their threads
+# where ranks outnumber cores. SIGTERM and SIGUSR1 to this script ask the ranks to save and end. Ends with moetrain's
+# own exit code.
 set -u
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -14,7 +15,7 @@ ranks=$1
 shift
 [ -x "$BUILD_DIR/moetrain" ] || fail "$BUILD_DIR/moetrain is not built; run launch/quickstart.sh once"
 
-export OMP_WAIT_POLICY=passive
+[ "$ranks" -le "$(nproc)" ] || export OMP_WAIT_POLICY=passive
 # mpirun waits twice odls_base_sigkill_timeout (1 s) after *every* failure before it returns, so that is
 # left as it is; a stop request goes as SIGUSR1, which mpirun forwards and does not time
 # (docs/decisions/0005-stopping.md).
@@ -23,7 +24,7 @@ pass() { [ -z "$pid" ] || kill "-$1" "$pid" 2>/dev/null; }
 trap 'pass USR1' TERM USR1
 trap 'pass INT' INT
 mpirun -q -np "$ranks" --oversubscribe --allow-run-as-root --bind-to none \
-    --mca mpi_yield_when_idle 1 --mca btl_vader_single_copy_mechanism none \
+    "${message_flags[@]}" \
     "$BUILD_DIR/moetrain" "$@" <&0 &
 pid=$!
 while :; do

@@ -29,9 +29,9 @@ for ((i = 1; i <= repeat; i++)); do
     for way in $ways; do
         n_rank=${way%x*}
         n_thread=${way#*x}
-        # The ranks divide what they are granted, and so bind their threads (docs/decisions/0010-cores.md).
+        # The ranks divide what they are granted and bind their threads to it (src/device/cores.h).
         taskset -c "$(cpus $((n_rank * n_thread)))" mpirun -q -np "$n_rank" --oversubscribe --allow-run-as-root \
-            --bind-to none --mca mpi_yield_when_idle 1 --mca btl_vader_single_copy_mechanism none \
+            --bind-to none "${message_flags[@]}" \
             "$BUILD_DIR/moetrain" "$config" --quiet --run-dir "$runs/$way.$i" --set train.steps=12 "${@}"
     done
 done

@@ -92,13 +92,14 @@ struct mt_core_share mt_cores_share(const struct mt_core_set *set, int local_siz
 {
     MT_ASSERT(local >= 0 && local < local_size);
     const struct mt_core_set *mine = &set[local];
-    int64_t n_same = 0;  /* with my set, me too */
+    int64_t n_same = 1;  /* with my set, me too */
     int64_t n_lower = 0; /* of these, before me */
-    int64_t n_close = 0; /* whose sets overlap mine, me too */
+    int64_t n_close = 1; /* whose sets overlap mine, me too */
     for (int i = 0; i < local_size; ++i) {
-        n_same += is_same(&set[i], mine) ? 1 : 0;
+        const bool is_other = i != local;
+        n_same += is_other && is_same(&set[i], mine) ? 1 : 0;
         n_lower += i < local && is_same(&set[i], mine) ? 1 : 0;
-        n_close += is_apart(&set[i], mine) ? 0 : 1;
+        n_close += is_other && !is_apart(&set[i], mine) ? 1 : 0;
     }
     const bool is_short = n_quota > 0 && n_quota < count_all(set, local_size);
     int64_t n = mine->n / n_close;
