@@ -63,7 +63,6 @@ struct mt_kernel_table {
     void (*adamw_update)(struct mt_device *, float *value, const float *grad, float *m, float *v,
                          int64_t n, const struct mt_adamw *);
     double (*sum_squares)(struct mt_device *, const float *x, int64_t n);
-    void (*add)(struct mt_device *, float *y, const float *x, int64_t n);
     void (*fill_zero)(struct mt_device *, float *x, int64_t n);
 };
 
