@@ -1,6 +1,12 @@
 #include "device/isa.h"
 
-enum mt_isa mt_isa_detect(void)
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const names[] = {"baseline", "avx2", "avx512"};
+
+static enum mt_isa ask_processor(void)
 {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -14,6 +20,31 @@ enum mt_isa mt_isa_detect(void)
     return MT_ISA_BASELINE;
 }
 
+/* What MT_ISA allows; everything when it names nothing known. */
+static enum mt_isa most_allowed(void)
+{
+    const char *most = getenv("MT_ISA");
+    for (int isa = MT_ISA_BASELINE; most != NULL && isa < MT_ISA_AVX512; isa++) {
+        if (strcmp(most, names[isa]) == 0) {
+            return (enum mt_isa)isa;
+        }
+    }
+    return MT_ISA_AVX512;
+}
+
+enum mt_isa mt_isa_detect(void)
+{
+    static atomic_int known = -1; /* asked anew by several threads at once: the same answer */
+    int isa = atomic_load_explicit(&known, memory_order_relaxed);
+    if (isa < 0) {
+        const int has = (int)ask_processor();
+        const int most = (int)most_allowed();
+        isa = has < most ? has : most;
+        atomic_store_explicit(&known, isa, memory_order_relaxed);
+    }
+    return (enum mt_isa)isa;
+}
+
 bool mt_isa_has_bf16(void)
 {
 #if defined(__x86_64__)
@@ -25,6 +56,5 @@ bool mt_isa_has_bf16(void)
 
 const char *mt_isa_name(enum mt_isa isa)
 {
-    static const char *const name[] = {"baseline", "avx2", "avx512"};
-    return name[isa];
+    return names[isa];
 }

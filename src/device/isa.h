@@ -1,4 +1,7 @@
-/* Which vector instructions this processor has: asked once, answered alike to logs and kernels. */
+/* Which vector instructions kernels may use: asked once, answered alike to logs and kernels. That
+ * is what this processor has, or less by the environment variable MT_ISA = baseline or avx2 (for
+ * tests): it rules the code chosen by mt_isa_detect, not the compiler's own copies
+ * (kernel/cpu/simd.h), nor oneDNN (ONEDNN_MAX_CPU_ISA). */
 #ifndef MT_DEVICE_ISA_H
 #define MT_DEVICE_ISA_H
 

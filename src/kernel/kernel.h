@@ -84,7 +84,7 @@ void mt_grouped_backward_weight(struct mt_device *device, float *const *d_w, con
 void mt_rms_norm_forward(struct mt_device *device, float *y, float *rstd, const float *x,
                          const float *w, int64_t n, int64_t width, float eps);
 /* The residual stream on its way into a norm: sum [n,D] += x [n,D], then y, rstd of sum as above.
- * One pass where mt_add and mt_rms_norm_forward are two, with the same bits. */
+ * One pass, with the bits of an addition followed by mt_rms_norm_forward. */
 struct mt_add_rms_norm_forward {
     float *sum;     /* [n,D] */
     float *y;       /* [n,D] */
@@ -302,8 +302,6 @@ void mt_adamw_update(struct mt_device *device, struct mt_adamw_item *item, int64
 
 /* Sum of squares of x [n] in double, in fixed chunks; non-finite input gives a non-finite sum. */
 double mt_sum_squares(struct mt_device *device, const float *x, int64_t n);
-/* y [n] += x [n] */
-void mt_add(struct mt_device *device, float *y, const float *x, int64_t n);
 void mt_fill_zero(struct mt_device *device, float *x, int64_t n);
 
 /* ---- What this machine can do ------------------------------------------------------------------

@@ -80,17 +80,6 @@ double mt_sum_squares(struct mt_device *device, const float *x, int64_t n)
     return sum;
 }
 
-void mt_add(struct mt_device *device, float *y, const float *x, int64_t n)
-{
-    MT_ASSERT(n >= 0);
-    if (n == 0) {
-        return;
-    }
-    MT_ASSERT(y != NULL && x != NULL);
-    mt_kernel_begin(device, (double)n, 12.0 * (double)n)->add(device, y, x, n);
-    mt_device_operation_end(device);
-}
-
 void mt_fill_zero(struct mt_device *device, float *x, int64_t n)
 {
     MT_ASSERT(n >= 0);

@@ -70,7 +70,6 @@ struct mt_kernel_table {
     void (*adamw_update)(struct mt_device *, struct mt_adamw_item *, int64_t n_item,
                          const struct mt_adamw *);
     double (*sum_squares)(struct mt_device *, const float *x, int64_t n);
-    void (*add)(struct mt_device *, float *y, const float *x, int64_t n);
     void (*fill_zero)(struct mt_device *, float *x, int64_t n);
 };
 

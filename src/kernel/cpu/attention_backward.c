@@ -106,7 +106,7 @@ static void backward_queries(const struct backward *b, const struct mt_attention
     const int64_t at = mt_attention_start(shape, shape->n_head, item->sequence, h) + query * stride;
     const float *lse = b->args->lse + (item->sequence * shape->n_head + h) * shape->length + query;
     const struct mt_attention_fetch fetch = plan_fetch(b, item, h, query);
-    float product[MT_ATTENTION_QUERIES];
+    float product[MT_ATTENTION_QUERIES] = {0};
     load_queries(b, head, at, query, n_query, product);
     for (int64_t key = 0; key < query + n_query; key += MT_ATTENTION_KEYS) {
         const int64_t n_key = mt_min_i64(MT_ATTENTION_KEYS, query + n_query - key);

@@ -135,7 +135,7 @@ AVX512 static inline __attribute__((always_inline)) void interleave_avx512(__m51
     const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
+    for (int64_t i = 0; i < 8; i++) {
         to[2 * i] = _mm512_permutex2var_ps(from[i], low, from[i + 8]);
         to[2 * i + 1] = _mm512_permutex2var_ps(from[i], high, from[i + 8]);
     }
@@ -147,7 +147,7 @@ AVX512 static void transpose_avx512(float *out, const float *x, int64_t stride)
     __m512 a[16];
     __m512 b[16];
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; i++) {
+    for (int64_t i = 0; i < 16; i++) {
         a[i] = _mm512_loadu_ps(x + i * stride);
     }
     interleave_avx512(b, a);
@@ -155,7 +155,7 @@ AVX512 static void transpose_avx512(float *out, const float *x, int64_t stride)
     interleave_avx512(b, a);
     interleave_avx512(a, b);
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; i++) {
+    for (int64_t i = 0; i < 16; i++) {
         _mm512_storeu_ps(out + i * MT_ATTENTION_TILE, a[i]);
     }
 }

@@ -76,7 +76,6 @@ double mt_cpu_cross_entropy(struct mt_device *device, float *logits, const int32
 void mt_cpu_adamw_update(struct mt_device *device, struct mt_adamw_item *item, int64_t n_item,
                          const struct mt_adamw *args);
 double mt_cpu_sum_squares(struct mt_device *device, const float *x, int64_t n);
-void mt_cpu_add(struct mt_device *device, float *y, const float *x, int64_t n);
 void mt_cpu_fill_zero(struct mt_device *device, float *x, int64_t n);
 
 #endif

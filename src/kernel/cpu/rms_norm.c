@@ -172,6 +172,7 @@ MT_INLINE void write_input_rows(const struct backward *b, int64_t begin, int64_t
                                 const float *factor)
 {
     const struct mt_rms_norm_backward *args = b->args;
+    const bool accumulate = args->accumulate;
     const float *w = args->w;
     const int64_t width = b->width;
     for (int64_t row = begin; row < end; row++) {
@@ -180,16 +181,10 @@ MT_INLINE void write_input_rows(const struct backward *b, int64_t begin, int64_t
         float *d_x = args->d_x + row * width;
         const float rstd = args->rstd[row];
         const float x_factor = factor[row - begin];
-        if (args->accumulate) {
 #pragma omp simd
-            for (int64_t j = 0; j < width; j++) {
-                d_x[j] += rstd * (d_y[j] * w[j] - x[j] * x_factor);
-            }
-        } else {
-#pragma omp simd
-            for (int64_t j = 0; j < width; j++) {
-                d_x[j] = rstd * (d_y[j] * w[j] - x[j] * x_factor);
-            }
+        for (int64_t j = 0; j < width; j++) {
+            const float before = accumulate ? d_x[j] : 0.0F;
+            d_x[j] = before + rstd * (d_y[j] * w[j] - x[j] * x_factor);
         }
     }
 }

@@ -48,27 +48,6 @@ double mt_cpu_sum_squares(struct mt_device *device, const float *x, int64_t n)
     return sum;
 }
 
-struct addition {
-    float *y;
-    const float *x;
-};
-
-MT_CLONES static void add_chunk(void *context, const struct mt_cpu_chunk *chunk)
-{
-    const struct addition *addition = context;
-    float *restrict y = addition->y;
-    const float *restrict x = addition->x;
-    for (int64_t i = chunk->begin; i < chunk->end; i++) {
-        y[i] += x[i];
-    }
-}
-
-void mt_cpu_add(struct mt_device *device, float *y, const float *x, int64_t n)
-{
-    struct addition addition = {y, x};
-    mt_cpu_for_chunks(device, n, CHUNK, add_chunk, &addition);
-}
-
 static void zero_chunk(void *context, const struct mt_cpu_chunk *chunk)
 {
     float *x = context;

@@ -34,6 +34,5 @@ const struct mt_kernel_table mt_kernel_cpu = {
     .cross_entropy = mt_cpu_cross_entropy,
     .adamw_update = mt_cpu_adamw_update,
     .sum_squares = mt_cpu_sum_squares,
-    .add = mt_cpu_add,
     .fill_zero = mt_cpu_fill_zero,
 };
