@@ -64,14 +64,20 @@ static int64_t exchange_ps(const struct mt_grow *grow, int64_t *even)
 {
     enum { KIB = 1024 };
     const struct mt_cluster *cluster = grow->cluster;
+    const int64_t n_sure = sure_messages(grow);
     int64_t busiest = 0;
     int64_t sum[MT_N_LEVEL] = {0};
+    int64_t most_in[MT_N_LEVEL] = {0};
     for (int rank = 0; rank < cluster->n_rank; ++rank) {
         const struct mt_grow_rank *own = &grow->rank[rank];
-        const int64_t n_source = (own->n_source_k + KIB - 1) / KIB;
+        const int64_t n_source = mt_ceil_div(mt_max_i64(own->n_source, 0), MT_GROW_SOURCE);
         for (int level = MT_LEVEL_NODE; level < MT_N_LEVEL; ++level) {
-            busiest = mt_max_i64(busiest, port_ps(grow, level, own->n_in[level], n_source));
-            sum[level] += mt_max_i64(own->n_in[level], 0);
+            const int64_t n_in = mt_max_i64(own->n_in[level], 0);
+            most_in[level] = mt_max_i64(most_in[level], n_in);
+            sum[level] += n_in;
+            if (n_sure == 0) { /* else the one with most rows is the busiest */
+                busiest = mt_max_i64(busiest, port_ps(grow, level, n_in, n_source));
+            }
         }
     }
     for (int node = 0; node < cluster->n_node; ++node) {
@@ -85,7 +91,8 @@ static int64_t exchange_ps(const struct mt_grow *grow, int64_t *even)
     *even = 0;
     for (int level = MT_LEVEL_NODE; level < MT_N_LEVEL; ++level) {
         const int64_t mean = sum[level] / cluster->n_rank;
-        *even = mt_max_i64(*even, port_ps(grow, level, mean, sure_messages(grow)));
+        busiest = mt_max_i64(busiest, port_ps(grow, level, most_in[level], n_sure));
+        *even = mt_max_i64(*even, port_ps(grow, level, mean, n_sure));
     }
     return busiest;
 }
@@ -101,7 +108,7 @@ int64_t mt_grow_exchange_ps(const struct mt_grow *grow)
  * H100's exchange is 4 % from even and its rows 3 %. */
 bool mt_grow_is_even(const struct mt_grow *grow, int64_t price)
 {
-    enum { PASSES = 3, EXCHANGES = 4, SHARE = 10 };
+    enum { PASSES = 3, EXCHANGES = 4, SHARE = 8 };
     const struct mt_costs *costs = &grow->cluster->costs;
     const int64_t n_row = grow->flow->n_row / grow->flow->n_rank;
     int64_t even = 0;
