@@ -23,6 +23,9 @@ struct mt_grow_rules {
     int64_t port_ps;        /* that any link may be busy in a direction: what attention covers */
 };
 
+/* Beyond so many ranks planners search less: on 1024 a trial takes a tenth of a millisecond, and
+ * settling a whole one. */
+enum { MT_PLANNER_RANKS = 256 };
 /* Planners predict whole placements only up to so many (rank, instance) pairs: 8 MiB of quotas. */
 enum { MT_PLANNER_PAIRS = 1 << 20 };
 

@@ -220,19 +220,28 @@ static bool try_limit(struct mt_grow *grow, int64_t limit, struct best *best)
     return is_reached;
 }
 
-/* Upwards from the least limit in growing steps, since most often that or little more suffices;
- * then bisection of the last step. */
-static void find_limit(struct mt_grow *grow, int64_t least, int64_t most, struct best *best)
+/* Upwards from the least limit in growing steps, since most often that or little more suffices.
+ * Returns the first limit that is reached, at least *low: none below that is. */
+static int64_t climb(struct mt_grow *grow, int64_t least, int64_t most, struct best *best,
+                     int64_t *low)
 {
-    int64_t low = least; /* no limit below it is reached */
     int64_t high = least;
     int64_t step = grow->rules.tolerance_row;
+    *low = least;
     while (high < most && !try_limit(grow, high, best)) {
-        low = high + 1;
+        *low = high + 1;
         high = mt_min_i64(high + step, most);
         step *= 2;
     }
     best->is_reached = best->is_reached || high == least;
+    return high;
+}
+
+/* Then bisection of the last step. */
+static void find_limit(struct mt_grow *grow, int64_t least, int64_t most, struct best *best)
+{
+    int64_t low = least;
+    int64_t high = climb(grow, least, most, best, &low);
     while (high - low >= grow->rules.tolerance_row) {
         const int64_t middle = low + (high - low) / 2;
         if (try_limit(grow, middle, best)) {
@@ -244,13 +253,15 @@ static void find_limit(struct mt_grow *grow, int64_t least, int64_t most, struct
 }
 
 /* Copies that come late but relieve the exchange, or twice the backward pass: the lower the limit
- * the more of them, so nothing orders the limits by price. Quarters of the way, nearest first. */
+ * the more of them, so nothing orders the limits by price. Beside those on the way up three more,
+ * where there is time for them. */
 static void try_patiently(struct mt_grow *grow, int64_t least, int64_t most, struct best *best)
 {
     enum { QUARTERS = 4 };
+    int64_t low = least;
     grow->rules.is_patient = true;
-    find_limit(grow, least, most, best);
-    for (int at = 1; at < QUARTERS; ++at) {
+    (void)climb(grow, least, most, best, &low);
+    for (int at = 1; at < QUARTERS && grow->flow->n_rank <= MT_PLANNER_RANKS; ++at) {
         (void)try_limit(grow, least + (most - least) / QUARTERS * at, best);
     }
 }
