@@ -40,10 +40,10 @@ void mt_grow_init(struct mt_grow *grow, const struct mt_cluster *cluster, struct
     grow->rank_base = cut(arena, n_rank, sizeof(*grow->rank));
     grow->expert = cut(arena, n_expert, sizeof(*grow->expert));
     grow->expert_base = cut(arena, n_expert, sizeof(*grow->expert));
-    grow->source_k = cut(arena, n_expert, sizeof(int64_t));
+    grow->source = cut(arena, n_expert, sizeof(int64_t));
     grow->node_token = cut(arena, cluster->n_node, sizeof(int64_t));
-    grow->claimed = cut(arena, cluster->n_node, sizeof(int64_t));
-    memset(grow->claimed, 0, (size_t)cluster->n_node * sizeof(int64_t));
+    grow->in_node = cut(arena, cluster->n_node, sizeof(int64_t));
+    memset(grow->in_node, 0, (size_t)cluster->n_node * sizeof(int64_t));
     grow->left = cut(arena, flow->capacity, sizeof(int64_t));
     grow->move = cut(arena, flow->capacity, sizeof(*grow->move));
     grow->sort = cut(arena, n_rank, sizeof(int64_t));
@@ -95,7 +95,9 @@ void mt_grow_reset(struct mt_grow *grow)
     const struct mt_cluster *cluster = grow->cluster;
     int *at = grow->sort;
     list_instances(grow);
-    mt_grow_list_rows(grow);
+    if (grow->rules.is_timed) {
+        mt_grow_list_rows(grow);
+    }
     mt_order_by(grow->flow->load, 1, n_rank, grow->order, at);
     memcpy(at, cluster->node_start, (size_t)cluster->n_node * sizeof(int));
     for (int i = 0; i < n_rank; ++i) {
@@ -103,7 +105,7 @@ void mt_grow_reset(struct mt_grow *grow)
     }
     grow->n_move = 0;
     memcpy(grow->rank, grow->rank_base, (size_t)n_rank * sizeof(*grow->rank));
-    grow->dispatch_ps = mt_grow_exchange_ps(grow);
+    grow->dispatch_ps = grow->rules.is_timed ? mt_grow_exchange_ps(grow) : 0;
 }
 
 /* The rank's instances by quota, descending; ties to the lower instance. Lists are short: what a
@@ -209,21 +211,25 @@ static int64_t room_for(const struct mt_grow *grow, int rank, const struct added
                                          : room - n_missed;
 }
 
-/* Rows of instance i to the new copy. Rows of a node go to its instances: first to those that were
- * there. */
+/* Rows of instance i to the new copy. Of other instances in their nodes only each other is known
+ * here; for one more, half is a guess. */
 static void move_rows(struct mt_grow *grow, int i, int rank, int64_t n_row, enum mt_level level)
 {
     const int expert = grow->flow->instance[i].expert;
     const int from = grow->flow->instance[i].rank;
     struct mt_grow_rank *source = &grow->rank[from];
     const bool is_same_node = grow->cluster->node[from] == grow->cluster->node[rank];
-    mt_grow_add_rows(grow, expert, from, grow->left[i], 0, -1, source);
+    const int64_t n_before = grow->left[i];
     grow->left[i] -= n_row;
     source->n_row -= n_row;
-    mt_grow_add_rows(grow, expert, from, grow->left[i], 0, 1, source);
-    const int64_t elsewhere = level == MT_LEVEL_NODE ? INT64_MAX : 0;
-    const int64_t n_taken = is_same_node ? grow->left[i] : elsewhere;
-    mt_grow_add_rows(grow, expert, rank, n_row, n_taken, 1, &grow->rank[rank]);
+    if (!grow->rules.is_timed) {
+        return;
+    }
+    const int64_t n_other = level == MT_LEVEL_NODE ? n_row : 0;
+    mt_grow_add_rows(grow, expert, from, n_before, 0, -1, source);
+    mt_grow_add_rows(grow, expert, from, grow->left[i], is_same_node ? n_row : 0, 1, source);
+    mt_grow_add_rows(grow, expert, rank, n_row, is_same_node ? grow->left[i] : n_other, 1,
+                     &grow->rank[rank]);
 }
 
 static void take(struct mt_grow *grow, int i, int rank, int64_t n_row, const struct added *added)

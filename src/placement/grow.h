@@ -23,6 +23,9 @@ struct mt_grow_rules {
     int64_t port_ps;        /* that any link may be busy in a direction: what attention covers */
 };
 
+/* Beyond so many ranks planners search less: on 1024 a trial takes a tenth of a millisecond, and
+ * settling a whole one. */
+enum { MT_PLANNER_RANKS = 256 };
 /* Planners predict whole placements only up to so many (rank, instance) pairs: 8 MiB of quotas. */
 enum { MT_PLANNER_PAIRS = 1 << 20 };
 
@@ -30,6 +33,8 @@ enum { MT_PLANNER_PAIRS = 1 << 20 };
  * load (a little above the tolerances of 0.01, so that balance is not out of reach on small
  * shapes). */
 int64_t mt_grow_min_row(int64_t most, int64_t n_row, int n_rank);
+
+enum { MT_GROW_SOURCE = 1 << 20 }; /* units that are one source rank */
 
 /* Where rows come from. Not known before the gate (counts NULL): then from all ranks alike. */
 struct mt_grow_sources {
@@ -41,7 +46,7 @@ struct mt_grow_sources {
 struct mt_grow_rank {
     int64_t n_row, n_late_row;
     int64_t n_in[MT_N_LEVEL]; /* of n_row: those that come from so far; may undershoot 0 */
-    int64_t n_source_k;       /* ranks that they come from, at most, in 1/1024 */
+    int64_t n_source;         /* ranks that they come from, at most, in units */
     int n_copy;               /* slots taken */
     int n_instance, n_late;   /* that have rows; late ones of them */
     int64_t arrival_ps;       /* of its last late copy, after the rows' dispatch */
@@ -81,10 +86,10 @@ struct mt_grow {
     bool *is_sorted;                             /* [R]: its list is by quota, descending */
     struct mt_grow_rank *rank, *rank_base;       /* [R] after the trial; before it */
     struct mt_grow_expert *expert, *expert_base; /* [E] */
-    int64_t *source_k;                           /* [E] sources of a row, in 1/1024: 1 at most */
-    int64_t *claimed;                            /* [M] rows of a node that instances took */
-    int64_t *left;                               /* [capacity] rows that stay with each instance */
-    struct mt_grow_move *move;                   /* [capacity] */
+    int64_t *source;                             /* [E] sources of a row in units: 1 at most */
+    int64_t *in_node;          /* [M] rows that instances of one expert there have */
+    int64_t *left;             /* [capacity] rows that stay with each instance */
+    struct mt_grow_move *move; /* [capacity] */
     int n_move;
     void *sort; /* [R] */
 };
@@ -119,12 +124,12 @@ void mt_grow_set_links(struct mt_grow *grow);
 /* Sums of counts [R,E]; arrays from the arena. */
 void mt_grow_count(struct mt_grow_sources *sources, const struct mt_cluster *cluster, int n_expert,
                    const int64_t *counts, struct mt_arena *arena);
-/* Of mt_grow_reset: rank_base's n_in and n_source_k, from the flow's quotas. */
+/* Of mt_grow_reset: rank_base's n_in and n_source, from the flow's quotas. */
 void mt_grow_list_rows(struct mt_grow *grow);
-/* Adds (sign 1) or takes off (-1) n_row rows of an instance of the expert on the rank, of whose
- * node other instances take `n_taken`. */
+/* Adds (sign 1) or takes off (-1) n_row rows of an instance of the expert on the rank, beside which
+ * other instances in its node have n_beside. */
 void mt_grow_add_rows(const struct mt_grow *grow, int expert, int rank, int64_t n_row,
-                      int64_t n_taken, int sign, struct mt_grow_rank *to);
+                      int64_t n_beside, int sign, struct mt_grow_rank *to);
 
 /* The last trial's copies and quotas become the flow's; late ones are late there too. */
 void mt_grow_apply(struct mt_grow *grow);

@@ -64,14 +64,20 @@ static int64_t exchange_ps(const struct mt_grow *grow, int64_t *even)
 {
     enum { KIB = 1024 };
     const struct mt_cluster *cluster = grow->cluster;
+    const int64_t n_sure = sure_messages(grow);
     int64_t busiest = 0;
     int64_t sum[MT_N_LEVEL] = {0};
+    int64_t most_in[MT_N_LEVEL] = {0};
     for (int rank = 0; rank < cluster->n_rank; ++rank) {
         const struct mt_grow_rank *own = &grow->rank[rank];
-        const int64_t n_source = (own->n_source_k + KIB - 1) / KIB;
+        const int64_t n_source = mt_ceil_div(mt_max_i64(own->n_source, 0), MT_GROW_SOURCE);
         for (int level = MT_LEVEL_NODE; level < MT_N_LEVEL; ++level) {
-            busiest = mt_max_i64(busiest, port_ps(grow, level, own->n_in[level], n_source));
-            sum[level] += mt_max_i64(own->n_in[level], 0);
+            const int64_t n_in = mt_max_i64(own->n_in[level], 0);
+            most_in[level] = mt_max_i64(most_in[level], n_in);
+            sum[level] += n_in;
+            if (n_sure == 0) { /* else the one with most rows is the busiest */
+                busiest = mt_max_i64(busiest, port_ps(grow, level, n_in, n_source));
+            }
         }
     }
     for (int node = 0; node < cluster->n_node; ++node) {
@@ -85,7 +91,8 @@ static int64_t exchange_ps(const struct mt_grow *grow, int64_t *even)
     *even = 0;
     for (int level = MT_LEVEL_NODE; level < MT_N_LEVEL; ++level) {
         const int64_t mean = sum[level] / cluster->n_rank;
-        *even = mt_max_i64(*even, port_ps(grow, level, mean, sure_messages(grow)));
+        busiest = mt_max_i64(busiest, port_ps(grow, level, most_in[level], n_sure));
+        *even = mt_max_i64(*even, port_ps(grow, level, mean, n_sure));
     }
     return busiest;
 }
@@ -101,7 +108,7 @@ int64_t mt_grow_exchange_ps(const struct mt_grow *grow)
  * H100's exchange is 4 % from even and its rows 3 %. */
 bool mt_grow_is_even(const struct mt_grow *grow, int64_t price)
 {
-    enum { PASSES = 3, EXCHANGES = 4, SHARE = 10 };
+    enum { PASSES = 3, EXCHANGES = 4, SHARE = 8 };
     const struct mt_costs *costs = &grow->cluster->costs;
     const int64_t n_row = grow->flow->n_row / grow->flow->n_rank;
     int64_t even = 0;
@@ -213,19 +220,28 @@ static bool try_limit(struct mt_grow *grow, int64_t limit, struct best *best)
     return is_reached;
 }
 
-/* Upwards from the least limit in growing steps, since most often that or little more suffices;
- * then bisection of the last step. */
-static void find_limit(struct mt_grow *grow, int64_t least, int64_t most, struct best *best)
+/* Upwards from the least limit in growing steps, since most often that or little more suffices.
+ * Returns the first limit that is reached, at least *low: none below that is. */
+static int64_t climb(struct mt_grow *grow, int64_t least, int64_t most, struct best *best,
+                     int64_t *low)
 {
-    int64_t low = least; /* no limit below it is reached */
     int64_t high = least;
     int64_t step = grow->rules.tolerance_row;
+    *low = least;
     while (high < most && !try_limit(grow, high, best)) {
-        low = high + 1;
+        *low = high + 1;
         high = mt_min_i64(high + step, most);
         step *= 2;
     }
     best->is_reached = best->is_reached || high == least;
+    return high;
+}
+
+/* Then bisection of the last step. */
+static void find_limit(struct mt_grow *grow, int64_t least, int64_t most, struct best *best)
+{
+    int64_t low = least;
+    int64_t high = climb(grow, least, most, best, &low);
     while (high - low >= grow->rules.tolerance_row) {
         const int64_t middle = low + (high - low) / 2;
         if (try_limit(grow, middle, best)) {
@@ -237,13 +253,15 @@ static void find_limit(struct mt_grow *grow, int64_t least, int64_t most, struct
 }
 
 /* Copies that come late but relieve the exchange, or twice the backward pass: the lower the limit
- * the more of them, so nothing orders the limits by price. Quarters of the way, nearest first. */
+ * the more of them, so nothing orders the limits by price. Beside those on the way up three more,
+ * where there is time for them. */
 static void try_patiently(struct mt_grow *grow, int64_t least, int64_t most, struct best *best)
 {
     enum { QUARTERS = 4 };
+    int64_t low = least;
     grow->rules.is_patient = true;
-    find_limit(grow, least, most, best);
-    for (int at = 1; at < QUARTERS; ++at) {
+    (void)climb(grow, least, most, best, &low);
+    for (int at = 1; at < QUARTERS && grow->flow->n_rank <= MT_PLANNER_RANKS; ++at) {
         (void)try_limit(grow, least + (most - least) / QUARTERS * at, best);
     }
 }

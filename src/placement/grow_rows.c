@@ -1,6 +1,6 @@
 /* Where the rows of instances come from: what their exchange takes depends on it. As
- * mt_settle_sources splits them: an instance takes rows of its own rank first, then of its node,
- * then others. */
+ * mt_settle_sources splits them: an instance takes rows of its own rank first, then its share of its
+ * node's, then others. */
 #include "placement/grow.h"
 
 #include "base/size.h"
@@ -8,14 +8,17 @@
 
 #include <string.h>
 
-enum { KIB = 1024 };
+enum { KIB = 1024, PARTS = 4096, UNIT = MT_GROW_SOURCE };
 
-/* to [n] += from [n] */
-static void add_all(int64_t *restrict to, const int64_t *restrict from, int n)
+/* to [n] += from [n]; returns the sum of from. */
+static int64_t add_all(int64_t *restrict to, const int64_t *restrict from, int n)
 {
+    int64_t sum = 0;
     for (int i = 0; i < n; ++i) {
         to[i] += from[i];
+        sum += from[i];
     }
+    return sum;
 }
 
 void mt_grow_count(struct mt_grow_sources *sources, const struct mt_cluster *cluster, int n_expert,
@@ -33,20 +36,14 @@ void mt_grow_count(struct mt_grow_sources *sources, const struct mt_cluster *clu
         memset(of_node, 0, n_byte);
         for (int at = cluster->node_start[node]; at < cluster->node_start[node + 1]; ++at) {
             const int64_t rank = cluster->member[at];
-            const int64_t *of_rank = &counts[rank * n_expert];
-            int64_t sum = 0;
-            for (int expert = 0; expert < n_expert; ++expert) {
-                sum += of_rank[expert];
-            }
-            sources->token[rank] = sum;
-            add_all(of_node, of_rank, n_expert);
+            sources->token[rank] = add_all(of_node, &counts[rank * n_expert], n_expert);
         }
-        add_all(sources->total, of_node, n_expert);
+        (void)add_all(sources->total, of_node, n_expert);
     }
 }
 
 void mt_grow_add_rows(const struct mt_grow *grow, int expert, int rank, int64_t n_row,
-                      int64_t n_taken, int sign, struct mt_grow_rank *to)
+                      int64_t n_beside, int sign, struct mt_grow_rank *to)
 {
     const struct mt_grow_sources *sources = &grow->sources;
     const struct mt_cluster *cluster = grow->cluster;
@@ -60,27 +57,32 @@ void mt_grow_add_rows(const struct mt_grow *grow, int expert, int rank, int64_t 
         n_own = grow->flow->total[expert] / cluster->n_rank;
         n_near = n_own * (cluster->node_start[node + 1] - cluster->node_start[node]);
     }
+    if (n_beside > 0 && n_row > 0) {
+        n_near = (n_near * (n_row * PARTS / (n_row + n_beside))) / PARTS;
+    }
     n_own = mt_min_i64(n_own, n_row);
-    n_near = mt_max_i64(n_own, mt_min_i64(n_row, n_near - mt_min_i64(n_near, n_taken)));
+    n_near = mt_max_i64(n_own, mt_min_i64(n_row, n_near));
     to->n_in[MT_LEVEL_NODE] += sign * (n_near - n_own);
     to->n_in[MT_LEVEL_NETWORK] += sign * (n_row - n_near);
-    to->n_source_k += sign * mt_ps_times(n_row - n_own, grow->source_k[expert]);
+    to->n_source += sign * (n_row - n_own) * grow->source[expert];
 }
 
-/* An expert with several instances: what each takes of its node, the others find gone. */
+/* An expert with several instances. */
 static void list_several(struct mt_grow *grow, int expert)
 {
     const struct mt_flow_instance *all = grow->flow->instance;
     const int *node = grow->cluster->node;
     const int first = grow->flow->of_expert[expert];
     for (int i = first; i >= 0; i = all[i].next_of_expert) {
-        int64_t *claimed = &grow->claimed[node[all[i].rank]];
-        mt_grow_add_rows(grow, expert, all[i].rank, all[i].quota, *claimed, 1,
-                         &grow->rank_base[all[i].rank]);
-        *claimed += all[i].quota;
+        grow->in_node[node[all[i].rank]] += all[i].quota;
     }
     for (int i = first; i >= 0; i = all[i].next_of_expert) {
-        grow->claimed[node[all[i].rank]] = 0;
+        mt_grow_add_rows(grow, expert, all[i].rank, all[i].quota,
+                         grow->in_node[node[all[i].rank]] - all[i].quota, 1,
+                         &grow->rank_base[all[i].rank]);
+    }
+    for (int i = first; i >= 0; i = all[i].next_of_expert) {
+        grow->in_node[node[all[i].rank]] = 0;
     }
 }
 
@@ -108,12 +110,18 @@ void mt_grow_list_rows(struct mt_grow *grow)
     const struct mt_flow *flow = grow->flow;
     for (int rank = 0; rank < flow->n_rank; ++rank) {
         memset(grow->rank_base[rank].n_in, 0, sizeof(grow->rank_base[rank].n_in));
-        grow->rank_base[rank].n_source_k = 0;
+        grow->rank_base[rank].n_source = 0;
     }
     list_sources(grow);
     for (int expert = 0; expert < flow->n_expert; ++expert) {
-        const int64_t n_row = mt_max_i64(flow->total[expert], 1);
-        grow->source_k[expert] = mt_min_i64(KIB, (int64_t)flow->n_rank * KIB / n_row);
-        list_several(grow, expert);
+        const int64_t n_row = mt_max_i64(flow->total[expert], flow->n_rank);
+        grow->source[expert] = mt_max_i64(1, (int64_t)flow->n_rank * UNIT / n_row);
+        const struct mt_flow_instance *only = &flow->instance[flow->of_expert[expert]];
+        if (only->next_of_expert >= 0) {
+            list_several(grow, expert);
+        } else {
+            mt_grow_add_rows(grow, expert, only->rank, only->quota, 0, 1,
+                             &grow->rank_base[only->rank]);
+        }
     }
 }

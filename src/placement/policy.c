@@ -115,8 +115,8 @@ bool mt_policy_scratch_bytes(int n_rank, int n_expert, int n_layer, int64_t max_
     /* Words that planners cut, all in address space until touched. Rank: two states of growing (18
      * each), flow and order: 45, and as much again where adaptive tries what quota would do.
      * Expert: some 30. Instance: 5 in a flow, 6 in a move, quotas, placements: below 40. Pairs:
-     * weights or counts of rivals, rows by node and expert, and the quotas that adaptive predicts with.
-     * N_ARRAY^2 words are the alignment of 2048 cuts. */
+     * weights or counts of rivals, rows by node and expert, and the quotas that adaptive predicts
+     * with. N_ARRAY^2 words are the alignment of 2048 cuts. */
     enum { N_ARRAY = 128, N_MATRIX = 4 };
     int64_t pairs = 0;
     int64_t owners = 0;

@@ -177,14 +177,15 @@ static void choose(const struct mt_policy_input *input, const struct mt_flow *fl
  * growing goes on. Returns whether the end is even. */
 static bool repair(struct mt_grow *grow, int64_t mean, int64_t largest)
 {
-    enum { MAX_ROUND = 3 };
+    enum { MOST = 3 };
+    const int max_round = grow->flow->n_rank > MT_PLANNER_RANKS ? 1 : MOST;
     bool is_even = false;
-    for (int round = 0; round < MAX_ROUND && !is_even; ++round) {
+    for (int round = 0; round < max_round && !is_even; ++round) {
         const int64_t price = mt_grow_search(grow, mean, largest);
         const bool is_grown = grow->n_move > 0;
         is_even = mt_grow_is_even(grow, price);
         mt_grow_apply(grow);
-        if (is_even || !is_grown) {
+        if (is_even || !is_grown || round + 1 == max_round) {
             break;
         }
         largest = mt_flow_settle(grow->flow);

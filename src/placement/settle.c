@@ -31,37 +31,85 @@ struct share {
     int64_t *quota;     /* [R, n_instance], at the expert's first instance */
     int64_t n_instance; /* length of a row of quota */
     int n;
+    /* of nodes that have an instance */
+    int64_t *node_room; /* [M] */
+    int64_t *node_left; /* [M] */
+    int *cursor;        /* [M] in the cluster's members: sources before it have nothing left */
 };
 
-static void give(struct share *share, int source, int i)
+static int64_t give(struct share *share, int source, int i, int64_t most)
 {
-    const int64_t n_row = mt_min_i64(share->left[source], share->room[i]);
+    const int64_t n_row = mt_min_i64(share->left[source], most);
     if (n_row > 0) {
         share->left[source] -= n_row;
         share->room[i] -= n_row;
         share->quota[source * share->n_instance + i] += n_row;
     }
+    return n_row;
 }
 
-/* Own ranks first, then own nodes, then whoever is left. */
-static void share_out(struct share *share)
+/* What nodes can take of their own rows, and how many they have. */
+static void count_nodes(struct share *share)
 {
     const struct mt_cluster *cluster = share->cluster;
     for (int i = 0; i < share->n; ++i) {
-        give(share, share->rank[i], i);
+        share->cursor[cluster->node[share->rank[i]]] = -1;
     }
     for (int i = 0; i < share->n; ++i) {
         const int node = cluster->node[share->rank[i]];
-        for (int at = cluster->node_start[node];
-             at < cluster->node_start[node + 1] && share->room[i] > 0; ++at) {
-            give(share, cluster->member[at], i);
+        if (share->cursor[node] < 0) {
+            share->cursor[node] = cluster->node_start[node];
+            share->node_room[node] = 0;
+            share->node_left[node] = 0;
+            for (int at = cluster->node_start[node]; at < cluster->node_start[node + 1]; ++at) {
+                share->node_left[node] += share->left[cluster->member[at]];
+            }
         }
+        share->node_room[node] += share->room[i];
+    }
+}
+
+/* Rows of the instance's node, at most so many. */
+static void give_near(struct share *share, int i, int64_t most)
+{
+    const struct mt_cluster *cluster = share->cluster;
+    const int node = cluster->node[share->rank[i]];
+    int *cursor = &share->cursor[node];
+    while (most > 0 && *cursor < cluster->node_start[node + 1]) {
+        const int source = cluster->member[*cursor];
+        most -= give(share, source, i, most);
+        *cursor += share->left[source] == 0 ? 1 : 0;
+    }
+}
+
+/* Own ranks first, then own nodes, then whoever is left. Instances of a node share its rows by what
+ * they still take, in 1/4096: did the first take all, the others would hear from far only, and the
+ * busiest port would carry a seventh more in nodes of eight. */
+static void share_out(struct share *share)
+{
+    enum { SHIFT = 12 };
+    const struct mt_cluster *cluster = share->cluster;
+    for (int i = 0; i < share->n; ++i) {
+        (void)give(share, share->rank[i], i, share->room[i]);
+    }
+    count_nodes(share);
+    for (int i = 0; i < share->n; ++i) {
+        const int node = cluster->node[share->rank[i]];
+        const int64_t near = mt_min_i64(share->node_left[node], share->node_room[node]);
+        if (near > 0) {
+            const int64_t part = mt_min_i64(share->room[i], near) * (1 << SHIFT);
+            const int64_t even = (near * (1 << SHIFT) / share->node_room[node]) * share->room[i];
+            give_near(share, i, mt_min_i64(part, even) >> SHIFT);
+        }
+    }
+    for (int i = 0; i < share->n; ++i) {
+        give_near(share, i, share->room[i]);
     }
     int source = 0;
     for (int i = 0; i < share->n; ++i) {
         while (share->room[i] > 0) {
             MT_ASSERT(source < cluster->n_rank);
-            give(share, source, i);
+            (void)give(share, source, i, share->room[i]);
             source += share->left[source] == 0 ? 1 : 0;
         }
     }
@@ -97,6 +145,9 @@ void mt_settle_sources(const struct mt_cluster *cluster, const struct mt_placeme
     struct share share = {.cluster = cluster, .n_instance = mt_placement_n_instance(placement)};
     share.room = mt_arena_cut(scratch, n_rank * word);
     share.left = mt_arena_cut(scratch, n_rank * word);
+    share.node_room = mt_arena_cut(scratch, cluster->n_node * word);
+    share.node_left = mt_arena_cut(scratch, cluster->n_node * word);
+    share.cursor = mt_arena_cut(scratch, cluster->n_node * (int64_t)sizeof(int));
     copy_single(placement, counts, quota);
     for (int expert = 0; expert < n_expert; ++expert) {
         const int start = placement->instance_start[expert];

@@ -16,7 +16,8 @@ int64_t mt_settle(const struct mt_placement *placement, const int64_t *total,
 
 /* Which rows: counts [R,E] and what each instance computes (instance_quota [n_instance], as
  * settled) give quota [R, n_instance]. An instance takes rows of its own rank first, then of its
- * node, then others, sources in id order: locality breaks ties, it never overloads. */
+ * node, which that node's instances share by what they still take, then others, sources in id
+ * order: locality breaks ties, it never overloads. */
 void mt_settle_sources(const struct mt_cluster *cluster, const struct mt_placement *placement,
                        const int64_t *counts, const int64_t *instance_quota,
                        struct mt_arena *scratch, int64_t *quota);

@@ -5,14 +5,15 @@
 #include "base/random.h"
 #include "base/size.h"
 #include "placement/adaptive.h"
-#include "placement/drift.h"
 #include "placement/predict.h"
 #include "placement/scene.h"
 #include "placement/settle.h"
+#include "placement/workload.h"
 
 #include <string.h>
 
-enum { N_SEED = 1200, MAX_RANK = 64, MAX_EXPERT = 40, MAX_DRIFT_EXPERT = 64, WINDOW = 5 };
+enum { N_SEED = 1200, MAX_RANK = 64, MAX_EXPERT = 40, WINDOW = 5 };
+enum { DRIFT_RANK = 8, MAX_DRIFT_EXPERT = 64 };
 
 static const char *const names[] = {"quota", "least_loaded", "adaptive"};
 enum { N_NAME = 3 };
@@ -331,17 +332,51 @@ static void gradients_that_attention_does_not_hide_are_priced(void **state)
     assert_int_equal(copies_beside_attention(0), 0);
 }
 
+/* Loads that drift, 32,768 rows a source: as experts are chosen on average. */
+struct drift {
+    struct mt_workload_input workload;
+    struct mt_arena scratch;
+    double weight[DRIFT_RANK * MAX_DRIFT_EXPERT];
+};
+
+static void open_drift(struct drift *drift, const struct mt_scene *scene, double skew)
+{
+    const int n_expert = scene->placement.n_expert;
+    drift->workload = (struct mt_workload_input){.workload = mt_workload_find("hot_rank"),
+                                                 .n_rank = DRIFT_RANK,
+                                                 .n_expert = n_expert,
+                                                 .top_k = 2,
+                                                 .owner = scene->placement.owner,
+                                                 .skew = skew,
+                                                 .seed = 7};
+    MT_TEST_OK(
+        mt_arena_init(&drift->scratch, mt_workload_scratch_bytes(DRIFT_RANK, n_expert), "loads"));
+}
+
+static void next_load(struct drift *drift, struct mt_scene *scene)
+{
+    enum { N_TOKEN = 1 << 14 };
+    const int n_expert = scene->placement.n_expert;
+    ++drift->workload.step;
+    mt_workload_weights(&drift->workload, &drift->scratch, drift->weight);
+    for (int source = 0; source < DRIFT_RANK; ++source) {
+        mt_workload_counts(&drift->weight[source * n_expert], n_expert, 2, N_TOKEN, &drift->scratch,
+                           &scene->counts[source * n_expert]);
+    }
+    mt_scene_sum(scene);
+}
+
 /* Mean of largest load over mean, on drifting loads, 8 ranks in one node, 2 slots. */
 static double excess_of(const char *name, int n_expert, double skew)
 {
-    enum { N_RANK = 8, N_PLAN = 60 };
+    enum { N_PLAN = 60 };
+    static struct drift drift;
     const struct mt_policy *policy = mt_policy_find(name);
     struct mt_scene scene;
-    struct mt_drift drift;
     int64_t recent[WINDOW * MAX_DRIFT_EXPERT] = {0};
     double excess = 0.0;
-    mt_scene_init(&scene, N_RANK, N_RANK, n_expert, 2);
-    MT_TEST_OK(mt_drift_init(&drift, N_RANK, n_expert, scene.placement.owner, skew, 7));
+    mt_scene_init(&scene, DRIFT_RANK, DRIFT_RANK, n_expert, 2);
+    open_drift(&drift, &scene, skew);
     for (int at = 0; at < N_PLAN; ++at) {
         struct mt_policy_input input = {.cluster = &scene.cluster,
                                         .n_expert = n_expert,
@@ -351,7 +386,7 @@ static double excess_of(const char *name, int n_expert, double skew)
                                         .n_recent = at < WINDOW ? 0 : WINDOW,
                                         .recent = recent};
         policy->before_gate(&input, &scene.scratch, &scene.placement);
-        mt_drift_next(&drift, scene.counts, scene.total);
+        next_load(&drift, &scene);
         input.count = scene.counts;
         if (policy->after_gate != NULL) {
             policy->after_gate(&input, &scene.scratch, &scene.placement);
@@ -362,12 +397,12 @@ static double excess_of(const char *name, int n_expert, double skew)
         for (int expert = 0; expert < n_expert; ++expert) {
             n_row += scene.total[expert];
         }
-        excess += (double)largest * N_RANK / (double)n_row / N_PLAN;
+        excess += (double)largest * DRIFT_RANK / (double)n_row / N_PLAN;
         memmove(recent, &recent[n_expert],
                 (size_t)(WINDOW - 1) * (size_t)n_expert * sizeof(recent[0]));
         memcpy(&recent[(WINDOW - 1) * n_expert], scene.total, (size_t)n_expert * sizeof(recent[0]));
     }
-    mt_drift_clear(&drift);
+    mt_arena_clear(&drift.scratch);
     mt_scene_clear(&scene);
     return excess;
 }
