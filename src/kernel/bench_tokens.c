@@ -1,4 +1,4 @@
-/* What runs once a token beside the large products: router, gate, rotary embedding, embedding,
+/* What runs once a token beside the large products: router, gate, embedding,
  * combining; and the sums over all parameters. */
 #include "kernel/bench_internal.h"
 
@@ -86,12 +86,6 @@ static void run_sum_squares(struct mt_device *device, void *context)
     c->sum[0] += mt_sum_squares(device, c->large, N_SUM);
 }
 
-static void run_add(struct mt_device *device, void *context)
-{
-    const struct token_case *c = context;
-    mt_add(device, c->other, c->large, N_SUM);
-}
-
 static void run_fill_zero(struct mt_device *device, void *context)
 {
     const struct token_case *c = context;
@@ -160,7 +154,6 @@ void mt_bench_tokens(struct mt_bench *bench)
     mt_bench_line(bench, "embedding_backward", "2048 x 256", MT_BENCH_BYTES, 12.0 * values,
                   run_embedding_backward, &c);
     mt_bench_line(bench, "sum_squares", "8 Mi", MT_BENCH_BYTES, 4.0 * N_SUM, run_sum_squares, &c);
-    mt_bench_line(bench, "add", "8 Mi", MT_BENCH_BYTES, 12.0 * N_SUM, run_add, &c);
     mt_bench_line(bench, "fill_zero", "8 Mi", MT_BENCH_BYTES, 4.0 * N_SUM, run_fill_zero, &c);
     mt_arena_release(&bench->arena, mark);
 }

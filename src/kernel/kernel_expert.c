@@ -41,7 +41,7 @@ void mt_expert_forward(struct mt_device *device, const struct mt_expert_forward 
     const double n = (double)(groups.offset[groups.n_group] - groups.offset[0]);
     const double inner = (double)weights->gate[0]->n_out;
     const double width = (double)weights->gate[0]->n_in;
-    const double flops = 6.0 * n * inner * (width + 1.0);
+    const double flops = 6.0 * n * inner * width;
     const double floats = 2.0 * n * (inner + width) + 3.0 * (double)n_used * inner * width;
     mt_kernel_begin_as(device, MT_WORK_MIXED, flops, 4.0 * floats)
         ->expert_forward(device, args, weights, groups);
@@ -63,7 +63,7 @@ void mt_expert_backward(struct mt_device *device, const struct mt_expert_backwar
     const double n = (double)(groups.offset[groups.n_group] - groups.offset[0]);
     const double inner = (double)weights->gate[0]->n_out;
     const double width = (double)weights->gate[0]->n_in;
-    const double flops = 12.0 * n * inner * (width + 1.0);
+    const double flops = 12.0 * n * inner * width;
     const double floats = n * (4.0 * inner + 3.0 * width) + 9.0 * (double)n_used * inner * width;
     mt_kernel_begin_as(device, MT_WORK_MIXED, flops, 4.0 * floats)
         ->expert_backward(device, args, weights, groups);
