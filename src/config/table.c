@@ -286,7 +286,7 @@ static const struct mt_key table[] = {
     CHOICE("device", "kind", "auto|cpu|cuda", "What computes.", DEFAULT("\"auto\""),
            FIELD(device.kind)),
     CHOICE("device", "dtype", "float32|bfloat16",
-           "What matrix products round their operands to; sums, parameters and the rest are float32.",
+           "What matrix products round operands to; sums, parameters and the rest are float32.",
            DEFAULT("\"float32\""), FIELD(device.dtype)),
     AUTO_INTEGER("device", "threads", 1, 4096,
                  "OpenMP threads of a rank; auto: the cores of the machine over its ranks.",
