@@ -285,10 +285,9 @@ static const struct mt_key table[] = {
             DEFAULT("50"), ONLY("50"), NO_FIELD),
     CHOICE("device", "kind", "auto|cpu|cuda", "What computes.", DEFAULT("\"auto\""),
            FIELD(device.kind)),
-    CHOICE(
-        "device", "dtype", "float32|bfloat16",
-        "What matrix products round their operands to; sums, parameters and the rest are float32.",
-        DEFAULT("\"float32\""), FIELD(device.dtype)),
+    CHOICE("device", "dtype", "float32|bfloat16",
+           "What matrix products round operands to; sums, parameters and the rest are float32.",
+           DEFAULT("\"float32\""), FIELD(device.dtype)),
     AUTO_INTEGER(
         "device", "threads", 1, 4096,
         "OpenMP threads of a rank; auto: its share of the cores, a thread bound to each unless "

@@ -27,9 +27,8 @@ static const char *const unusual[] = {
     "data={validation=['v 1', 'v\"2'], format='random'}",
     "train={eval_interval=3, eval_sequences=5, recompute='layer', nonfinite_patience=0}",
     "checkpoint={interval=4, keep=7, keep_every=8}",
-    "device={kind='cpu', dtype='bfloat16', threads=3}",
-    "device={pace_gflops=1.5, pace_gbytes_per_s=2.25}",
-    "device.slowdown={3=1.5, 11=2, 7=1.1}",
+    "device={kind='cpu', dtype='bfloat16', threads=3, pace_gflops=1.5}",
+    "device={pace_gbytes_per_s=2.25, slowdown={3=1.5, 11=2, 7=1.1}}",
 };
 enum { N_UNUSUAL = sizeof(unusual) / sizeof(unusual[0]) };
 

@@ -237,8 +237,8 @@ static void add_parts(const struct run *run, double *sum)
     }
 }
 
-/* Operands have 8 significant bits, so a product is off by up to 2^-8 and their sum by less. Worst of
- * all goldens on 1 to 4 ranks, measured on 2026-11-22: loss 6.9e-4, 1 - cosine 3.7e-4, norm
+/* Operands have 8 significant bits, so a product is off by up to 2^-8 and their sum by less. Worst
+ * of all goldens on 1 to 4 ranks, measured on 2026-11-22: loss 6.9e-4, 1 - cosine 3.7e-4, norm
  * 4.6e-3. */
 static void gradients_in_bfloat16_point_the_same_way(void **state)
 {

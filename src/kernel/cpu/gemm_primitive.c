@@ -3,6 +3,7 @@
 #include "base/size.h"
 #include "device/isa.h"
 #include "kernel/cpu/bf16.h"
+#include "kernel/cpu/gemm_pack.h"
 
 #include <dnnl.h>
 #include <dnnl_debug.h>
@@ -351,9 +352,23 @@ static void set_data(dnnl_memory_t memory, const void *data)
     MT_ASSERT(dnnl_memory_set_data_handle(memory, pointer.out) == dnnl_success);
 }
 
+static bool pack_panels(const struct mt_gemm *gemm, void *pack, const float *values)
+{
+    const struct mt_gemm_pack args = {.pack = pack,
+                                      .values = values,
+                                      .n_out = gemm->n_out,
+                                      .n_in = gemm->n_in,
+                                      .is_transposed = gemm->kind == MT_GEMM_FORWARD,
+                                      .layout = &gemm->packed};
+    return !is_held_in_float(gemm) && mt_gemm_pack_panels(&args);
+}
+
 void mt_gemm_pack(const struct mt_gemm *gemm, int thread, void *pack, const float *values)
 {
     MT_ASSERT(thread >= 0 && thread < gemm->n_thread);
+    if (pack_panels(gemm, pack, values)) {
+        return;
+    }
     set_data(gemm->pack_from, values);
     set_data(gemm->pack_to, pack);
     const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, gemm->pack_from},

@@ -11,8 +11,8 @@
 #include <immintrin.h>
 #endif
 
-/* What is packed at a time: 128 steps of a panel of c amortise reading and writing it, and its panel
- * of b (16 KiB) stays in the first cache; blocks of a and b (128 KiB each) stay in the second. */
+/* What is packed at a time: 128 steps of a panel of c amortise reading and writing it, and its
+ * panel of b (16 KiB) stays in the first cache; blocks of a and b (128 KiB each) in the second. */
 enum { MAX_STEP = 128, MAX_N = 256, MOST_PANELS = 64, MOST_COLUMNS = 32, LINE_FLOATS = 16 };
 
 /* Panels lie a cache line further apart than they are long: at a power of two, the panels that a
@@ -57,9 +57,9 @@ static inline __mmask16 mask_of(int64_t n)
     return n >= 16 ? (__mmask16)0xffff : n <= 0 ? (__mmask16)0 : (__mmask16)((1U << n) - 1U);
 }
 
-/* Packing reads short runs of rows, which the processor's own prefetching does not foresee; ahead by
- * eight rows it takes 5 to 8 % less of the whole at inputs in the third cache. Beyond the block lie
- * the rows of the next one, and an address too far is no error. */
+/* Packing reads short runs of rows, which the processor's own prefetching does not foresee: fetched
+ * eight rows ahead, the whole takes 5 to 8 % less with inputs in the third cache. Beyond the block
+ * lie the rows of the next one, and an address too far is no error. */
 enum { ROWS_AHEAD = 8 };
 static inline void fetch_ahead(const float *row, int64_t stride)
 {
