@@ -192,6 +192,8 @@ static void the_description_names_threads_and_pace(void **state)
     mt_device_describe(&device, text, sizeof(text));
     assert_int_equal(strncmp(text, "cpu, 1 thread, ", 15), 0);
     assert_null(strstr(text, "paced"));
+    assert_non_null(strstr(text, ", float32"));
+    device.dtype = MT_BFLOAT16;
     device.n_thread = 4;
     device.pace_gflops = 12.5;
     mt_device_describe(&device, text, sizeof(text));
@@ -199,7 +201,7 @@ static void the_description_names_threads_and_pace(void **state)
     (void)snprintf(device.bound, sizeof(device.bound), "4-7");
     mt_device_describe(&device, text, sizeof(text));
     assert_int_equal(strncmp(text, "cpu, 4 threads (CPU 4-7), ", 26), 0);
-    assert_non_null(strstr(text, "paced: 12.5 GFLOP/s"));
+    assert_non_null(strstr(text, ", bfloat16, paced: 12.5 GFLOP/s"));
     char small[8];
     mt_device_describe(&device, small, sizeof(small));
     assert_string_equal(small, "cpu, 4 ");

@@ -21,13 +21,9 @@ TARGET static void NAME(panel)(float *c, int64_t c_stride, const float *a, const
         sum[i][0] = ZERO;
         sum[i][1] = ZERO;
     }
-    /* The next panel's c comes while this one sums: all at once where there are few steps. */
-    for (int64_t i = 0; i < ROWS && n_step < INT64_C(4) * ROWS; i++) {
-        __builtin_prefetch(c + (i + ROWS) * c_stride, 1);
-        __builtin_prefetch(c + (i + ROWS) * c_stride + columns - 1, 1);
-    }
     for (int64_t step = 0; step < n_step; step++) {
-        if (n_step >= INT64_C(4) * ROWS && step % 4 == 0 && step < INT64_C(4) * ROWS) {
+        /* the next panel's c, a row every fourth step */
+        if (step % 4 == 0 && step < INT64_C(4) * ROWS) {
             const float *row = c + (step / 4 + ROWS) * c_stride;
             __builtin_prefetch(row, 1);
             __builtin_prefetch(row + columns - 1, 1);
