@@ -10,6 +10,9 @@
 #define BF16_TARGET   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
 
 enum { N_LANE = 16, PANEL = 64 };
+/* 16 rows x 16 columns are transposed at a time; as wide numbers. */
+static const int64_t LANES = N_LANE;
+static const int64_t BLOCK = INT64_C(256);
 
 struct panels {
     void *pack;          /* [padded_y / 64, padded_x, 64] floats, or [.., padded_x / 2, 64] pairs */
@@ -95,8 +98,8 @@ AVX512_TARGET static void pack_floats_transposed(const struct panels *p)
 {
     float *out = p->pack;
     for (int64_t first = 0; first < p->padded_y; first += PANEL) {
-        for (int64_t at = 0; at < p->padded_x * PANEL; at += N_LANE * N_LANE) {
-            const int64_t x = at / (PANEL * N_LANE) * N_LANE;
+        for (int64_t at = 0; at < p->padded_x * PANEL; at += BLOCK) {
+            const int64_t x = at / (PANEL * LANES) * LANES;
             const int64_t y = at / N_LANE % PANEL;
             __m512i row[N_LANE];
 #pragma GCC unroll 16
@@ -138,8 +141,8 @@ BF16_TARGET static void pack_pairs_transposed(const struct panels *p)
     uint32_t *out = p->pack;
     const int64_t n_pair = p->padded_x / 2;
     for (int64_t first = 0; first < p->padded_y; first += PANEL) {
-        for (int64_t at = 0; at < n_pair * PANEL; at += N_LANE * N_LANE) {
-            const int64_t pair = at / (PANEL * N_LANE) * N_LANE;
+        for (int64_t at = 0; at < n_pair * PANEL; at += BLOCK) {
+            const int64_t pair = at / (PANEL * LANES) * LANES;
             const int64_t y = at / N_LANE % PANEL;
             __m512i row[N_LANE];
 #pragma GCC unroll 16
