@@ -31,6 +31,7 @@ struct mt_plan_policies {
     int n_micro;     /* studied, of machine.n_micro */
     int64_t n_warm, n_step;
     struct mt_config *other; /* the configuration with another policy */
+    int64_t *memory_bytes;   /* [mt_n_policy] of those printed */
 };
 
 static enum mt_status choose_sample(struct mt_plan_policies *plan,
@@ -92,6 +93,7 @@ static enum mt_status init_studies(struct mt_plan_policies *plan)
 {
     int64_t most = 0;
     MT_TRY(MT_ALLOCATE(plan->study, mt_n_policy, "studies of a plan"));
+    MT_TRY(MT_ALLOCATE(plan->memory_bytes, mt_n_policy, "plan of policies"));
     for (int p = 0; p < mt_n_policy; p++) {
         MT_TRY(init_study(plan, p, &most));
     }
@@ -239,9 +241,23 @@ static void print_head(const struct mt_plan_policies *plan)
                  "a step", "GB a step", "GiB/rank");
 }
 
+/* Slots and cutting are all that memory knows of a policy: as another one before it, or estimated. */
+static enum mt_status find_memory(struct mt_plan_policies *plan, int policy, int64_t *n_bytes)
+{
+    const struct mt_policy *own = &mt_policies[policy];
+    for (int p = 0; p < policy; p++) {
+        if (is_studied(plan, p) && plan->study[p].n_slot == plan->study[policy].n_slot &&
+            mt_policies[p].cuts_experts == own->cuts_experts) {
+            *n_bytes = plan->memory_bytes[p];
+            return MT_OK;
+        }
+    }
+    return estimate_memory(plan, own, n_bytes);
+}
+
 static enum mt_status print_policy(struct mt_plan_policies *plan, int policy)
 {
-    int64_t memory_bytes = 0;
+    int64_t *memory_bytes = &plan->memory_bytes[policy];
     if (!is_studied(plan, policy)) {
         (void)printf("  %-12s not studied: too many copies for %d ranks and %lld experts; set "
                      "placement.slots\n",
@@ -249,8 +265,8 @@ static enum mt_status print_policy(struct mt_plan_policies *plan, int policy)
                      (long long)plan->config->moe.num_experts);
         return MT_OK;
     }
-    MT_TRY(estimate_memory(plan, &mt_policies[policy], &memory_bytes));
-    print_row(plan, policy, memory_bytes);
+    MT_TRY(find_memory(plan, policy, memory_bytes));
+    print_row(plan, policy, *memory_bytes);
     return MT_OK;
 }
 
@@ -326,6 +342,7 @@ void mt_plan_policies_destroy(struct mt_plan_policies *plan)
     mt_memory_free(plan->study);
     mt_memory_free(plan->counts);
     mt_memory_free(plan->other);
+    mt_memory_free(plan->memory_bytes);
     mt_arena_clear(&plan->scratch);
     mt_plan_loads_clear(&plan->loads);
     mt_plan_machine_clear(&plan->machine);

@@ -27,6 +27,7 @@ struct layout {
     int64_t *share;      /* [E] of a replica, in rows / SCALE */
     int64_t *rank_load;  /* [R] in rows / SCALE */
     int *n_on_node;      /* [M] replicas of the expert being placed */
+    int *first_of_node;  /* [M] rank that takes an expert which the node lacks; -1: none */
 };
 
 /* n_replica [E]: n_slot over all, shared out evenly; the remainder to the hottest. order [E]. */
@@ -39,26 +40,48 @@ static void replicate_evenly(const int *order, int n_expert, int64_t n_slot, int
     }
 }
 
-/* A rank for one more replica: its node has fewest of the expert, then it has least load, then the
- * most free slots. -1: none can take it. */
+/* Of two ranks that could take a replica, in nodes with as many of the expert: the less loaded, then
+ * the one with more free slots, then the lower. b < 0: none. */
+static bool is_before(const struct layout *layout, int a, int b)
+{
+    if (b < 0) {
+        return true;
+    }
+    const int64_t hotter = layout->rank_load[a] - layout->rank_load[b];
+    const int freer = layout->draft.n_free[a] - layout->draft.n_free[b];
+    return hotter != 0 ? hotter < 0 : freer != 0 ? freer > 0 : a < b;
+}
+
+/* Of the node's ranks that can take the expert, -1 for one that none has, the first; -1: none. */
+static int find_in_node(const struct layout *layout, int expert, int node)
+{
+    const struct mt_cluster *cluster = layout->draft.cluster;
+    int best = -1;
+    for (int at = cluster->node_start[node]; at < cluster->node_start[node + 1]; ++at) {
+        const int rank = cluster->member[at];
+        const bool can = expert < 0 ? layout->draft.n_free[rank] > 0
+                                    : mt_draft_can(&layout->draft, expert, rank);
+        best = can && is_before(layout, rank, best) ? rank : best;
+    }
+    return best;
+}
+
+/* A rank for one more replica: its node has fewest of the expert, then it is the first of all. -1:
+ * none can take it. Node by node, for most lack the expert and then know their first rank. */
 static int find_rank(const struct layout *layout, int expert)
 {
     const struct mt_cluster *cluster = layout->draft.cluster;
     int best = -1;
-    for (int rank = 0; rank < cluster->n_rank; ++rank) {
-        if (!mt_draft_can(&layout->draft, expert, rank)) {
+    int fewest = INT32_MAX;
+    for (int node = 0; node < cluster->n_node; ++node) {
+        const int n = layout->n_on_node[node];
+        if (n > fewest) {
             continue;
         }
-        if (best < 0) {
+        const int rank = n == 0 ? layout->first_of_node[node] : find_in_node(layout, expert, node);
+        if (rank >= 0 && (n < fewest || is_before(layout, rank, best))) {
             best = rank;
-            continue;
-        }
-        const int more =
-            layout->n_on_node[cluster->node[rank]] - layout->n_on_node[cluster->node[best]];
-        const int64_t hotter = layout->rank_load[rank] - layout->rank_load[best];
-        const int freer = layout->draft.n_free[rank] - layout->draft.n_free[best];
-        if (more != 0 ? more < 0 : hotter != 0 ? hotter < 0 : freer > 0) {
-            best = rank;
+            fewest = n;
         }
     }
     return best;
@@ -75,6 +98,9 @@ static void place(struct layout *layout, struct mt_arena *scratch)
         layout->rank_load[layout->draft.owner[e]] += layout->share[e];
     }
     mt_load_order(layout->share, n_expert, scratch, layout->order);
+    for (int node = 0; node < cluster->n_node; ++node) {
+        layout->first_of_node[node] = find_in_node(layout, -1, node);
+    }
     for (int i = 0; i < n_expert; ++i) {
         const int expert = layout->order[i];
         memset(layout->n_on_node, 0, (size_t)cluster->n_node * sizeof(*layout->n_on_node));
@@ -86,7 +112,9 @@ static void place(struct layout *layout, struct mt_arena *scratch)
             }
             mt_draft_add(&layout->draft, expert, rank, MT_DRAFT_HERE);
             layout->rank_load[rank] += layout->share[expert];
-            ++layout->n_on_node[cluster->node[rank]];
+            const int node = cluster->node[rank];
+            ++layout->n_on_node[node];
+            layout->first_of_node[node] = find_in_node(layout, -1, node);
         }
     }
 }
@@ -114,6 +142,8 @@ static void layout_init(struct layout *layout, const struct mt_policy_input *inp
     layout->share = mt_draft_cut(scratch, n_expert, sizeof(*layout->share));
     layout->rank_load = mt_draft_cut(scratch, placement->n_rank, sizeof(*layout->rank_load));
     layout->n_on_node = mt_draft_cut(scratch, input->cluster->n_node, sizeof(*layout->n_on_node));
+    layout->first_of_node =
+        mt_draft_cut(scratch, input->cluster->n_node, sizeof(*layout->first_of_node));
 }
 
 void mt_policy_fsep_before_gate(const struct mt_policy_input *input, struct mt_arena *scratch,

@@ -42,33 +42,50 @@ struct vacancy {
     int64_t *owned_load; /* [R] of experts that no copy relieves */
 };
 
-/* Whether copies go to rank a before rank b: the node that has not the expert before one that has
- * it, then the one with more free slots; in a node the rank with more free slots, then the one
- * whose own experts are colder. The paper leaves the rank open: free slots keep the next
- * expert's choice wide, and the colder rank has more time. */
-static bool is_before(const struct vacancy *vacancy, int a, int b)
+/* Whether copies go to node a before node b: the one that has not the expert, then the one with more
+ * free slots, then the lower. */
+static bool is_node_before(const struct vacancy *vacancy, int a, int b)
 {
-    const int node_a = vacancy->cluster->node[a];
-    const int node_b = vacancy->cluster->node[b];
-    if (node_a != node_b) {
-        const bool has_a = vacancy->n_on_node[node_a] > 0;
-        const bool has_b = vacancy->n_on_node[node_b] > 0;
-        const int freer = vacancy->node_free[node_a] - vacancy->node_free[node_b];
-        return has_a != has_b ? has_b : freer != 0 ? freer > 0 : node_a < node_b;
+    const bool has_a = vacancy->n_on_node[a] > 0;
+    const bool has_b = vacancy->n_on_node[b] > 0;
+    const int freer = vacancy->node_free[a] - vacancy->node_free[b];
+    return has_a != has_b ? has_b : freer != 0 ? freer > 0 : a < b;
+}
+
+/* In a node the rank with more free slots, then the one whose own experts are colder, then the
+ * lower. The paper leaves the rank open: free slots keep the next expert's choice wide, and the
+ * colder rank has more time. -1: none can take the expert. */
+static int find_in_node(const struct vacancy *vacancy, int expert, int node)
+{
+    const struct mt_cluster *cluster = vacancy->cluster;
+    int best = -1;
+    for (int at = cluster->node_start[node]; at < cluster->node_start[node + 1]; ++at) {
+        const int rank = cluster->member[at];
+        if (!mt_draft_can(vacancy->draft, expert, rank)) {
+            continue;
+        }
+        if (best >= 0) {
+            const int freer = vacancy->draft->n_free[rank] - vacancy->draft->n_free[best];
+            const int64_t hotter = vacancy->owned_load[rank] - vacancy->owned_load[best];
+            if (freer != 0 ? freer < 0 : hotter >= 0) {
+                continue;
+            }
+        }
+        best = rank;
     }
-    const int freer = vacancy->draft->n_free[a] - vacancy->draft->n_free[b];
-    const int64_t hotter = vacancy->owned_load[a] - vacancy->owned_load[b];
-    return freer != 0 ? freer > 0 : hotter != 0 ? hotter < 0 : a < b;
+    return best;
 }
 
 /* -1: no rank can take the expert. */
 static int find_rank(const struct vacancy *vacancy, int expert)
 {
     int best = -1;
-    for (int rank = 0; rank < vacancy->cluster->n_rank; ++rank) {
-        if (mt_draft_can(vacancy->draft, expert, rank) &&
-            (best < 0 || is_before(vacancy, rank, best))) {
-            best = rank;
+    for (int node = 0; node < vacancy->cluster->n_node; ++node) {
+        const int best_node = best < 0 ? -1 : vacancy->cluster->node[best];
+        if (vacancy->node_free[node] > 0 &&
+            (best < 0 || is_node_before(vacancy, node, best_node))) {
+            const int rank = find_in_node(vacancy, expert, node);
+            best = rank >= 0 ? rank : best;
         }
     }
     return best;

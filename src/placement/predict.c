@@ -19,40 +19,101 @@ static int64_t work_ps(const struct mt_costs *costs, int64_t n_row, int64_t n_in
                      mt_ps_times(costs->instance_ps, n_instance));
 }
 
-/* One message a pair of ranks and direction, as far as rows travel: the port of each. */
-static void add_messages(const struct mt_cluster *cluster, int source, const int64_t *n_row,
-                         struct mt_port *port)
+/* Rows and messages of a rank's port in one direction. */
+struct traffic {
+    int64_t n_row[MT_N_LEVEL];
+    int64_t n_message[MT_N_LEVEL]; /* one a pair of ranks, as far as rows travel */
+};
+
+/* n_row, n_message [R] += those to each rank; returns their sums. Apart from levels, so that it is
+ * done many ranks at a time: it is what predictions of 4096 ranks take most time for. */
+static void add_all(const int64_t *restrict n_to, int n_rank, int64_t *restrict n_row,
+                    int64_t *restrict n_message, struct traffic *out)
 {
-    for (int target = 0; target < cluster->n_rank; ++target) {
-        if (n_row[target] > 0 && target != source) {
-            const enum mt_level level = mt_cluster_level(cluster, source, target);
-            const int64_t n_byte = mt_ps_times(n_row[target], cluster->row_bytes);
-            const int64_t ps = mt_ps_message(&cluster->costs, level, n_byte);
-            port[source].out_ps[level] = mt_ps_add(port[source].out_ps[level], ps);
-            port[target].in_ps[level] = mt_ps_add(port[target].in_ps[level], ps);
-        }
+    int64_t row = 0;
+    int64_t message = 0;
+    for (int target = 0; target < n_rank; ++target) {
+        const int64_t is_there = n_to[target] > 0 ? 1 : 0;
+        n_row[target] += n_to[target];
+        n_message[target] += is_there;
+        row += n_to[target];
+        message += is_there;
+    }
+    out->n_row[MT_LEVEL_NETWORK] = row;
+    out->n_message[MT_LEVEL_NETWORK] = message;
+}
+
+/* What the source sends, n_to [R] rows to each rank: to near [R] what stays in its node, and to all
+ * [R] (n_row, n_message) as if all went over the network. Returns what leaves it. */
+static struct traffic add_messages(const struct mt_cluster *cluster, int source,
+                                   const int64_t *n_to, int64_t *all, struct traffic *near)
+{
+    struct traffic out = {{0}, {0}};
+    const int node = cluster->node[source];
+    add_all(n_to, cluster->n_rank, all, all + cluster->n_rank, &out);
+    for (int at = cluster->node_start[node]; at < cluster->node_start[node + 1]; ++at) {
+        const int target = cluster->member[at];
+        const enum mt_level level = mt_cluster_level(cluster, source, target);
+        const int64_t n_message = n_to[target] > 0 ? 1 : 0;
+        near[target].n_row[level] += n_to[target];
+        near[target].n_message[level] += n_message;
+        out.n_row[level] += n_to[target];
+        out.n_message[level] += n_message;
+        out.n_row[MT_LEVEL_NETWORK] -= n_to[target];
+        out.n_message[MT_LEVEL_NETWORK] -= n_message;
+    }
+    return out;
+}
+
+static void price_traffic(const struct mt_cluster *cluster, const struct traffic *traffic,
+                          int64_t *ps)
+{
+    enum { KIB = 1024 };
+    ps[MT_LEVEL_RANK] = 0;
+    for (int level = MT_LEVEL_NODE; level < MT_N_LEVEL; ++level) {
+        const int64_t n_byte = mt_ps_times(traffic->n_row[level], cluster->row_bytes);
+        const int64_t whole = mt_ps_times(n_byte / KIB, cluster->costs.kib_ps[level]);
+        const int64_t rest = mt_ps_times(n_byte % KIB, cluster->costs.kib_ps[level]) / KIB;
+        const int64_t wait = mt_ps_times(traffic->n_message[level], cluster->costs.alpha_ps[level]);
+        ps[level] = mt_ps_add(wait, mt_ps_add(whole, rest));
     }
 }
 
-/* Rows on the links (port [R]) and rows of each instance (n_row [n_instance]). */
+/* Rows on the links (port [R]) and rows of each instance (n_row [n_instance]); the prediction's
+ * n_sent_row. */
 static void count_rows(const struct mt_cluster *cluster, const struct mt_placement *placement,
                        const int64_t *quota, struct mt_arena *scratch, struct mt_port *port,
-                       int64_t *n_row)
+                       int64_t *n_row, struct mt_prediction *prediction)
 {
     const int64_t n_instance = mt_placement_n_instance(placement);
-    const size_t row_bytes = (size_t)placement->n_rank * sizeof(int64_t);
+    const int n_rank = placement->n_rank;
     const int64_t mark = mt_arena_mark(scratch);
-    int64_t *n_to = mt_arena_cut(scratch, (int64_t)row_bytes);
+    int64_t *n_to = mt_arena_cut(scratch, n_rank * (int64_t)sizeof(*n_to));
+    struct traffic *in = mt_arena_cut(scratch, n_rank * (int64_t)sizeof(*in));
+    int64_t *all = mt_arena_cut(scratch, 2 * n_rank * (int64_t)sizeof(*all));
+    memset(all, 0, 2 * (size_t)n_rank * sizeof(all[0]));
     memset(n_row, 0, (size_t)n_instance * sizeof(n_row[0]));
-    memset(port, 0, (size_t)placement->n_rank * sizeof(port[0]));
-    for (int source = 0; source < placement->n_rank; ++source) {
+    memset(in, 0, (size_t)n_rank * sizeof(in[0]));
+    for (int source = 0; source < n_rank; ++source) {
         const int64_t *of_source = &quota[source * n_instance];
-        memset(n_to, 0, row_bytes);
+        memset(n_to, 0, (size_t)n_rank * sizeof(n_to[0]));
         for (int64_t i = 0; i < n_instance; ++i) {
             n_row[i] += of_source[i];
             n_to[placement->rank[i]] += of_source[i];
         }
-        add_messages(cluster, source, n_to, port);
+        const struct traffic out = add_messages(cluster, source, n_to, all, in);
+        price_traffic(cluster, &out, port[source].out_ps);
+        for (int level = 0; level < MT_N_LEVEL; ++level) {
+            prediction->n_sent_row[level] += out.n_row[level];
+        }
+    }
+    for (int rank = 0; rank < n_rank; ++rank) {
+        struct traffic *own = &in[rank];
+        own->n_row[MT_LEVEL_NETWORK] =
+            all[rank] - own->n_row[MT_LEVEL_RANK] - own->n_row[MT_LEVEL_NODE];
+        own->n_message[MT_LEVEL_NETWORK] =
+            all[n_rank + rank] - own->n_message[MT_LEVEL_RANK] - own->n_message[MT_LEVEL_NODE];
+        price_traffic(cluster, own, port[rank].in_ps);
     }
     mt_arena_release(scratch, mark);
 }
@@ -162,9 +223,13 @@ void mt_predict(const struct mt_cluster *cluster, const struct mt_placement *pla
     int64_t *n_row = mt_arena_cut(scratch, mt_placement_n_instance(placement) * word);
     struct mt_spread spread;
     mt_spread_init(&spread, cluster, scratch);
-    count_rows(cluster, placement, quota, scratch, rows, n_row);
-    count_work(placement, n_row, work);
     *prediction = (struct mt_prediction){0};
+    count_rows(cluster, placement, quota, scratch, rows, n_row, prediction);
+    count_work(placement, n_row, work);
+    for (int64_t rank = 0; rank < n_rank; ++rank) {
+        prediction->n_row += work[rank].n_row;
+        prediction->largest_row = mt_max_i64(prediction->largest_row, work[rank].n_row);
+    }
     const int64_t dispatch_ps = mt_port_busiest(rows, placement->n_rank);
     prediction->exchange_ps = mt_ps_times(EXCHANGES, dispatch_ps);
 

@@ -13,7 +13,9 @@ struct mt_prediction {
     int64_t copies_ps;
     /* lower bound for these rows and their traffic: both spread evenly over ranks */
     int64_t ideal_ps;
-    int64_t n_copy, n_late; /* instances beside owners; those of them that are late */
+    int64_t n_copy, n_late;         /* instances beside owners; those of them that are late */
+    int64_t n_row, largest_row;     /* of all ranks; of the most loaded */
+    int64_t n_sent_row[MT_N_LEVEL]; /* rows whose expert is that far from their source */
 };
 
 /* total = compute + exchange + copies; times saturate at 2^60 ps.

@@ -53,8 +53,13 @@ void mt_split_local_first(const struct mt_placement *placement, const int64_t *c
         for (int expert = 0; expert < placement->n_expert; ++expert) {
             const int start = placement->instance_start[expert];
             const int n = placement->instance_start[expert + 1] - start;
-            split_rows(source, counts[(int64_t)source * placement->n_expert + expert], node,
-                       &placement->rank[start], n, &quota[source * n_instance + start]);
+            const int64_t n_row = counts[(int64_t)source * placement->n_expert + expert];
+            int64_t *share = &quota[source * n_instance + start];
+            if (n == 1) { /* no choice, and with owners only nothing else */
+                share[0] = n_row;
+                continue;
+            }
+            split_rows(source, n_row, node, &placement->rank[start], n, share);
         }
     }
 }

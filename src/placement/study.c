@@ -152,26 +152,14 @@ static void add_prediction(struct mt_prediction *sum, const struct mt_prediction
     sum->n_late += one->n_late;
 }
 
-/* quota [R, n_instance], load [R] */
-static void add_rows(struct mt_study *study, const int64_t *quota, const int64_t *load)
+static void add_rows(struct mt_study *study, const struct mt_prediction *one)
 {
-    const struct mt_cluster *cluster = study->options.cluster;
-    const int64_t n_instance = mt_placement_n_instance(&study->now);
-    int64_t n_row = 0;
-    int64_t most = 0;
-    for (int source = 0; source < cluster->n_rank; ++source) {
-        for (int64_t i = 0; i < n_instance; ++i) {
-            const enum mt_level level = mt_cluster_level(cluster, source, study->now.rank[i]);
-            study->sum.n_sent_row[level] += quota[source * n_instance + i];
-        }
+    const double mean = (double)one->n_row / study->options.cluster->n_rank;
+    const double ratio = one->n_row > 0 ? (double)one->largest_row / mean : 1.0;
+    for (int level = 0; level < MT_N_LEVEL; ++level) {
+        study->sum.n_sent_row[level] += one->n_sent_row[level];
     }
-    for (int rank = 0; rank < cluster->n_rank; ++rank) {
-        n_row += load[rank];
-        most = mt_max_i64(most, load[rank]);
-    }
-    const double mean = (double)n_row / cluster->n_rank;
-    const double ratio = n_row > 0 ? (double)most / mean : 1.0;
-    study->sum.n_row += n_row;
+    study->sum.n_row += one->n_row;
     study->sum.load_ratio += ratio;
     if (ratio > study->sum.worst_load_ratio) {
         study->sum.worst_load_ratio = ratio;
@@ -194,12 +182,10 @@ void mt_study_after_gate(struct mt_study *study, int layer, const int64_t *count
     if (quota == NULL) {
         quota = mt_arena_cut(scratch, n_rank * mt_placement_n_instance(&study->now) * word);
     }
-    int64_t *load = mt_arena_cut(scratch, n_rank * word);
     mt_split(options->policy->split, options->cluster, &study->now, counts, scratch, quota);
     mt_predict(options->cluster, &study->now, quota, options->rematerialize, scratch, &one);
-    mt_split_load(&study->now, quota, load);
     add_prediction(&study->sum.prediction, &one);
-    add_rows(study, quota, load);
+    add_rows(study, &one);
     ++study->sum.n_layer;
     remember(study, layer, counts);
     if (prediction != NULL) {
