@@ -14,6 +14,7 @@
 set -u
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 inside=$root/launch/rehearse
+files=/dev/shm/cluster # as the cluster's own processes see it
 max_nodes=64 max_ranks=256
 min_bits_per_s=1000000 max_bits_per_s=5000000000
 
@@ -35,7 +36,7 @@ need() { # TOOL PACKAGE ...
 holder() { pgrep -u "$(id -u)" -f "^moetrain-cluster $1 "; }
 shape_of() { tr '\0' ' ' <"/proc/$1/cmdline" | cut -d' ' -f3; }
 rate_of() { tr '\0' ' ' <"/proc/$1/cmdline" | cut -d' ' -f4; }
-is_busy() { ! flock -n "/proc/$1/root/dev/shm/cluster/busy" true; }
+is_busy() { ! flock -n "/proc/$1/root$files/busy" true; }
 
 as_root=() enter_user=()
 if [ "$(id -u)" != 0 ]; then
@@ -152,8 +153,8 @@ run() {
     [ -x "$BUILD_DIR/moetrain" ] ||
         refuse 4 "$BUILD_DIR/moetrain is not built; expected it there; run launch/quickstart.sh once, or say BUILD_DIR=..."
     export OMP_WAIT_POLICY=passive
-    job mpirun -q -np "$n" --hostfile /dev/shm/cluster/slots --oversubscribe --allow-run-as-root \
-        --bind-to none --mca plm rsh --mca plm_rsh_agent /dev/shm/cluster/reach \
+    job mpirun -q -np "$n" --hostfile $files/slots --oversubscribe --allow-run-as-root \
+        --bind-to none --mca plm rsh --mca plm_rsh_agent $files/reach \
         --mca plm_rsh_no_tree_spawn 1 --mca orte_tmpdir_base /dev/shm/run \
         --mca oob_tcp_if_include 10.83.0.0/24 --mca pml ob1 --mca btl self,vader,tcp \
         --mca btl_tcp_if_include 10.83.0.0/24 --mca btl_vader_single_copy_mechanism none \
