@@ -160,8 +160,8 @@ run() {
         --bind-to none --mca plm rsh --mca plm_rsh_agent $files/reach \
         --mca plm_rsh_no_tree_spawn 1 --mca orte_tmpdir_base /dev/shm/run \
         --mca oob_tcp_if_include 10.83.0.0/24 --mca pml ob1 --mca btl self,vader,tcp \
-        --mca btl_tcp_if_include 10.83.0.0/24 --mca btl_tcp_flags send,inplace --mca btl_tcp_sndbuf 262144 --mca btl_vader_single_copy_mechanism none \
-        --mca mpi_yield_when_idle 1 "$BUILD_DIR/moetrain" "$@"
+        --mca btl_tcp_if_include 10.83.0.0/24 --mca btl_tcp_flags send,inplace --mca btl_tcp_sndbuf 262144 \
+        --mca btl_vader_single_copy_mechanism none --mca mpi_yield_when_idle 1 "$BUILD_DIR/moetrain" "$@"
     code=$?
     # killed: alone, or with the cluster, whose process is the last of it to go
     for _ in $([ $code = 137 ] && seq 50); do
