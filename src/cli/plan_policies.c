@@ -241,7 +241,7 @@ static void print_head(const struct mt_plan_policies *plan)
                  "a step", "GB a step", "GiB/rank");
 }
 
-/* Slots and cutting are all that memory knows of a policy: as another one before it, or estimated. */
+/* Slots and cutting are all that memory knows of a policy: as another before it, or estimated. */
 static enum mt_status find_memory(struct mt_plan_policies *plan, int policy, int64_t *n_bytes)
 {
     const struct mt_policy *own = &mt_policies[policy];

@@ -75,8 +75,8 @@ static void make_load(const struct mt_workload_input *workload, struct mt_arena 
     }
 }
 
-/* A hot rank that drifts; skew 3 among the ranks that own experts. The last WINDOW loads come first as well, so that every load has a
- * past. */
+/* A hot rank that drifts; skew 3 among the ranks that own experts. The last WINDOW loads come first
+ * as well, so that every load has a past. */
 static enum mt_status make_loads(struct bench *bench)
 {
     enum mt_status status = MT_OK;

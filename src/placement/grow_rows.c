@@ -1,6 +1,6 @@
 /* Where the rows of instances come from: what their exchange takes depends on it. As
- * mt_settle_sources splits them: an instance takes rows of its own rank first, then its share of its
- * node's, then others. */
+ * mt_settle_sources splits them: an instance takes rows of its own rank first, then its share of
+ * its node's, then others. */
 #include "placement/grow.h"
 
 #include "base/size.h"

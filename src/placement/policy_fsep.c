@@ -40,8 +40,8 @@ static void replicate_evenly(const int *order, int n_expert, int64_t n_slot, int
     }
 }
 
-/* Of two ranks that could take a replica, in nodes with as many of the expert: the less loaded, then
- * the one with more free slots, then the lower. b < 0: none. */
+/* Of two ranks that could take a replica, in nodes with as many of the expert: the less loaded,
+ * then the one with more free slots, then the lower. b < 0: none. */
 static bool is_before(const struct layout *layout, int a, int b)
 {
     if (b < 0) {

@@ -42,8 +42,8 @@ struct vacancy {
     int64_t *owned_load; /* [R] of experts that no copy relieves */
 };
 
-/* Whether copies go to node a before node b: the one that has not the expert, then the one with more
- * free slots, then the lower. */
+/* Whether copies go to node a before node b: the one that has not the expert, then the one with
+ * more free slots, then the lower. */
 static bool is_node_before(const struct vacancy *vacancy, int a, int b)
 {
     const bool has_a = vacancy->n_on_node[a] > 0;
