@@ -7,6 +7,7 @@
 
 #include "comm/plan.h"
 #include "comm/relay.h"
+#include "comm/rows.h"
 #include "comm/topology.h"
 
 /* All-to-all of ragged blocks. SEND holds one block per target in rank order, RECV one per source.
@@ -15,6 +16,40 @@
 void mt_plan_alltoallv_direct(struct mt_plan *plan, const struct mt_topology *topology, int rank,
                               const int64_t *send_bytes, const int64_t *recv_bytes);
 int64_t mt_plan_alltoallv_direct_max_op(int n_rank);
+
+/* The same by way of others (docs/exchange.md): bytes [R,R], bytes[s * R + t] from source s to
+ * target t, the same on every rank. What arrives in RECV is what direct brings, SEND is not
+ * touched. STAGE: _stage_bytes for these bytes, _stage_bound for any by which no rank sends more
+ * than max_send_bytes or receives more than max_recv_bytes. */
+void mt_plan_alltoallv_two_level(struct mt_plan *plan, const struct mt_topology *topology, int rank,
+                                 const int64_t *bytes);
+int64_t mt_plan_alltoallv_two_level_max_op(const struct mt_topology *topology, int rank);
+int64_t mt_plan_alltoallv_two_level_stage_bytes(const struct mt_topology *topology, int rank,
+                                                const int64_t *bytes);
+int64_t mt_plan_alltoallv_two_level_stage_bound(const struct mt_topology *topology, int rank,
+                                                int64_t max_send_bytes, int64_t max_recv_bytes);
+
+void mt_plan_alltoallv_leader(struct mt_plan *plan, const struct mt_topology *topology, int rank,
+                              const int64_t *bytes);
+int64_t mt_plan_alltoallv_leader_max_op(const struct mt_topology *topology, int rank);
+int64_t mt_plan_alltoallv_leader_stage_bytes(const struct mt_topology *topology, int rank,
+                                             const int64_t *bytes);
+int64_t mt_plan_alltoallv_leader_stage_bound(const struct mt_topology *topology, int rank,
+                                             int64_t max_send_bytes, int64_t max_recv_bytes);
+
+/* Blocks of rows (comm/rows.h) to the experts, or back to the tokens (is_back: from target to
+ * source, blocks by target). Back, a node's rows of one token are summed (float32) and arrive in
+ * the place of the token's first row there, zeros in the places of its others. STAGE begins with
+ * row_bytes of zeros, which the caller has written once. Bounds in rows of a source and to a
+ * target, of either direction: a block's bytes a row. */
+void mt_plan_alltoallv_deduplicated(struct mt_plan *plan, const struct mt_topology *topology,
+                                    int rank, const struct mt_rows *rows, bool is_back);
+int64_t mt_plan_alltoallv_deduplicated_max_op(const struct mt_topology *topology, int rank,
+                                              int64_t max_sent, int64_t max_relayed);
+int64_t mt_plan_alltoallv_deduplicated_stage_bytes(const struct mt_topology *topology, int rank,
+                                                   const struct mt_rows *rows, bool is_back);
+int64_t mt_plan_alltoallv_deduplicated_stage_rows(const struct mt_topology *topology, int rank,
+                                                  int64_t max_send, int64_t max_recv);
 
 /* Every rank's block to every rank: block_bytes [R]; RECV = the blocks in rank order; the own block
  * is read from SEND. */
