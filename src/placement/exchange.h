@@ -1,4 +1,4 @@
-/* Which all-to-all carries rows to experts and back: what each costs by alpha and beta of the links,
+/* Which all-to-all carries rows to experts and back: what each costs by alpha and beta of links,
  * and the one that costs least. Integers only, from what every rank holds, so that all choose alike
  * and a resumed run as the one before. The plans themselves are comm/'s; docs/exchange.md has
  * pictures and formulas. */
