@@ -81,5 +81,6 @@ enum mt_status mt_command_inspect(const struct mt_arguments *arguments);
 enum mt_status mt_command_verify(const struct mt_arguments *arguments);
 enum mt_status mt_command_plan(const struct mt_arguments *arguments);
 enum mt_status mt_command_bench(const struct mt_arguments *arguments);
+enum mt_status mt_command_bench_collectives(const struct mt_arguments *arguments);
 
 #endif

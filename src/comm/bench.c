@@ -1,15 +1,12 @@
-#include "comm/bench.h"
+#include "comm/bench_internal.h"
 
-#include "base/clock.h"
 #include "base/job.h"
 #include "base/memory.h"
 #include "base/size.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 
 enum {
-    N_REPEAT = 11,
     CHUNKS_PER_RANK = 4,
     MAX_VERIFIED = 65536, /* items of a result that are looked at, spread over it */
 };
@@ -26,9 +23,13 @@ struct spread_chunks {
     int *ints;      /* [C + C(R-1)]: owner, holder */
 };
 
+struct bench_case;
+
 /* All buffers hold [n_item] floats: vectors, or R blocks, or chunks. */
 struct bench {
     struct mt_comm *comm;
+    const struct mt_bench_options *options;
+    const struct bench_case *under_way;
     int n_rank, rank;
     int64_t n_item;
     float *send, *recv;
@@ -236,8 +237,10 @@ static enum mt_status run_mpi(struct bench *bench)
     return mt_job_mpi_status(code, "MPI_Alltoallv", __FILE__, __LINE__);
 }
 
-static enum mt_status run(struct bench *bench, const struct bench_case *which)
+static enum mt_status run(void *context)
 {
+    struct bench *bench = context;
+    const struct bench_case *which = bench->under_way;
     if (which->plan == NULL) {
         return run_mpi(bench);
     }
@@ -283,30 +286,6 @@ static enum mt_status verify(struct bench *bench, const struct bench_case *which
     return MT_OK;
 }
 
-/* One repetition from a common start; the slowest rank's seconds on every rank. */
-static enum mt_status time_once(struct bench *bench, const struct bench_case *which,
-                                double *slowest)
-{
-    int64_t nothing = 0;
-    MT_TRY(mt_comm_sum_i64(bench->comm, &nothing, 1));
-    const int64_t start_ns = mt_clock_ns();
-    MT_TRY(run(bench, which));
-    const double mine = (double)(mt_clock_ns() - start_ns) * 1e-9;
-    MT_TRY(mt_comm_gather_f64(bench->comm, &mine, 1, bench->time_s));
-    *slowest = 0.0;
-    for (int rank = 0; rank < bench->n_rank; ++rank) {
-        *slowest = bench->time_s[rank] > *slowest ? bench->time_s[rank] : *slowest;
-    }
-    return MT_OK;
-}
-
-static int compare_double(const void *left, const void *right)
-{
-    const double a = *(const double *)left;
-    const double b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
 static int64_t received_bytes(const struct mt_plan *plan)
 {
     int64_t n_bytes = 0;
@@ -323,32 +302,59 @@ static enum mt_status busiest_port_bytes(struct bench *bench, const struct bench
     const int64_t block = block_items(bench) * (int64_t)sizeof(float);
     const int64_t planned =
         mt_max_i64(mt_plan_sent_bytes(&bench->plan), received_bytes(&bench->plan));
-    const double mine = (double)(which->plan != NULL ? planned : block * (bench->n_rank - 1));
-    MT_TRY(mt_comm_gather_f64(bench->comm, &mine, 1, bench->time_s));
-    *most = 0;
-    for (int rank = 0; rank < bench->n_rank; ++rank) {
-        *most = mt_max_i64(*most, (int64_t)bench->time_s[rank]);
+    int64_t sum = 0;
+    return mt_bench_most(bench->comm, which->plan != NULL ? planned : block * (bench->n_rank - 1),
+                         bench->time_s, most, &sum);
+}
+
+static int smallest_node(const struct mt_topology *topology)
+{
+    int size = topology->n_rank;
+    for (int node = 0; node < topology->n_node; ++node) {
+        const int candidate = mt_topology_node_size(topology, node);
+        size = candidate < size ? candidate : size;
     }
-    return MT_OK;
+    return size;
+}
+
+/* What the links allow: of n bytes the ranks of the smallest node lack those that lie in other
+ * nodes, once for all of them, and each those of the others of its node; hot chunks lie all
+ * elsewhere. Sums are the mirror image. */
+static double bound_of(const struct bench *bench, const struct bench_case *which)
+{
+    const int64_t n_bytes = bench->n_item * (int64_t)sizeof(float);
+    const int64_t n_rank = bench->n_rank;
+    const int64_t k = smallest_node(&bench->comm->topology);
+    const int64_t outside = (n_rank - k) * n_bytes / n_rank;
+    const int64_t inside = (k - 1) * n_bytes / n_rank;
+    const bool is_whole = which->spread == SPREAD_HOT || which->want == payload_sum;
+    const bool is_all_to_all = which->want == want_alltoallv;
+    return mt_bench_bound_s(bench->options,
+                            is_whole        ? (n_rank > k ? n_bytes : 0)
+                            : is_all_to_all ? k * outside
+                                            : outside,
+                            (int)k, is_whole && k > 1 ? n_bytes : inside);
 }
 
 static enum mt_status run_case(struct bench *bench, const struct bench_case *which, FILE *out)
 {
-    double time_s[N_REPEAT];
+    double time_s[MT_BENCH_REPEAT];
     prepare(bench, which);
-    MT_TRY(run(bench, which));
+    bench->under_way = which;
+    MT_TRY(run(bench));
     MT_TRY(verify(bench, which));
-    for (int i = 0; i < N_REPEAT; ++i) {
-        MT_TRY(time_once(bench, which, &time_s[i]));
+    for (int i = 0; i < MT_BENCH_REPEAT; ++i) {
+        MT_TRY(mt_bench_time(bench->comm, run, bench, bench->time_s, &time_s[i]));
     }
     int64_t most_port = 0;
     MT_TRY(busiest_port_bytes(bench, which, &most_port));
-    qsort(time_s, N_REPEAT, sizeof(time_s[0]), compare_double);
-    const double median_s = time_s[N_REPEAT / 2];
+    const double median_s = mt_bench_median(time_s, MT_BENCH_REPEAT);
+    const double bound = bound_of(bench, which);
     const int64_t n_bytes = bench->n_item * (int64_t)sizeof(float);
     if (bench->rank == 0) {
-        (void)fprintf(out, "%-17s %12" PRId64 " %12.1f %10.3f %14" PRId64 "\n", which->name,
-                      n_bytes, median_s * 1e6, (double)n_bytes / median_s * 1e-9, most_port);
+        (void)fprintf(out, "%-17s %12" PRId64 " %12.1f %10.3f %14" PRId64, which->name, n_bytes,
+                      median_s * 1e6, (double)n_bytes / median_s * 1e-9, most_port);
+        (void)(bound > 0.0 ? fprintf(out, " %8.2f\n", median_s / bound) : fputc('\n', out));
         (void)fflush(out);
     }
     return MT_OK;
@@ -454,10 +460,12 @@ static enum mt_status run_sizes(struct bench *bench, const struct bench_case *wh
     return status;
 }
 
-enum mt_status mt_bench_collectives(struct mt_comm *comm, FILE *out)
+enum mt_status mt_bench_collectives(struct mt_comm *comm, const struct mt_bench_options *options,
+                                    FILE *out)
 {
     enum mt_status status = MT_OK;
-    struct bench bench = {.comm = comm, .n_rank = comm->topology.n_rank, .rank = comm->rank};
+    struct bench bench = {
+        .comm = comm, .options = options, .n_rank = comm->topology.n_rank, .rank = comm->rank};
     /* Ranks may share one machine: three buffers of at most 512 MiB on all ranks together. */
     const int64_t max_bytes = mt_min_i64(LARGE_BYTES, (1 << 29) / bench.n_rank);
     const int64_t chunk_items = (int64_t)CHUNKS_PER_RANK * bench.n_rank;
@@ -465,9 +473,12 @@ enum mt_status mt_bench_collectives(struct mt_comm *comm, FILE *out)
     MT_TRY_GOTO(mt_job_agree(allocate(&bench, max_item)));
     if (bench.rank == 0) {
         (void)fprintf(out, "%d ranks, %d nodes; median of %d, slowest rank; payloads verified\n",
-                      bench.n_rank, comm->topology.n_node, N_REPEAT);
-        (void)fprintf(out, "%-17s %12s %12s %10s %14s\n", "collective", "bytes", "time_us", "GB/s",
-                      "busiest_port");
+                      bench.n_rank, comm->topology.n_node, MT_BENCH_REPEAT);
+    }
+    MT_TRY_GOTO(mt_bench_exchanges(comm, options, out));
+    if (bench.rank == 0) {
+        (void)fprintf(out, "%-17s %12s %12s %10s %14s %8s\n", "collective", "bytes", "time_us",
+                      "GB/s", "busiest_port", "of_bound");
     }
     for (int i = 0; i < N_BENCH_CASE; ++i) {
         MT_TRY_GOTO(run_sizes(&bench, &bench_cases[i], out, max_bytes));
