@@ -10,9 +10,11 @@
  * routing is: a source sends at most S = N K rows and a target takes at most W. In a node of k
  * ranks, in rows of D + 1 floats:
  *
- *     two-level     2 k S     what its node sends along its rail, and what it was handed for that
- *     leader        k (S + W) what its node sends and receives, sorted and not
- *     deduplicated  S + W + 2 min(n S, k W)     n: ranks of other nodes that it works for
+ *     two-level     (2 k - 1) S; back 2 min(k W, n S)   what its node sends along its rail, and
+ *                                                       what it was handed for that
+ *     leader        (2 k - 1) W                         what enters or leaves the node, unsorted
+ *                                                       and sorted
+ *     deduplicated  2 min(k W, n S), S + W at least     n: ranks of other nodes it works for
  *
  * which is address space until such a skew comes; even loads touch about 2 S. */
 #ifndef MT_MOE_CARRIER_H

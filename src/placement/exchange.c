@@ -257,6 +257,7 @@ enum mt_exchange_kind mt_exchange_choose(const struct mt_cluster *cluster,
                                          const struct mt_exchange_rows *rows, bool sums_may_differ,
                                          struct mt_arena *scratch)
 {
+    enum { TWENTY = 20 };
     enum mt_exchange_kind best = MT_EXCHANGE_DIRECT;
     int64_t least = 0;
     if (cluster->n_node == 1) {
@@ -269,7 +270,7 @@ enum mt_exchange_kind mt_exchange_choose(const struct mt_cluster *cluster,
         }
         const int64_t ps = mt_ps_add(mt_exchange_ps(cluster, kind, rows, false, scratch),
                                      mt_exchange_ps(cluster, kind, rows, true, scratch));
-        if (kind == MT_EXCHANGE_DIRECT || ps < least) {
+        if (kind == MT_EXCHANGE_DIRECT || ps < least / TWENTY * (TWENTY - 1)) {
             best = kind;
             least = ps;
         }
