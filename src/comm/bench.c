@@ -37,19 +37,19 @@ struct bench {
     struct mt_plan plan;
     struct mt_exec *exec;
     int64_t *block_bytes; /* [R] */
-    int *block_int;       /* [2R]: sizes and offsets for MPI_Alltoallv */
     double *time_s;       /* [R] of one repetition */
     struct spread_chunks spread[N_SPREAD];
     struct mt_relay *relay;
+    struct mt_chain_link link[CHUNKS_PER_RANK]; /* of hot chunks */
 };
 
 struct bench_case {
     const char *name;
     int64_t max_bytes;
-    void (*plan)(struct bench *bench); /* NULL: MPI's own all-to-all */
-    enum spread spread;                /* sparse: whose chunks */
-    bool is_in_place;                  /* SEND is RECV */
-    bool is_home_set;                  /* RECV starts with the own chunks */
+    void (*plan)(struct bench *bench);
+    enum spread spread; /* sparse: whose chunks */
+    bool is_in_place;   /* SEND is RECV */
+    bool is_home_set;   /* RECV starts with the own chunks */
     int64_t (*n_result)(const struct bench *bench);
     float (*want)(const struct bench *bench, int64_t i); /* item i of RECV */
 };
@@ -77,18 +77,6 @@ static float payload_sum(const struct bench *bench, int64_t i)
         sum += payload(rank, i);
     }
     return sum;
-}
-
-static void plan_alltoallv(struct bench *bench)
-{
-    mt_plan_alltoallv_direct(&bench->plan, &bench->comm->topology, bench->rank, bench->block_bytes,
-                             bench->block_bytes);
-}
-
-static float want_alltoallv(const struct bench *bench, int64_t i)
-{
-    const int64_t block = block_items(bench);
-    return payload((int)(i / block), bench->rank * block + i % block);
 }
 
 static void plan_allgatherv(struct bench *bench)
@@ -165,6 +153,18 @@ static void plan_hot_relay(struct bench *bench)
     plan_gather_relay(bench, SPREAD_HOT);
 }
 
+static void plan_hot_chain(struct bench *bench)
+{
+    const int64_t *offset = cut_chunks(bench, SPREAD_HOT);
+    const struct mt_topology *topology = &bench->comm->topology;
+    const int64_t piece_bytes = mt_chain_piece_bytes(
+        bench->n_item * (int64_t)sizeof(float), topology->n_node,
+        bench->options->alpha_ps[MT_BENCH_BETWEEN], bench->options->kib_ps[MT_BENCH_BETWEEN]);
+    mt_plan_sparse_allgather_chain(&bench->plan, topology, bench->rank,
+                                   &bench->spread[SPREAD_HOT].sparse, piece_bytes, bench->link,
+                                   offset, offset);
+}
+
 static void plan_hot_reduce(struct bench *bench)
 {
     const int64_t *offset = cut_chunks(bench, SPREAD_HOT);
@@ -205,8 +205,6 @@ enum { SMALL_BYTES = 1 << 20, LARGE_BYTES = 1 << 24 };
 
 /* The all-reduce is for small vectors: its leader stages one for every member of the node. */
 static const struct bench_case bench_cases[] = {
-    {"alltoallv", LARGE_BYTES, plan_alltoallv, .n_result = all_items, .want = want_alltoallv},
-    {"MPI_Alltoallv", LARGE_BYTES, NULL, .n_result = all_items, .want = want_alltoallv},
     {"allgatherv", LARGE_BYTES, plan_allgatherv, .n_result = all_items, .want = want_allgatherv},
     {"reduce_scatter", LARGE_BYTES, plan_reduce_scatter, .n_result = block_items,
      .want = want_reduce_scatter},
@@ -219,6 +217,8 @@ static const struct bench_case bench_cases[] = {
      .n_result = all_items, .want = want_hot},
     {"hot_relay", LARGE_BYTES, plan_hot_relay, SPREAD_HOT, .is_in_place = true, .is_home_set = true,
      .n_result = all_items, .want = want_hot},
+    {"hot_chain", LARGE_BYTES, plan_hot_chain, SPREAD_HOT, .is_in_place = true, .is_home_set = true,
+     .n_result = all_items, .want = want_hot},
     {"hot_reduce", LARGE_BYTES, plan_hot_reduce, SPREAD_HOT, .is_home_set = true,
      .n_result = items_of_rank_0, .want = payload_sum},
     {"hot_reduce_relay", LARGE_BYTES, plan_hot_reduce_relay, SPREAD_HOT, .is_home_set = true,
@@ -226,24 +226,10 @@ static const struct bench_case bench_cases[] = {
 };
 enum { N_BENCH_CASE = (int)(sizeof(bench_cases) / sizeof(bench_cases[0])) };
 
-static enum mt_status run_mpi(struct bench *bench)
-{
-    int *size = bench->block_int;
-    int *start = bench->block_int + bench->n_rank;
-    mt_job_watch_begin("MPI_Alltoallv", bench->comm->sequence);
-    const int code = MPI_Alltoallv(bench->send, size, start, MPI_FLOAT, bench->recv, size, start,
-                                   MPI_FLOAT, mt_job_world());
-    mt_job_watch_end();
-    return mt_job_mpi_status(code, "MPI_Alltoallv", __FILE__, __LINE__);
-}
-
 static enum mt_status run(void *context)
 {
     struct bench *bench = context;
     const struct bench_case *which = bench->under_way;
-    if (which->plan == NULL) {
-        return run_mpi(bench);
-    }
     void *const buffer[MT_N_BUFFER] = {which->is_in_place ? bench->recv : bench->send, bench->recv,
                                        bench->stage};
     MT_TRY(mt_exec_begin(bench->exec, &bench->plan, buffer));
@@ -255,17 +241,13 @@ static void prepare(struct bench *bench, const struct bench_case *which)
     const int64_t block = block_items(bench);
     for (int rank = 0; rank < bench->n_rank; ++rank) {
         bench->block_bytes[rank] = block * (int64_t)sizeof(float);
-        bench->block_int[rank] = mt_size_to_int(block);
-        bench->block_int[bench->n_rank + rank] = mt_size_to_int(rank * block);
     }
     for (int64_t i = 0; i < bench->n_item; ++i) {
         const bool is_home = owner_of(bench, which->spread, i) == bench->rank;
         bench->send[i] = payload(bench->rank, i);
         bench->recv[i] = which->is_home_set && is_home ? bench->send[i] : -1.0F;
     }
-    if (which->plan != NULL) {
-        which->plan(bench);
-    }
+    which->plan(bench);
 }
 
 static enum mt_status verify(struct bench *bench, const struct bench_case *which)
@@ -295,16 +277,12 @@ static int64_t received_bytes(const struct mt_plan *plan)
     return n_bytes;
 }
 
-/* What the busiest rank sends or receives; for MPI's own what it must. */
-static enum mt_status busiest_port_bytes(struct bench *bench, const struct bench_case *which,
-                                         int64_t *most)
+/* What the busiest rank sends or receives. */
+static enum mt_status busiest_port_bytes(struct bench *bench, int64_t *most)
 {
-    const int64_t block = block_items(bench) * (int64_t)sizeof(float);
-    const int64_t planned =
-        mt_max_i64(mt_plan_sent_bytes(&bench->plan), received_bytes(&bench->plan));
+    const int64_t mine = mt_max_i64(mt_plan_sent_bytes(&bench->plan), received_bytes(&bench->plan));
     int64_t sum = 0;
-    return mt_bench_most(bench->comm, which->plan != NULL ? planned : block * (bench->n_rank - 1),
-                         bench->time_s, most, &sum);
+    return mt_bench_most(bench->comm, mine, bench->time_s, most, &sum);
 }
 
 static int smallest_node(const struct mt_topology *topology)
@@ -328,12 +306,9 @@ static double bound_of(const struct bench *bench, const struct bench_case *which
     const int64_t outside = (n_rank - k) * n_bytes / n_rank;
     const int64_t inside = (k - 1) * n_bytes / n_rank;
     const bool is_whole = which->spread == SPREAD_HOT || which->want == payload_sum;
-    const bool is_all_to_all = which->want == want_alltoallv;
-    return mt_bench_bound_s(bench->options,
-                            is_whole        ? (n_rank > k ? n_bytes : 0)
-                            : is_all_to_all ? k * outside
-                                            : outside,
-                            (int)k, is_whole && k > 1 ? n_bytes : inside);
+    const int64_t whole = n_rank > k ? n_bytes : 0;
+    return mt_bench_bound_s(bench->options, is_whole ? whole : outside, (int)k,
+                            is_whole && k > 1 ? n_bytes : inside);
 }
 
 static enum mt_status run_case(struct bench *bench, const struct bench_case *which, FILE *out)
@@ -347,7 +322,7 @@ static enum mt_status run_case(struct bench *bench, const struct bench_case *whi
         MT_TRY(mt_bench_time(bench->comm, run, bench, bench->time_s, &time_s[i]));
     }
     int64_t most_port = 0;
-    MT_TRY(busiest_port_bytes(bench, which, &most_port));
+    MT_TRY(busiest_port_bytes(bench, &most_port));
     const double median_s = mt_bench_median(time_s, MT_BENCH_REPEAT);
     const double bound = bound_of(bench, which);
     const int64_t n_bytes = bench->n_item * (int64_t)sizeof(float);
@@ -389,14 +364,23 @@ static enum mt_status allocate_spread(struct bench *bench, enum spread spread)
     return MT_OK;
 }
 
-static enum mt_status allocate_sparse(struct bench *bench, int64_t *max_op)
+static enum mt_status allocate_sparse(struct bench *bench, int64_t max_bytes, int64_t *max_op)
 {
+    enum { LEAST_PIECE_BYTES = 4 << 10 };
     for (int spread = 0; spread < N_SPREAD; ++spread) {
         MT_TRY(allocate_spread(bench, (enum spread)spread));
         *max_op =
             mt_max_i64(*max_op, mt_plan_sparse_max_op(bench->rank, &bench->spread[spread].sparse));
     }
     const struct mt_sparse *most = &bench->spread[SPREAD_EVEN].sparse;
+    struct mt_sparse hot = bench->spread[SPREAD_HOT].sparse;
+    int64_t hot_bytes[CHUNKS_PER_RANK];
+    for (int i = 0; i < CHUNKS_PER_RANK; ++i) {
+        hot_bytes[i] = max_bytes;
+    }
+    hot.chunk_bytes = hot_bytes;
+    *max_op = mt_max_i64(*max_op, mt_plan_sparse_chain_max_op(&bench->comm->topology, bench->rank,
+                                                              &hot, LEAST_PIECE_BYTES));
     *max_op = mt_max_i64(*max_op, mt_plan_sparse_relay_max_op(bench->n_rank, most->n_chunk));
     return mt_relay_create(&bench->comm->topology, most->n_chunk, most->holder_start[most->n_chunk],
                            0, &bench->relay);
@@ -416,12 +400,11 @@ static enum mt_status allocate(struct bench *bench, int64_t max_item)
     const struct mt_topology *topology = &bench->comm->topology;
     int64_t max_op = mt_max_i64(mt_plan_reduce_scatter_max_op(bench->n_rank),
                                 mt_plan_allreduce_max_op(topology));
-    MT_TRY(allocate_sparse(bench, &max_op));
+    MT_TRY(allocate_sparse(bench, max_bytes / CHUNKS_PER_RANK, &max_op));
     MT_TRY(MT_ALLOCATE(bench->send, max_item, "bench"));
     MT_TRY(MT_ALLOCATE(bench->recv, max_item, "bench"));
     MT_TRY(MT_ALLOCATE(bench->stage, stage_bytes_of(bench, max_bytes), "bench"));
     MT_TRY(MT_ALLOCATE(bench->block_bytes, bench->n_rank, "bench"));
-    MT_TRY(MT_ALLOCATE(bench->block_int, 2 * (int64_t)bench->n_rank, "bench"));
     MT_TRY(MT_ALLOCATE(bench->time_s, bench->n_rank, "bench"));
     MT_TRY(mt_plan_init(&bench->plan, max_op));
     return mt_exec_create(bench->comm, max_op, &bench->exec);
@@ -432,7 +415,6 @@ static void clear(struct bench *bench)
     mt_exec_destroy(bench->exec);
     mt_plan_clear(&bench->plan);
     mt_memory_free(bench->time_s);
-    mt_memory_free(bench->block_int);
     mt_memory_free(bench->block_bytes);
     mt_memory_free(bench->stage);
     mt_memory_free(bench->recv);

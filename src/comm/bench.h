@@ -37,9 +37,9 @@ struct mt_bench_options {
  * allow for blocks sent straight, and what `auto` chooses, over the best.
  *
  * All collectives: bytes, time, algorithm bandwidth, bytes that the busiest rank sends or receives,
- * time over the bound. Bytes are what a rank sends in all (alltoallv), receives in all (allgatherv;
- * sparse_allgather of every chunk to every rank, and hot_* of four chunks of rank 0, directly or
- * with relays), or has before (reduce_scatter, allreduce, hot_reduce_*). */
+ * time over the bound. Bytes are what a rank receives in all (allgatherv; sparse_allgather of every
+ * chunk to every rank; hot_* of four chunks of rank 0, directly, with relays, by chains), or has
+ * before (reduce_scatter, allreduce, hot_reduce_*). */
 enum mt_status mt_bench_collectives(struct mt_comm *comm, const struct mt_bench_options *options,
                                     FILE *out);
 

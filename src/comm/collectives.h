@@ -94,6 +94,22 @@ bool mt_sparse_is_held(const struct mt_sparse *sparse, int64_t chunk, int rank);
 void mt_plan_sparse_allgather(struct mt_plan *plan, int rank, const struct mt_sparse *sparse,
                               const int64_t *home_offset, const int64_t *copy_offset);
 
+/* The same in pieces along chains of nodes, for chunks that are large and wanted on all nodes.
+ * Holders are without the owner, and every rank has the same distribution. link [C]: scratch. */
+struct mt_chain_link {
+    int64_t first_round, end_round, n_piece; /* of the chunk at its owner */
+    int64_t hop;                             /* of this rank's node on the chain; -1: not on it */
+    int previous_node, next_node;            /* on it; -1: none */
+};
+void mt_plan_sparse_allgather_chain(struct mt_plan *plan, const struct mt_topology *topology,
+                                    int rank, const struct mt_sparse *sparse, int64_t piece_bytes,
+                                    struct mt_chain_link *link, const int64_t *home_offset,
+                                    const int64_t *copy_offset);
+int64_t mt_plan_sparse_chain_max_op(const struct mt_topology *topology, int rank,
+                                    const struct mt_sparse *sparse, int64_t piece_bytes);
+/* The piece by which chunk_bytes are soonest on n_node nodes, about; at least 4 KiB, or all. */
+int64_t mt_chain_piece_bytes(int64_t chunk_bytes, int n_node, int64_t alpha_ps, int64_t kib_ps);
+
 /* SparseReduceScatter, the mirror image: home += the copies of its holders in rank order. SEND:
  * memory of copies, RECV: home memory, STAGE: mt_plan_sparse_reduce_stage_bytes. */
 void mt_plan_sparse_reduce_scatter(struct mt_plan *plan, int rank, const struct mt_sparse *sparse,

@@ -33,6 +33,7 @@ const char *test_kind_name(enum test_kind kind)
                                                    "alltoallv_leader",
                                                    "alltoallv_deduplicated",
                                                    "row_numbers",
+                                                   "sparse_allgather_chain",
                                                    "sparse_allgather_own",
                                                    "alltoallv_deduplicated back"};
     return names[kind];
@@ -263,6 +264,7 @@ void test_case_create(struct test_case *test, struct test_spec spec,
                                                                     test_create_by_way_of_others,
                                                                     test_create_deduplicated,
                                                                     test_create_row_numbers,
+                                                                    test_create_sparse_gather,
                                                                     test_create_sparse_gather,
                                                                     test_create_deduplicated};
     const bool is_sum =
