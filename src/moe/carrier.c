@@ -88,7 +88,7 @@ bool mt_carrier_stage_bytes(const struct mt_topology *topology, int rank,
                                                     size, block_bytes));
         }
     }
-    *n_bytes += *n_bytes > 0 ? zeros_bytes(size) : 0;
+    *n_bytes += is_ever_indirect(topology, config) ? zeros_bytes(size) : 0;
     return true;
 }
 
@@ -188,6 +188,7 @@ static enum mt_status create_parts(struct mt_carrier *carrier, const struct mt_c
                          "choice of an exchange"));
     MT_TRY(mt_memory_allocate(stage_bytes, "rows passed on between nodes", &stage));
     carrier->stage = stage;
+    carrier->stage_bytes = stage_bytes;
     return may_choose(topology, config, MT_EXCHANGE_DEDUPLICATED) ? create_numbers(carrier) : MT_OK;
 }
 
@@ -389,14 +390,33 @@ static void plan_deduplicated(struct mt_carrier *carrier, const struct mt_route 
                                  .tail_bytes = is_wide ? (int64_t)sizeof(float) : 0,
                                  .sent = transfer->sent + transfer->sent_start[slice],
                                  .relayed = transfer->relayed + transfer->relayed_start[slice]};
+    MT_ASSERT(mt_plan_alltoallv_deduplicated_stage_bytes(&carrier->comm->topology,
+                                                         carrier->comm->rank, &rows,
+                                                         is_back) <= carrier->stage_bytes);
     mt_plan_alltoallv_deduplicated(&carrier->plan, &carrier->comm->topology, carrier->comm->rank,
                                    &rows, is_back);
+}
+
+/* carrier->matrix has the slice's rows. Returns where the plan's STAGE begins. */
+static char *plan_by_others(struct mt_carrier *carrier, enum mt_exchange_kind kind, bool is_back,
+                            int64_t block_bytes)
+{
+    const struct mt_topology *topology = &carrier->comm->topology;
+    const int64_t zeros = zeros_bytes(&carrier->size);
+    const bool is_leader = kind == MT_EXCHANGE_LEADER;
+    const int rank = carrier->comm->rank;
+    make_bytes(carrier, is_back, block_bytes);
+    MT_ASSERT((is_leader ? mt_plan_alltoallv_leader_stage_bytes
+                         : mt_plan_alltoallv_two_level_stage_bytes)(
+                  topology, rank, carrier->matrix) <= carrier->stage_bytes - zeros);
+    (is_leader ? mt_plan_alltoallv_leader : mt_plan_alltoallv_two_level)(&carrier->plan, topology,
+                                                                         rank, carrier->matrix);
+    return carrier->stage + zeros;
 }
 
 enum mt_status mt_carrier_begin(struct mt_carrier *carrier, const struct mt_route *route, int slice,
                                 bool is_back, bool is_wide, float *send, float *recv)
 {
-    const struct mt_topology *topology = &carrier->comm->topology;
     const int64_t block_bytes = (route->width + (is_wide ? 1 : 0)) * (int64_t)sizeof(float);
     const enum mt_exchange_kind kind = route->transfer->kind;
     char *stage = carrier->stage;
@@ -409,10 +429,7 @@ enum mt_status mt_carrier_begin(struct mt_carrier *carrier, const struct mt_rout
         MT_TRY(mt_exec_end(carrier->number_exec)); /* of the route, if they are still on the way */
         plan_deduplicated(carrier, route, slice, is_back, is_wide);
     } else if (kind != MT_EXCHANGE_DIRECT) {
-        make_bytes(carrier, is_back, block_bytes);
-        stage += zeros_bytes(&carrier->size);
-        (kind == MT_EXCHANGE_TWO_LEVEL ? mt_plan_alltoallv_two_level : mt_plan_alltoallv_leader)(
-            &carrier->plan, topology, carrier->comm->rank, carrier->matrix);
+        stage = plan_by_others(carrier, kind, is_back, block_bytes);
     }
     void *const buffer[MT_N_BUFFER] = {
         [MT_BUFFER_SEND] = send, [MT_BUFFER_RECV] = recv, [MT_BUFFER_STAGE] = stage};

@@ -56,6 +56,7 @@ struct mt_carrier {
     int64_t *seen;                    /* [N] scratch */
     struct mt_arena scratch;          /* of choosing */
     char *stage;                      /* a row of zeros first */
+    int64_t stage_bytes;
     struct mt_plan plan, number_plan;
     struct mt_exec *exec, *number_exec;
 };
