@@ -282,7 +282,7 @@ int64_t mt_plan_alltoallv_leader_max_op(const struct mt_topology *topology, int 
         return 2 * n_outside + inside;
     }
     /* Gathered and scattered in runs; sorted twice; runs to and from the other leaders. */
-    return 4 * view.n_member * n_outside + n_outside + (int64_t)topology->n_node * view.n_member +
+    return n_outside * 4 * view.n_member + n_outside + (int64_t)topology->n_node * view.n_member +
            inside;
 }
 

@@ -39,9 +39,10 @@ struct bench {
 
 static int64_t sum_of(const struct bench *bench, const int64_t *matrix, int rank, bool is_sent)
 {
+    const int64_t n_rank = bench->n_rank;
     int64_t sum = 0;
-    for (int64_t peer = 0; peer < bench->n_rank; ++peer) {
-        sum += matrix[is_sent ? rank * bench->n_rank + peer : peer * bench->n_rank + rank];
+    for (int64_t peer = 0; peer < n_rank; ++peer) {
+        sum += matrix[is_sent ? rank * n_rank + peer : peer * n_rank + rank];
     }
     return sum;
 }
@@ -63,23 +64,33 @@ static void draw_experts(int64_t stream, int *expert)
     }
 }
 
-/* Rows of one source in the order of their targets. Experts lie on ranks in turn, blockwise. */
+/* Those of a token's rows that go to `target` are appended to token; returns how many. Experts lie
+ * on ranks in turn, blockwise. */
+static int64_t append_rows(const struct bench *bench, int source, int target, int64_t i,
+                           int32_t *token)
+{
+    int expert[TOP_K];
+    int64_t n = 0;
+    draw_experts(source * bench->n_token + i, expert);
+    for (int k = 0; k < TOP_K; ++k) {
+        if (expert[k] * bench->n_rank / N_EXPERT == target) {
+            token[n++] = (int32_t)i;
+        }
+    }
+    return n;
+}
+
+/* Rows of one source in the order of their targets. */
 static void draw_rows(struct bench *bench, int source)
 {
     int32_t *token = bench->token + source * bench->n_token * TOP_K;
-    int64_t n = 0;
     for (int target = 0; target < bench->n_rank; ++target) {
-        const int64_t before = n;
+        int64_t n = 0;
         for (int64_t i = 0; i < bench->n_token; ++i) {
-            int expert[TOP_K];
-            draw_experts(source * bench->n_token + i, expert);
-            for (int k = 0; k < TOP_K; ++k) {
-                if (expert[k] * bench->n_rank / N_EXPERT == target) {
-                    token[n++] = (int32_t)i;
-                }
-            }
+            n += append_rows(bench, source, target, i, token + n);
         }
-        bench->n_row[source * bench->n_rank + target] = n - before;
+        bench->n_row[(int64_t)source * bench->n_rank + target] = n;
+        token += n;
     }
 }
 
@@ -313,29 +324,35 @@ static int64_t crossing_bytes(const struct bench *bench, enum mt_bench_way way)
     return n_bytes;
 }
 
+/* Bytes that a rank sends to ranks of its node, or to those of others; or gets from them. */
+static int64_t bytes_at(const struct bench *bench, int rank, bool is_inside, bool is_sent)
+{
+    const int *node = bench->comm->topology.node;
+    const int64_t n_rank = bench->n_rank;
+    int64_t n_bytes = 0;
+    for (int64_t peer = 0; peer < n_rank; ++peer) {
+        const int64_t block = bench->bytes[is_sent ? rank * n_rank + peer : peer * n_rank + rank];
+        n_bytes += peer != rank && (node[peer] == node[rank]) == is_inside ? block : 0;
+    }
+    return n_bytes;
+}
+
 /* What the links allow for blocks that go straight, the busiest node and rank. */
 static double bound_s(const struct bench *bench)
 {
     const struct mt_topology *topology = &bench->comm->topology;
-    const int64_t n_rank = bench->n_rank;
     double most = 0.0;
-    for (int node = 0; node < topology->n_node; ++node) {
-        int64_t crossing[2] = {0, 0};
+    for (int i = 0; i < 2 * topology->n_node; ++i) {
+        const int node = i / 2;
+        const bool is_sent = i % 2 == 0;
+        int64_t crossing = 0;
         int64_t inside = 0;
-        for (int rank = 0; rank < n_rank; ++rank) {
-            int64_t own[2] = {0, 0};
-            for (int peer = 0; peer < n_rank && topology->node[rank] == node; ++peer) {
-                const int64_t block[2] = {bench->bytes[rank * n_rank + peer],
-                                          bench->bytes[peer * n_rank + rank]};
-                const bool is_inside = topology->node[peer] == node;
-                for (int way = 0; way < 2; ++way) {
-                    crossing[way] += is_inside ? 0 : block[way];
-                    own[way] += is_inside && peer != rank ? block[way] : 0;
-                }
-            }
-            inside = mt_max_i64(inside, mt_max_i64(own[0], own[1]));
+        for (int m = topology->node_start[node]; m < topology->node_start[node + 1]; ++m) {
+            const int rank = topology->member[m];
+            crossing += bytes_at(bench, rank, false, is_sent);
+            inside = mt_max_i64(inside, bytes_at(bench, rank, true, is_sent));
         }
-        const double bound = mt_bench_bound_s(bench->options, mt_max_i64(crossing[0], crossing[1]),
+        const double bound = mt_bench_bound_s(bench->options, crossing,
                                               mt_topology_node_size(topology, node), inside);
         most = bound > most ? bound : most;
     }
@@ -389,51 +406,72 @@ static enum mt_status report(struct bench *bench, double (*time_s)[MT_BENCH_REPE
     return MT_OK;
 }
 
+static enum mt_status verify_ways(struct bench *bench)
+{
+    enum mt_status status = MT_OK;
+    for (int way = 0; way < MT_N_BENCH_WAY && status == MT_OK; ++way) {
+        bench->way = (enum mt_bench_way)way;
+        status = is_way(bench, way) ? verify(bench) : MT_OK;
+    }
+    return status;
+}
+
+/* All ways in turn, again and again. */
+static enum mt_status time_ways(struct bench *bench, double (*time_s)[MT_BENCH_REPEAT])
+{
+    enum mt_status status = MT_OK;
+    for (int i = 0; i < MT_BENCH_REPEAT * MT_N_BENCH_WAY && status == MT_OK; ++i) {
+        const int way = i % MT_N_BENCH_WAY;
+        double *slowest_s = &time_s[way][i / MT_N_BENCH_WAY];
+        bench->way = (enum mt_bench_way)way;
+        status = is_way(bench, way)
+                     ? mt_bench_time(bench->comm, run, bench, bench->time_s, slowest_s)
+                     : MT_OK;
+    }
+    return status;
+}
+
 static enum mt_status run_case(struct bench *bench, FILE *out)
 {
     double time_s[MT_N_BENCH_WAY][MT_BENCH_REPEAT];
     MT_TRY(mt_job_agree(open_case(bench)));
     (void)visit_blocks(bench, true);
     MT_TRY(mt_job_agree(plan_ways(bench)));
-    for (int way = 0; way < MT_N_BENCH_WAY; ++way) {
-        bench->way = (enum mt_bench_way)way;
-        if (is_way(bench, way)) {
-            MT_TRY(verify(bench));
-        }
-    }
-    for (int i = 0; i < MT_BENCH_REPEAT * MT_N_BENCH_WAY; ++i) {
-        const int way = i % MT_N_BENCH_WAY;
-        bench->way = (enum mt_bench_way)way;
-        if (is_way(bench, way)) {
-            MT_TRY(mt_bench_time(bench->comm, run, bench, bench->time_s,
-                                 &time_s[way][i / MT_N_BENCH_WAY]));
-        }
-    }
+    MT_TRY(verify_ways(bench));
+    MT_TRY(time_ways(bench, time_s));
     return report(bench, time_s, out);
+}
+
+/* Blocks of growing size. */
+static enum mt_status run_workload(struct mt_comm *comm, const struct mt_bench_options *options,
+                                   enum workload workload, FILE *out)
+{
+    const int64_t n_rank = comm->topology.n_rank;
+    enum mt_status status = MT_OK;
+    for (int64_t pair_bytes = FIRST_BYTES;
+         pair_bytes <= mt_min_i64(LAST_BYTES, LIMIT_BYTES / n_rank / n_rank) && status == MT_OK;
+         pair_bytes *= STEP) {
+        struct bench bench = {.comm = comm,
+                              .options = options,
+                              .n_rank = comm->topology.n_rank,
+                              .rank = comm->rank,
+                              .workload = workload,
+                              .pair_bytes = pair_bytes};
+        status = run_case(&bench, out);
+        close_case(&bench);
+    }
+    return status;
 }
 
 enum mt_status mt_bench_exchanges(struct mt_comm *comm, const struct mt_bench_options *options,
                                   FILE *out)
 {
-    const int64_t n_rank = comm->topology.n_rank;
     if (comm->rank == 0) {
         (void)fprintf(out, "%-14s %-5s %10s %12s %10s %14s %8s\n", "all-to-all", "load",
                       "pair_bytes", "time_us", "GB/s", "between_nodes", "of_bound");
     }
     for (int workload = 0; workload < N_WORKLOAD; ++workload) {
-        for (int64_t pair_bytes = FIRST_BYTES;
-             pair_bytes <= LAST_BYTES && n_rank * n_rank * pair_bytes <= LIMIT_BYTES;
-             pair_bytes *= STEP) {
-            struct bench bench = {.comm = comm,
-                                  .options = options,
-                                  .n_rank = comm->topology.n_rank,
-                                  .rank = comm->rank,
-                                  .workload = (enum workload)workload,
-                                  .pair_bytes = pair_bytes};
-            const enum mt_status status = run_case(&bench, out);
-            close_case(&bench);
-            MT_TRY(status);
-        }
+        MT_TRY(run_workload(comm, options, (enum workload)workload, out));
     }
     return MT_OK;
 }
