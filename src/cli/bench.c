@@ -3,22 +3,12 @@
 
 #include "base/job.h"
 #include "base/memory.h"
-#include "comm/bench.h"
 #include "kernel/bench.h"
 #include "placement/bench.h"
 #include "train/bench_policies.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-static enum mt_status bench_collectives(void)
-{
-    struct mt_comm comm;
-    MT_TRY(mt_job_agree(mt_comm_init_mpi(&comm, mt_job_world(), 0)));
-    const enum mt_status status = mt_bench_collectives(&comm, stdout);
-    mt_comm_clear(&comm);
-    return status;
-}
 
 /* "1.1,2,3" */
 static enum mt_status read_skews(const char *text, struct mt_bench_policies *bench)
@@ -67,7 +57,7 @@ enum mt_status mt_command_bench(const struct mt_arguments *arguments)
 {
     const char *what = arguments->positional[0];
     if (strcmp(what, "collectives") == 0) {
-        return bench_collectives();
+        return mt_command_bench_collectives(arguments);
     }
     if (strcmp(what, "kernels") == 0) {
         struct mt_device device;

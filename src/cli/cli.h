@@ -86,5 +86,7 @@ enum mt_status mt_command_plan(const struct mt_arguments *arguments);
 enum mt_status mt_command_bench(const struct mt_arguments *arguments);
 /* bench_step.c */
 enum mt_status mt_command_bench_step(const struct mt_arguments *arguments);
+/* bench_collectives.c */
+enum mt_status mt_command_bench_collectives(const struct mt_arguments *arguments);
 
 #endif
