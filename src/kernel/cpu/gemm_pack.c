@@ -121,12 +121,14 @@ struct slab {
     const float *values;
     int64_t n_row, n_column;     /* of values; the slab's */
     int64_t end_row, end_column; /* with padding */
-    bool streams;
 };
 
-AVX512_TARGET UNROLLS void store(uint32_t *to, __m512i x, bool streams)
+/* How a slab is packed, known when each way is compiled: with edges, without, past the caches. */
+enum way { EDGES, INSIDE, STREAMS };
+
+AVX512_TARGET UNROLLS void store(uint32_t *to, __m512i x, enum way way)
 {
-    if (streams) {
+    if (way == STREAMS) {
         _mm512_stream_si512((__m512i *)to, x);
     } else {
         _mm512_store_si512(to, x);
@@ -134,16 +136,17 @@ AVX512_TARGET UNROLLS void store(uint32_t *to, __m512i x, bool streams)
 }
 
 /* Numbers column .. column + 15 of a row, 0 beyond the edges. */
-AVX512_TARGET UNROLLS __m512 load(const struct slab *s, int64_t row, int64_t column)
+AVX512_TARGET UNROLLS __m512 load(const struct slab *s, int64_t row, int64_t column, enum way way)
 {
     const int64_t n = s->n_column - column;
     const float *from = s->values + row * s->n_column + column;
-    if (row < s->n_row && n >= N_LANE) {
+    if (way != EDGES) {
         return _mm512_loadu_ps(from);
     }
-    const bool is_inside = row < s->n_row && n > 0;
-    return _mm512_maskz_loadu_ps((__mmask16)(is_inside ? (1U << n) - 1U : 0U),
-                                 is_inside ? from : s->values);
+    if (row >= s->n_row || n <= 0) {
+        return _mm512_setzero_ps();
+    }
+    return _mm512_maskz_loadu_ps((__mmask16)(n >= N_LANE ? 0xffffU : (1U << n) - 1U), from);
 }
 
 /* row [16] of 16 numbers of 32 bits becomes its transpose: pairs of rows are mixed within quarters
@@ -180,60 +183,60 @@ AVX512_TARGET UNROLLS void transpose(__m512i row[N_LANE])
 }
 
 /* Rows of the slab become columns of its panel. */
-AVX512_TARGET UNROLLS void pack_floats_transposed(const struct slab *s, bool streams)
+AVX512_TARGET UNROLLS void pack_floats_transposed(const struct slab *s, enum way way)
 {
     for (int64_t column = 0; column < s->end_column; column += N_LANE) {
         for (int64_t first = 0; first < PANEL; first += N_LANE) {
             __m512i tile[N_LANE];
 #pragma GCC unroll 16
             for (int i = 0; i < N_LANE; i++) {
-                tile[i] = _mm512_castps_si512(load(s, first + i, column));
+                tile[i] = _mm512_castps_si512(load(s, first + i, column, way));
             }
             transpose(tile);
 #pragma GCC unroll 16
             for (int i = 0; i < N_LANE; i++) {
-                store(s->out + (column + i) * PANEL + first, tile[i], streams);
+                store(s->out + (column + i) * PANEL + first, tile[i], way);
             }
         }
     }
 }
 
-AVX512_TARGET UNROLLS void pack_floats(const struct slab *s, bool streams)
+AVX512_TARGET UNROLLS void pack_floats(const struct slab *s, enum way way)
 {
     for (int64_t panel = 0; panel < s->end_column; panel += PANEL) {
         uint32_t *to = s->out + panel / PANEL * s->panel_units;
         for (int64_t row = 0; row < s->end_row; row++) {
 #pragma GCC unroll 4
             for (int64_t column = 0; column < PANEL; column += N_LANE) {
-                store(to + row * PANEL + column, _mm512_castps_si512(load(s, row, panel + column)),
-                      streams);
+                store(to + row * PANEL + column,
+                      _mm512_castps_si512(load(s, row, panel + column, way)), way);
             }
         }
     }
 }
 
 /* The pairs of P are neighbours in a row of values. */
-BF16_TARGET UNROLLS void pack_pairs_transposed(const struct slab *s, bool streams)
+BF16_TARGET UNROLLS void pack_pairs_transposed(const struct slab *s, enum way way)
 {
     for (int64_t pair = 0; pair < s->end_column / 2; pair += N_LANE) {
         for (int64_t first = 0; first < PANEL; first += N_LANE) {
             __m512i tile[N_LANE];
 #pragma GCC unroll 16
             for (int i = 0; i < N_LANE; i++) {
-                tile[i] = (__m512i)_mm512_cvtne2ps_pbh(load(s, first + i, 2 * pair + N_LANE),
-                                                       load(s, first + i, 2 * pair));
+                tile[i] = (__m512i)_mm512_cvtne2ps_pbh(load(s, first + i, 2 * pair + N_LANE, way),
+                                                       load(s, first + i, 2 * pair, way));
             }
             transpose(tile);
 #pragma GCC unroll 16
             for (int i = 0; i < N_LANE; i++) {
-                store(s->out + (pair + i) * PANEL + first, tile[i], streams);
+                store(s->out + (pair + i) * PANEL + first, tile[i], way);
             }
         }
     }
 }
 
 /* Two rows of values as pairs: one column of the first, the same of the second. */
-BF16_TARGET UNROLLS void pack_pairs(const struct slab *s, bool streams)
+BF16_TARGET UNROLLS void pack_pairs(const struct slab *s, enum way way)
 {
     const __m512i order =
         _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
@@ -243,32 +246,29 @@ BF16_TARGET UNROLLS void pack_pairs(const struct slab *s, bool streams)
         for (int64_t row = 0; row < s->end_row; row += 2) {
 #pragma GCC unroll 4
             for (int64_t column = 0; column < PANEL; column += N_LANE) {
-                const __m512bh both = _mm512_cvtne2ps_pbh(load(s, row + 1, panel + column),
-                                                          load(s, row, panel + column));
+                const __m512bh both = _mm512_cvtne2ps_pbh(load(s, row + 1, panel + column, way),
+                                                          load(s, row, panel + column, way));
                 store(to + row / 2 * PANEL + column, _mm512_permutexvar_epi16(order, (__m512i)both),
-                      streams);
+                      way);
             }
         }
     }
 }
 
-AVX512_TARGET static void pack_as_floats(const struct slab *s, bool turned)
-{
-    if (turned) {
-        s->streams ? pack_floats_transposed(s, true) : pack_floats_transposed(s, false);
-    } else {
-        s->streams ? pack_floats(s, true) : pack_floats(s, false);
+/* A function for each way; `turned`: transposed. */
+#define PACK_IN_WAYS(name, TARGET, turned_name, plain_name)                  \
+    TARGET static void name(const struct slab *s, bool turned, enum way way) \
+    {                                                                        \
+        if (way == STREAMS) {                                                \
+            turned ? turned_name(s, STREAMS) : plain_name(s, STREAMS);       \
+        } else if (way == INSIDE) {                                          \
+            turned ? turned_name(s, INSIDE) : plain_name(s, INSIDE);         \
+        } else {                                                             \
+            turned ? turned_name(s, EDGES) : plain_name(s, EDGES);           \
+        }                                                                    \
     }
-}
-
-BF16_TARGET static void pack_as_pairs(const struct slab *s, bool turned)
-{
-    if (turned) {
-        s->streams ? pack_pairs_transposed(s, true) : pack_pairs_transposed(s, false);
-    } else {
-        s->streams ? pack_pairs(s, true) : pack_pairs(s, false);
-    }
-}
+PACK_IN_WAYS(pack_as_floats, AVX512_TARGET, pack_floats_transposed, pack_floats)
+PACK_IN_WAYS(pack_as_pairs, BF16_TARGET, pack_pairs_transposed, pack_pairs)
 
 void mt_gemm_pack_slab(const struct mt_gemm_pack *pack, void *out, const float *values,
                        int64_t slab, bool streams)
@@ -287,14 +287,15 @@ void mt_gemm_pack_slab(const struct mt_gemm_pack *pack, void *out, const float *
         .n_column = pack->n_in,
         .end_row = mt_min_i64(pack->layout.padded_dims[turned ? 1 : 0] - row, MT_PACK_SLAB),
         .end_column = pack->layout.padded_dims[turned ? 0 : 1],
-        .streams = streams,
     };
+    const bool is_inside = s.n_row == MT_PACK_SLAB && s.n_column % PANEL == 0;
+    const enum way way = !is_inside ? EDGES : streams ? STREAMS : INSIDE;
     if (has_pairs) {
-        pack_as_pairs(&s, turned);
+        pack_as_pairs(&s, turned, way);
     } else {
-        pack_as_floats(&s, turned);
+        pack_as_floats(&s, turned, way);
     }
-    if (streams) {
+    if (way == STREAMS) {
         _mm_sfence();
     }
 }
