@@ -1,5 +1,6 @@
 /* mt_expert_*: against the naive operations in double, and bit for bit against the operations of
  * kernel.h that they stand for. */
+#include "kernel/cpu/swiglu.h"
 #include "kernel/pair.h"
 #include "reference/linear.h"
 #include "reference/swiglu.h"
@@ -236,12 +237,12 @@ static void compute_apart(struct problem *p, struct mt_arena *arena)
     float *act = mt_arena_cut(arena, n * inner * (int64_t)sizeof(float));
     mt_grouped_forward(&p->device, p->gate.f, p->x.f, p->weights[GATE], p->groups);
     mt_grouped_forward(&p->device, p->up.f, p->x.f, p->weights[UP], p->groups);
-    mt_swiglu_forward(&p->device, act, p->gate.f, p->up.f, p->row_weight.f, n, inner);
+    mt_cpu_swiglu_forward(act, p->gate.f, p->up.f, p->row_weight.f, n, inner);
     mt_grouped_forward(&p->device, p->y.f, act, p->weights[DOWN], p->groups);
     mt_grouped_backward_input(&p->device, act, p->d_y.f, p->weights[DOWN], p->groups, false);
-    const struct mt_swiglu_backward swiglu = {p->gate.f, p->up.f, p->d_row_weight.f, act, act,
-                                              p->gate.f, p->up.f, p->row_weight.f};
-    mt_swiglu_backward(&p->device, &swiglu, n, inner);
+    const struct mt_cpu_swiglu_backward swiglu = {p->gate.f, p->up.f, p->d_row_weight.f, act, act,
+                                                  p->gate.f, p->up.f, p->row_weight.f};
+    mt_cpu_swiglu_backward(&swiglu, n, inner);
     mt_grouped_backward_weight(&p->device, p->grads[DOWN], p->d_y.f, act, width, inner, p->groups);
     mt_grouped_backward_input(&p->device, p->d_x.f, p->gate.f, p->weights[GATE], p->groups, false);
     mt_grouped_backward_input(&p->device, p->d_x.f, p->up.f, p->weights[UP], p->groups, true);
