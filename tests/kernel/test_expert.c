@@ -1,5 +1,5 @@
-/* mt_expert_*: against the naive operations in double, and bit for bit against the operations of
- * kernel.h that they stand for. */
+/* mt_expert_*: against the naive operations in double, and bit for bit against the operations that
+ * they stand for. */
 #include "kernel/cpu/swiglu.h"
 #include "kernel/pair.h"
 #include "reference/linear.h"
