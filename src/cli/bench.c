@@ -3,6 +3,7 @@
 
 #include "base/job.h"
 #include "base/memory.h"
+#include "base/size.h"
 #include "kernel/bench.h"
 #include "placement/bench.h"
 #include "train/bench_policies.h"
@@ -53,6 +54,25 @@ static enum mt_status bench_policies(const struct mt_arguments *arguments)
     return status;
 }
 
+/* Of the configuration: the type, and threads where it says how many. */
+static enum mt_status bench_kernels(const struct mt_arguments *arguments)
+{
+    struct mt_config *config = NULL;
+    MT_TRY(mt_load_config_text(arguments, arguments->n_positional < 2 ? mt_bench_config : NULL,
+                               &config));
+    if (config == NULL) {
+        return MT_OK;
+    }
+    struct mt_device device;
+    mt_device_init_plain(&device);
+    device.dtype = config->device.dtype;
+    device.n_thread = mt_size_to_int(mt_max_i64(config->device.threads, 1));
+    mt_memory_free(config);
+    return mt_job_agree(mt_job_rank() == 0
+                            ? mt_bench_kernels(&device, mt_argument(arguments, "--only"), stdout)
+                            : MT_OK);
+}
+
 enum mt_status mt_command_bench(const struct mt_arguments *arguments)
 {
     const char *what = arguments->positional[0];
@@ -60,11 +80,7 @@ enum mt_status mt_command_bench(const struct mt_arguments *arguments)
         return mt_command_bench_collectives(arguments);
     }
     if (strcmp(what, "kernels") == 0) {
-        struct mt_device device;
-        mt_device_init_plain(&device);
-        return mt_job_agree(
-            mt_job_rank() == 0 ? mt_bench_kernels(&device, mt_argument(arguments, "--only"), stdout)
-                               : MT_OK);
+        return bench_kernels(arguments);
     }
     if (strcmp(what, "step") == 0) {
         return mt_command_bench_step(arguments);

@@ -54,7 +54,7 @@ static double bound_activations(const struct mt_config *config)
     const double per_token = 16.0 * width + 7.0 * projection_width(config) +
                              (double)config->moe.num_experts +
                              (double)config->moe.top_k * per_choice + 2.0 * shared_width(config) +
-                             4.0 * (double)config->model.dense_intermediate_size;
+                             3.0 * (double)config->model.dense_intermediate_size;
     const int64_t n_sequence =
         mt_min_i64(config->train.micro_batch_size, config->train.global_batch_size);
     return (double)n_sequence * (double)config->model.max_seq_len *
