@@ -6,8 +6,8 @@
  * its bits depend neither on m and n nor on how the caller cuts c. Where the processor has products
  * of bfloat16 pairs, two rows make one step of that sum, else one.
  *
- * One Zen 4 core (118 GFLOP/s, 236 in bfloat16), thread time, least of 60 for each call of 1024 rows
- * in all, 2026-11, share of peak; `before`: blocks of 256 outputs, next rows not fetched ahead:
+ * One Zen 4 core (118 GFLOP/s, 236 in bfloat16), thread time, least of 60 for each call of 1024
+ * rows, 2026-11, share of peak; `before`: blocks of 256 outputs, next rows not fetched ahead:
  *
  *   groups, rows, c                       float32, before   bfloat16, before
  *    8 x  64, [512,256], in the caches      .95    .86          .88    .87

@@ -9,7 +9,7 @@
  *   PACK             the function that packs (see pack_plain)
  * A panel of ROWS x 2 vectors of c stays in registers over a block of rows. */
 
-#define COLUMNS (2 * LANES)
+#define COLUMNS (INT64_C(2) * LANES)
 
 /* c [rows, columns] += the panels' product; rows <= ROWS, columns <= COLUMNS. */
 TARGET static void NAME(panel)(float *c, int64_t c_stride, const float *a, const float *b,
