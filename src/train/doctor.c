@@ -12,8 +12,8 @@
 /* More rounds than this take too long and too much memory: beyond 255 ranks a node, or nodes, each
  * meets as many of the others, evenly spread. */
 enum { MAX_ROUND = 510 };
-/* For all links together: 63 rounds of 64 ranks on 2 cores take 5 to 10 s (2026-11). */
-static const int64_t LINKS_NS = 15000000000;
+/* For all links together; 63 rounds of 64 ranks on 2 busy cores take about as long (2026-11). */
+static const int64_t LINKS_NS = 10000000000;
 static const double NS_PER_S = 1e9;
 
 /* All that is held. */
@@ -73,7 +73,8 @@ static enum mt_status find_needs(struct doctor *d)
     struct mt_model_size size;
     d->needs = (struct mt_doctor_needs){
         .is_known = d->options->has_config,
-        .is_paced = config->device.pace_gflops > 0.0 || config->device.pace_gbytes_per_s > 0.0,
+        .is_paced = config->device.pace_gflops > 0.0 || config->device.pace_gbytes_per_s > 0.0 ||
+                    config->device.n_slowdown > 0,
         .is_bfloat16 = config->device.dtype == MT_BFLOAT16,
         .run_dir = config->run.dir,
         .n_checkpoint = config->checkpoint.keep + 1,
@@ -89,14 +90,21 @@ static enum mt_status find_needs(struct doctor *d)
     return MT_OK;
 }
 
+static enum mt_status exchange_facts(struct doctor *d)
+{
+    return mt_comm_gather_i64(&d->session.comm, (const int64_t *)(const void *)&d->mine,
+                              MT_N_DOCTOR_FACT, (int64_t *)(void *)d->facts);
+}
+
+/* Links are judged, to be measured again, by who has cores of its own. */
 static enum mt_status examine(struct doctor *d)
 {
     struct mt_comm *comm = &d->session.comm;
     MT_TRY(mt_doctor_examine(&d->session, d->options, &d->share, &d->machine, &d->mine));
+    MT_TRY(exchange_facts(d));
     MT_TRY(mt_doctor_measure_links(comm, &d->exam, mt_clock_ns() + LINKS_NS));
     MT_TRY(mt_doctor_examine_again(&d->session, &d->mine));
-    return mt_comm_gather_i64(comm, (const int64_t *)(const void *)&d->mine, MT_N_DOCTOR_FACT,
-                              (int64_t *)(void *)d->facts);
+    return exchange_facts(d);
 }
 
 /* Rank 0 writes what all have measured. */

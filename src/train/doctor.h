@@ -128,7 +128,7 @@ void mt_doctor_judge(const struct mt_doctor_exam *exam, struct mt_doctor_finding
 /* Links of one level: number measured, the value that a healthy one has (of rates and latencies,
  * the median over ranks of each rank's median), and the worst pair. */
 struct mt_doctor_level {
-    int n_link;
+    int n_link, n_pair; /* measured; that meet in the rounds */
     double gbytes_per_s, latency_us;
     double worst_gbytes_per_s, worst_latency_us;
     int slowest[2], latest[2];
@@ -153,9 +153,9 @@ double mt_doctor_median(double *value, int n, bool is_rate);
 void mt_doctor_judge_links(const struct mt_doctor_exam *exam, struct mt_doctor_findings *findings);
 void mt_doctor_judge_host(const struct mt_doctor_exam *exam, struct mt_doctor_findings *findings);
 
-/* Collective: fills exam->links->time_ps of the rounds given; of exam the topology and scratch are
- * needed, too. Rounds that would begin after `deadline_ns` of mt_clock_ns are left out, on all
- * ranks alike. */
+/* Collective: fills exam->links->time_ps of the rounds given; of exam the topology, scratch and
+ * whose cores are shared are needed, too. Rounds that would begin after `deadline_ns` of
+ * mt_clock_ns are left out, on all ranks alike. */
 enum mt_status mt_doctor_measure_links(struct mt_comm *comm, const struct mt_doctor_exam *exam,
                                        int64_t deadline_ns);
 

@@ -11,7 +11,8 @@
  * (docs/costs.md), its cores by as much again with their clocks; what is slower than that delays
  * every step, by a quarter and more. */
 static const double LEAST_RATE = 0.8;
-/* Of the processor's rate of multiply-adds: oneDNN reaches 0.9 and more (docs/performance.md). */
+/* Of the processor's rate of multiply-adds: oneDNN reaches 0.9 and more (docs/performance.md).
+ */
 static const double LEAST_OF_PEAK = 0.5;
 /* Wall clocks only date logs and locks: what time servers leave is milliseconds. */
 static const double MOST_WALL_S = 1.0;
@@ -96,19 +97,19 @@ struct rate {
     const char *what;
     const char *about; /* in the text */
     const char *unit;
-    size_t offset;   /* in struct mt_doctor_facts; 0: the number of threads */
-    bool needs_core; /* a rank that shares its cores measures the sharing, which is said apart */
+    size_t offset; /* in struct mt_doctor_facts; 0: the number of threads */
+    bool is_paced; /* with the device, so that it says something of ranks that share cores, too */
     const char *advice;
 };
 
 static const struct rate RATES[] = {
-    {"products", "matrix products", "GFLOP/s", offsetof(struct mt_doctor_facts, gflops), false,
+    {"products", "matrix products", "GFLOP/s", offsetof(struct mt_doctor_facts, gflops), true,
      "look there for other programs, a lower clock (turbostat) and device.slowdown; leave the "
      "machine out if it stays"},
     {"products-float32", "float32 matrix products", "GFLOP/s",
-     offsetof(struct mt_doctor_facts, gflops_float32), false,
+     offsetof(struct mt_doctor_facts, gflops_float32), true,
      "look there for other programs and a lower clock (turbostat)"},
-    {"copies", "memory copies", "GB/s", offsetof(struct mt_doctor_facts, copy_gbytes_per_s), true,
+    {"copies", "memory copies", "GB/s", offsetof(struct mt_doctor_facts, copy_gbytes_per_s), false,
      "look there for missing memory modules (dmidecode), a wrong NUMA binding (numactl -H) and "
      "other programs"},
     {"threads", "compute threads", "threads", 0, false,
@@ -116,13 +117,14 @@ static const struct rate RATES[] = {
      "(mpirun --map-by, device.threads)"},
 };
 
-/* 0: not measured, or not to be compared. */
-static double value_of(const struct mt_doctor_facts *facts, const struct rate *rate)
+/* 0: not measured, or not to be compared: a rank that shares its cores measures the sharing. */
+static double value_of(const struct mt_doctor_exam *exam, int rank, const struct rate *rate)
 {
+    const struct mt_doctor_facts *facts = &exam->facts[rank];
     if (rate->offset == 0) {
         return (double)facts->n_thread;
     }
-    if (rate->needs_core && facts->is_alone == 0) {
+    if (facts->is_alone == 0 && !(rate->is_paced && exam->needs->is_paced)) {
         return 0.0;
     }
     double value = 0.0;
@@ -136,7 +138,7 @@ static double rate_median(const struct mt_doctor_exam *exam, const struct rate *
 {
     int n = 0;
     for (int rank = 0; rank < exam->topology->n_rank; rank++) {
-        const double value = value_of(&exam->facts[rank], rate);
+        const double value = value_of(exam, rank, rate);
         if (value > 0.0) {
             scratch[n++] = value;
         }
@@ -149,7 +151,7 @@ static void judge_rate(const struct mt_doctor_exam *exam, const struct rate *rat
 {
     const double median = rate_median(exam, rate, scratch);
     for (int rank = 0; rank < exam->topology->n_rank; rank++) {
-        const double value = value_of(&exam->facts[rank], rate);
+        const double value = value_of(exam, rank, rate);
         if (value <= 0.0 || value >= LEAST_RATE * median) {
             continue;
         }

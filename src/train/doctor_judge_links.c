@@ -13,6 +13,9 @@ static const double LEAST_RATE[] = {[MT_LEVEL_NODE] = 0.5, [MT_LEVEL_NETWORK] = 
 static const double MOST_LATENCY = 2.0;
 static const double HARMLESS_US = 5.0;
 
+/* Beyond so many odd links of one level that no rank explains, they are one finding. */
+enum { MOST_LINKS_NAMED = 8 };
+
 static const double PS_PER_US = 1e6;
 /* 1 byte a picosecond is 1000 GB/s. */
 static const double GBYTES_PER_BYTE_PS = 1e3;
@@ -49,6 +52,7 @@ static bool find_link(const struct mt_doctor_exam *exam, enum mt_level level, in
                       struct link *link, int *partner)
 {
     const struct mt_doctor_round *which = &exam->links->round[round];
+    *partner = -1;
     if (which->level != level) {
         return false;
     }
@@ -100,7 +104,9 @@ void mt_doctor_level(const struct mt_doctor_exam *exam, enum mt_level level,
                                     .worst_gbytes_per_s = INFINITY};
     for (int round = 0; round < exam->links->n_round; ++round) {
         for (int rank = 0; rank < exam->topology->n_rank; ++rank) {
-            if (!find_link(exam, level, round, rank, &link, &partner) || partner < rank) {
+            const bool is_there = find_link(exam, level, round, rank, &link, &partner);
+            out->n_pair += partner > rank ? 1 : 0;
+            if (!is_there || partner < rank) {
                 continue;
             }
             ++out->n_link;
@@ -118,11 +124,23 @@ void mt_doctor_level(const struct mt_doctor_exam *exam, enum mt_level level,
     }
 }
 
-static bool is_odd(const struct mt_doctor_level *level, enum mt_level which,
-                   const struct link *link)
+/* Ranks that share cores of a machine answer when the system lets them: they are told so once, and
+ * their links to each other are not compared. */
+static bool is_comparable(const struct mt_doctor_exam *exam, int rank, int partner)
 {
-    return link->gbytes_per_s < LEAST_RATE[which] * level->gbytes_per_s ||
-           (link->latency_us > HARMLESS_US && link->latency_us > MOST_LATENCY * level->latency_us);
+    const struct mt_doctor_facts *a = &exam->facts[rank];
+    const struct mt_doctor_facts *b = &exam->facts[partner];
+    return a->machine != b->machine || (a->is_alone != 0 && b->is_alone != 0);
+}
+
+/* A link between two ranks of level `which`, whose healthy values are in `level`. */
+static bool is_odd(const struct mt_doctor_exam *exam, const struct mt_doctor_level *level,
+                   enum mt_level which, const int end[2], const struct link *link)
+{
+    return is_comparable(exam, end[0], end[1]) &&
+           (link->gbytes_per_s < LEAST_RATE[which] * level->gbytes_per_s ||
+            (link->latency_us > HARMLESS_US &&
+             link->latency_us > MOST_LATENCY * level->latency_us));
 }
 
 bool mt_doctor_round_is_odd(const struct mt_doctor_exam *exam, const struct mt_doctor_level *level,
@@ -133,7 +151,7 @@ bool mt_doctor_round_is_odd(const struct mt_doctor_exam *exam, const struct mt_d
     int partner = -1;
     for (int rank = 0; rank < exam->topology->n_rank; ++rank) {
         if (find_link(exam, which, round, rank, &link, &partner) &&
-            is_odd(&level[which], which, &link)) {
+            is_odd(exam, &level[which], which, (int[]){rank, partner}, &link)) {
             return true;
         }
     }
@@ -160,7 +178,8 @@ static void count_odd(struct search *s)
             if (find_link(exam, s->which, round, rank, &link, &partner) &&
                 s->is_named[partner] == 0) {
                 ++s->n_link[rank];
-                s->n_odd[rank] += is_odd(&s->level, s->which, &link) ? 1 : 0;
+                s->n_odd[rank] +=
+                    is_odd(exam, &s->level, s->which, (int[]){rank, partner}, &link) ? 1 : 0;
             }
         }
     }
@@ -219,20 +238,40 @@ static void say_link(const struct search *s, int rank, int partner, const struct
                    LEVEL_ADVICE[s->which]);
 }
 
-static void say_rest(const struct search *s, struct mt_doctor_findings *findings)
+/* Too many to be one link's fault. */
+static void say_many(const struct search *s, int n_odd, struct mt_doctor_findings *findings)
+{
+    const struct mt_doctor_level *level = &s->level;
+    (void)snprintf(mt_doctor_add(findings, "link", level->slowest, 2)->text, MT_DOCTOR_TEXT_BYTES,
+                   "%d of %d links %s are odd, at worst %.3g GB/s (ranks %d and %d) and %.3g us "
+                   "(ranks %d and %d); expected at least %.1f of the median, %.3g GB/s, and at "
+                   "most %.0f of %.3g us; look for other programs and traffic, and try again",
+                   n_odd, level->n_link, LEVEL_TEXT[s->which], level->worst_gbytes_per_s,
+                   level->slowest[0], level->slowest[1], level->worst_latency_us, level->latest[0],
+                   level->latest[1], LEAST_RATE[s->which], level->gbytes_per_s, MOST_LATENCY,
+                   level->latency_us);
+}
+
+/* Odd links whose ends are not named; said one by one, or only counted. */
+static int visit_rest(const struct search *s, struct mt_doctor_findings *findings, bool is_said)
 {
     const struct mt_doctor_exam *exam = s->exam;
     struct link link;
     int partner = -1;
+    int n_odd = 0;
     for (int rank = 0; rank < exam->topology->n_rank; ++rank) {
         for (int round = 0; round < exam->links->n_round; ++round) {
             if (find_link(exam, s->which, round, rank, &link, &partner) && rank < partner &&
                 s->is_named[rank] == 0 && s->is_named[partner] == 0 &&
-                is_odd(&s->level, s->which, &link)) {
-                say_link(s, rank, partner, &link, findings);
+                is_odd(exam, &s->level, s->which, (int[]){rank, partner}, &link)) {
+                ++n_odd;
+                if (is_said) {
+                    say_link(s, rank, partner, &link, findings);
+                }
             }
         }
     }
+    return n_odd;
 }
 
 static void judge_level(const struct mt_doctor_exam *exam, enum mt_level which,
@@ -254,7 +293,12 @@ static void judge_level(const struct mt_doctor_exam *exam, enum mt_level which,
         s.is_named[rank] = 1;
         count_odd(&s);
     }
-    say_rest(&s, findings);
+    const int n_odd = visit_rest(&s, findings, false);
+    if (n_odd > MOST_LINKS_NAMED) {
+        say_many(&s, n_odd, findings);
+    } else {
+        (void)visit_rest(&s, findings, true);
+    }
 }
 
 void mt_doctor_judge_links(const struct mt_doctor_exam *exam, struct mt_doctor_findings *findings)

@@ -60,10 +60,11 @@ static void print_links(const struct mt_doctor_exam *exam, FILE *out)
 {
     static const char *const name[] = {
         [MT_LEVEL_NODE] = "within nodes", [MT_LEVEL_NETWORK] = "between nodes"};
-    (void)fprintf(out, "%-14s %7s %9s %20s %9s %20s\n", "links", "pairs", "GB/s", "slowest", "us",
+    (void)fprintf(out, "%-14s %14s %9s %20s %9s %20s\n", "links", "pairs", "GB/s", "slowest", "us",
                   "longest");
     for (int which = MT_LEVEL_NODE; which <= MT_LEVEL_NETWORK; which++) {
         struct mt_doctor_level level;
+        char pairs[32];
         char slowest[64] = "-";
         char latest[64] = "-";
         mt_doctor_level(exam, (enum mt_level)which, &level);
@@ -73,7 +74,8 @@ static void print_links(const struct mt_doctor_exam *exam, FILE *out)
             (void)snprintf(latest, sizeof(latest), "%.1f (%d-%d)", level.worst_latency_us,
                            level.latest[0], level.latest[1]);
         }
-        (void)fprintf(out, "%-14s %7d", name[which], level.n_link);
+        (void)snprintf(pairs, sizeof(pairs), "%d of %d", level.n_link, level.n_pair);
+        (void)fprintf(out, "%-14s %14s", name[which], pairs);
         print_number(level.gbytes_per_s, out);
         (void)fprintf(out, " %20s", slowest);
         print_number(level.latency_us, out);
@@ -227,6 +229,7 @@ static json_t *level_json(const struct mt_doctor_exam *exam, enum mt_level which
     json_t *object = json_object();
     mt_doctor_level(exam, which, &level);
     set_integer(object, "pairs", level.n_link);
+    set_integer(object, "pairs_planned", level.n_pair);
     set_real(object, "gbytes_per_s", level.gbytes_per_s);
     set_real(object, "latency_us", level.latency_us);
     set_real(object, "worst_gbytes_per_s", level.worst_gbytes_per_s);

@@ -28,7 +28,8 @@ enum mt_status mt_ping_pong_init(struct mt_ping_pong *p, struct mt_comm *comm);
 void mt_ping_pong_clear(struct mt_ping_pong *p);
 
 /* Collective: all pairs at once. partner: mutual; -1: none, then the rank only takes part; itself:
- * a message goes one way. *message_ps: median of this rank's n_trip <= MT_PING_MAX_TRIPS trips, for one message of n_bytes <= MT_PING_LARGE_BYTES; a first trip does not count. */
+ * a message goes one way. *message_ps: median of this rank's n_trip <= MT_PING_MAX_TRIPS round
+ * trips, for one message of n_bytes <= MT_PING_LARGE_BYTES; a first trip does not count. */
 enum mt_status mt_ping_pong_time(struct mt_ping_pong *p, int partner, int64_t n_bytes, int n_trip,
                                  int64_t *message_ps);
 

@@ -37,7 +37,7 @@ expect 4 'doctor: [0-9]+ findings? on 2 ranks, the first: ' ranks 2 doctor "$con
 grep -qE '^odd: rank 0 \(.*matrix products: .*; expected at least 0.8 of the median' out.txt ||
     fail "rank 0 is not named: $(cat out.txt)"
 tail -1 out.txt | grep -qE '^doctor: [0-9]+ findings? on 2 ranks$' || fail "last line: $(tail -1 out.txt)"
-for word in '^ +0 ' '^ +1 ' '^within nodes +1 ' '^between nodes +0 ' 'package' 'hwloc [0-9]' 'the run needs'; do
+for word in '^ +0 ' '^ +1 ' '^within nodes +1 of 1 ' '^between nodes +0 of 0 ' 'package' 'hwloc [0-9]' 'the run needs'; do
     grep -qE -- "$word" out.txt || fail "the table lacks $word: $(cat out.txt)"
 done
 

@@ -137,6 +137,38 @@ static void links_across_sockets_and_a_single_link_are_not_odd(void **state)
     test_doctor_nothing();
 }
 
+static void links_between_ranks_that_share_cores_are_not_compared(void **state)
+{
+    MT_UNUSED(state);
+    for (int shared = 0; shared < 2; shared++) {
+        test_doctor_even(4, 4);
+        test_doctor.facts[2].is_alone = shared == 0;
+        test_doctor.facts[2].n_thread = 1;
+        test_doctor_slow_link(2, 3, 5);
+        test_doctor_judge();
+        assert_string_equal(test_doctor.findings.finding[0].what, shared ? "cores" : "link");
+        assert_int_equal(test_doctor.findings.n, 1);
+        test_doctor_clear();
+    }
+}
+
+static void many_odd_links_are_one_finding(void **state)
+{
+    MT_UNUSED(state);
+    test_doctor_even(16, 1);
+    for (int a = 0; a < 16; a += 2) {
+        test_doctor_slow_link(a, a + 1, 2);
+    }
+    test_doctor_judge();
+    assert_int_equal(test_doctor.findings.n, 8);
+    test_doctor_clear();
+    test_doctor_even(20, 1);
+    for (int a = 0; a < 20; a += 2) {
+        test_doctor_slow_link(a, a + 1, a == 6 ? 3 : 2);
+    }
+    test_doctor_only("link", 2, 6, "10 of 190 links to other nodes are odd");
+}
+
 static void long_latencies_are_odd_and_short_ones_never(void **state)
 {
     MT_UNUSED(state);
@@ -168,6 +200,7 @@ static void a_round_with_an_odd_link_is_worth_another_look(void **state)
         mt_doctor_level(&test_doctor.exam, (enum mt_level)which, &level[which]);
     }
     assert_int_equal(level[MT_LEVEL_NODE].n_link, 6);
+    assert_int_equal(level[MT_LEVEL_NODE].n_pair, 6);
     assert_int_equal(level[MT_LEVEL_NODE].slowest[0], 1);
     assert_int_equal(level[MT_LEVEL_NODE].slowest[1], 2);
     assert_int_equal(level[MT_LEVEL_NETWORK].n_link, 3);
@@ -186,6 +219,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_rank_behind_all_its_links_is_named_once),
     cmocka_unit_test(a_slow_rank_and_a_slow_link_elsewhere_are_two_findings),
     cmocka_unit_test(links_across_sockets_and_a_single_link_are_not_odd),
+    cmocka_unit_test(links_between_ranks_that_share_cores_are_not_compared),
+    cmocka_unit_test(many_odd_links_are_one_finding),
     cmocka_unit_test(long_latencies_are_odd_and_short_ones_never),
     cmocka_unit_test(a_round_with_an_odd_link_is_worth_another_look),
 };
