@@ -176,6 +176,30 @@ static void print_machine(const struct place *place)
     print_devices(machine);
 }
 
+static bool is_same_device(const struct mt_machine_device *a, const struct mt_machine_device *b)
+{
+    return strcmp(a->name, b->name) == 0 && a->numa == b->numa && a->nearest == b->nearest;
+}
+
+/* In what print_machine shows. */
+static bool is_alike(const struct mt_machine *a, const struct mt_machine *b)
+{
+    bool same = a->n_package == b->n_package && a->n_numa == b->n_numa && a->n_core == b->n_core &&
+                a->n_unit == b->n_unit && a->memory_bytes == b->memory_bytes &&
+                a->n_gpu == b->n_gpu && a->n_nic == b->n_nic;
+    for (int level = 0; level < 3; level++) {
+        same = same && a->n_cache[level] == b->n_cache[level] &&
+               a->cache_bytes[level] == b->cache_bytes[level];
+    }
+    for (int i = 0; i < a->n_gpu && same; i++) {
+        same = is_same_device(&a->gpu[i], &b->gpu[i]);
+    }
+    for (int i = 0; i < a->n_nic && same; i++) {
+        same = is_same_device(&a->nic[i], &b->nic[i]);
+    }
+    return same;
+}
+
 /* Machines of the first ranks of nodes; one that looks like the one before it is left out. */
 static void print_picture(const struct picture *picture, const struct mt_config *config)
 {
@@ -192,7 +216,7 @@ static void print_picture(const struct picture *picture, const struct mt_config 
     print_machine(before);
     for (int node = 1; picture->is_found && node < topology->n_node && node < MAX_LINES; node++) {
         const struct place *place = &picture->place[mt_topology_leader(topology, node)];
-        if (memcmp(&place->machine, &before->machine, sizeof(place->machine)) != 0) {
+        if (!is_alike(&place->machine, &before->machine)) {
             print_machine(place);
         }
         before = place;

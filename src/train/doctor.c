@@ -50,7 +50,7 @@ static enum mt_status allocate(struct doctor *d)
     MT_TRY(MT_ALLOCATE(d->links.round, MAX_ROUND, "links"));
     d->links.n_round = mt_doctor_rounds(&comm->topology, d->links.round, MAX_ROUND);
     const int64_t n_round = d->links.n_round;
-    MT_TRY(MT_ALLOCATE(d->links.time_ps, 2 * n_rank * n_round, "links"));
+    MT_TRY(MT_ALLOCATE(d->links.time_ps, 2 * (int64_t)n_rank * n_round, "links"));
     MT_TRY(MT_ALLOCATE(d->facts, n_rank, "facts of ranks"));
     MT_TRY(MT_ALLOCATE(d->exam.scratch, n_rank + n_round, "medians"));
     MT_TRY(MT_ALLOCATE(d->exam.odd, 3 * (int64_t)n_rank, "odd ranks"));

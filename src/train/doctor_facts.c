@@ -82,7 +82,7 @@ static enum mt_status measure_products(const struct mt_device *device, double *g
     struct mt_arena arena = {0};
     enum mt_status status = MT_OK;
     const int64_t n_row = count_rows(device);
-    const int64_t matrix_bytes = WIDTH * WIDTH * (int64_t)sizeof(float);
+    const int64_t matrix_bytes = (int64_t)WIDTH * WIDTH * (int64_t)sizeof(float);
     const int64_t row_bytes = n_row * WIDTH * (int64_t)sizeof(float);
     const int64_t pack_bytes = mt_weight_bytes(&own, WIDTH, WIDTH, false);
     MT_TRY_GOTO(mt_linear_prepare(&own, WIDTH, WIDTH));
@@ -182,8 +182,8 @@ static enum mt_status try_single_copy(struct mt_session *session, const struct m
     const int peer = member[0] == session->comm.rank && n_local > 1 ? member[1] : member[0];
     int64_t read = 0;
     struct iovec to = {&read, sizeof(read)};
-    struct iovec from = {(void *)(intptr_t)all[2 * peer + 1], sizeof(read)};
-    const ssize_t n = process_vm_readv((pid_t)all[2 * peer], &to, 1, &from, 1, 0);
+    struct iovec from = {(void *)(intptr_t)all[2 * (int64_t)peer + 1], sizeof(read)};
+    const ssize_t n = process_vm_readv((pid_t)all[2 * (int64_t)peer], &to, 1, &from, 1, 0);
     facts->can_single_copy = n == (ssize_t)sizeof(read) && read == WORD ? 1 : 0;
     MT_TRY(meet(session)); /* nobody leaves before it was read */
     return MT_OK;

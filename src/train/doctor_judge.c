@@ -288,8 +288,8 @@ static void judge_environment(const struct mt_doctor_exam *exam,
     static const int zero = 0;
     const struct mt_doctor_facts *facts = &exam->facts[0];
     const char *advice[MT_N_DOCTOR_WORD] = {
-        [MT_WORD_OPENBLAS_CORETYPE] = "expected it not set: it forces kernels of one processor on "
-                                      "what uses OpenBLAS; unset it",
+        [MT_WORD_OPENBLAS_CORETYPE] =
+            "expected it not set: it forces other kernels on what uses OpenBLAS; unset it",
         [MT_WORD_ONEDNN_MAX_CPU_ISA] =
             "expected it not set: it forbids oneDNN the newer instructions; unset it",
         [MT_WORD_MT_ISA] = "expected it not set: it is for tests; unset it",

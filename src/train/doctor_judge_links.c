@@ -252,22 +252,26 @@ static void say_many(const struct search *s, int n_odd, struct mt_doctor_finding
                    level->latency_us);
 }
 
-/* Odd links whose ends are not named; said one by one, or only counted. */
+/* The link of a rank in a round, seen from its lower end, is odd, and no named rank explains it. */
+static bool is_rest(const struct search *s, int round, int rank, struct link *link, int *partner)
+{
+    return find_link(s->exam, s->which, round, rank, link, partner) && rank < *partner &&
+           s->is_named[rank] == 0 && s->is_named[*partner] == 0 &&
+           is_odd(s->exam, &s->level, s->which, (int[]){rank, *partner}, link);
+}
+
+/* Those links; said one by one, or only counted. */
 static int visit_rest(const struct search *s, struct mt_doctor_findings *findings, bool is_said)
 {
-    const struct mt_doctor_exam *exam = s->exam;
     struct link link;
     int partner = -1;
     int n_odd = 0;
-    for (int rank = 0; rank < exam->topology->n_rank; ++rank) {
-        for (int round = 0; round < exam->links->n_round; ++round) {
-            if (find_link(exam, s->which, round, rank, &link, &partner) && rank < partner &&
-                s->is_named[rank] == 0 && s->is_named[partner] == 0 &&
-                is_odd(exam, &s->level, s->which, (int[]){rank, partner}, &link)) {
-                ++n_odd;
-                if (is_said) {
-                    say_link(s, rank, partner, &link, findings);
-                }
+    for (int rank = 0; rank < s->exam->topology->n_rank; ++rank) {
+        for (int round = 0; round < s->exam->links->n_round; ++round) {
+            const bool is_one = is_rest(s, round, rank, &link, &partner);
+            n_odd += is_one ? 1 : 0;
+            if (is_one && is_said) {
+                say_link(s, rank, partner, &link, findings);
             }
         }
     }

@@ -45,15 +45,19 @@ static enum mt_status measure_rounds(struct mt_ping_pong *p, const struct mt_doc
                                      bool everything, int64_t deadline_ns, int64_t *mine)
 {
     struct mt_doctor_level level[MT_LEVEL_NETWORK + 1];
-    bool is_over = false;
     for (int which = MT_LEVEL_NODE; which <= MT_LEVEL_NETWORK && !everything; which++) {
         mt_doctor_level(exam, (enum mt_level)which, &level[which]);
     }
-    for (int round = 0; round < exam->links->n_round && !is_over; round++) {
-        if (everything || mt_doctor_round_is_odd(exam, level, round)) {
-            MT_TRY(agree_on_time(p->comm, deadline_ns, &is_over));
-            MT_TRY(is_over ? MT_OK : measure_round(p, exam->links, round, mine));
+    for (int round = 0; round < exam->links->n_round; round++) {
+        bool is_over = false;
+        if (!everything && !mt_doctor_round_is_odd(exam, level, round)) {
+            continue;
         }
+        MT_TRY(agree_on_time(p->comm, deadline_ns, &is_over));
+        if (is_over) {
+            break;
+        }
+        MT_TRY(measure_round(p, exam->links, round, mine));
     }
     return mt_comm_gather_i64(p->comm, mine, 2 * (int64_t)exam->links->n_round,
                               exam->links->time_ps);
