@@ -18,6 +18,13 @@ static bool is_below_mpirun(void)
            getenv("PMI_RANK") != NULL;
 }
 
+bool mt_is_job(const struct mt_arguments *arguments)
+{
+    const struct mt_command *command = arguments->command;
+    return command->is_job ||
+           (command->job_option != NULL && mt_argument(arguments, command->job_option) != NULL);
+}
+
 static bool is_first_rank(void)
 {
     return !mt_job_is_started() || mt_job_rank() == 0;
@@ -99,7 +106,7 @@ enum mt_status mt_load_config_text(const struct mt_arguments *arguments, const c
         status = read_config(arguments, text, loaded);
     }
     /* A one-process command runs on rank 0 alone: nobody is there to agree with. */
-    if (mt_job_is_started() && arguments->command->is_job) {
+    if (mt_job_is_started() && mt_is_job(arguments)) {
         status = mt_job_agree(status);
         if (status == MT_OK) {
             status = mt_job_agree(
@@ -123,7 +130,7 @@ enum mt_status mt_load_config_text(const struct mt_arguments *arguments, const c
 
 static enum mt_status run_command(const struct mt_arguments *arguments)
 {
-    if (arguments->command->is_job || is_first_rank()) {
+    if (mt_is_job(arguments) || is_first_rank()) {
         return arguments->command->run(arguments);
     }
     return MT_OK; /* a one-process command below mpirun: rank 0 does it */
@@ -133,7 +140,7 @@ static enum mt_status run_command(const struct mt_arguments *arguments)
 static enum mt_status start_job(const struct mt_arguments *arguments, enum mt_status parsed,
                                 int *argc, char ***argv)
 {
-    const bool is_wanted = parsed == MT_OK && arguments->command->is_job;
+    const bool is_wanted = parsed == MT_OK && mt_is_job(arguments);
     if (!is_wanted && !is_below_mpirun()) {
         return parsed;
     }
@@ -162,7 +169,7 @@ int mt_cli_main(int argc, char **argv)
     if (status == MT_OK) {
         mt_log_init(is_first_rank(), false);
         status = run_command(&arguments);
-        if (mt_job_is_started() && !arguments.command->is_job) {
+        if (mt_job_is_started() && !mt_is_job(&arguments)) {
             status = mt_job_agree(status);
         }
     }

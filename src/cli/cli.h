@@ -36,6 +36,7 @@ struct mt_command {
     const char *summary;
     int min_positional, max_positional;
     bool is_job;             /* computes with MPI; others start it only below mpirun */
+    const char *job_option;  /* NULL, or the option with which the command is a job, too */
     bool saves_when_stopped; /* SIGUSR1 and SIGTERM ask it to save and end */
     bool takes_config;       /* common options of a configuration; help lists the keys */
     struct mt_option option[MT_MAX_OPTION]; /* ends with name = NULL */
@@ -48,6 +49,8 @@ extern const int mt_n_command;
 
 /* Value of an option of this command, NULL when not given. The name must be in its table. */
 const char *mt_argument(const struct mt_arguments *arguments, const char *name);
+/* All ranks of mpirun work on it together. */
+bool mt_is_job(const struct mt_arguments *arguments);
 /* The same as numbers, `fallback` when not given. MT_ERR_CONFIG when it is none, or out of range.
  */
 enum mt_status mt_argument_integer(const struct mt_arguments *arguments, const char *name,
@@ -66,6 +69,9 @@ void mt_help_program(FILE *out);
 void mt_help_command(const struct mt_command *command, FILE *out);
 void mt_help_man(FILE *out); /* roff */
 void mt_help_version(FILE *out);
+/* moetrain, MPI, oneDNN, HDF5, hwloc, as they are loaded. */
+enum { MT_N_VERSION = 5, MT_VERSION_BYTES = 48 };
+void mt_help_versions(char version[MT_N_VERSION][MT_VERSION_BYTES]);
 
 /* Collective for commands that are jobs: loads the configuration, agrees on it, handles
  * --check-config (then *config stays NULL). Free with mt_memory_free. */
@@ -84,10 +90,14 @@ enum mt_status mt_command_inspect(const struct mt_arguments *arguments);
 enum mt_status mt_command_verify(const struct mt_arguments *arguments);
 enum mt_status mt_command_plan(const struct mt_arguments *arguments);
 enum mt_status mt_command_bench(const struct mt_arguments *arguments);
-/* bench_step.c: what a benchmark takes without a CONFIG */
-extern const char mt_bench_config[];
+enum mt_status mt_command_doctor(const struct mt_arguments *arguments);
+/* bench_step.c */
 enum mt_status mt_command_bench_step(const struct mt_arguments *arguments);
+/* configs/bench-cpu.toml, for commands without a CONFIG. */
+extern const char mt_bench_config[];
 /* bench_collectives.c */
 enum mt_status mt_command_bench_collectives(const struct mt_arguments *arguments);
+/* plan_topology.c: nodes, ranks and this machine, instead of a plan. Collective below mpirun. */
+enum mt_status mt_plan_print_topology(const struct mt_arguments *arguments);
 
 #endif

@@ -5,9 +5,11 @@
 #include "device/isa.h"
 
 #include <hdf5.h>
+#include <hwloc.h>
 #include <jansson.h>
 #include <mpi.h>
 #include <oneapi/dnnl/dnnl.h>
+#include <string.h>
 #include <xxhash.h>
 
 static const char *const EXIT_CODES =
@@ -127,4 +129,24 @@ void mt_help_version(FILE *out)
                   major, minor, release, dnnl->major, dnnl->minor, dnnl->patch,
                   jansson_version_str(), XXH_versionNumber() / 10000,
                   XXH_versionNumber() / 100 % 100, XXH_versionNumber() % 100);
+}
+
+void mt_help_versions(char version[MT_N_VERSION][MT_VERSION_BYTES])
+{
+    unsigned major = 0;
+    unsigned minor = 0;
+    unsigned release = 0;
+    int length = 0;
+    char mpi[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    const dnnl_version_t *dnnl = dnnl_version();
+    const unsigned hwloc = hwloc_get_api_version();
+    (void)H5get_libversion(&major, &minor, &release);
+    (void)MPI_Get_library_version(mpi, &length);
+    mpi[strcspn(mpi, ",\n")] = '\0';
+    (void)snprintf(version[0], MT_VERSION_BYTES, "%s (%.30s)", MT_VERSION, MT_REVISION);
+    (void)snprintf(version[1], MT_VERSION_BYTES, "%.*s", MT_VERSION_BYTES - 1, mpi);
+    (void)snprintf(version[2], MT_VERSION_BYTES, "%d.%d.%d", dnnl->major, dnnl->minor, dnnl->patch);
+    (void)snprintf(version[3], MT_VERSION_BYTES, "%u.%u.%u", major, minor, release);
+    (void)snprintf(version[4], MT_VERSION_BYTES, "%u.%u.%u", hwloc >> 16, hwloc >> 8 & 255,
+                   hwloc & 255);
 }

@@ -99,6 +99,9 @@ enum mt_status mt_command_plan(const struct mt_arguments *arguments)
     struct mt_config *config = NULL;
     int64_t n_rank = 1;
     int64_t n_node = 1;
+    if (mt_argument(arguments, "--print-topology") != NULL) {
+        return mt_plan_print_topology(arguments);
+    }
     MT_TRY(mt_argument_integer(arguments, "--ranks", 1, 1, &n_rank));
     MT_TRY(mt_argument_integer(arguments, "--nodes", 1, 1, &n_node));
     if (n_rank > MAX_RANKS || n_node > n_rank) {

@@ -1,28 +1,19 @@
-/* What a message costs at each level: ping-pong between partners.
- *
- *   one round trip    rank a   --ping-->   rank b        round 0
- *                     rank a   <--pong--   rank b        round 1
- */
-#include "base/clock.h"
+/* What a message costs at each level: ping-pong between partners. */
 #include "base/memory.h"
 #include "base/size.h"
 #include "train/costs.h"
+#include "train/ping_pong.h"
 
 #include <stdlib.h>
 
-/* kib_ps comes from messages of 256 KiB: beyond the sizes that MPI sends unasked, below those of
- * large experts, and 9 round trips of 8 ranks on 2 cores still take about 10 ms. */
-enum { SMALL_BYTES = 8, LARGE_BYTES = 256 << 10, LARGE_KIB = LARGE_BYTES >> 10 };
+enum { LARGE_KIB = MT_PING_LARGE_BYTES >> 10 };
 enum { N_SMALL = 33, N_LARGE = 9 };
-enum { PS_PER_NS = 1000 };
 
-struct ping_pong {
+struct links {
+    struct mt_ping_pong ping_pong;
     struct mt_comm *comm;
-    struct mt_plan plan;
-    struct mt_exec *exec;
-    char *send, *recv; /* [LARGE_BYTES] */
-    int64_t *all;      /* [R, 2] of all ranks */
-    int64_t *sorted;   /* [R] */
+    int64_t *all;    /* [R, 2] of all ranks */
+    int64_t *sorted; /* [R] */
 };
 
 int mt_costs_partner(const struct mt_topology *topology, int rank, enum mt_level level)
@@ -65,55 +56,9 @@ static bool has_level(const struct mt_topology *topology, enum mt_level level)
     return false;
 }
 
-/* One round trip; a message to itself goes one way. Ranks without a partner take part: all begin
- * the same collectives. */
-static void plan_trip(struct ping_pong *p, int partner, int64_t n_bytes)
-{
-    const int rank = p->comm->rank;
-    mt_plan_reset(&p->plan, "costs", MT_ELEMENT_BYTE);
-    if (partner < 0) {
-        return;
-    }
-    if (rank <= partner) {
-        mt_plan_send(&p->plan, 0, partner, MT_BUFFER_SEND, 0, n_bytes);
-    }
-    if (rank >= partner) {
-        mt_plan_recv(&p->plan, 0, partner, MT_BUFFER_RECV, 0, n_bytes);
-    }
-    if (rank < partner) {
-        mt_plan_recv(&p->plan, 1, partner, MT_BUFFER_RECV, 0, n_bytes);
-    }
-    if (rank > partner) {
-        mt_plan_send(&p->plan, 1, partner, MT_BUFFER_SEND, 0, n_bytes);
-    }
-}
-
-/* *message_ps: median of this rank's trips, for one message; the first trip does not count. */
-static enum mt_status time_trips(struct ping_pong *p, int partner, int64_t n_bytes, int n_trip,
-                                 int64_t *message_ps)
-{
-    int64_t trip_ns[N_SMALL];
-    int64_t nothing = 0;
-    void *const buffer[MT_N_BUFFER] = {p->send, p->recv, NULL};
-    MT_ASSERT(n_trip <= N_SMALL);
-    plan_trip(p, partner, n_bytes);
-    MT_TRY(mt_comm_sum_i64(p->comm, &nothing, 1));
-    for (int i = -1; i < n_trip; ++i) {
-        const int64_t start_ns = mt_clock_ns();
-        MT_TRY(mt_exec_begin(p->exec, &p->plan, buffer));
-        MT_TRY(mt_exec_end(p->exec));
-        if (i >= 0) {
-            trip_ns[i] = mt_clock_ns() - start_ns;
-        }
-    }
-    const int n_message = partner == p->comm->rank ? 1 : 2;
-    *message_ps = mt_costs_median(trip_ns, n_trip) * PS_PER_NS / n_message;
-    return MT_OK;
-}
-
 /* Median over the ranks that have a partner, of column `column` of all [R,2]. alone: one rank only,
  * which is its own partner. */
-static int64_t median_over_ranks(struct ping_pong *p, enum mt_level level, bool alone, int column)
+static int64_t median_over_ranks(struct links *p, enum mt_level level, bool alone, int column)
 {
     const struct mt_topology *topology = &p->comm->topology;
     int n = 0;
@@ -125,15 +70,14 @@ static int64_t median_over_ranks(struct ping_pong *p, enum mt_level level, bool 
     return mt_costs_median(p->sorted, n);
 }
 
-static enum mt_status measure_level(struct ping_pong *p, enum mt_level level,
-                                    struct mt_costs *costs)
+static enum mt_status measure_level(struct links *p, enum mt_level level, struct mt_costs *costs)
 {
     const bool alone = p->comm->topology.n_rank == 1;
     const int rank = p->comm->rank;
     const int partner = alone ? rank : mt_costs_partner(&p->comm->topology, rank, level);
     int64_t mine[2] = {0, 0};
-    MT_TRY(time_trips(p, partner, SMALL_BYTES, N_SMALL, &mine[0]));
-    MT_TRY(time_trips(p, partner, LARGE_BYTES, N_LARGE, &mine[1]));
+    MT_TRY(mt_ping_pong_time(&p->ping_pong, partner, MT_PING_SMALL_BYTES, N_SMALL, &mine[0]));
+    MT_TRY(mt_ping_pong_time(&p->ping_pong, partner, MT_PING_LARGE_BYTES, N_LARGE, &mine[1]));
     MT_TRY(mt_comm_gather_i64(p->comm, mine, 2, p->all));
     const int64_t small_ps = median_over_ranks(p, level, alone, 0);
     const int64_t large_ps = median_over_ranks(p, level, alone, 1);
@@ -148,7 +92,7 @@ static void copy_level(struct mt_costs *costs, enum mt_level to, enum mt_level f
     costs->kib_ps[to] = costs->kib_ps[from];
 }
 
-static enum mt_status measure_levels(struct ping_pong *p, struct mt_costs *costs)
+static enum mt_status measure_levels(struct links *p, struct mt_costs *costs)
 {
     const struct mt_topology *topology = &p->comm->topology;
     const bool has_network = has_level(topology, MT_LEVEL_NETWORK);
@@ -170,22 +114,15 @@ static enum mt_status measure_levels(struct ping_pong *p, struct mt_costs *costs
 
 enum mt_status mt_costs_measure_links(struct mt_comm *comm, struct mt_costs *costs)
 {
-    enum { MAX_OP = 2 };
     enum mt_status status = MT_OK;
-    struct ping_pong p = {.comm = comm};
-    MT_TRY_GOTO(MT_ALLOCATE(p.send, LARGE_BYTES, "measuring links"));
-    MT_TRY_GOTO(MT_ALLOCATE(p.recv, LARGE_BYTES, "measuring links"));
+    struct links p = {.comm = comm};
+    MT_TRY_GOTO(mt_ping_pong_init(&p.ping_pong, comm));
     MT_TRY_GOTO(MT_ALLOCATE(p.all, 2 * (int64_t)comm->topology.n_rank, "measuring links"));
     MT_TRY_GOTO(MT_ALLOCATE(p.sorted, comm->topology.n_rank, "measuring links"));
-    MT_TRY_GOTO(mt_plan_init(&p.plan, MAX_OP));
-    MT_TRY_GOTO(mt_exec_create(comm, MAX_OP, &p.exec));
     MT_TRY_GOTO(measure_levels(&p, costs));
 cleanup:
-    mt_exec_destroy(p.exec);
-    mt_plan_clear(&p.plan);
     mt_memory_free(p.sorted);
     mt_memory_free(p.all);
-    mt_memory_free(p.recv);
-    mt_memory_free(p.send);
+    mt_ping_pong_clear(&p.ping_pong);
     return status;
 }

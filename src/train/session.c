@@ -150,8 +150,7 @@ cleanup:
     return status;
 }
 
-/* The ranks of a machine, whatever nodes the run pretends to have. */
-static enum mt_status find_place(struct mt_comm *comm, int *n_local, struct mt_core_share *share)
+enum mt_status mt_session_place(struct mt_comm *comm, int *n_local, struct mt_core_share *share)
 {
     struct mt_topology machine;
     MT_TRY(mt_topology_discover(&machine, mt_job_world(), 0));
@@ -224,7 +223,7 @@ enum mt_status mt_session_open(struct mt_session *session, const struct mt_confi
     MT_TRY(mt_job_agree(mt_comm_rehearse(&session->comm, config->comm.rehearse_alpha_us)));
     int n_local = 1;
     struct mt_core_share share;
-    MT_TRY(mt_job_agree(find_place(&session->comm, &n_local, &share)));
+    MT_TRY(mt_job_agree(mt_session_place(&session->comm, &n_local, &share)));
     MT_TRY(mt_job_agree(mt_device_init(&session->device, config, session->comm.rank, &share)));
     mt_device_set_idle(&session->device, mt_comm_progress, &session->comm);
     MT_TRY(mt_job_agree(check_memory(session, training, n_local, max_sequence)));

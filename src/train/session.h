@@ -24,6 +24,10 @@ enum mt_status mt_session_open(struct mt_session *session, const struct mt_confi
                                bool training, int64_t max_sequence);
 void mt_session_close(struct mt_session *session);
 
+/* Collective: the ranks of this rank's machine, whatever nodes the run pretends to have, and its
+ * part of the machine's cores. */
+enum mt_status mt_session_place(struct mt_comm *comm, int *n_local, struct mt_core_share *share);
+
 /* Bytes that one rank needs, by kind, for balanced load. */
 struct mt_memory_estimate {
     struct mt_store_bytes store; /* of the rank that holds most */

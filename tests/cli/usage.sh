@@ -36,7 +36,6 @@ said_nothing_else
 
 # Names whose capability is not built yet.
 refuse 2 'moetrain report. is not in this version' report run
-refuse 2 'moetrain doctor. is not in this version' doctor
 refuse 2 'moetrain import. is not in this version' import
 refuse 2 'moetrain export. is not in this version' export
 refuse 2 'moetrain checkpoint. is not in this version' checkpoint convert
@@ -45,12 +44,11 @@ refuse 2 'bench policies needs a configuration' bench policies
 refuse 2 'skews : expected up to' bench policies "$MT_SOURCE/configs/bench-policies.toml" --skews ''
 refuse 2 '"nope" is no policy' bench policies "$MT_SOURCE/configs/bench-policies.toml" \
     --policies ep,nope
-refuse 2 '--print-topology is not in this version' plan "$config" --print-topology
 
 # Questions are answered on standard output, with code 0.
 expect 0 "" one
 grep -q '^usage: ' out.txt || fail "no usage"
-for command in train eval generate inspect verify plan bench; do
+for command in train eval generate inspect verify plan bench doctor; do
     expect 0 "" one --help
     grep -q "^  $command " out.txt || fail "--help does not list $command"
     expect 0 "" one "$command" --help
