@@ -222,6 +222,7 @@ static enum mt_status create_placements(struct mt_moe *moe, const struct mt_conf
     for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
         MT_TRY(create_placement(moe, layer));
     }
+    MT_TRY(mt_placement_init(&moe->stayed, moe->n_rank, moe->n_expert, (int)max_instance(moe)));
     const int window = (int)mt_max_i64(config->placement.load_window, 1);
     MT_TRY(mt_history_init(&moe->history, moe->n_layer, moe->n_expert, window));
     MT_TRY(mt_history_init(&moe->recent, moe->n_layer, moe->n_expert, RECENT_WINDOW));
@@ -298,6 +299,7 @@ void mt_moe_destroy(struct mt_moe *moe)
     mt_history_clear(&moe->recent);
     clear_placements(moe->planned, moe->n_layer);
     clear_placements(moe->placement, moe->n_layer);
+    mt_placement_clear(&moe->stayed);
     for (int m = 0; m < MT_EXPERT_MATRICES; ++m) {
         mt_memory_free((void *)moe->weight[m]);
         mt_memory_free((void *)moe->weight_grad[m]);

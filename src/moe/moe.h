@@ -172,9 +172,10 @@ struct mt_moe_shadow {
 };
 /* What placement does and is expected to bring; predictions are of the MoE layers of a step. */
 struct mt_moe_outlook {
-    double predicted_s, ideal_s; /* the last micro-batch's, times their number */
-    int64_t n_copy, n_late;      /* of the last micro-batch, all layers */
-    int n_decision;              /* the largest of each layer */
+    /* the last micro-batch's, times their number; where copies stay, the sum over all */
+    double predicted_s, ideal_s;
+    int64_t n_copy, n_late; /* of the last micro-batch, all layers */
+    int n_decision;         /* the largest of each layer */
     const struct mt_moe_decision *decision;
     int n_shadow; /* 0 unless placement.shadow */
     const struct mt_moe_shadow *shadow;

@@ -51,7 +51,7 @@ static enum mt_status init_shadow(struct mt_outlook *outlook, const struct mt_co
 enum mt_status mt_outlook_init(struct mt_outlook *outlook, const struct mt_config *config,
                                const struct mt_cluster *cluster)
 {
-    *outlook = (struct mt_outlook){.rematerialize = config->placement.rematerialize};
+    *outlook = (struct mt_outlook){0};
     MT_TRY(MT_ALLOCATE(outlook->decision, config->model.num_layers * MT_MOE_LAYER_DECISIONS,
                        "decisions"));
     return config->placement.shadow ? init_shadow(outlook, config, cluster) : MT_OK;
@@ -131,15 +131,19 @@ static void insert(struct mt_moe_decision *best, int *n, const struct mt_moe_dec
 
 void mt_outlook_add(struct mt_outlook *outlook, const struct mt_cluster *cluster, int layer,
                     const struct mt_placement *placement, const int64_t *quota,
-                    struct mt_arena *scratch)
+                    const struct mt_predict_options *how, struct mt_arena *scratch)
 {
     struct mt_moe_outlook *sum = &outlook->sum;
     struct mt_moe_decision *best = outlook->decision + sum->n_decision;
     struct mt_prediction prediction;
+    const int n_alike = how->rematerialize ? outlook->n_micro : 1;
     int n = 0;
-    mt_predict(cluster, placement, quota, outlook->rematerialize, scratch, &prediction);
-    sum->predicted_s += (double)prediction.total_ps * outlook->n_micro / PS_PER_S;
-    sum->ideal_s += (double)prediction.ideal_ps * outlook->n_micro / PS_PER_S;
+    mt_predict(cluster, placement, quota, how, scratch, &prediction);
+    sum->predicted_s += (double)prediction.total_ps * n_alike / PS_PER_S;
+    sum->ideal_s += (double)prediction.ideal_ps * n_alike / PS_PER_S;
+    if (how->is_followed) {
+        return;
+    }
     sum->n_copy += prediction.n_copy;
     sum->n_late += prediction.n_late;
     for (int e = 0; e < placement->n_expert; ++e) {

@@ -24,6 +24,7 @@ static struct mt_policy_input input_of(const struct mt_moe *moe, int layer)
                                     .slots = moe->n_slot,
                                     .overlap = moe->overlap,
                                     .calibrate = moe->calibrate,
+                                    .is_held = moe->is_held[layer],
                                     .n_history = moe->history.n_step,
                                     .history = mt_history_layer(&moe->history, layer),
                                     .n_recent = moe->recent.n_step,
@@ -37,7 +38,10 @@ enum mt_status mt_moe_prefetch(struct mt_moe *moe, int layer, bool is_kept)
     mt_span_begin(MT_PHASE_PLAN);
     if (!moe->is_held[layer]) {
         mt_placement_copy(placement, &moe->planned[layer]);
+    } else if (is_kept) {
+        mt_placement_copy(&moe->stayed, placement);
     }
+    moe->has_stayed = moe->is_held[layer] && is_kept;
     moe->policy->before_gate(&input, &moe->scratch, placement);
     if (is_kept) {
         mt_placement_copy(&moe->planned[layer], placement);
@@ -76,17 +80,10 @@ enum mt_status mt_moe_end_late(struct mt_moe *moe, int layer)
     return mt_store_materialize_late_end(moe->store, layer);
 }
 
-/* What was late is here: from now on an instance like the others. */
-static void forget_late(struct mt_placement *placement)
-{
-    memset(placement->is_late, 0,
-           (size_t)mt_placement_n_instance(placement) * sizeof(*placement->is_late));
-}
-
 enum mt_status mt_moe_end_forward(struct mt_moe *moe, int layer, bool is_kept)
 {
     MT_TRY(mt_moe_end_late(moe, layer));
-    forget_late(&moe->placement[layer]);
+    mt_placement_forget_late(&moe->placement[layer]);
     if (!is_kept || moe->rematerialize) {
         mt_store_drop_copies(moe->store, layer);
     }

@@ -119,6 +119,12 @@ void mt_placement_add(struct mt_placement *placement, int expert, int rank, bool
     }
 }
 
+void mt_placement_forget_late(struct mt_placement *placement)
+{
+    memset(placement->is_late, 0,
+           (size_t)mt_placement_n_instance(placement) * sizeof(*placement->is_late));
+}
+
 void mt_placement_count_copies(const struct mt_placement *placement, int *n_copy)
 {
     memset(n_copy, 0, (size_t)placement->n_rank * sizeof(*n_copy));

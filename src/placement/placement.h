@@ -37,6 +37,8 @@ void mt_placement_copy(struct mt_placement *to, const struct mt_placement *from)
 int mt_placement_find(const struct mt_placement *placement, int expert, int rank);
 /* Adds an instance that is not there, in its place; the capacity allows it. O(n_instance) */
 void mt_placement_add(struct mt_placement *placement, int expert, int rank, bool is_late);
+/* What was late is there: an instance like the others. */
+void mt_placement_forget_late(struct mt_placement *placement);
 /* Copies (instances beside owners) on every rank: n_copy [R]. */
 void mt_placement_count_copies(const struct mt_placement *placement, int *n_copy);
 /* From instance lists, e.g. of tests: asserts the invariants. */

@@ -22,7 +22,8 @@ struct mt_study_options {
     int n_expert, n_micro;
     int64_t slots; /* as placement.slots: 0 = auto */
     int overlap;   /* as placement.overlap_experts: -1 = auto */
-    bool calibrate, rematerialize;
+    bool calibrate;
+    bool rematerialize;       /* false: copies stay from one micro-batch of a step to the next */
     int load_window;          /* steps of history, >= 1 */
     int64_t reshard_interval; /* steps; 0: only when mt_study_reshard is called */
 };
@@ -47,7 +48,9 @@ struct mt_study {
     struct mt_study_sum sum;
     /* by layer, [n_layer]; those below first_layer are empty */
     struct mt_placement *placement; /* last planned before the gate */
-    int64_t *recent;                /* [n_layer, MT_STUDY_RECENT, E] newest last */
+    struct mt_placement *held; /* in force in the micro-batch before; NULL: copies never stay */
+    int *n_micro;              /* micro-batches of this step so far */
+    int64_t *recent;           /* [n_layer, MT_STUDY_RECENT, E] newest last */
     int *n_recent;
     /* shared by the layers */
     struct mt_placement now; /* of the layer at hand, after its gate */

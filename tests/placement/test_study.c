@@ -232,6 +232,35 @@ static void copies_and_moves_are_counted(void **state)
     clear(&world);
 }
 
+/* Expert 0 is everywhere before the gate, expert 1 late on the last rank: the
+ * second micro-batch gathers only that again. */
+static void copies_stay_through_a_step_and_no_longer(void **state)
+{
+    MT_UNUSED(state);
+    struct world world = {0};
+    int64_t counts[N_RANK * N_EXPERT];
+    struct mt_prediction one;
+    make(&world, &busy, 0);
+    struct mt_study_options options = options_of(&world, &busy);
+    options.rematerialize = false;
+    mt_study_clear(&world.study);
+    MT_TEST_OK(mt_study_init(&world.study, &options));
+    for (int step = 1; step <= 2; ++step) {
+        /* 4 copies of expert 0 and a late one of expert 1; gradients stay */
+        fill(counts, step);
+        mt_study_layer(&world.study, FIRST_LAYER, counts, &world.scratch, &one);
+        assert_false(asked.is_held);
+        assert_int_equal(one.copy_bytes, 5 * 102400);
+        /* the policy drops what was late, and wants it late again; then all gradients */
+        mt_study_layer(&world.study, FIRST_LAYER, counts, &world.scratch, &one);
+        assert_true(asked.is_held);
+        assert_int_equal(one.n_copy, 5);
+        assert_int_equal(one.copy_bytes, (2 + 5) * 102400);
+        mt_study_end_step(&world.study, &world.scratch);
+    }
+    clear(&world);
+}
+
 static void nothing_is_allocated_after_init(void **state)
 {
     MT_UNUSED(state);
@@ -295,6 +324,7 @@ int main(void)
         cmocka_unit_test(sums_are_those_of_the_layers),
         cmocka_unit_test(the_policy_sees_what_a_trainer_would_show_it),
         cmocka_unit_test(copies_and_moves_are_counted),
+        cmocka_unit_test(copies_stay_through_a_step_and_no_longer),
         cmocka_unit_test(nothing_is_allocated_after_init),
         cmocka_unit_test(no_rows_and_one_rank_are_no_special_cases),
         cmocka_unit_test(spreading_keeps_totals_and_evens_out_remainders),
