@@ -430,4 +430,8 @@ void mt_moe_state(struct mt_moe *moe, struct mt_moe_state_array *array, int *n_a
     array[6] = (struct mt_moe_state_array){"expert_placement", moe->place_state,
                                            1 + moe->n_layer * (1 + max_instance(moe))};
     *n_array = 7;
+    if (moe->outlook.n_state > 0) {
+        array[(*n_array)++] = (struct mt_moe_state_array){"shadow_policies", moe->outlook.state,
+                                                          moe->outlook.n_state};
+    }
 }

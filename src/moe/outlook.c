@@ -10,6 +10,7 @@
 static const double PS_PER_S = 1e12;
 /* Forward once, backward twice. */
 enum { PASSES = 3 };
+enum { N_STATE_HEAD = 2 };
 
 static enum mt_status init_shadow(struct mt_outlook *outlook, const struct mt_config *config,
                                   const struct mt_cluster *cluster)
@@ -20,6 +21,7 @@ static enum mt_status init_shadow(struct mt_outlook *outlook, const struct mt_co
     for (int i = 0; i < mt_n_policy; ++i) {
         int64_t n_bytes = 0;
         if (strcmp(mt_policies[i].name, config->placement.policy) == 0) {
+            outlook->policy = i;
             continue;
         }
         const struct mt_study_options options = {.policy = &mt_policies[i],
@@ -45,6 +47,11 @@ static enum mt_status init_shadow(struct mt_outlook *outlook, const struct mt_co
         }
         most = mt_max_i64(most, n_bytes);
     }
+    outlook->n_state = N_STATE_HEAD;
+    for (int i = 0; i < outlook->n_shadow; ++i) {
+        outlook->n_state += mt_study_state_length(&outlook->study[i]);
+    }
+    MT_TRY(MT_ALLOCATE(outlook->state, outlook->n_state, "shadow policies"));
     return mt_arena_init(&outlook->scratch, most, "scratch of shadow policies");
 }
 
@@ -64,6 +71,7 @@ void mt_outlook_clear(struct mt_outlook *outlook)
     }
     mt_memory_free(outlook->study);
     mt_memory_free(outlook->shadow);
+    mt_memory_free(outlook->state);
     mt_memory_free(outlook->decision);
     mt_arena_clear(&outlook->scratch);
 }
@@ -176,4 +184,31 @@ void mt_outlook_finish(struct mt_outlook *outlook, struct mt_moe_outlook *sum)
     outlook->sum.n_shadow = outlook->n_shadow;
     outlook->sum.shadow = outlook->shadow;
     *sum = outlook->sum;
+}
+
+void mt_outlook_write_state(struct mt_outlook *outlook, int n_rank)
+{
+    int64_t at = N_STATE_HEAD;
+    if (outlook->n_state == 0) {
+        return;
+    }
+    outlook->state[0] = n_rank;
+    outlook->state[1] = 1 + outlook->policy;
+    for (int i = 0; i < outlook->n_shadow; ++i) {
+        mt_study_write_state(&outlook->study[i], &outlook->state[at]);
+        at += mt_study_state_length(&outlook->study[i]);
+    }
+}
+
+void mt_outlook_read_state(struct mt_outlook *outlook, int n_rank)
+{
+    int64_t at = N_STATE_HEAD;
+    if (outlook->n_state == 0 || outlook->state[0] != n_rank ||
+        outlook->state[1] != 1 + outlook->policy) {
+        return;
+    }
+    for (int i = 0; i < outlook->n_shadow; ++i) {
+        mt_study_read_state(&outlook->study[i], &outlook->state[at], &outlook->scratch);
+        at += mt_study_state_length(&outlook->study[i]);
+    }
 }

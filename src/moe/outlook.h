@@ -16,6 +16,9 @@ struct mt_outlook {
     int n_shadow;
     struct mt_study *study;       /* [n_shadow] */
     struct mt_moe_shadow *shadow; /* [n_shadow] */
+    int policy;                   /* of the run itself, in the table */
+    int64_t *state;               /* [n_state] R, 1 + policy, then the studies, for checkpoints */
+    int64_t n_state;              /* 0 without shadow mode */
     struct mt_arena scratch;
 };
 
@@ -33,5 +36,9 @@ void mt_outlook_add(struct mt_outlook *outlook, const struct mt_cluster *cluster
 void mt_outlook_shadow(struct mt_outlook *outlook, int layer, const int64_t *counts);
 /* Fills stats' outlook; pointers are valid until the next step. */
 void mt_outlook_finish(struct mt_outlook *outlook, struct mt_moe_outlook *sum);
+/* Shadow policies to and from `state`; what was written on other ranks or beside another policy is
+ * not taken over. */
+void mt_outlook_write_state(struct mt_outlook *outlook, int n_rank);
+void mt_outlook_read_state(struct mt_outlook *outlook, int n_rank);
 
 #endif

@@ -83,6 +83,13 @@ void mt_study_reshard(struct mt_study *study, struct mt_arena *scratch);
 /* Sums start anew; what the policy has seen and planned stays. */
 void mt_study_forget(struct mt_study *study);
 
+/* Between two steps, for checkpoints: what the policy has seen and planned as so many numbers.
+ * Reading takes over only what can be: numbers of another shape's study, or none at all, leave this
+ * one as it is. scratch: as of the calls above. */
+int64_t mt_study_state_length(const struct mt_study *study);
+void mt_study_write_state(const struct mt_study *study, int64_t *numbers);
+void mt_study_read_state(struct mt_study *study, const int64_t *numbers, struct mt_arena *scratch);
+
 /* Totals [E] spread evenly over sources: counts [R,E], the remainders to ranks in turn. */
 void mt_study_spread(const int64_t *total, int n_rank, int n_expert, int64_t *counts);
 
