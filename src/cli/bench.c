@@ -3,22 +3,13 @@
 
 #include "base/job.h"
 #include "base/memory.h"
-#include "comm/bench.h"
+#include "base/size.h"
 #include "kernel/bench.h"
 #include "placement/bench.h"
 #include "train/bench_policies.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-static enum mt_status bench_collectives(void)
-{
-    struct mt_comm comm;
-    MT_TRY(mt_job_agree(mt_comm_init_mpi(&comm, mt_job_world(), 0)));
-    const enum mt_status status = mt_bench_collectives(&comm, stdout);
-    mt_comm_clear(&comm);
-    return status;
-}
 
 /* "1.1,2,3" */
 static enum mt_status read_skews(const char *text, struct mt_bench_policies *bench)
@@ -63,18 +54,33 @@ static enum mt_status bench_policies(const struct mt_arguments *arguments)
     return status;
 }
 
+/* Of the configuration: the type, and threads where it says how many. */
+static enum mt_status bench_kernels(const struct mt_arguments *arguments)
+{
+    struct mt_config *config = NULL;
+    MT_TRY(mt_load_config_text(arguments, arguments->n_positional < 2 ? mt_bench_config : NULL,
+                               &config));
+    if (config == NULL) {
+        return MT_OK;
+    }
+    struct mt_device device;
+    mt_device_init_plain(&device);
+    device.dtype = config->device.dtype;
+    device.n_thread = mt_size_to_int(mt_max_i64(config->device.threads, 1));
+    mt_memory_free(config);
+    return mt_job_agree(mt_job_rank() == 0
+                            ? mt_bench_kernels(&device, mt_argument(arguments, "--only"), stdout)
+                            : MT_OK);
+}
+
 enum mt_status mt_command_bench(const struct mt_arguments *arguments)
 {
     const char *what = arguments->positional[0];
     if (strcmp(what, "collectives") == 0) {
-        return bench_collectives();
+        return mt_command_bench_collectives(arguments);
     }
     if (strcmp(what, "kernels") == 0) {
-        struct mt_device device;
-        mt_device_init_plain(&device);
-        return mt_job_agree(
-            mt_job_rank() == 0 ? mt_bench_kernels(&device, mt_argument(arguments, "--only"), stdout)
-                               : MT_OK);
+        return bench_kernels(arguments);
     }
     if (strcmp(what, "step") == 0) {
         return mt_command_bench_step(arguments);

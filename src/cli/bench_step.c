@@ -6,28 +6,28 @@
 #include "train/bench_step.h"
 
 /* configs/bench-cpu.toml, for who has the program alone; a test compares the two. */
-static const char default_config[] = "[run]\n"
-                                     "name = \"bench-cpu\"\n"
-                                     "seed = 1\n"
-                                     "[model]\n"
-                                     "vocab_size = 256\n"
-                                     "hidden_size = 256\n"
-                                     "num_layers = 4\n"
-                                     "num_attention_heads = 4\n"
-                                     "max_seq_len = 256\n"
-                                     "[moe]\n"
-                                     "num_experts = 8\n"
-                                     "top_k = 2\n"
-                                     "expert_intermediate_size = 512\n"
-                                     "[optimizer]\n"
-                                     "name = \"adamw\"\n"
-                                     "lr = 1e-3\n"
-                                     "[data]\n"
-                                     "format = \"random\"\n"
-                                     "[train]\n"
-                                     "steps = 20\n"
-                                     "global_batch_size = 8\n"
-                                     "micro_batch_size = 8\n";
+const char mt_bench_config[] = "[run]\n"
+                               "name = \"bench-cpu\"\n"
+                               "seed = 1\n"
+                               "[model]\n"
+                               "vocab_size = 256\n"
+                               "hidden_size = 256\n"
+                               "num_layers = 4\n"
+                               "num_attention_heads = 4\n"
+                               "max_seq_len = 256\n"
+                               "[moe]\n"
+                               "num_experts = 8\n"
+                               "top_k = 2\n"
+                               "expert_intermediate_size = 512\n"
+                               "[optimizer]\n"
+                               "name = \"adamw\"\n"
+                               "lr = 1e-3\n"
+                               "[data]\n"
+                               "format = \"random\"\n"
+                               "[train]\n"
+                               "steps = 20\n"
+                               "global_batch_size = 8\n"
+                               "micro_batch_size = 8\n";
 
 /* Times of every step are kept until the end. */
 enum { MAX_STEPS = 100000 };
@@ -49,7 +49,7 @@ enum mt_status mt_command_bench_step(const struct mt_arguments *arguments)
     struct mt_config *config = NULL;
     struct mt_bench_step bench = {.as_json = mt_argument(arguments, "--json") != NULL};
     MT_TRY(mt_job_agree(read_counts(arguments, &bench)));
-    MT_TRY(mt_load_config_text(arguments, arguments->n_positional < 2 ? default_config : NULL,
+    MT_TRY(mt_load_config_text(arguments, arguments->n_positional < 2 ? mt_bench_config : NULL,
                                &config));
     if (config == NULL) {
         return MT_OK;

@@ -84,7 +84,10 @@ enum mt_status mt_command_inspect(const struct mt_arguments *arguments);
 enum mt_status mt_command_verify(const struct mt_arguments *arguments);
 enum mt_status mt_command_plan(const struct mt_arguments *arguments);
 enum mt_status mt_command_bench(const struct mt_arguments *arguments);
-/* bench_step.c */
+/* bench_step.c: what a benchmark takes without a CONFIG */
+extern const char mt_bench_config[];
 enum mt_status mt_command_bench_step(const struct mt_arguments *arguments);
+/* bench_collectives.c */
+enum mt_status mt_command_bench_collectives(const struct mt_arguments *arguments);
 
 #endif

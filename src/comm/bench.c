@@ -1,15 +1,12 @@
-#include "comm/bench.h"
+#include "comm/bench_internal.h"
 
-#include "base/clock.h"
 #include "base/job.h"
 #include "base/memory.h"
 #include "base/size.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 
 enum {
-    N_REPEAT = 11,
     CHUNKS_PER_RANK = 4,
     MAX_VERIFIED = 65536, /* items of a result that are looked at, spread over it */
 };
@@ -26,9 +23,13 @@ struct spread_chunks {
     int *ints;      /* [C + C(R-1)]: owner, holder */
 };
 
+struct bench_case;
+
 /* All buffers hold [n_item] floats: vectors, or R blocks, or chunks. */
 struct bench {
     struct mt_comm *comm;
+    const struct mt_bench_options *options;
+    const struct bench_case *under_way;
     int n_rank, rank;
     int64_t n_item;
     float *send, *recv;
@@ -36,19 +37,19 @@ struct bench {
     struct mt_plan plan;
     struct mt_exec *exec;
     int64_t *block_bytes; /* [R] */
-    int *block_int;       /* [2R]: sizes and offsets for MPI_Alltoallv */
     double *time_s;       /* [R] of one repetition */
     struct spread_chunks spread[N_SPREAD];
     struct mt_relay *relay;
+    struct mt_chain_link link[CHUNKS_PER_RANK]; /* of hot chunks */
 };
 
 struct bench_case {
     const char *name;
     int64_t max_bytes;
-    void (*plan)(struct bench *bench); /* NULL: MPI's own all-to-all */
-    enum spread spread;                /* sparse: whose chunks */
-    bool is_in_place;                  /* SEND is RECV */
-    bool is_home_set;                  /* RECV starts with the own chunks */
+    void (*plan)(struct bench *bench);
+    enum spread spread; /* sparse: whose chunks */
+    bool is_in_place;   /* SEND is RECV */
+    bool is_home_set;   /* RECV starts with the own chunks */
     int64_t (*n_result)(const struct bench *bench);
     float (*want)(const struct bench *bench, int64_t i); /* item i of RECV */
 };
@@ -76,18 +77,6 @@ static float payload_sum(const struct bench *bench, int64_t i)
         sum += payload(rank, i);
     }
     return sum;
-}
-
-static void plan_alltoallv(struct bench *bench)
-{
-    mt_plan_alltoallv_direct(&bench->plan, &bench->comm->topology, bench->rank, bench->block_bytes,
-                             bench->block_bytes);
-}
-
-static float want_alltoallv(const struct bench *bench, int64_t i)
-{
-    const int64_t block = block_items(bench);
-    return payload((int)(i / block), bench->rank * block + i % block);
 }
 
 static void plan_allgatherv(struct bench *bench)
@@ -164,6 +153,18 @@ static void plan_hot_relay(struct bench *bench)
     plan_gather_relay(bench, SPREAD_HOT);
 }
 
+static void plan_hot_chain(struct bench *bench)
+{
+    const int64_t *offset = cut_chunks(bench, SPREAD_HOT);
+    const struct mt_topology *topology = &bench->comm->topology;
+    const int64_t piece_bytes = mt_chain_piece_bytes(
+        bench->n_item * (int64_t)sizeof(float), topology->n_node,
+        bench->options->alpha_ps[MT_BENCH_BETWEEN], bench->options->kib_ps[MT_BENCH_BETWEEN]);
+    mt_plan_sparse_allgather_chain(&bench->plan, topology, bench->rank,
+                                   &bench->spread[SPREAD_HOT].sparse, piece_bytes, bench->link,
+                                   offset, offset);
+}
+
 static void plan_hot_reduce(struct bench *bench)
 {
     const int64_t *offset = cut_chunks(bench, SPREAD_HOT);
@@ -204,8 +205,6 @@ enum { SMALL_BYTES = 1 << 20, LARGE_BYTES = 1 << 24 };
 
 /* The all-reduce is for small vectors: its leader stages one for every member of the node. */
 static const struct bench_case bench_cases[] = {
-    {"alltoallv", LARGE_BYTES, plan_alltoallv, .n_result = all_items, .want = want_alltoallv},
-    {"MPI_Alltoallv", LARGE_BYTES, NULL, .n_result = all_items, .want = want_alltoallv},
     {"allgatherv", LARGE_BYTES, plan_allgatherv, .n_result = all_items, .want = want_allgatherv},
     {"reduce_scatter", LARGE_BYTES, plan_reduce_scatter, .n_result = block_items,
      .want = want_reduce_scatter},
@@ -218,6 +217,8 @@ static const struct bench_case bench_cases[] = {
      .n_result = all_items, .want = want_hot},
     {"hot_relay", LARGE_BYTES, plan_hot_relay, SPREAD_HOT, .is_in_place = true, .is_home_set = true,
      .n_result = all_items, .want = want_hot},
+    {"hot_chain", LARGE_BYTES, plan_hot_chain, SPREAD_HOT, .is_in_place = true, .is_home_set = true,
+     .n_result = all_items, .want = want_hot},
     {"hot_reduce", LARGE_BYTES, plan_hot_reduce, SPREAD_HOT, .is_home_set = true,
      .n_result = items_of_rank_0, .want = payload_sum},
     {"hot_reduce_relay", LARGE_BYTES, plan_hot_reduce_relay, SPREAD_HOT, .is_home_set = true,
@@ -225,22 +226,10 @@ static const struct bench_case bench_cases[] = {
 };
 enum { N_BENCH_CASE = (int)(sizeof(bench_cases) / sizeof(bench_cases[0])) };
 
-static enum mt_status run_mpi(struct bench *bench)
+static enum mt_status run(void *context)
 {
-    int *size = bench->block_int;
-    int *start = bench->block_int + bench->n_rank;
-    mt_job_watch_begin("MPI_Alltoallv", bench->comm->sequence);
-    const int code = MPI_Alltoallv(bench->send, size, start, MPI_FLOAT, bench->recv, size, start,
-                                   MPI_FLOAT, mt_job_world());
-    mt_job_watch_end();
-    return mt_job_mpi_status(code, "MPI_Alltoallv", __FILE__, __LINE__);
-}
-
-static enum mt_status run(struct bench *bench, const struct bench_case *which)
-{
-    if (which->plan == NULL) {
-        return run_mpi(bench);
-    }
+    struct bench *bench = context;
+    const struct bench_case *which = bench->under_way;
     void *const buffer[MT_N_BUFFER] = {which->is_in_place ? bench->recv : bench->send, bench->recv,
                                        bench->stage};
     MT_TRY(mt_exec_begin(bench->exec, &bench->plan, buffer));
@@ -252,17 +241,13 @@ static void prepare(struct bench *bench, const struct bench_case *which)
     const int64_t block = block_items(bench);
     for (int rank = 0; rank < bench->n_rank; ++rank) {
         bench->block_bytes[rank] = block * (int64_t)sizeof(float);
-        bench->block_int[rank] = mt_size_to_int(block);
-        bench->block_int[bench->n_rank + rank] = mt_size_to_int(rank * block);
     }
     for (int64_t i = 0; i < bench->n_item; ++i) {
         const bool is_home = owner_of(bench, which->spread, i) == bench->rank;
         bench->send[i] = payload(bench->rank, i);
         bench->recv[i] = which->is_home_set && is_home ? bench->send[i] : -1.0F;
     }
-    if (which->plan != NULL) {
-        which->plan(bench);
-    }
+    which->plan(bench);
 }
 
 static enum mt_status verify(struct bench *bench, const struct bench_case *which)
@@ -283,30 +268,6 @@ static enum mt_status verify(struct bench *bench, const struct bench_case *which
     return MT_OK;
 }
 
-/* One repetition from a common start; the slowest rank's seconds on every rank. */
-static enum mt_status time_once(struct bench *bench, const struct bench_case *which,
-                                double *slowest)
-{
-    int64_t nothing = 0;
-    MT_TRY(mt_comm_sum_i64(bench->comm, &nothing, 1));
-    const int64_t start_ns = mt_clock_ns();
-    MT_TRY(run(bench, which));
-    const double mine = (double)(mt_clock_ns() - start_ns) * 1e-9;
-    MT_TRY(mt_comm_gather_f64(bench->comm, &mine, 1, bench->time_s));
-    *slowest = 0.0;
-    for (int rank = 0; rank < bench->n_rank; ++rank) {
-        *slowest = bench->time_s[rank] > *slowest ? bench->time_s[rank] : *slowest;
-    }
-    return MT_OK;
-}
-
-static int compare_double(const void *left, const void *right)
-{
-    const double a = *(const double *)left;
-    const double b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
 static int64_t received_bytes(const struct mt_plan *plan)
 {
     int64_t n_bytes = 0;
@@ -316,39 +277,59 @@ static int64_t received_bytes(const struct mt_plan *plan)
     return n_bytes;
 }
 
-/* What the busiest rank sends or receives; for MPI's own what it must. */
-static enum mt_status busiest_port_bytes(struct bench *bench, const struct bench_case *which,
-                                         int64_t *most)
+/* What the busiest rank sends or receives. */
+static enum mt_status busiest_port_bytes(struct bench *bench, int64_t *most)
 {
-    const int64_t block = block_items(bench) * (int64_t)sizeof(float);
-    const int64_t planned =
-        mt_max_i64(mt_plan_sent_bytes(&bench->plan), received_bytes(&bench->plan));
-    const double mine = (double)(which->plan != NULL ? planned : block * (bench->n_rank - 1));
-    MT_TRY(mt_comm_gather_f64(bench->comm, &mine, 1, bench->time_s));
-    *most = 0;
-    for (int rank = 0; rank < bench->n_rank; ++rank) {
-        *most = mt_max_i64(*most, (int64_t)bench->time_s[rank]);
+    const int64_t mine = mt_max_i64(mt_plan_sent_bytes(&bench->plan), received_bytes(&bench->plan));
+    int64_t sum = 0;
+    return mt_bench_most(bench->comm, mine, bench->time_s, most, &sum);
+}
+
+static int smallest_node(const struct mt_topology *topology)
+{
+    int size = topology->n_rank;
+    for (int node = 0; node < topology->n_node; ++node) {
+        const int candidate = mt_topology_node_size(topology, node);
+        size = candidate < size ? candidate : size;
     }
-    return MT_OK;
+    return size;
+}
+
+/* What the links allow: of n bytes the ranks of the smallest node lack those that lie in other
+ * nodes, once for all of them, and each those of the others of its node; hot chunks lie all
+ * elsewhere. Sums are the mirror image. */
+static double bound_of(const struct bench *bench, const struct bench_case *which)
+{
+    const int64_t n_bytes = bench->n_item * (int64_t)sizeof(float);
+    const int64_t n_rank = bench->n_rank;
+    const int64_t k = smallest_node(&bench->comm->topology);
+    const int64_t outside = (n_rank - k) * n_bytes / n_rank;
+    const int64_t inside = (k - 1) * n_bytes / n_rank;
+    const bool is_whole = which->spread == SPREAD_HOT || which->want == payload_sum;
+    const int64_t whole = n_rank > k ? n_bytes : 0;
+    return mt_bench_bound_s(bench->options, is_whole ? whole : outside, (int)k,
+                            is_whole && k > 1 ? n_bytes : inside);
 }
 
 static enum mt_status run_case(struct bench *bench, const struct bench_case *which, FILE *out)
 {
-    double time_s[N_REPEAT];
+    double time_s[MT_BENCH_REPEAT];
     prepare(bench, which);
-    MT_TRY(run(bench, which));
+    bench->under_way = which;
+    MT_TRY(run(bench));
     MT_TRY(verify(bench, which));
-    for (int i = 0; i < N_REPEAT; ++i) {
-        MT_TRY(time_once(bench, which, &time_s[i]));
+    for (int i = 0; i < MT_BENCH_REPEAT; ++i) {
+        MT_TRY(mt_bench_time(bench->comm, run, bench, bench->time_s, &time_s[i]));
     }
     int64_t most_port = 0;
-    MT_TRY(busiest_port_bytes(bench, which, &most_port));
-    qsort(time_s, N_REPEAT, sizeof(time_s[0]), compare_double);
-    const double median_s = time_s[N_REPEAT / 2];
+    MT_TRY(busiest_port_bytes(bench, &most_port));
+    const double median_s = mt_bench_median(time_s, MT_BENCH_REPEAT);
+    const double bound = bound_of(bench, which);
     const int64_t n_bytes = bench->n_item * (int64_t)sizeof(float);
     if (bench->rank == 0) {
-        (void)fprintf(out, "%-17s %12" PRId64 " %12.1f %10.3f %14" PRId64 "\n", which->name,
-                      n_bytes, median_s * 1e6, (double)n_bytes / median_s * 1e-9, most_port);
+        (void)fprintf(out, "%-17s %12" PRId64 " %12.1f %10.3f %14" PRId64, which->name, n_bytes,
+                      median_s * 1e6, (double)n_bytes / median_s * 1e-9, most_port);
+        (void)(bound > 0.0 ? fprintf(out, " %8.2f\n", median_s / bound) : fputc('\n', out));
         (void)fflush(out);
     }
     return MT_OK;
@@ -383,14 +364,23 @@ static enum mt_status allocate_spread(struct bench *bench, enum spread spread)
     return MT_OK;
 }
 
-static enum mt_status allocate_sparse(struct bench *bench, int64_t *max_op)
+static enum mt_status allocate_sparse(struct bench *bench, int64_t max_bytes, int64_t *max_op)
 {
+    enum { LEAST_PIECE_BYTES = 4 << 10 };
     for (int spread = 0; spread < N_SPREAD; ++spread) {
         MT_TRY(allocate_spread(bench, (enum spread)spread));
         *max_op =
             mt_max_i64(*max_op, mt_plan_sparse_max_op(bench->rank, &bench->spread[spread].sparse));
     }
     const struct mt_sparse *most = &bench->spread[SPREAD_EVEN].sparse;
+    struct mt_sparse hot = bench->spread[SPREAD_HOT].sparse;
+    int64_t hot_bytes[CHUNKS_PER_RANK];
+    for (int i = 0; i < CHUNKS_PER_RANK; ++i) {
+        hot_bytes[i] = max_bytes;
+    }
+    hot.chunk_bytes = hot_bytes;
+    *max_op = mt_max_i64(*max_op, mt_plan_sparse_chain_max_op(&bench->comm->topology, bench->rank,
+                                                              &hot, LEAST_PIECE_BYTES));
     *max_op = mt_max_i64(*max_op, mt_plan_sparse_relay_max_op(bench->n_rank, most->n_chunk));
     return mt_relay_create(&bench->comm->topology, most->n_chunk, most->holder_start[most->n_chunk],
                            0, &bench->relay);
@@ -410,12 +400,11 @@ static enum mt_status allocate(struct bench *bench, int64_t max_item)
     const struct mt_topology *topology = &bench->comm->topology;
     int64_t max_op = mt_max_i64(mt_plan_reduce_scatter_max_op(bench->n_rank),
                                 mt_plan_allreduce_max_op(topology));
-    MT_TRY(allocate_sparse(bench, &max_op));
+    MT_TRY(allocate_sparse(bench, max_bytes / CHUNKS_PER_RANK, &max_op));
     MT_TRY(MT_ALLOCATE(bench->send, max_item, "bench"));
     MT_TRY(MT_ALLOCATE(bench->recv, max_item, "bench"));
     MT_TRY(MT_ALLOCATE(bench->stage, stage_bytes_of(bench, max_bytes), "bench"));
     MT_TRY(MT_ALLOCATE(bench->block_bytes, bench->n_rank, "bench"));
-    MT_TRY(MT_ALLOCATE(bench->block_int, 2 * (int64_t)bench->n_rank, "bench"));
     MT_TRY(MT_ALLOCATE(bench->time_s, bench->n_rank, "bench"));
     MT_TRY(mt_plan_init(&bench->plan, max_op));
     return mt_exec_create(bench->comm, max_op, &bench->exec);
@@ -426,7 +415,6 @@ static void clear(struct bench *bench)
     mt_exec_destroy(bench->exec);
     mt_plan_clear(&bench->plan);
     mt_memory_free(bench->time_s);
-    mt_memory_free(bench->block_int);
     mt_memory_free(bench->block_bytes);
     mt_memory_free(bench->stage);
     mt_memory_free(bench->recv);
@@ -454,10 +442,12 @@ static enum mt_status run_sizes(struct bench *bench, const struct bench_case *wh
     return status;
 }
 
-enum mt_status mt_bench_collectives(struct mt_comm *comm, FILE *out)
+enum mt_status mt_bench_collectives(struct mt_comm *comm, const struct mt_bench_options *options,
+                                    FILE *out)
 {
     enum mt_status status = MT_OK;
-    struct bench bench = {.comm = comm, .n_rank = comm->topology.n_rank, .rank = comm->rank};
+    struct bench bench = {
+        .comm = comm, .options = options, .n_rank = comm->topology.n_rank, .rank = comm->rank};
     /* Ranks may share one machine: three buffers of at most 512 MiB on all ranks together. */
     const int64_t max_bytes = mt_min_i64(LARGE_BYTES, (1 << 29) / bench.n_rank);
     const int64_t chunk_items = (int64_t)CHUNKS_PER_RANK * bench.n_rank;
@@ -465,9 +455,12 @@ enum mt_status mt_bench_collectives(struct mt_comm *comm, FILE *out)
     MT_TRY_GOTO(mt_job_agree(allocate(&bench, max_item)));
     if (bench.rank == 0) {
         (void)fprintf(out, "%d ranks, %d nodes; median of %d, slowest rank; payloads verified\n",
-                      bench.n_rank, comm->topology.n_node, N_REPEAT);
-        (void)fprintf(out, "%-17s %12s %12s %10s %14s\n", "collective", "bytes", "time_us", "GB/s",
-                      "busiest_port");
+                      bench.n_rank, comm->topology.n_node, MT_BENCH_REPEAT);
+    }
+    MT_TRY_GOTO(mt_bench_exchanges(comm, options, out));
+    if (bench.rank == 0) {
+        (void)fprintf(out, "%-17s %12s %12s %10s %14s %8s\n", "collective", "bytes", "time_us",
+                      "GB/s", "busiest_port", "of_bound");
     }
     for (int i = 0; i < N_BENCH_CASE; ++i) {
         MT_TRY_GOTO(run_sizes(&bench, &bench_cases[i], out, max_bytes));

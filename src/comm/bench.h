@@ -4,13 +4,43 @@
 
 #include "comm/comm.h"
 
-/* Collective; transport mpi on the job's world (base/job.h). Rank 0 prints a table to `out`
- * (others: unused, may be NULL): collective, bytes, median time of the slowest rank, algorithm
- * bandwidth = bytes / time, bytes that the busiest rank sends or receives. Bytes are what a rank
- * sends in all (alltoallv), receives in all (allgatherv; sparse_allgather of every chunk to every
- * rank, and hot_* of four chunks of rank 0, directly or with relays), or has before
- * (reduce_scatter, allreduce, hot_reduce_*). Payloads are verified first: MT_ERR_INTERNAL on every
- * rank where any result is wrong. */
-enum mt_status mt_bench_collectives(struct mt_comm *comm, FILE *out);
+enum { MT_BENCH_INSIDE, MT_BENCH_BETWEEN, MT_N_BENCH_LINK };
+
+/* The all-to-alls side by side; the first four in the order of mt_exchange_kind. */
+enum mt_bench_way {
+    MT_BENCH_DIRECT,
+    MT_BENCH_TWO_LEVEL,
+    MT_BENCH_LEADER,
+    MT_BENCH_DEDUPLICATED,
+    MT_BENCH_MPI,
+    MT_N_BENCH_WAY
+};
+
+struct mt_bench_options {
+    /* Of links inside a node and between nodes, as all ranks together measured them; zeros: no
+     * ratios to what they allow. */
+    int64_t alpha_ps[MT_N_BENCH_LINK], kib_ps[MT_N_BENCH_LINK];
+    /* What `auto` carries rows by, n_row [R,R] by source and target, top_k rows a token. NULL:
+     * nothing is said of it. */
+    enum mt_bench_way (*choose)(void *context, const int64_t *n_row, int64_t row_bytes,
+                                int64_t top_k, bool sums_may_differ);
+    void *context;
+};
+
+/* Collective; transport mpi on the job's world (base/job.h). Rank 0 prints two tables to `out`
+ * (others: unused, may be NULL). Times are medians, of the slowest rank; payloads are verified
+ * first: MT_ERR_INTERNAL on every rank where any result is wrong.
+ *
+ * All-to-alls, for equal blocks (even), blocks of four times the size for rank 0 (hot), and rows of
+ * tokens for 8 of 64 experts (rows): bytes of a block, time, algorithm bandwidth = bytes that a
+ * rank sends / time, bytes between nodes on all ranks together, time over the least that the links
+ * allow for blocks sent straight, and what `auto` chooses, over the best.
+ *
+ * All collectives: bytes, time, algorithm bandwidth, bytes that the busiest rank sends or receives,
+ * time over the bound. Bytes are what a rank receives in all (allgatherv; sparse_allgather of every
+ * chunk to every rank; hot_* of four chunks of rank 0, directly, with relays, by chains), or has
+ * before (reduce_scatter, allreduce, hot_reduce_*). */
+enum mt_status mt_bench_collectives(struct mt_comm *comm, const struct mt_bench_options *options,
+                                    FILE *out);
 
 #endif

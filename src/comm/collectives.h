@@ -7,6 +7,7 @@
 
 #include "comm/plan.h"
 #include "comm/relay.h"
+#include "comm/rows.h"
 #include "comm/topology.h"
 
 /* All-to-all of ragged blocks. SEND holds one block per target in rank order, RECV one per source.
@@ -15,6 +16,40 @@
 void mt_plan_alltoallv_direct(struct mt_plan *plan, const struct mt_topology *topology, int rank,
                               const int64_t *send_bytes, const int64_t *recv_bytes);
 int64_t mt_plan_alltoallv_direct_max_op(int n_rank);
+
+/* The same by way of others (docs/exchange.md): bytes [R,R], bytes[s * R + t] from source s to
+ * target t, the same on every rank. What arrives in RECV is what direct brings, SEND is not
+ * touched. STAGE: _stage_bytes for these bytes, _stage_bound for any by which no rank sends more
+ * than max_send_bytes or receives more than max_recv_bytes. */
+void mt_plan_alltoallv_two_level(struct mt_plan *plan, const struct mt_topology *topology, int rank,
+                                 const int64_t *bytes);
+int64_t mt_plan_alltoallv_two_level_max_op(const struct mt_topology *topology, int rank);
+int64_t mt_plan_alltoallv_two_level_stage_bytes(const struct mt_topology *topology, int rank,
+                                                const int64_t *bytes);
+int64_t mt_plan_alltoallv_two_level_stage_bound(const struct mt_topology *topology, int rank,
+                                                int64_t max_send_bytes, int64_t max_recv_bytes);
+
+void mt_plan_alltoallv_leader(struct mt_plan *plan, const struct mt_topology *topology, int rank,
+                              const int64_t *bytes);
+int64_t mt_plan_alltoallv_leader_max_op(const struct mt_topology *topology, int rank);
+int64_t mt_plan_alltoallv_leader_stage_bytes(const struct mt_topology *topology, int rank,
+                                             const int64_t *bytes);
+int64_t mt_plan_alltoallv_leader_stage_bound(const struct mt_topology *topology, int rank,
+                                             int64_t max_send_bytes, int64_t max_recv_bytes);
+
+/* Blocks of rows (comm/rows.h) to the experts, or back to the tokens (is_back: from target to
+ * source, blocks by target). Back, a node's rows of one token are summed (float32) and arrive in
+ * the place of the token's first row there, zeros in the places of its others. STAGE begins with
+ * row_bytes of zeros, which the caller has written once. Bounds in rows of a source and to a
+ * target, of either direction: a block's bytes a row. */
+void mt_plan_alltoallv_deduplicated(struct mt_plan *plan, const struct mt_topology *topology,
+                                    int rank, const struct mt_rows *rows, bool is_back);
+int64_t mt_plan_alltoallv_deduplicated_max_op(const struct mt_topology *topology, int rank,
+                                              int64_t max_sent, int64_t max_relayed);
+int64_t mt_plan_alltoallv_deduplicated_stage_bytes(const struct mt_topology *topology, int rank,
+                                                   const struct mt_rows *rows, bool is_back);
+int64_t mt_plan_alltoallv_deduplicated_stage_rows(const struct mt_topology *topology, int rank,
+                                                  int64_t max_send, int64_t max_recv);
 
 /* Every rank's block to every rank: block_bytes [R]; RECV = the blocks in rank order; the own block
  * is read from SEND. */
@@ -58,6 +93,22 @@ bool mt_sparse_is_held(const struct mt_sparse *sparse, int64_t chunk, int rank);
  * copy_offset [C] bytes (read for chunks that it holds). SEND and RECV may be one buffer. */
 void mt_plan_sparse_allgather(struct mt_plan *plan, int rank, const struct mt_sparse *sparse,
                               const int64_t *home_offset, const int64_t *copy_offset);
+
+/* The same in pieces along chains of nodes, for chunks that are large and wanted on all nodes.
+ * Holders are without the owner, and every rank has the same distribution. link [C]: scratch. */
+struct mt_chain_link {
+    int64_t first_round, end_round, n_piece; /* of the chunk at its owner */
+    int64_t hop;                             /* of this rank's node on the chain; -1: not on it */
+    int previous_node, next_node;            /* on it; -1: none */
+};
+void mt_plan_sparse_allgather_chain(struct mt_plan *plan, const struct mt_topology *topology,
+                                    int rank, const struct mt_sparse *sparse, int64_t piece_bytes,
+                                    struct mt_chain_link *link, const int64_t *home_offset,
+                                    const int64_t *copy_offset);
+int64_t mt_plan_sparse_chain_max_op(const struct mt_topology *topology, int rank,
+                                    const struct mt_sparse *sparse, int64_t piece_bytes);
+/* The piece by which chunk_bytes are soonest on n_node nodes, about; at least 4 KiB, or all. */
+int64_t mt_chain_piece_bytes(int64_t chunk_bytes, int n_node, int64_t alpha_ps, int64_t kib_ps);
 
 /* SparseReduceScatter, the mirror image: home += the copies of its holders in rank order. SEND:
  * memory of copies, RECV: home memory, STAGE: mt_plan_sparse_reduce_stage_bytes. */

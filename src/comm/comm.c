@@ -37,6 +37,16 @@ enum mt_status mt_comm_init_mpi(struct mt_comm *comm, MPI_Comm world, int ranks_
     return mt_comm_init(comm, rank, &topology, transport);
 }
 
+enum mt_status mt_comm_rehearse(struct mt_comm *comm, int64_t alpha_us)
+{
+    enum { NS_PER_US = 1000 };
+    if (alpha_us == 0) {
+        return MT_OK;
+    }
+    return mt_transport_mpi_rehearse(comm->transport, comm->topology.n_rank, comm->rank,
+                                     comm->topology.node, alpha_us * NS_PER_US);
+}
+
 void mt_comm_clear(struct mt_comm *comm)
 {
     mt_exec_destroy(comm->small_exec);

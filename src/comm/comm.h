@@ -41,6 +41,8 @@ enum mt_status mt_comm_init(struct mt_comm *comm, int rank, struct mt_topology *
                             struct mt_transport *transport);
 /* Topology discovered, transport mpi. Collective. */
 enum mt_status mt_comm_init_mpi(struct mt_comm *comm, MPI_Comm world, int ranks_per_node);
+/* Once, after init_mpi: messages between nodes are late (mt_transport_mpi_rehearse); 0: not. */
+enum mt_status mt_comm_rehearse(struct mt_comm *comm, int64_t alpha_us);
 void mt_comm_clear(struct mt_comm *comm);
 
 /* One running plan. Created once, with room for plans of up to max_op ops; used again and again. */

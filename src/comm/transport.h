@@ -12,7 +12,10 @@ struct mt_transport;
 
 /* A request's slot: filled by post, read by test. */
 union mt_request {
-    MPI_Request mpi;
+    struct {
+        MPI_Request request;
+        int64_t ready_ns; /* of a message that is late on purpose; 0: of any other */
+    } mpi;
     int64_t sim;
 };
 
@@ -37,6 +40,12 @@ struct mt_transport {
 enum { MT_TRANSPORT_MAX_BYTES = 1 << 30 };
 
 enum mt_status mt_transport_create_mpi(MPI_Comm world, struct mt_transport **out);
+/* For rehearsals of a cluster on links without latency: from now on transport mpi lets a message
+ * from another node than `rank`'s count as arrived only alpha_ns after it is there and the one
+ * before it has arrived, one after another, as at a port that takes alpha for each. Whoever waits
+ * spends no core on it. Nothing is late inside a node. node [n_rank] is copied. */
+enum mt_status mt_transport_mpi_rehearse(struct mt_transport *transport, int n_rank, int rank,
+                                         const int *node, int64_t alpha_ns);
 
 /* R virtual ranks: out [n_rank]. Messages become visible in an order drawn from `seed`; each test
  * delivers some. All transports of one world are used from one thread. */

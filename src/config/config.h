@@ -87,7 +87,9 @@ struct mt_config {
         enum mt_comm_all_to_all all_to_all;
         enum mt_comm_transport transport;
         int64_t ranks_per_node; /* 0 = auto: what shares memory */
+        bool exact;             /* auto chooses no exchange that adds in another order */
         int64_t watchdog_seconds;
+        int64_t rehearse_alpha_us; /* 0 = off */
     } comm;
     struct {
         double lr, betas[2], eps, weight_decay, grad_clip;

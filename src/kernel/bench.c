@@ -77,7 +77,10 @@ enum mt_status mt_bench_kernels(struct mt_device *device, const char *only, FILE
     bench.peak_gflops = mt_measure_peak_gflops(device->dtype) * device->n_thread;
     bench.copy_gbytes_per_s = mt_measure_copy_gbytes_per_s() * device->n_thread;
     MT_TRY(mt_arena_init(&bench.arena, arena_bytes, "kernel benchmark"));
-    const enum mt_status status = mt_bench_products(&bench);
+    enum mt_status status = mt_bench_products(&bench);
+    if (status == MT_OK) {
+        status = mt_bench_experts(&bench);
+    }
     if (status == MT_OK) {
         mt_bench_attention(&bench);
         mt_bench_rows(&bench);

@@ -30,6 +30,7 @@ void mt_bench_line(struct mt_bench *bench, const char *name, const char *shape,
 float *mt_bench_floats(struct mt_bench *bench, int64_t n);
 
 enum mt_status mt_bench_products(struct mt_bench *bench);
+enum mt_status mt_bench_experts(struct mt_bench *bench);
 void mt_bench_attention(struct mt_bench *bench);
 void mt_bench_rows(struct mt_bench *bench);
 void mt_bench_tokens(struct mt_bench *bench);

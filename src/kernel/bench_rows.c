@@ -79,6 +79,14 @@ static void run_rms_norm_forward(struct mt_device *device, void *context)
     mt_rms_norm_forward(device, c->a, c->per_row, c->b, c->per_column, N_ROW, WIDTH, 1e-5F);
 }
 
+static void run_add_rms_norm(struct mt_device *device, void *context)
+{
+    const struct rows_case *c = context;
+    const struct mt_add_rms_norm_forward args = {
+        .sum = c->b, .y = c->a, .rstd = c->per_row, .x = c->c, .w = c->per_column, .eps = 1e-5F};
+    mt_add_rms_norm_forward(device, &args, N_ROW, WIDTH);
+}
+
 static void run_rms_norm_backward(struct mt_device *device, void *context)
 {
     const struct rows_case *c = context;
@@ -89,25 +97,6 @@ static void run_rms_norm_backward(struct mt_device *device, void *context)
                                               .w = c->per_column,
                                               .rstd = c->per_row};
     mt_rms_norm_backward(device, &args, N_ROW, WIDTH);
-}
-
-static void run_swiglu_forward(struct mt_device *device, void *context)
-{
-    const struct rows_case *c = context;
-    mt_swiglu_forward(device, c->a, c->b, c->c, c->per_row, N_ROW, WIDTH);
-}
-
-static void run_swiglu_backward(struct mt_device *device, void *context)
-{
-    const struct rows_case *c = context;
-    const struct mt_swiglu_backward args = {.d_gate = c->a,
-                                            .d_up = c->d,
-                                            .d_row_weight = c->d_per_column,
-                                            .d_act = c->e,
-                                            .gate = c->b,
-                                            .up = c->c,
-                                            .row_weight = c->per_row};
-    mt_swiglu_backward(device, &args, N_ROW, WIDTH);
 }
 
 static void run_rows_copy(struct mt_device *device, void *context)
@@ -165,12 +154,10 @@ void mt_bench_rows(struct mt_bench *bench)
     }
     mt_bench_line(bench, "rms_norm_forward", shape, MT_BENCH_BYTES, 8.0 * items,
                   run_rms_norm_forward, &c);
+    mt_bench_line(bench, "add_rms_norm_forward", shape, MT_BENCH_BYTES, 16.0 * items,
+                  run_add_rms_norm, &c);
     mt_bench_line(bench, "rms_norm_backward", shape, MT_BENCH_BYTES, 12.0 * items,
                   run_rms_norm_backward, &c);
-    mt_bench_line(bench, "swiglu_forward", shape, MT_BENCH_BYTES, 12.0 * items, run_swiglu_forward,
-                  &c);
-    mt_bench_line(bench, "swiglu_backward", shape, MT_BENCH_BYTES, 20.0 * items,
-                  run_swiglu_backward, &c);
     mt_bench_line(bench, "rows_copy", shape, MT_BENCH_BYTES, 8.0 * items, run_rows_copy, &c);
     mt_bench_line(bench, "cross_entropy", shape, MT_BENCH_BYTES, 8.0 * items, run_cross_entropy,
                   &c);

@@ -150,25 +150,10 @@ void mt_attention_backward(struct mt_device *device, const struct mt_attention_b
 /* ---- Experts -----------------------------------------------------------------------------------
  */
 
-/* act [n,F] = silu(gate) * up * row_weight; silu(g) = g / (1 + exp(-g)). row_weight [n] or NULL
- * (= 1). act may be gate or up. */
-void mt_swiglu_forward(struct mt_device *device, float *act, const float *gate, const float *up,
-                       const float *row_weight, int64_t n, int64_t width);
-struct mt_swiglu_backward {
-    float *d_gate;           /* [n,F]; may be gate */
-    float *d_up;             /* [n,F]; may be up */
-    float *d_row_weight;     /* [n] = sum_f d_act silu(gate) up; NULL when row_weight is */
-    float *act;              /* [n,F] recomputed output of forward, or NULL; may be d_act */
-    const float *d_act;      /* [n,F] */
-    const float *gate, *up;  /* [n,F] */
-    const float *row_weight; /* [n] or NULL */
-};
-void mt_swiglu_backward(struct mt_device *device, const struct mt_swiglu_backward *args, int64_t n,
-                        int64_t width);
-
 /* Expert feed-forwards: SwiGLU between two products, rows of group g through the weights of g.
  *   act = silu(x W_gate^T) * (x W_up^T) * row_weight        y = act W_down^T
- * With the bits that the operations apart give, but act never exists for all rows. */
+ * with silu(g) = g / (1 + exp(-g)). Products have the bits that mt_grouped_* give; act never exists
+ * for all rows. */
 struct mt_expert_weights {
     const struct mt_weight *const *gate, *const *up; /* [n_group] of [F,D] */
     const struct mt_weight *const *down;             /* [n_group] of [D,F] */

@@ -1,37 +1,6 @@
 /* Public face of the expert operations: checks, accounting, dispatch. */
 #include "kernel/table.h"
 
-void mt_swiglu_forward(struct mt_device *device, float *act, const float *gate, const float *up,
-                       const float *row_weight, int64_t n, int64_t width)
-{
-    MT_ASSERT(n >= 0 && width >= 1);
-    if (n == 0) {
-        return;
-    }
-    MT_ASSERT(act != NULL && gate != NULL && up != NULL);
-    const double items = (double)n * (double)width;
-    mt_kernel_begin(device, 6.0 * items, 12.0 * items)
-        ->swiglu_forward(device, act, gate, up, row_weight, n, width);
-    mt_device_operation_end(device);
-}
-
-void mt_swiglu_backward(struct mt_device *device, const struct mt_swiglu_backward *args, int64_t n,
-                        int64_t width)
-{
-    MT_ASSERT(args != NULL && n >= 0 && width >= 1);
-    if (n == 0) {
-        return;
-    }
-    MT_ASSERT(args->d_gate != NULL && args->d_up != NULL && args->d_act != NULL);
-    MT_ASSERT(args->gate != NULL && args->up != NULL);
-    MT_ASSERT((args->d_row_weight == NULL) == (args->row_weight == NULL));
-    const double items = (double)n * (double)width;
-    const double bytes_per_item = args->act != NULL ? 24.0 : 20.0;
-    mt_kernel_begin(device, 12.0 * items, bytes_per_item * items)
-        ->swiglu_backward(device, args, n, width);
-    mt_device_operation_end(device);
-}
-
 void mt_router_forward(struct mt_device *device, float *logits, const float *x, const float *w,
                        int64_t n, int64_t n_expert, int64_t width)
 {

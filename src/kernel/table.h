@@ -39,10 +39,6 @@ struct mt_kernel_table {
     void (*attention_backward)(struct mt_device *, const struct mt_attention_backward *,
                                const struct mt_attention *);
 
-    void (*swiglu_forward)(struct mt_device *, float *act, const float *gate, const float *up,
-                           const float *row_weight, int64_t n, int64_t width);
-    void (*swiglu_backward)(struct mt_device *, const struct mt_swiglu_backward *, int64_t n,
-                            int64_t width);
     int64_t (*expert_scratch_bytes)(const struct mt_device *, int64_t inner, int64_t n);
     void (*expert_forward)(struct mt_device *, const struct mt_expert_forward *,
                            const struct mt_expert_weights *, struct mt_groups);

@@ -1,8 +1,7 @@
 /* The feed-forward half of a layer: residual and norm, Mixture of Experts or a dense SwiGLU. */
 #include "model/internal.h"
 
-/* saved->mlp_gate and saved->mlp_up, cut here: in forward, and in backward when they were not kept.
- */
+/* saved->mlp_gate and saved->mlp_up, cut here: in backward when they were not kept. */
 static void gate_and_up(struct mt_model *model, const struct mt_layer_tensors *tensors,
                         struct mt_layer_saved *saved, int64_t n)
 {
@@ -16,17 +15,42 @@ static void gate_and_up(struct mt_model *model, const struct mt_layer_tensors *t
                       mt_store_weight(store, tensors->mlp_up), n);
 }
 
+static void *cut_scratch(struct mt_model *model, int64_t n)
+{
+    const int64_t inner = model->config->model.dense_intermediate_size;
+    return mt_arena_cut(&model->arena, mt_expert_scratch_bytes(model->device, inner, n));
+}
+
+/* The layer as one expert that sees every token. */
+struct dense {
+    const struct mt_weight *gate, *up, *down;
+};
+
+static struct dense dense_of(const struct mt_model *model, const struct mt_layer_tensors *tensors)
+{
+    return (struct dense){.gate = mt_store_weight(model->store, tensors->mlp_gate),
+                          .up = mt_store_weight(model->store, tensors->mlp_up),
+                          .down = mt_store_weight(model->store, tensors->mlp_down)};
+}
+
 static void dense_forward(struct mt_model *model, const struct mt_layer_tensors *tensors,
                           float *out, struct mt_layer_saved *saved, int64_t n)
 {
     mt_span_begin(MT_PHASE_DENSE_FFN);
+    const int64_t offset[2] = {0, n};
     const int64_t inner = model->config->model.dense_intermediate_size;
     const int64_t before = mt_arena_mark(&model->arena);
-    gate_and_up(model, tensors, saved, n);
+    saved->mlp_gate = mt_model_floats(model, n * inner);
+    saved->mlp_up = mt_model_floats(model, n * inner);
     const int64_t after = mt_arena_mark(&model->arena);
-    float *act = mt_model_floats(model, n * inner);
-    mt_swiglu_forward(model->device, act, saved->mlp_gate, saved->mlp_up, NULL, n, inner);
-    mt_linear_forward(model->device, out, act, mt_store_weight(model->store, tensors->mlp_down), n);
+    const struct dense dense = dense_of(model, tensors);
+    const struct mt_expert_weights weights = {&dense.gate, &dense.up, &dense.down};
+    const struct mt_expert_forward args = {.y = out,
+                                           .gate = saved->mlp_gate,
+                                           .up = saved->mlp_up,
+                                           .x = saved->h_ffn,
+                                           .scratch = cut_scratch(model, n)};
+    mt_expert_forward(model->device, &args, &weights, (struct mt_groups){1, offset});
     mt_arena_release(&model->arena, mt_model_recomputes_ffn(model) ? before : after);
     mt_span_end(MT_PHASE_DENSE_FFN);
 }
@@ -39,32 +63,22 @@ static void dense_backward(struct mt_model *model, const struct mt_layer_tensors
     if (mt_model_recomputes_ffn(model)) {
         gate_and_up(model, tensors, saved, n);
     }
-    struct mt_device *device = model->device;
-    struct mt_store *store = model->store;
-    const int64_t width = model->config->model.hidden_size;
-    const int64_t inner = model->config->model.dense_intermediate_size;
-    float *d_act = mt_model_floats(model, n * inner);
-    float *d_gate = mt_model_floats(model, n * inner);
-    float *d_up = mt_model_floats(model, n * inner);
-    float *act = mt_model_floats(model, n * inner);
-    mt_linear_backward_input(device, d_act, d_out, mt_store_weight(store, tensors->mlp_down), n,
-                             false);
-    const struct mt_swiglu_backward args = {.d_gate = d_gate,
-                                            .d_up = d_up,
-                                            .act = act,
-                                            .d_act = d_act,
+    const int64_t offset[2] = {0, n};
+    const struct dense dense = dense_of(model, tensors);
+    const struct mt_expert_weights weights = {&dense.gate, &dense.up, &dense.down};
+    float *const d_gate = mt_store_grad(model->store, tensors->mlp_gate);
+    float *const d_up = mt_store_grad(model->store, tensors->mlp_up);
+    float *const d_down = mt_store_grad(model->store, tensors->mlp_down);
+    const struct mt_expert_backward args = {.d_x = d_h,
                                             .gate = saved->mlp_gate,
-                                            .up = saved->mlp_up};
-    mt_swiglu_backward(device, &args, n, inner);
-    mt_linear_backward_weight(device, mt_store_grad(store, tensors->mlp_down), d_out, act, width,
-                              inner, n);
-    mt_linear_backward_weight(device, mt_store_grad(store, tensors->mlp_gate), d_gate, saved->h_ffn,
-                              inner, width, n);
-    mt_linear_backward_weight(device, mt_store_grad(store, tensors->mlp_up), d_up, saved->h_ffn,
-                              inner, width, n);
-    mt_linear_backward_input(device, d_h, d_gate, mt_store_weight(store, tensors->mlp_gate), n,
-                             false);
-    mt_linear_backward_input(device, d_h, d_up, mt_store_weight(store, tensors->mlp_up), n, true);
+                                            .up = saved->mlp_up,
+                                            .d_y = d_out,
+                                            .x = saved->h_ffn,
+                                            .d_gate_weight = &d_gate,
+                                            .d_up_weight = &d_up,
+                                            .d_down_weight = &d_down,
+                                            .scratch = cut_scratch(model, n)};
+    mt_expert_backward(model->device, &args, &weights, (struct mt_groups){1, offset});
     mt_span_end(MT_PHASE_DENSE_FFN_BACKWARD);
 }
 

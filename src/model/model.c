@@ -34,11 +34,11 @@ static enum mt_status arena_bytes(const struct mt_model *model,
     /* Forwards without a backward cut what layers keep, and more: once. */
     const int64_t again =
         layer.again_attention + layer.again_mlp + config->model.hidden_size; /* h_ffn */
-    const int64_t scratch_per_token =
-        6 * config->model.hidden_size + 4 * q_width + 4 * dense + again;
+    const int64_t scratch_per_token = 6 * config->model.hidden_size + 4 * q_width + again;
+    const int64_t dense_scratch = dense > 0 ? mt_expert_scratch_bytes(model->device, dense, n) : 0;
     enum { CUTS_PER_LAYER = 64, CUT_PADDING = 64 };
     const int64_t working = n * scratch_per_token * (int64_t)sizeof(float) +
-                            mt_attention_scratch_bytes(model->device, &attention) +
+                            mt_attention_scratch_bytes(model->device, &attention) + dense_scratch +
                             model->head_slice * config->model.vocab_size * (int64_t)sizeof(float) +
                             (int64_t)CUTS_PER_LAYER * CUT_PADDING;
     int64_t layer_bytes = 0;

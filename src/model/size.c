@@ -76,7 +76,10 @@ static int64_t working_floats(const struct mt_config *config, const struct mt_la
     const int64_t kv_width = config->model.num_key_value_heads * head_dim;
     const int64_t vocab = config->model.vocab_size;
     const int64_t attention = width + 2 * q_width + 2 * kv_width + layer->again_attention;
-    const int64_t mlp = width + 4 * config->model.dense_intermediate_size + layer->again_mlp;
+    const int64_t act = mt_ceil_div(mt_min_i64(n_token, MT_EXPERT_PANEL_ROWS) *
+                                        config->model.dense_intermediate_size,
+                                    mt_max_i64(n_token, 1));
+    const int64_t mlp = width + act + layer->again_mlp;
     const int64_t experts = width + layer->again_inner;
     const int64_t logits = mt_model_head_slice_rows(vocab, n_token) * vocab;
     const int64_t head = 2 * width + 1 + mt_ceil_div(logits, mt_max_i64(n_token, 1));

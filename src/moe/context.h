@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "moe/balance.h"
+#include "moe/carrier.h"
 #include "moe/moe.h"
 #include "moe/outlook.h"
 #include "moe/route.h"
@@ -89,17 +90,15 @@ struct mt_moe {
     float **weight_grad[MT_EXPERT_MATRICES];             /* [E] */
 
     /* Exchange. */
-    struct mt_exec *exec;
-    struct mt_plan plan;
-    int64_t *send_bytes, *recv_bytes; /* [R] */
-    struct mt_arrivals arrivals;      /* the slice that is being computed */
-    float *near;                      /* [N*K, D+1], then rows, d_row_weight */
-    float *again;                     /* [N*K, D+1] rows that backward sends again */
-    float *far;                       /* [W, D+1] */
-    float *rows;                      /* [W,D] by instance: outputs, gradients */
-    float *d_row_weight;              /* [W] */
-    int64_t *row_token, *row_choice;  /* [max(N*K,W)] scratch: x and weight of a row, or -1 */
-    void *expert_scratch;             /* of mt_expert_*, for routed and shared experts */
+    struct mt_carrier carrier;
+    struct mt_arrivals arrivals;     /* the slice that is being computed */
+    float *near;                     /* [N*K, D+1], then rows, d_row_weight */
+    float *again;                    /* [N*K, D+1] rows that backward sends again */
+    float *far;                      /* [W, D+1] */
+    float *rows;                     /* [W,D] by instance: outputs, gradients */
+    float *d_row_weight;             /* [W] */
+    int64_t *row_token, *row_choice; /* [max(N*K,W)] scratch: x and weight of a row, or -1 */
+    void *expert_scratch;            /* of mt_expert_*, for routed and shared experts */
 };
 
 /* given.c. Nothing is allocated when routing is learned. */
@@ -130,8 +129,8 @@ enum mt_status mt_moe_check_plan(struct mt_moe *moe, int layer);
 
 /* dispatch.c: saved->route from count and the layer's placement; saved->rows are cut for the first
  * slice. */
-void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct mt_moe_saved *saved,
-                  bool is_kept);
+enum mt_status mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena,
+                            struct mt_moe_saved *saved, bool is_kept);
 struct mt_moe_rows mt_moe_cut_rows(const struct mt_moe *moe, struct mt_arena *arena, int64_t n_row);
 /* Cuts what recomputation does not keep: gate and up of the first slice, of shared experts too. */
 void mt_moe_cut_inner(const struct mt_moe *moe, struct mt_arena *arena, struct mt_moe_saved *saved);

@@ -18,29 +18,17 @@ enum direction { TO_EXPERTS, TO_TOKENS };
 static enum mt_status exchange_begin(struct mt_moe *moe, const struct mt_route *route, int slice,
                                      enum direction direction, float *near, int64_t row_floats)
 {
-    const int64_t row_bytes = row_floats * (int64_t)sizeof(float);
-    const bool is_outward = direction == TO_EXPERTS;
-    const int64_t *here = route->send_count + (int64_t)slice * moe->n_rank;
-    const int64_t *there = route->recv_count + (int64_t)slice * moe->n_rank;
-    const int64_t *send = is_outward ? here : there;
-    const int64_t *recv = is_outward ? there : here;
-    for (int r = 0; r < moe->n_rank; ++r) {
-        moe->send_bytes[r] = send[r] * row_bytes;
-        moe->recv_bytes[r] = recv[r] * row_bytes;
-    }
-    mt_plan_alltoallv_direct(&moe->plan, &moe->comm->topology, moe->comm->rank, moe->send_bytes,
-                             moe->recv_bytes);
     float *own = near + route->send_start[slice] * row_floats;
-    void *const buffer[MT_N_BUFFER] = {[MT_BUFFER_SEND] = is_outward ? own : moe->far,
-                                       [MT_BUFFER_RECV] = is_outward ? moe->far : own};
+    const bool is_back = direction == TO_TOKENS;
     mt_device_settle(moe->device);
-    return mt_exec_begin(moe->exec, &moe->plan, buffer);
+    return mt_carrier_begin(&moe->carrier, route, slice, is_back, row_floats > moe->width,
+                            is_back ? moe->far : own, is_back ? own : moe->far);
 }
 
 static enum mt_status exchange_end(struct mt_moe *moe)
 {
     mt_device_settle(moe->device);
-    return mt_exec_end(moe->exec);
+    return mt_carrier_end(&moe->carrier);
 }
 
 static void look_ahead(struct mt_moe *moe, int layer)
@@ -63,8 +51,8 @@ static int64_t kept_rows(const struct mt_moe *moe, const struct mt_moe_saved *sa
     return mt_min_i64(saved->route->n_row, moe->slice_rows);
 }
 
-void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct mt_moe_saved *saved,
-                  bool is_kept)
+enum mt_status mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena,
+                            struct mt_moe_saved *saved, bool is_kept)
 {
     mt_span_begin(MT_PHASE_DISPATCH);
     const struct mt_placement *placement = &moe->placement[layer];
@@ -84,12 +72,14 @@ void mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena, struct 
                                          .expert = saved->expert,
                                          .n_choice = saved->n * moe->top_k};
     saved->route = mt_route_build(&input, arena);
+    MT_TRY(mt_carrier_choose(&moe->carrier, &moe->cluster, saved->route, &input, arena));
     const int64_t n_row = kept_rows(moe, saved);
     saved->rows.x = mt_moe_cut_floats(arena, n_row * moe->width);
     saved->rows.weight = mt_moe_cut_floats(arena, n_row);
     saved->kept_mark = mt_arena_mark(arena);
     mt_moe_cut_inner(moe, arena, saved);
     mt_span_end(MT_PHASE_DISPATCH);
+    return MT_OK;
 }
 
 void mt_moe_cut_inner(const struct mt_moe *moe, struct mt_arena *arena, struct mt_moe_saved *saved)

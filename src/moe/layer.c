@@ -34,7 +34,7 @@ enum mt_status mt_moe_forward(struct mt_moe *moe, int layer, float *out, const f
 
     MT_TRY(mt_moe_gate_forward(moe, layer, x, arena, kept, is_kept));
     mt_moe_correct(moe, layer);
-    mt_moe_route(moe, layer, arena, kept, is_kept);
+    MT_TRY(mt_moe_route(moe, layer, arena, kept, is_kept));
 #ifdef MT_CHECK_PLANS
     MT_TRY(mt_moe_check_plan(moe, layer));
 #endif

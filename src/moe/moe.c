@@ -69,7 +69,8 @@ static int64_t max_instance(const struct mt_moe *moe)
 }
 
 /* What one forward cuts at most, its scratch and its backward's included. */
-static enum mt_status plan_saved_bytes(struct mt_moe *moe)
+static enum mt_status plan_saved_bytes(struct mt_moe *moe, const struct mt_config *config,
+                                       const struct mt_carrier_size *carrier)
 {
     const int64_t float_bytes = (int64_t)sizeof(float);
     const int64_t row_floats = moe->width + 2 * moe->inner + 1; /* rows, gate, up; weights */
@@ -83,12 +84,16 @@ static enum mt_status plan_saved_bytes(struct mt_moe *moe)
     int64_t row_bytes = 0;
     int64_t token_bytes = 0;
     int64_t route_bytes = 0;
+    int64_t transfer_bytes = 0;
     int64_t sum = 0;
     /* the slice that is kept, and one that is not */
     if (!mt_size_multiply(moe->slice_rows, 2 * row_floats * float_bytes, &row_bytes) ||
         !mt_size_multiply(moe->max_token, token_floats * float_bytes, &token_bytes) ||
-        !mt_route_bytes_max(&route, &route_bytes) || !mt_size_add(row_bytes, token_bytes, &sum) ||
-        !mt_size_add(sum, route_bytes, &sum) ||
+        !mt_route_bytes_max(&route, &route_bytes) ||
+        !mt_carrier_route_bytes_max(&moe->comm->topology, moe->comm->rank, config, carrier,
+                                    &transfer_bytes) ||
+        !mt_size_add(row_bytes, token_bytes, &sum) || !mt_size_add(sum, route_bytes, &sum) ||
+        !mt_size_add(sum, transfer_bytes, &sum) ||
         !mt_size_add(sum, (int64_t)N_SAVED_CUT * CUT_ALIGNMENT_BYTES, &moe->saved_bytes_max)) {
         return too_large();
     }
@@ -109,8 +114,6 @@ static enum mt_status allocate_counts(struct mt_moe *moe)
     MT_TRY(MT_ALLOCATE(moe->quota, n_rank * max_instance(moe), "row quotas"));
     MT_TRY(MT_ALLOCATE(moe->load, n_rank, "rank loads"));
     MT_TRY(MT_ALLOCATE(moe->probability_sum, n_expert, "router probabilities"));
-    MT_TRY(MT_ALLOCATE(moe->send_bytes, n_rank, "exchange sizes"));
-    MT_TRY(MT_ALLOCATE(moe->recv_bytes, n_rank, "exchange sizes"));
     MT_TRY(MT_ALLOCATE(moe->load_max_over_mean, moe->n_layer, "layer loads"));
     for (int m = 0; m < MT_EXPERT_MATRICES; ++m) {
         MT_TRY(mt_memory_allocate_items((int64_t)sizeof(void *), n_expert, "expert weights' list",
@@ -238,16 +241,19 @@ static enum mt_status prepare_kernels_and_comm(struct mt_moe *moe)
         MT_TRY(mt_linear_prepare(moe->device, moe->shared_inner, moe->width));
         MT_TRY(mt_linear_prepare(moe->device, moe->width, moe->shared_inner));
     }
-    MT_TRY(mt_comm_reserve_small(moe->comm, mt_max_i64(moe->n_expert, 2 * (int64_t)moe->n_layer)));
-    const int64_t max_op = mt_plan_alltoallv_direct_max_op(moe->n_rank);
-    MT_TRY(mt_plan_init(&moe->plan, max_op));
-    return mt_exec_create(moe->comm, max_op, &moe->exec);
+    return mt_comm_reserve_small(moe->comm, mt_max_i64(moe->n_expert, 2 * (int64_t)moe->n_layer));
 }
 
 static enum mt_status create_parts(struct mt_moe *moe, const struct mt_moe_options *options)
 {
     MT_TRY(set_sizes(moe, options));
-    MT_TRY(plan_saved_bytes(moe));
+    const struct mt_carrier_size carrier = {.width = moe->width,
+                                            .top_k = moe->top_k,
+                                            .slice_rows = moe->slice_rows,
+                                            .max_token = moe->max_token,
+                                            .max_token_any = options->max_token_any,
+                                            .max_instance = max_instance(moe)};
+    MT_TRY(plan_saved_bytes(moe, options->config, &carrier));
     MT_TRY(MT_ALLOCATE(moe->tensors, moe->n_layer, "MoE tensors' list"));
     memcpy(moe->tensors, options->tensors, (size_t)moe->n_layer * sizeof(*moe->tensors));
     MT_TRY(allocate_counts(moe));
@@ -257,7 +263,8 @@ static enum mt_status create_parts(struct mt_moe *moe, const struct mt_moe_optio
     MT_TRY(mt_tally_init(&moe->tally, options->config, moe->n_rank));
     MT_TRY(mt_balance_init(&moe->balance, options->config->balance.loss,
                            options->config->balance.window, moe->n_layer, moe->n_expert));
-    return prepare_kernels_and_comm(moe);
+    MT_TRY(prepare_kernels_and_comm(moe));
+    return mt_carrier_init(&moe->carrier, moe->comm, options->config, &carrier);
 }
 
 enum mt_status mt_moe_create(const struct mt_moe_options *options, struct mt_moe **out)
@@ -287,8 +294,7 @@ void mt_moe_destroy(struct mt_moe *moe)
     if (moe == NULL) {
         return;
     }
-    mt_exec_destroy(moe->exec);
-    mt_plan_clear(&moe->plan);
+    mt_carrier_clear(&moe->carrier);
     mt_balance_clear(&moe->balance);
     mt_tally_clear(&moe->tally);
     mt_outlook_clear(&moe->outlook);
@@ -324,8 +330,6 @@ void mt_moe_destroy(struct mt_moe *moe)
                            moe->logits,
                            moe->token_offset,
                            moe->load_max_over_mean,
-                           moe->send_bytes,
-                           moe->recv_bytes,
                            moe->near,
                            moe->far,
                            moe->row_token,
@@ -396,6 +400,19 @@ enum { SLICE_FACTOR = 2 };
 int64_t mt_moe_slice_rows(int64_t max_token_any, int64_t top_k)
 {
     return mt_max_i64(1, SLICE_FACTOR * max_token_any * top_k);
+}
+
+int64_t mt_moe_stage_bytes(const struct mt_config *config, const struct mt_topology *topology,
+                           int rank, int64_t max_token_any)
+{
+    const struct mt_carrier_size size = {.width = config->model.hidden_size,
+                                         .top_k = config->moe.top_k,
+                                         .slice_rows =
+                                             mt_moe_slice_rows(max_token_any, config->moe.top_k),
+                                         .max_token = max_token_any,
+                                         .max_token_any = max_token_any};
+    int64_t n_bytes = 0;
+    return mt_carrier_stage_bytes(topology, rank, config, &size, &n_bytes) ? n_bytes : INT64_MAX;
 }
 
 void mt_moe_set_counting(struct mt_moe *moe, bool counting)

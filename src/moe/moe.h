@@ -82,6 +82,11 @@ struct mt_moe_slots mt_moe_slots(const struct mt_config *config, int n_rank);
  * rank with max_token_any tokens sends, which is its load when all are alike. */
 int64_t mt_moe_slice_rows(int64_t max_token_any, int64_t top_k);
 
+/* Bytes of rows that `rank` holds for others in an exchange at most, whatever the routing: address
+ * space until such a routing comes (moe/carrier.h). */
+int64_t mt_moe_stage_bytes(const struct mt_config *config, const struct mt_topology *topology,
+                           int rank, int64_t max_token_any);
+
 /* Bytes that one layer's forward and backward cut from the activation arena at most, whatever the
  * routing. kept: of it, what stays cut from forward to backward; with train.recompute = "layer"
  * without gate and up. */

@@ -27,6 +27,8 @@
 
 #include <stdint.h>
 
+struct mt_transfer;
+
 struct mt_route {
     int64_t width;      /* D */
     int64_t n_choice;   /* N*K: rows that start here */
@@ -45,10 +47,11 @@ struct mt_route {
     int64_t *send_weight; /* [N,K] its one float, wide */
     int64_t *send_narrow; /* [N,K] row, narrow */
     /* Instances on this rank: group g has rows group_offset[g] .. [g+1] - 1 of all slices. */
-    int n_group, n_resident; /* groups from n_resident on are late */
-    int *group_expert;       /* [n_group] */
-    int64_t *group_offset;   /* [n_group+1] */
-    int64_t *group_from;     /* [n_group, R] rows by source */
+    int n_group, n_resident;      /* groups from n_resident on are late */
+    int *group_expert;            /* [n_group] */
+    int64_t *group_offset;        /* [n_group+1] */
+    int64_t *group_from;          /* [n_group, R] rows by source */
+    struct mt_transfer *transfer; /* how its rows travel: set by mt_carrier_choose */
 };
 
 struct mt_route_input {

@@ -23,7 +23,8 @@ struct work {
     int64_t n_row; /* of the expert */
     struct mt_weight gate, up, down;
     const float *values; /* [F,D] what weights are packed from */
-    float *x, *y, *act, *gate_out, *up_out;
+    float *x, *y, *gate_out, *up_out;
+    void *expert_scratch;
     struct mt_weight q, kv, o;
     float *h, *rstd, *q_out, *k_out, *v_out, *o_out, *lse, *x_middle, *norm, *cosine, *sine;
     void *scratch;
@@ -46,10 +47,14 @@ static void run_expert(struct work *w)
     const struct mt_weight *gate = &w->gate;
     const struct mt_weight *up = &w->up;
     const struct mt_weight *down = &w->down;
-    mt_grouped_forward(&w->meter, w->gate_out, w->x, &gate, groups);
-    mt_grouped_forward(&w->meter, w->up_out, w->x, &up, groups);
-    mt_swiglu_forward(&w->meter, w->act, w->gate_out, w->up_out, w->rstd, w->n_row, w->inner);
-    mt_grouped_forward(&w->meter, w->y, w->act, &down, groups);
+    const struct mt_expert_weights weights = {&gate, &up, &down};
+    const struct mt_expert_forward args = {.y = w->y,
+                                           .gate = w->gate_out,
+                                           .up = w->up_out,
+                                           .x = w->x,
+                                           .row_weight = w->rstd,
+                                           .scratch = w->expert_scratch};
+    mt_expert_forward(&w->meter, &args, &weights, groups);
 }
 
 /* As model/attention.c, and the norm before the gate. */
@@ -123,7 +128,6 @@ static void cut_all(struct work *w, bool training)
     w->y = cut(w, n * w->width);
     w->h = cut(w, n * w->width);
     w->x_middle = cut(w, n * w->width);
-    w->act = cut(w, N_ROW * w->inner);
     w->gate_out = cut(w, N_ROW * w->inner);
     w->up_out = cut(w, N_ROW * w->inner);
     w->rstd = cut(w, n);
@@ -135,6 +139,8 @@ static void cut_all(struct work *w, bool training)
     w->norm = cut(w, w->width);
     w->cosine = cut(w, n * w->head_dim);
     w->sine = cut(w, n * w->head_dim);
+    w->expert_scratch =
+        mt_arena_cut(&w->arena, mt_expert_scratch_bytes(&w->meter, w->inner, N_ROW));
     w->scratch = mt_arena_cut(&w->arena, mt_attention_scratch_bytes(&w->meter, &shape));
 }
 
@@ -147,8 +153,9 @@ static int64_t arena_bytes(const struct work *w)
     const int64_t widest = mt_max_i64(w->inner, q_width);
     const struct mt_attention shape = {1, w->length, w->n_head, w->n_kv_head, w->head_dim};
     const int64_t floats = n * (4 * w->width + 4 * q_width + w->n_head + 2 * w->head_dim + 1) +
-                           3 * (int64_t)N_ROW * w->inner + (widest + 1) * w->width;
+                           2 * (int64_t)N_ROW * w->inner + (widest + 1) * w->width;
     return floats * (int64_t)sizeof(float) + mt_attention_scratch_bytes(&w->meter, &shape) +
+           mt_expert_scratch_bytes(&w->meter, w->inner, N_ROW) +
            3 * mt_weight_bytes(&w->meter, w->inner, w->width, true) +
            3 * mt_weight_bytes(&w->meter, w->width, w->inner, true) +
            3 * mt_weight_bytes(&w->meter, q_width, w->width, true) +

@@ -54,7 +54,7 @@ static double bound_activations(const struct mt_config *config)
     const double per_token = 16.0 * width + 7.0 * projection_width(config) +
                              (double)config->moe.num_experts +
                              (double)config->moe.top_k * per_choice + 2.0 * shared_width(config) +
-                             4.0 * (double)config->model.dense_intermediate_size;
+                             3.0 * (double)config->model.dense_intermediate_size;
     const int64_t n_sequence =
         mt_min_i64(config->train.micro_batch_size, config->train.global_batch_size);
     return (double)n_sequence * (double)config->model.max_seq_len *
@@ -168,14 +168,20 @@ static enum mt_status check_memory(const struct mt_session *session, bool traini
     struct mt_memory_estimate estimate;
     MT_TRY(mt_session_estimate(session->config, session->comm.topology.n_rank, training,
                                max_sequence, &estimate));
-    const double wanted = (double)estimate.total * (double)n_local;
+    const bool has_experts =
+        session->config->model.first_k_dense < session->config->model.num_layers;
+    const int64_t n_token = max_sequence * session->config->model.max_seq_len;
+    const int64_t stage = has_experts ? mt_moe_stage_bytes(session->config, &session->comm.topology,
+                                                           session->comm.rank, n_token)
+                                      : 0;
+    const double total = (double)estimate.total + (double)stage;
+    const double wanted = total * (double)n_local;
     if (wanted > (double)available) {
         return MT_FAIL(MT_ERR_RESOURCE,
                        "this run needs about %.1f GiB on each machine (%d ranks of %.1f GiB), and "
                        "%.1f GiB are available; expected it to fit; use more machines, fewer ranks "
                        "a machine, or a smaller model or micro-batch (see: moetrain plan)",
-                       wanted / GIB, n_local, (double)estimate.total / GIB,
-                       (double)available / GIB);
+                       wanted / GIB, n_local, total / GIB, (double)available / GIB);
     }
     return MT_OK;
 }
@@ -215,6 +221,7 @@ enum mt_status mt_session_open(struct mt_session *session, const struct mt_confi
     session->config = config;
     MT_TRY(mt_job_agree(
         mt_comm_init_mpi(&session->comm, mt_job_world(), (int)config->comm.ranks_per_node)));
+    MT_TRY(mt_job_agree(mt_comm_rehearse(&session->comm, config->comm.rehearse_alpha_us)));
     int n_local = 1;
     struct mt_core_share share;
     MT_TRY(mt_job_agree(find_place(&session->comm, &n_local, &share)));

@@ -100,6 +100,15 @@ static void describe(const struct mt_trainer *trainer)
         (long long)trainer->config->model.max_seq_len);
 }
 
+static void tell_of_rehearsal(const struct mt_config *config)
+{
+    if (config->comm.rehearse_alpha_us > 0) {
+        mt_log_line("rehearsal: every message between nodes is %lld us late "
+                    "(comm.rehearse_alpha_us)",
+                    (long long)config->comm.rehearse_alpha_us);
+    }
+}
+
 /* A slowdown for a rank that is not there would be a study of nothing. */
 static void warn_of_absent_ranks(const struct mt_trainer *trainer)
 {
@@ -204,6 +213,7 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
     bool is_finished = false;
     describe(trainer);
     warn_of_absent_ranks(trainer);
+    tell_of_rehearsal(trainer->config);
     connect_state(trainer);
     MT_TRY(mt_resume(trainer, options, &is_finished));
     if (is_finished) {

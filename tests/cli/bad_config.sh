@@ -80,7 +80,8 @@ moe.num_expert_groups=2|2 is not in this version
 moe.balance.loss="sequence"|"sequence" is not in this version
 placement.policy="fastest"|policy.*fastest.*"ep", "fsdp".*"adaptive"; nearest is 
 comm.transport="nccl"|"nccl" is not in this version
-comm.all_to_all="leader"|"leader" is not in this version
+comm.all_to_all="leaders"|all_to_all.*"direct", "hierarchical", "leader" or "deduplicated"; nearest is "leader"
+comm.rehearse_alpha_us=-1|rehearse_alpha_us = -1 is out of range; allowed: 0 to 
 data.format="megatron"|"megatron" is not in this version
 train.recompute="layers"|recompute.*"none", "attention" or "layer"; nearest is "layer"
 checkpoint.async=true|true is not in this version

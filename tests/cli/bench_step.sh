@@ -44,6 +44,15 @@ cmp out.txt default || fail "the default is not configs/bench-cpu.toml: $(diff o
 expect 0 "" one bench step --check-config --set model.num_layers=2
 grep -q 'num_layers = 2' out.txt || fail "--set does not reach the default configuration"
 
+# Operations alone, in the type that is asked for.
+expect 0 "" one bench kernels --only expert --set device.dtype='"bfloat16"'
+for word in ', bfloat16), copies ' '^expert_forward +8 x 64 x 512x256 ' \
+    '^expert_forward_backward +8 x 256 x 512x256 '; do
+    grep -qE "$word" out.txt || fail "bench kernels lacks $word: $(cat out.txt)"
+done
+expect 0 "" one bench kernels "$config" --only add_rms
+grep -q ', float32), copies ' out.txt || fail "bench kernels is not in float32: $(cat out.txt)"
+
 # Recomputation is work that the model's count does not have.
 expect 0 "" one bench step "$config" "${few[@]}" --json --set 'train.recompute="layer"'
 python3 "$MT_SOURCE/tests/cli/bench_step.py" resolved.toml more <out.txt || fail "recompute: $(cat out.txt)"
@@ -52,6 +61,7 @@ refuse_everywhere 2 '--steps 0 is not an integer of at least 1' bench step --ste
 refuse 2 '--warm-up -1 is not an integer of at least 0' bench step --warm-up -1
 refuse 2 '--steps 1000000: expected at most' bench step --steps 1000000
 refuse 2 'nowhere.toml: No such file' bench step nowhere.toml
+refuse 2 'device.dtype' bench kernels --set device.dtype='"half"'
 refuse 2 'model.colour' bench step --set model.colour=3
 refuse 2 'only nothing: no operation has that' bench kernels --only nothing
 refuse_everywhere 5 'step 2 has loss .* so nothing was updated' bench step "$config" "${few[@]}" \

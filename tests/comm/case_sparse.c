@@ -144,6 +144,18 @@ static struct mt_relay *create_relay(const struct test_case *test)
     return relay;
 }
 
+static void create_chain(struct test_case *test)
+{
+    const int64_t piece_bytes = 8 * (int64_t)(1 + test->spec.seed % 9);
+    struct mt_chain_link *link = NULL;
+    MT_TEST_OK(MT_ALLOCATE(link, test->sparse.n_chunk, "test"));
+    MT_TEST_OK(mt_plan_init(&test->plan, mt_plan_sparse_chain_max_op(test->topology, test->rank,
+                                                                     &test->sparse, piece_bytes)));
+    mt_plan_sparse_allgather_chain(&test->plan, test->topology, test->rank, &test->sparse,
+                                   piece_bytes, link, test->home_offset, test->copy_offset);
+    mt_memory_free(link);
+}
+
 void test_create_sparse_gather(struct test_case *test)
 {
     int64_t bytes[2];
@@ -157,6 +169,10 @@ void test_create_sparse_gather(struct test_case *test)
             fill_chunk(test, test->want + test->copy_offset[chunk], chunk,
                        test->sparse.owner[chunk]);
         }
+    }
+    if (test->spec.kind == TEST_SPARSE_ALLGATHER_CHAIN) {
+        create_chain(test);
+        return;
     }
     if (is_relayed(test)) {
         struct mt_relay *relay = create_relay(test);

@@ -29,7 +29,13 @@ const char *test_kind_name(enum test_kind kind)
                                                    "sparse_allgather_relay",
                                                    "sparse_reduce_relay",
                                                    "sparse_reduce_paced",
-                                                   "sparse_allgather_own"};
+                                                   "alltoallv_two_level",
+                                                   "alltoallv_leader",
+                                                   "alltoallv_deduplicated",
+                                                   "row_numbers",
+                                                   "sparse_allgather_chain",
+                                                   "sparse_allgather_own",
+                                                   "alltoallv_deduplicated back"};
     return names[kind];
 }
 
@@ -102,8 +108,7 @@ void test_case_freeze(struct test_case *test)
     memcpy(test->want, test->buffer[MT_BUFFER_RECV], (size_t)test->buffer_bytes[MT_BUFFER_RECV]);
 }
 
-/* Bytes that `source` has for `target`. */
-static int64_t block_bytes(const struct test_case *test, int source, int target)
+int64_t test_block_bytes(const struct test_case *test, int source, int target)
 {
     const struct test_spec *spec = &test->spec;
     const int special = (int)(spec->seed % (uint64_t)test->topology->n_rank);
@@ -117,35 +122,41 @@ static int64_t block_bytes(const struct test_case *test, int source, int target)
     return n * mt_element_bytes(test->element);
 }
 
-/* Where the payloads of a source's block come from. */
-static uint64_t stream_of(const struct test_case *test, int source)
+uint64_t test_stream_of(const struct test_case *test, int source)
 {
     return test->spec.seed * 1031 + (uint64_t)source;
 }
 
-static void create_alltoallv(struct test_case *test)
+void test_fill_alltoallv(struct test_case *test, int64_t stage_bytes)
 {
     const int n_rank = test->topology->n_rank;
     int64_t *send_bytes = test->counts;
     int64_t *recv_bytes = test->counts + n_rank;
     for (int peer = 0; peer < n_rank; ++peer) {
-        send_bytes[peer] = block_bytes(test, test->rank, peer);
-        recv_bytes[peer] = block_bytes(test, peer, test->rank);
+        send_bytes[peer] = test_block_bytes(test, test->rank, peer);
+        recv_bytes[peer] = test_block_bytes(test, peer, test->rank);
     }
     test_case_allocate(test, mt_blocks_before(send_bytes, n_rank),
-                       mt_blocks_before(recv_bytes, n_rank) + 8, 0);
+                       mt_blocks_before(recv_bytes, n_rank) + 8, stage_bytes);
     char *send = test->buffer[MT_BUFFER_SEND];
     for (int peer = 0; peer < n_rank; ++peer) {
         test_fill(test->element, send + mt_blocks_before(send_bytes, peer), send_bytes[peer],
-                  stream_of(test, test->rank), (uint64_t)peer);
+                  test_stream_of(test, test->rank), (uint64_t)peer);
     }
     test_case_freeze(test);
     for (int peer = 0; peer < n_rank; ++peer) {
         test_fill(test->element, test->want + mt_blocks_before(recv_bytes, peer), recv_bytes[peer],
-                  stream_of(test, peer), (uint64_t)test->rank);
+                  test_stream_of(test, peer), (uint64_t)test->rank);
     }
+}
+
+static void create_alltoallv(struct test_case *test)
+{
+    const int n_rank = test->topology->n_rank;
+    test_fill_alltoallv(test, 0);
     MT_TEST_OK(mt_plan_init(&test->plan, mt_plan_alltoallv_direct_max_op(n_rank)));
-    mt_plan_alltoallv_direct(&test->plan, test->topology, test->rank, send_bytes, recv_bytes);
+    mt_plan_alltoallv_direct(&test->plan, test->topology, test->rank, test->counts,
+                             test->counts + n_rank);
 }
 
 static void create_allgatherv(struct test_case *test)
@@ -153,15 +164,15 @@ static void create_allgatherv(struct test_case *test)
     const int n_rank = test->topology->n_rank;
     int64_t *bytes = test->counts;
     for (int rank = 0; rank < n_rank; ++rank) {
-        bytes[rank] = block_bytes(test, 0, rank);
+        bytes[rank] = test_block_bytes(test, 0, rank);
     }
     test_case_allocate(test, bytes[test->rank], mt_blocks_before(bytes, n_rank) + 8, 0);
     test_fill(test->element, test->buffer[MT_BUFFER_SEND], bytes[test->rank],
-              stream_of(test, test->rank), 0);
+              test_stream_of(test, test->rank), 0);
     test_case_freeze(test);
     for (int rank = 0; rank < n_rank; ++rank) {
         test_fill(test->element, test->want + mt_blocks_before(bytes, rank), bytes[rank],
-                  stream_of(test, rank), 0);
+                  test_stream_of(test, rank), 0);
     }
     MT_TEST_OK(mt_plan_init(&test->plan, mt_plan_allgatherv_max_op(n_rank)));
     mt_plan_allgatherv(&test->plan, test->topology, test->rank, bytes);
@@ -172,7 +183,7 @@ static void create_reduce_scatter(struct test_case *test)
     const int n_rank = test->topology->n_rank;
     int64_t *bytes = test->counts;
     for (int rank = 0; rank < n_rank; ++rank) {
-        bytes[rank] = block_bytes(test, 0, rank);
+        bytes[rank] = test_block_bytes(test, 0, rank);
     }
     const int64_t mine = bytes[test->rank];
     test_case_allocate(test, mt_blocks_before(bytes, n_rank), mine + 8,
@@ -180,13 +191,13 @@ static void create_reduce_scatter(struct test_case *test)
     char *send = test->buffer[MT_BUFFER_SEND];
     for (int rank = 0; rank < n_rank; ++rank) {
         test_fill(test->element, send + mt_blocks_before(bytes, rank), bytes[rank],
-                  stream_of(test, test->rank), (uint64_t)rank);
+                  test_stream_of(test, test->rank), (uint64_t)rank);
     }
     test_case_freeze(test);
     char *block = allocate(mine);
     for (int source = 0; source < n_rank; ++source) {
         char *to = source == 0 ? test->want : block;
-        test_fill(test->element, to, mine, stream_of(test, source), (uint64_t)test->rank);
+        test_fill(test->element, to, mine, test_stream_of(test, source), (uint64_t)test->rank);
         if (source > 0) {
             test_add(test->element, test->want, block, mine);
         }
@@ -206,7 +217,7 @@ static void want_allreduce(struct test_case *test, int64_t n_bytes)
         for (int i = topology->node_start[node]; i < topology->node_start[node + 1]; ++i) {
             const bool is_first = i == topology->node_start[node];
             test_fill(test->element, is_first ? node_sum : vector, n_bytes,
-                      stream_of(test, topology->member[i]), 0);
+                      test_stream_of(test, topology->member[i]), 0);
             if (!is_first) {
                 test_add(test->element, node_sum, vector, n_bytes);
             }
@@ -229,7 +240,8 @@ static void create_allreduce(struct test_case *test)
     n_bytes = test->spec.shape == TEST_NOTHING ? 0 : n_bytes;
     test_case_allocate(test, n_bytes, n_bytes + 8,
                        mt_plan_allreduce_stage_bytes(test->topology, n_bytes));
-    test_fill(test->element, test->buffer[MT_BUFFER_SEND], n_bytes, stream_of(test, test->rank), 0);
+    test_fill(test->element, test->buffer[MT_BUFFER_SEND], n_bytes,
+              test_stream_of(test, test->rank), 0);
     test_case_freeze(test);
     want_allreduce(test, n_bytes);
     MT_TEST_OK(mt_plan_init(&test->plan, mt_plan_allreduce_max_op(test->topology)));
@@ -239,11 +251,22 @@ static void create_allreduce(struct test_case *test)
 void test_case_create(struct test_case *test, struct test_spec spec,
                       const struct mt_topology *topology, int rank)
 {
-    static void (*const create[TEST_N_KIND])(struct test_case *) = {
-        create_alltoallv,          create_allgatherv,         create_reduce_scatter,
-        create_allreduce,          test_create_sparse_gather, test_create_sparse_reduce,
-        test_create_sparse_gather, test_create_sparse_reduce, test_create_sparse_reduce,
-        test_create_sparse_gather};
+    static void (*const create[TEST_N_KIND])(struct test_case *) = {create_alltoallv,
+                                                                    create_allgatherv,
+                                                                    create_reduce_scatter,
+                                                                    create_allreduce,
+                                                                    test_create_sparse_gather,
+                                                                    test_create_sparse_reduce,
+                                                                    test_create_sparse_gather,
+                                                                    test_create_sparse_reduce,
+                                                                    test_create_sparse_reduce,
+                                                                    test_create_by_way_of_others,
+                                                                    test_create_by_way_of_others,
+                                                                    test_create_deduplicated,
+                                                                    test_create_row_numbers,
+                                                                    test_create_sparse_gather,
+                                                                    test_create_sparse_gather,
+                                                                    test_create_deduplicated};
     const bool is_sum =
         spec.kind == TEST_REDUCE_SCATTER || spec.kind == TEST_SPARSE_REDUCE_SCATTER ||
         spec.kind == TEST_SPARSE_REDUCE_RELAY || spec.kind == TEST_SPARSE_REDUCE_PACED;

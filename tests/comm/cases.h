@@ -17,10 +17,16 @@ enum test_kind {
     TEST_SPARSE_REDUCE_SCATTER,
     TEST_SPARSE_ALLGATHER_RELAY,
     TEST_SPARSE_REDUCE_RELAY,
-    TEST_SPARSE_REDUCE_PACED, /* owners may hold copies as well, here and below */
+    TEST_SPARSE_REDUCE_PACED, /* owners may hold copies as well, here and in _OWN */
+    TEST_TWO_LEVEL,
+    TEST_LEADER,
+    TEST_DEDUPLICATED,
+    TEST_ROW_NUMBERS,
+    TEST_SPARSE_ALLGATHER_CHAIN,
     TEST_SPARSE_ALLGATHER_OWN,
+    TEST_DEDUPLICATED_BACK,
     TEST_N_KIND,
-    TEST_N_NAME = TEST_SPARSE_ALLGATHER_OWN /* the last one's plans have an earlier one's name */
+    TEST_N_NAME = TEST_SPARSE_ALLGATHER_OWN /* plans from here on have an earlier one's name */
 };
 
 /* EMPTY_RANK: one rank has nothing to give and nothing to get. TO_ONE: everything ends up at (or

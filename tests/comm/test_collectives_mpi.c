@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { MAX_JOB = 12 };
+enum { MAX_JOB = 20 };
 
 static void open_comm(struct mt_comm *comm, int ranks_per_node)
 {

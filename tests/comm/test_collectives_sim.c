@@ -4,7 +4,7 @@
 #include "base/memory.h"
 #include "comm/world.h"
 
-static const int rank_matrix[] = {1, 2, 3, 4, 7, 8, 16, 64};
+static const int rank_matrix[] = {1, 2, 3, 4, 6, 7, 8, 16, 64};
 enum { N_RANK_MATRIX = (int)(sizeof(rank_matrix) / sizeof(rank_matrix[0])), SCALE = 40 };
 
 /* A message takes one delivery, a delivery at least one poll of some rank. */
@@ -51,6 +51,36 @@ static void alltoallv_delivers_every_block_in_rank_order(void **state)
     run_matrix(TEST_ALLTOALLV);
 }
 
+static void two_level_alltoallv_delivers_what_direct_does(void **state)
+{
+    MT_UNUSED(state);
+    run_matrix(TEST_TWO_LEVEL);
+}
+
+static void leader_alltoallv_delivers_what_direct_does(void **state)
+{
+    MT_UNUSED(state);
+    run_matrix(TEST_LEADER);
+}
+
+static void deduplicated_rows_reach_every_expert(void **state)
+{
+    MT_UNUSED(state);
+    run_matrix(TEST_DEDUPLICATED);
+}
+
+static void deduplicated_rows_come_back_summed_by_node(void **state)
+{
+    MT_UNUSED(state);
+    run_matrix(TEST_DEDUPLICATED_BACK);
+}
+
+static void workers_learn_the_numbers_of_their_rows(void **state)
+{
+    MT_UNUSED(state);
+    run_matrix(TEST_ROW_NUMBERS);
+}
+
 static void allgatherv_gives_all_blocks_to_all(void **state)
 {
     MT_UNUSED(state);
@@ -91,6 +121,12 @@ static void relayed_sparse_reduce_scatter_adds_along_the_hops(void **state)
 {
     MT_UNUSED(state);
     run_matrix(TEST_SPARSE_REDUCE_RELAY);
+}
+
+static void chained_sparse_allgather_fills_every_copy(void **state)
+{
+    MT_UNUSED(state);
+    run_matrix(TEST_SPARSE_ALLGATHER_CHAIN);
 }
 
 static void owners_copy_their_own_chunks_where_they_hold_them(void **state)
@@ -140,6 +176,31 @@ static void uneven_nodes_in_any_numbering_work(void **state)
         }
     }
     test_world_clear(&world);
+}
+
+/* Nodes drawn at random: sizes from 1, members anywhere. */
+static void all_to_alls_work_on_any_nodes(void **state)
+{
+    static const enum test_kind kinds[] = {TEST_TWO_LEVEL, TEST_LEADER, TEST_DEDUPLICATED,
+                                           TEST_ROW_NUMBERS, TEST_DEDUPLICATED_BACK};
+    MT_UNUSED(state);
+    for (uint64_t seed = 0; seed < 60; ++seed) {
+        const int n_rank = 2 + (int)(seed % 13);
+        int node[TEST_MAX_RANK];
+        struct test_world world;
+        for (int rank = 0; rank < n_rank; ++rank) {
+            const uint64_t bits = test_mix(seed, 77, (uint64_t)rank);
+            node[rank] = (int)(bits % (1 + seed % 6));
+        }
+        test_world_create(&world, n_rank, 0, node, seed);
+        for (int i = 0; i < 5 * TEST_N_SHAPE; ++i) {
+            run_one(&world, (struct test_spec){.kind = kinds[i % 5],
+                                               .shape = (enum test_shape)(i / 5),
+                                               .seed = seed + (uint64_t)i,
+                                               .scale = SCALE});
+        }
+        test_world_clear(&world);
+    }
 }
 
 /* All kinds in flight at once, begun and polled in random order on every rank. */
@@ -264,6 +325,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alltoallv_delivers_every_block_in_rank_order),
+        cmocka_unit_test(two_level_alltoallv_delivers_what_direct_does),
+        cmocka_unit_test(leader_alltoallv_delivers_what_direct_does),
+        cmocka_unit_test(deduplicated_rows_reach_every_expert),
+        cmocka_unit_test(deduplicated_rows_come_back_summed_by_node),
+        cmocka_unit_test(workers_learn_the_numbers_of_their_rows),
         cmocka_unit_test(allgatherv_gives_all_blocks_to_all),
         cmocka_unit_test(reduce_scatter_adds_in_rank_order),
         cmocka_unit_test(allreduce_adds_by_member_then_by_node),
@@ -271,10 +337,12 @@ int main(void)
         cmocka_unit_test(sparse_reduce_scatter_adds_copies_in_rank_order),
         cmocka_unit_test(relayed_sparse_allgather_fills_every_copy),
         cmocka_unit_test(relayed_sparse_reduce_scatter_adds_along_the_hops),
+        cmocka_unit_test(chained_sparse_allgather_fills_every_copy),
         cmocka_unit_test(owners_copy_their_own_chunks_where_they_hold_them),
         cmocka_unit_test(paced_sparse_reduce_scatter_adds_by_distance),
         cmocka_unit_test(sparse_plans_work_within_one_buffer),
         cmocka_unit_test(uneven_nodes_in_any_numbering_work),
+        cmocka_unit_test(all_to_alls_work_on_any_nodes),
         cmocka_unit_test(collectives_in_flight_together_do_not_mix),
         cmocka_unit_test(sliced_messages_arrive_whole),
         cmocka_unit_test(a_plan_with_a_lost_message_never_completes),

@@ -5,7 +5,7 @@
 #include "comm/cases.h"
 #include "comm/comm.h"
 
-enum { TEST_MAX_JOB = 12, TEST_MAX_RANK = 64 };
+enum { TEST_MAX_JOB = 20, TEST_MAX_RANK = 64 };
 
 /* One collective a job: case [R] and executors of each. */
 struct test_world {

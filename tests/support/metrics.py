@@ -2,6 +2,7 @@
 """Comparing runs by their metrics.jsonl.
 
   metrics.py same A B            equal in everything that is not a time or a memory reading
+  metrics.py equal A B KEY...    the same steps, with the same value of every KEY
   metrics.py close A B FIRST ALL first loss and gradient norm within FIRST relative, all losses within ALL
   metrics.py below A KEY VALUE   the last line with KEY is below VALUE
   metrics.py steps A FIRST LAST  training steps are exactly FIRST .. LAST, in order
@@ -46,6 +47,14 @@ def same(a, b):
         assert row_a == row_b, f"\n{row_a}\n{row_b}"
 
 
+def equal(a, b, *keys):
+    steps_a, steps_b = steps(a), steps(b)
+    assert steps_a and len(steps_a) == len(steps_b), f"{len(steps_a)} steps and {len(steps_b)}"
+    for row_a, row_b in zip(steps_a, steps_b):
+        for key in keys:
+            assert row_a[key] == row_b[key], f"step {row_a['step']}: {key} {row_a[key]}, {row_b[key]}"
+
+
 def close(a, b, first, every):
     steps_a, steps_b = steps(a), steps(b)
     assert steps_a and len(steps_a) == len(steps_b), f"{len(steps_a)} steps and {len(steps_b)}"
@@ -77,7 +86,7 @@ def finite(a):
 
 
 if __name__ == "__main__":
-    COMMANDS = {"same": same, "close": close, "below": below, "steps": in_order, "finite": finite}
+    COMMANDS = {"same": same, "equal": equal, "close": close, "below": below, "steps": in_order, "finite": finite}
     try:
         COMMANDS[sys.argv[1]](*sys.argv[2:])
     except AssertionError as error:

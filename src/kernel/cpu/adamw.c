@@ -1,8 +1,8 @@
 #include "base/size.h"
 #include "kernel/cpu/cpu.h"
-#include "kernel/cpu/panels.h"
 #include "kernel/cpu/parallel.h"
 #include "kernel/cpu/simd.h"
+#include "kernel/cpu/weight_pack.h"
 
 #include <math.h>
 
@@ -70,12 +70,13 @@ MT_CLONES static void update(const struct scalars *scalars, const struct mt_adam
 
 static bool is_in_slabs(const struct job *job, const struct mt_adamw_item *item)
 {
-    return item->weight != NULL && mt_panels_fit(job->dtype, item->weight);
+    return item->weight != NULL && mt_weight_pack_find(job->dtype, item->weight).has_slabs;
 }
 
 static int64_t count_chunks(const struct job *job, const struct mt_adamw_item *item)
 {
-    return is_in_slabs(job, item) ? mt_panels_n_slab(item->weight) : mt_ceil_div(item->n, CHUNK);
+    return is_in_slabs(job, item) ? mt_weight_pack_n_slab(item->weight)
+                                  : mt_ceil_div(item->n, CHUNK);
 }
 
 /* The item of a chunk: the last that begins at it or before, and is not empty. */
@@ -99,13 +100,13 @@ static void update_chunk(void *context, const struct mt_cpu_chunk *chunk)
     const struct job *job = context;
     const struct mt_adamw_item *item = find_item(job, chunk->index);
     const bool in_slabs = is_in_slabs(job, item);
-    const int64_t size = in_slabs ? MT_PANEL * item->weight->n_in : CHUNK;
+    const int64_t size = in_slabs ? MT_PACK_SLAB * item->weight->n_in : CHUNK;
     const int64_t index = chunk->index - item->first_chunk;
     update(item->decays ? &job->decaying : &job->other, item, index * size,
            mt_min_i64(item->n, (index + 1) * size));
     if (in_slabs) {
-        const struct mt_panels panels = {item->weight, item->value, job->streams};
-        mt_panels_pack(&panels, index);
+        const struct mt_weight_pack pack = mt_weight_pack_find(job->dtype, item->weight);
+        mt_weight_pack_slab(&pack, item->weight, item->value, index, job->streams);
     }
 }
 
@@ -118,11 +119,12 @@ void mt_cpu_adamw_update(struct mt_device *device, struct mt_adamw_item *item, i
                       .item = item,
                       .n_item = n_item};
     int64_t n_chunk = 0;
+    const int64_t item_bytes = device->dtype == MT_BFLOAT16 ? 2 : 4;
     int64_t pack_bytes = 0;
     for (int64_t i = 0; i < n_item; i++) {
         item[i].first_chunk = n_chunk;
         n_chunk += count_chunks(&job, &item[i]);
-        pack_bytes += item[i].weight != NULL ? 2 * item[i].n * (int64_t)sizeof(float) : 0;
+        pack_bytes += item[i].weight != NULL ? 2 * item[i].n * item_bytes : 0;
     }
     job.streams = pack_bytes >= STREAM_FROM_BYTES;
     mt_cpu_for_chunks(device, n_chunk, 1, update_chunk, &job);

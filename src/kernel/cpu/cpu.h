@@ -45,10 +45,6 @@ void mt_cpu_attention_backward(struct mt_device *device, const struct mt_attenti
                                const struct mt_attention *shape);
 
 /* Experts */
-void mt_cpu_swiglu_forward(struct mt_device *device, float *act, const float *gate, const float *up,
-                           const float *row_weight, int64_t n, int64_t width);
-void mt_cpu_swiglu_backward(struct mt_device *device, const struct mt_swiglu_backward *args,
-                            int64_t n, int64_t width);
 int64_t mt_cpu_expert_scratch_bytes(const struct mt_device *device, int64_t inner, int64_t n);
 void mt_cpu_expert_forward(struct mt_device *device, const struct mt_expert_forward *args,
                            const struct mt_expert_weights *weights, struct mt_groups groups);

@@ -83,14 +83,14 @@ static void forward_tile(void *context, const struct mt_cpu_chunk *chunk)
     float *gate = args->gate + tile.row * f->inner;
     float *up = args->up + tile.row * f->inner;
     float *act = (float *)args->scratch + (int64_t)chunk->thread * MT_GEMM_TILE * f->inner;
-    mt_gemm_tile(f->open, chunk->thread, gate, x, f->weights->gate[tile.group]->forward_pack,
-                 tile.n, false);
+    const void *rounded = mt_gemm_round(f->open, chunk->thread, x, tile.n);
+    mt_gemm_tile_rounded(f->open, chunk->thread, gate, rounded,
+                         f->weights->gate[tile.group]->forward_pack, tile.n, false);
     mt_cpu_breathe(f->device, chunk);
-    mt_gemm_tile(f->open, chunk->thread, up, x, f->weights->up[tile.group]->forward_pack, tile.n,
-                 false);
+    mt_gemm_tile_rounded(f->open, chunk->thread, up, rounded,
+                         f->weights->up[tile.group]->forward_pack, tile.n, false);
     mt_cpu_breathe(f->device, chunk);
-    mt_cpu_swiglu_forward_rows(act, gate, up, part_of(args->row_weight, tile.row), tile.n,
-                               f->inner);
+    mt_cpu_swiglu_forward(act, gate, up, part_of(args->row_weight, tile.row), tile.n, f->inner);
     mt_gemm_tile(f->close, chunk->thread, args->y + tile.row * f->width, act,
                  f->weights->down[tile.group]->forward_pack, tile.n, false);
 }
@@ -132,7 +132,7 @@ static void open_tile(void *context, const struct mt_cpu_chunk *chunk)
     mt_gemm_tile(p->open, chunk->thread, p->act + at, p->d_y + tile.row * p->width,
                  p->weights.down[tile.group]->backward_pack, tile.n, false);
     mt_cpu_breathe(p->device, chunk);
-    const struct mt_swiglu_backward swiglu = {
+    const struct mt_cpu_swiglu_backward swiglu = {
         .d_gate = p->gate + at,
         .d_up = p->up + at,
         .d_row_weight = p->d_row_weight != NULL ? p->d_row_weight + tile.row : NULL,
@@ -142,7 +142,7 @@ static void open_tile(void *context, const struct mt_cpu_chunk *chunk)
         .up = p->up + at,
         .row_weight = part_of(p->row_weight, tile.row),
     };
-    mt_cpu_swiglu_backward_rows(&swiglu, tile.n, p->inner);
+    mt_cpu_swiglu_backward(&swiglu, tile.n, p->inner);
 }
 
 static void close_tile(void *context, const struct mt_cpu_chunk *chunk)

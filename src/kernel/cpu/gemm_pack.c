@@ -2,25 +2,42 @@
 
 #include "base/size.h"
 #include "device/isa.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-
-#define AVX512_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
-#define BF16_TARGET   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
+#include "kernel/cpu/bf16.h"
+#include "kernel/cpu/dnnl_try.h"
 
 enum { N_LANE = 16, PANEL = 64 };
-/* 16 rows x 16 columns are transposed at a time; as wide numbers. */
-static const int64_t LANES = N_LANE;
-static const int64_t BLOCK = INT64_C(256);
 
-struct panels {
-    void *pack;          /* [padded_y / 64, padded_x, 64] floats, or [.., padded_x / 2, 64] pairs */
-    const float *values; /* [n_out, n_in] */
-    int64_t n_out, n_in;
-    int64_t padded_x; /* rows of P, a multiple of 16, of 32 with pairs */
-    int64_t padded_y; /* columns of P, a multiple of 64 */
-};
+/* ---- the library's way ---- */
+
+/* values [n_out, n_in] seen as P. */
+static dnnl_status_t describe_values(dnnl_memory_desc_t *out, const struct mt_gemm_pack *pack)
+{
+    const bool turned = pack->is_transposed;
+    const dnnl_dims_t dims = {turned ? pack->n_in : pack->n_out, turned ? pack->n_out : pack->n_in};
+    const dnnl_dims_t strides = {turned ? 1 : pack->n_in, turned ? pack->n_in : 1};
+    return dnnl_memory_desc_init_by_strides(out, 2, dims, dnnl_f32, strides);
+}
+
+static enum mt_status make_reorder(struct mt_gemm_pack *pack, const dnnl_memory_desc_t *values,
+                                   dnnl_engine_t engine)
+{
+    dnnl_primitive_attr_t attributes = NULL;
+    dnnl_primitive_desc_t description = NULL;
+    MT_TRY_DNNL(dnnl_primitive_attr_create(&attributes));
+    MT_TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user));
+    const dnnl_status_t created = dnnl_reorder_primitive_desc_create(
+        &description, values, engine, &pack->layout, engine, attributes);
+    MT_TRY_DNNL(dnnl_primitive_attr_destroy(attributes));
+    MT_TRY_DNNL(created);
+    MT_TRY_DNNL(dnnl_primitive_create(&pack->reorder, description));
+    const dnnl_memory_desc_t *scratch =
+        dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
+    const dnnl_status_t made =
+        dnnl_memory_create(&pack->scratch, scratch, engine, DNNL_MEMORY_ALLOCATE);
+    MT_TRY_DNNL(dnnl_primitive_desc_destroy(description));
+    MT_TRY_DNNL(made);
+    return MT_OK;
+}
 
 /* Blocks of 16 rows x 64 columns, or of 16 pairs of rows, all those of a panel after each other. */
 static bool is_in_panels(const dnnl_memory_desc_t *layout)
@@ -37,14 +54,104 @@ static bool is_in_panels(const dnnl_memory_desc_t *layout)
            at->strides[0] == rows * PANEL && at->strides[1] == layout->padded_dims[0] * PANEL;
 }
 
-static inline __mmask16 mask_of(int64_t n)
+static bool processor_packs(const struct mt_gemm_pack *pack)
 {
-    return n >= N_LANE ? (__mmask16)0xffff : n <= 0 ? (__mmask16)0 : (__mmask16)((1U << n) - 1U);
+#if defined(__x86_64__)
+    return mt_isa_detect() >= MT_ISA_AVX512 && !pack->rounds &&
+           (pack->layout.data_type == dnnl_f32 || mt_isa_has_bf16());
+#else
+    (void)pack;
+    return false;
+#endif
+}
+
+enum mt_status mt_gemm_pack_init(struct mt_gemm_pack *pack, dnnl_engine_t engine)
+{
+    dnnl_memory_desc_t values;
+    MT_TRY_DNNL(describe_values(&values, pack));
+    MT_TRY(make_reorder(pack, &values, engine));
+    MT_TRY_DNNL(dnnl_memory_create(&pack->from, &values, engine, DNNL_MEMORY_NONE));
+    MT_TRY_DNNL(dnnl_memory_create(&pack->to, &pack->layout, engine, DNNL_MEMORY_NONE));
+    pack->has_slabs = processor_packs(pack) && is_in_panels(&pack->layout);
+    return MT_OK;
+}
+
+void mt_gemm_pack_clear(struct mt_gemm_pack *pack)
+{
+    (void)dnnl_primitive_destroy(pack->reorder);
+    (void)dnnl_memory_destroy(pack->from);
+    (void)dnnl_memory_destroy(pack->to);
+    (void)dnnl_memory_destroy(pack->scratch);
+}
+
+void mt_gemm_pack_whole(const struct mt_gemm_pack *pack, dnnl_stream_t stream, void *out,
+                        const float *values)
+{
+    /* The library has one handle type for what it reads and what it writes. */
+    union {
+        const float *in;
+        void *out;
+    } from = {.in = values};
+    MT_ASSERT(dnnl_memory_set_data_handle(pack->from, from.out) == dnnl_success);
+    MT_ASSERT(dnnl_memory_set_data_handle(pack->to, out) == dnnl_success);
+    const dnnl_exec_arg_t args[] = {
+        {DNNL_ARG_FROM, pack->from}, {DNNL_ARG_TO, pack->to}, {DNNL_ARG_SCRATCHPAD, pack->scratch}};
+    const int n_arg = (int)(sizeof(args) / sizeof(args[0]));
+    MT_ASSERT(dnnl_primitive_execute(pack->reorder, stream, n_arg, args) == dnnl_success);
+    if (pack->rounds) {
+        const int64_t n = (int64_t)(dnnl_memory_desc_get_size(&pack->layout) / sizeof(float));
+        mt_bf16_round_values(out, out, n);
+    }
+}
+
+/* ---- slab by slab ---- */
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define AVX512_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+#define BF16_TARGET   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
+#define UNROLLS       static inline __attribute__((always_inline))
+
+/* 64 rows of values, and where they go. A unit of the pack is a float, or a pair; rows of units are
+ * rows of P, or pairs of them. */
+struct slab {
+    uint32_t *out;       /* transposed: its panel; else its first row in the first panel */
+    int64_t panel_units; /* from panel to panel */
+    const float *values;
+    int64_t n_row, n_column;     /* of values; the slab's */
+    int64_t end_row, end_column; /* with padding */
+};
+
+/* How a slab is packed, known when each way is compiled: with edges, without, past the caches. */
+enum way { EDGES, INSIDE, STREAMS };
+
+AVX512_TARGET UNROLLS void store(uint32_t *to, __m512i x, enum way way)
+{
+    if (way == STREAMS) {
+        _mm512_stream_si512((__m512i *)to, x);
+    } else {
+        _mm512_store_si512(to, x);
+    }
+}
+
+/* Numbers column .. column + 15 of a row, 0 beyond the edges. */
+AVX512_TARGET UNROLLS __m512 load(const struct slab *s, int64_t row, int64_t column, enum way way)
+{
+    const int64_t n = s->n_column - column;
+    const float *from = s->values + row * s->n_column + column;
+    if (way != EDGES) {
+        return _mm512_loadu_ps(from);
+    }
+    if (row >= s->n_row || n <= 0) {
+        return _mm512_setzero_ps();
+    }
+    return _mm512_maskz_loadu_ps((__mmask16)(n >= N_LANE ? 0xffffU : (1U << n) - 1U), from);
 }
 
 /* row [16] of 16 numbers of 32 bits becomes its transpose: pairs of rows are mixed within quarters
  * of a vector, then quarters are exchanged. */
-AVX512_TARGET static inline __attribute__((always_inline)) void transpose(__m512i row[N_LANE])
+AVX512_TARGET UNROLLS void transpose(__m512i row[N_LANE])
 {
     __m512i a[N_LANE];
     __m512i b[N_LANE];
@@ -60,130 +167,149 @@ AVX512_TARGET static inline __attribute__((always_inline)) void transpose(__m512
         b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
         b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
     }
+    enum { EVEN = 0x88, ODD = 0xdd }; /* quarters 0, 2 or 1, 3 of both operands */
     /* b[4 g + c]: its quarter q has column 4 q + c of rows 4 g .. 4 g + 3 */
 #pragma GCC unroll 4
     for (int c = 0; c < 4; c++) {
-        const __m512i even_low = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88);
-        const __m512i odd_low = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xdd);
-        const __m512i even_high = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88);
-        const __m512i odd_high = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xdd);
-        row[c] = _mm512_shuffle_i32x4(even_low, even_high, 0x88);
-        row[4 + c] = _mm512_shuffle_i32x4(odd_low, odd_high, 0x88);
-        row[8 + c] = _mm512_shuffle_i32x4(even_low, even_high, 0xdd);
-        row[12 + c] = _mm512_shuffle_i32x4(odd_low, odd_high, 0xdd);
+        const __m512i even_low = _mm512_shuffle_i32x4(b[c], b[4 + c], EVEN);
+        const __m512i odd_low = _mm512_shuffle_i32x4(b[c], b[4 + c], ODD);
+        const __m512i even_high = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], EVEN);
+        const __m512i odd_high = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], ODD);
+        row[c] = _mm512_shuffle_i32x4(even_low, even_high, EVEN);
+        row[4 + c] = _mm512_shuffle_i32x4(odd_low, odd_high, EVEN);
+        row[8 + c] = _mm512_shuffle_i32x4(even_low, even_high, ODD);
+        row[12 + c] = _mm512_shuffle_i32x4(odd_low, odd_high, ODD);
     }
 }
 
-/* Numbers x .. x + 15 of row y of values, 0 beyond its edges. */
-AVX512_TARGET static inline __attribute__((always_inline)) __m512 load(const struct panels *p,
-                                                                       int64_t y, int64_t x)
+/* Rows of the slab become columns of its panel. */
+AVX512_TARGET UNROLLS void pack_floats_transposed(const struct slab *s, enum way way)
 {
-    const bool is_inside = y < p->n_out && x < p->n_in;
-    const float *from = p->values + (is_inside ? y * p->n_in + x : 0);
-    return _mm512_maskz_loadu_ps(is_inside ? mask_of(p->n_in - x) : 0, from);
-}
-
-AVX512_TARGET static void pack_floats(const struct panels *p)
-{
-    float *out = p->pack;
-    for (int64_t y = 0; y < p->padded_y; y += N_LANE) {
-        float *panel = out + y / PANEL * PANEL * p->padded_x + y % PANEL;
-        for (int64_t x = 0; x < p->padded_x; x++) {
-            _mm512_storeu_ps(panel + x * PANEL, load(p, x, y));
+    for (int64_t column = 0; column < s->end_column; column += N_LANE) {
+        for (int64_t first = 0; first < PANEL; first += N_LANE) {
+            __m512i tile[N_LANE];
+#pragma GCC unroll 16
+            for (int i = 0; i < N_LANE; i++) {
+                tile[i] = _mm512_castps_si512(load(s, first + i, column, way));
+            }
+            transpose(tile);
+#pragma GCC unroll 16
+            for (int i = 0; i < N_LANE; i++) {
+                store(s->out + (column + i) * PANEL + first, tile[i], way);
+            }
         }
     }
 }
 
-AVX512_TARGET static void pack_floats_transposed(const struct panels *p)
+AVX512_TARGET UNROLLS void pack_floats(const struct slab *s, enum way way)
 {
-    float *out = p->pack;
-    for (int64_t first = 0; first < p->padded_y; first += PANEL) {
-        for (int64_t at = 0; at < p->padded_x * PANEL; at += BLOCK) {
-            const int64_t x = at / (PANEL * LANES) * LANES;
-            const int64_t y = at / N_LANE % PANEL;
-            __m512i row[N_LANE];
-#pragma GCC unroll 16
-            for (int i = 0; i < N_LANE; i++) {
-                row[i] = _mm512_castps_si512(load(p, first + y + i, x));
+    for (int64_t panel = 0; panel < s->end_column; panel += PANEL) {
+        uint32_t *to = s->out + panel / PANEL * s->panel_units;
+        for (int64_t row = 0; row < s->end_row; row++) {
+#pragma GCC unroll 4
+            for (int64_t column = 0; column < PANEL; column += N_LANE) {
+                store(to + row * PANEL + column,
+                      _mm512_castps_si512(load(s, row, panel + column, way)), way);
             }
-            transpose(row);
-            float *to = out + first * p->padded_x + x * PANEL + y;
+        }
+    }
+}
+
+/* The pairs of P are neighbours in a row of values. */
+BF16_TARGET UNROLLS void pack_pairs_transposed(const struct slab *s, enum way way)
+{
+    for (int64_t pair = 0; pair < s->end_column / 2; pair += N_LANE) {
+        for (int64_t first = 0; first < PANEL; first += N_LANE) {
+            __m512i tile[N_LANE];
 #pragma GCC unroll 16
             for (int i = 0; i < N_LANE; i++) {
-                _mm512_storeu_si512(to + (int64_t)i * PANEL, row[i]);
+                tile[i] = (__m512i)_mm512_cvtne2ps_pbh(load(s, first + i, 2 * pair + N_LANE, way),
+                                                       load(s, first + i, 2 * pair, way));
+            }
+            transpose(tile);
+#pragma GCC unroll 16
+            for (int i = 0; i < N_LANE; i++) {
+                store(s->out + (pair + i) * PANEL + first, tile[i], way);
             }
         }
     }
 }
 
 /* Two rows of values as pairs: one column of the first, the same of the second. */
-BF16_TARGET static void pack_pairs(const struct panels *p)
+BF16_TARGET UNROLLS void pack_pairs(const struct slab *s, enum way way)
 {
     const __m512i order =
         _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
                          21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    uint32_t *out = p->pack;
-    const int64_t n_pair = p->padded_x / 2;
-    for (int64_t pair = 0; pair < n_pair; pair++) {
-        for (int64_t y = 0; y < p->padded_y; y += N_LANE) {
-            const __m512bh both =
-                _mm512_cvtne2ps_pbh(load(p, 2 * pair + 1, y), load(p, 2 * pair, y));
-            const int64_t panel = y / PANEL * n_pair + pair;
-            _mm512_storeu_si512(out + panel * PANEL + y % PANEL,
-                                _mm512_permutexvar_epi16(order, (__m512i)both));
-        }
-    }
-}
-
-/* The pairs of P are neighbours in a row of values. */
-BF16_TARGET static void pack_pairs_transposed(const struct panels *p)
-{
-    uint32_t *out = p->pack;
-    const int64_t n_pair = p->padded_x / 2;
-    for (int64_t first = 0; first < p->padded_y; first += PANEL) {
-        for (int64_t at = 0; at < n_pair * PANEL; at += BLOCK) {
-            const int64_t pair = at / (PANEL * LANES) * LANES;
-            const int64_t y = at / N_LANE % PANEL;
-            __m512i row[N_LANE];
-#pragma GCC unroll 16
-            for (int i = 0; i < N_LANE; i++) {
-                row[i] = (__m512i)_mm512_cvtne2ps_pbh(load(p, first + y + i, 2 * pair + N_LANE),
-                                                      load(p, first + y + i, 2 * pair));
-            }
-            transpose(row);
-            uint32_t *to = out + first * n_pair + pair * PANEL + y;
-#pragma GCC unroll 16
-            for (int i = 0; i < N_LANE; i++) {
-                _mm512_storeu_si512(to + (int64_t)i * PANEL, row[i]);
+    for (int64_t panel = 0; panel < s->end_column; panel += PANEL) {
+        uint32_t *to = s->out + panel / PANEL * s->panel_units;
+        for (int64_t row = 0; row < s->end_row; row += 2) {
+#pragma GCC unroll 4
+            for (int64_t column = 0; column < PANEL; column += N_LANE) {
+                const __m512bh both = _mm512_cvtne2ps_pbh(load(s, row + 1, panel + column, way),
+                                                          load(s, row, panel + column, way));
+                store(to + row / 2 * PANEL + column, _mm512_permutexvar_epi16(order, (__m512i)both),
+                      way);
             }
         }
     }
 }
 
-bool mt_gemm_pack_panels(const struct mt_gemm_pack *args)
-{
-    const bool has_pairs = args->layout->data_type == dnnl_bf16;
-    const struct panels panels = {args->pack,
-                                  args->values,
-                                  args->n_out,
-                                  args->n_in,
-                                  args->layout->padded_dims[0],
-                                  args->layout->padded_dims[1]};
-    if (mt_isa_detect() < MT_ISA_AVX512 || (has_pairs && !mt_isa_has_bf16()) ||
-        !is_in_panels(args->layout)) {
-        return false;
+/* A function for each way; `turned`: transposed. */
+#define PACK_IN_WAYS(name, TARGET, turned_name, plain_name)                  \
+    TARGET static void name(const struct slab *s, bool turned, enum way way) \
+    {                                                                        \
+        if (way == STREAMS) {                                                \
+            turned ? turned_name(s, STREAMS) : plain_name(s, STREAMS);       \
+        } else if (way == INSIDE) {                                          \
+            turned ? turned_name(s, INSIDE) : plain_name(s, INSIDE);         \
+        } else {                                                             \
+            turned ? turned_name(s, EDGES) : plain_name(s, EDGES);           \
+        }                                                                    \
     }
+PACK_IN_WAYS(pack_as_floats, AVX512_TARGET, pack_floats_transposed, pack_floats)
+PACK_IN_WAYS(pack_as_pairs, BF16_TARGET, pack_pairs_transposed, pack_pairs)
+
+void mt_gemm_pack_slab(const struct mt_gemm_pack *pack, void *out, const float *values,
+                       int64_t slab, bool streams)
+{
+    MT_ASSERT(pack->has_slabs);
+    const bool turned = pack->is_transposed;
+    const bool has_pairs = pack->layout.data_type == dnnl_bf16;
+    const int64_t row = slab * MT_PACK_SLAB;
+    const int64_t rows_a_unit = has_pairs ? 2 : 1;
+    const int64_t panel_units = pack->layout.padded_dims[0] / rows_a_unit * PANEL;
+    const struct slab s = {
+        .out = (uint32_t *)out + (turned ? slab * panel_units : row / rows_a_unit * PANEL),
+        .panel_units = panel_units,
+        .values = values + row * pack->n_in,
+        .n_row = mt_min_i64(pack->n_out - row, MT_PACK_SLAB),
+        .n_column = pack->n_in,
+        .end_row = mt_min_i64(pack->layout.padded_dims[turned ? 1 : 0] - row, MT_PACK_SLAB),
+        .end_column = pack->layout.padded_dims[turned ? 0 : 1],
+    };
+    const bool is_inside = s.n_row == MT_PACK_SLAB && s.n_column % PANEL == 0;
+    const enum way way = !is_inside ? EDGES : streams ? STREAMS : INSIDE;
     if (has_pairs) {
-        args->is_transposed ? pack_pairs_transposed(&panels) : pack_pairs(&panels);
+        pack_as_pairs(&s, turned, way);
     } else {
-        args->is_transposed ? pack_floats_transposed(&panels) : pack_floats(&panels);
+        pack_as_floats(&s, turned, way);
     }
-    return true;
+    if (way == STREAMS) {
+        _mm_sfence();
+    }
 }
+
 #else
-bool mt_gemm_pack_panels(const struct mt_gemm_pack *args)
+
+void mt_gemm_pack_slab(const struct mt_gemm_pack *pack, void *out, const float *values,
+                       int64_t slab, bool streams)
 {
-    (void)args;
-    return false;
+    (void)out;
+    (void)values;
+    (void)slab;
+    (void)streams;
+    MT_ASSERT(pack->has_slabs);
 }
+
 #endif

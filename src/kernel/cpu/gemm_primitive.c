@@ -3,10 +3,9 @@
 #include "base/size.h"
 #include "device/isa.h"
 #include "kernel/cpu/bf16.h"
+#include "kernel/cpu/dnnl_try.h"
 #include "kernel/cpu/gemm_pack.h"
 
-#include <dnnl.h>
-#include <dnnl_debug.h>
 #include <string.h>
 
 enum { MAX_SHAPE = 128, N_PIECE = 11, PACK_ALIGNMENT = 64 };
@@ -24,11 +23,9 @@ struct mt_gemm {
     enum mt_gemm_kind kind;
     dnnl_data_type_t x_type; /* of rounded rows and of P */
     int64_t n_out, n_in;
-    dnnl_memory_desc_t packed;            /* the layout of P that all pieces read */
+    struct mt_gemm_pack pack;             /* of P: its layout is what all pieces read */
     dnnl_primitive_t product[2][N_PIECE]; /* [accumulate] */
     int64_t scratch_bytes;                /* largest of the pieces */
-    dnnl_primitive_t pack;                /* values -> packed */
-    dnnl_memory_t pack_from, pack_to, pack_scratch;
     int n_thread;
     struct thread_memory thread[MT_GEMM_MAX_THREAD];
 };
@@ -45,20 +42,10 @@ static struct {
     struct mt_gemm gemm[MAX_SHAPE][MT_N_GEMM_KIND];
 } cache;
 
-#define TRY_DNNL(call)                                                                          \
-    do {                                                                                        \
-        const dnnl_status_t dnnl_status_ = (call);                                              \
-        if (dnnl_status_ != dnnl_success) {                                                     \
-            return MT_FAIL(MT_ERR_INTERNAL,                                                     \
-                           "oneDNN refused " #call ": %s; expected success; check the library", \
-                           dnnl_status2str(dnnl_status_));                                      \
-        }                                                                                       \
-    } while (0)
-
 static enum mt_status open_engine(void)
 {
     if (cache.engine == NULL) {
-        TRY_DNNL(dnnl_engine_create(&cache.engine, dnnl_cpu, 0));
+        MT_TRY_DNNL(dnnl_engine_create(&cache.engine, dnnl_cpu, 0));
     }
     return MT_OK;
 }
@@ -79,25 +66,16 @@ static dnnl_status_t describe_rows(dnnl_memory_desc_t *out, int64_t rows, int64_
     return dnnl_memory_desc_init_by_tag(out, 2, dims, type, dnnl_ab);
 }
 
-/* values [n_out, n_in] seen as P [n_x, n_y]: for the forward product as a transposed matrix. */
-static dnnl_status_t describe_values(dnnl_memory_desc_t *out, const struct mt_gemm *gemm)
-{
-    const dnnl_dims_t dims = {mt_gemm_n_x(gemm), mt_gemm_n_y(gemm)};
-    const bool forward = gemm->kind == MT_GEMM_FORWARD;
-    const dnnl_dims_t strides = {forward ? 1 : gemm->n_in, forward ? gemm->n_in : 1};
-    return dnnl_memory_desc_init_by_strides(out, 2, dims, dnnl_f32, strides);
-}
-
 static enum mt_status make_attributes(bool accumulate, dnnl_primitive_attr_t *out)
 {
-    TRY_DNNL(dnnl_primitive_attr_create(out));
-    TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user));
+    MT_TRY_DNNL(dnnl_primitive_attr_create(out));
+    MT_TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user));
     if (accumulate) {
         dnnl_post_ops_t add = NULL;
-        TRY_DNNL(dnnl_post_ops_create(&add));
-        TRY_DNNL(dnnl_post_ops_append_sum(add, 1.0F));
-        TRY_DNNL(dnnl_primitive_attr_set_post_ops(*out, add));
-        TRY_DNNL(dnnl_post_ops_destroy(add));
+        MT_TRY_DNNL(dnnl_post_ops_create(&add));
+        MT_TRY_DNNL(dnnl_post_ops_append_sum(add, 1.0F));
+        MT_TRY_DNNL(dnnl_primitive_attr_set_post_ops(*out, add));
+        MT_TRY_DNNL(dnnl_post_ops_destroy(add));
     }
     return MT_OK;
 }
@@ -110,17 +88,17 @@ static enum mt_status make_product(const struct mt_gemm *gemm, int64_t rows, boo
     dnnl_memory_desc_t x;
     dnnl_memory_desc_t y;
     dnnl_memory_desc_t any;
-    TRY_DNNL(describe_rows(&x, rows, mt_gemm_n_x(gemm), gemm->x_type));
-    TRY_DNNL(describe_rows(&y, rows, mt_gemm_n_y(gemm), dnnl_f32));
-    TRY_DNNL(dnnl_memory_desc_init_by_tag(&any, 2, dims, gemm->x_type, dnnl_format_tag_any));
+    MT_TRY_DNNL(describe_rows(&x, rows, mt_gemm_n_x(gemm), gemm->x_type));
+    MT_TRY_DNNL(describe_rows(&y, rows, mt_gemm_n_y(gemm), dnnl_f32));
+    MT_TRY_DNNL(dnnl_memory_desc_init_by_tag(&any, 2, dims, gemm->x_type, dnnl_format_tag_any));
     dnnl_matmul_desc_t description;
-    TRY_DNNL(dnnl_matmul_desc_init(&description, &x, packed != NULL ? packed : &any, NULL, &y));
+    MT_TRY_DNNL(dnnl_matmul_desc_init(&description, &x, packed != NULL ? packed : &any, NULL, &y));
     dnnl_primitive_attr_t attributes = NULL;
     MT_TRY(make_attributes(accumulate, &attributes));
     const dnnl_status_t created =
         dnnl_primitive_desc_create(out, &description, attributes, cache.engine, NULL);
-    TRY_DNNL(dnnl_primitive_attr_destroy(attributes));
-    TRY_DNNL(created);
+    MT_TRY_DNNL(dnnl_primitive_attr_destroy(attributes));
+    MT_TRY_DNNL(created);
     return MT_OK;
 }
 
@@ -130,21 +108,21 @@ static enum mt_status choose_layout(struct mt_gemm *gemm)
     dnnl_primitive_desc_t tile = NULL;
     MT_TRY(open_engine());
     MT_TRY(make_product(gemm, MT_GEMM_TILE, false, NULL, &tile));
-    gemm->packed = *dnnl_primitive_desc_query_md(tile, dnnl_query_weights_md, 0);
-    TRY_DNNL(dnnl_primitive_desc_destroy(tile));
+    gemm->pack.layout = *dnnl_primitive_desc_query_md(tile, dnnl_query_weights_md, 0);
+    MT_TRY_DNNL(dnnl_primitive_desc_destroy(tile));
     return MT_OK;
 }
 
 static enum mt_status make_piece(struct mt_gemm *gemm, int piece, bool accumulate)
 {
     dnnl_primitive_desc_t description = NULL;
-    MT_TRY(make_product(gemm, piece_rows[piece], accumulate, &gemm->packed, &description));
+    MT_TRY(make_product(gemm, piece_rows[piece], accumulate, &gemm->pack.layout, &description));
     const dnnl_memory_desc_t *scratch =
         dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
     const int64_t scratch_bytes = (int64_t)dnnl_memory_desc_get_size(scratch);
     gemm->scratch_bytes = mt_max_i64(gemm->scratch_bytes, scratch_bytes);
-    TRY_DNNL(dnnl_primitive_create(&gemm->product[accumulate ? 1 : 0][piece], description));
-    TRY_DNNL(dnnl_primitive_desc_destroy(description));
+    MT_TRY_DNNL(dnnl_primitive_create(&gemm->product[accumulate ? 1 : 0][piece], description));
+    MT_TRY_DNNL(dnnl_primitive_desc_destroy(description));
     return MT_OK;
 }
 
@@ -152,28 +130,8 @@ static enum mt_status make_scratch(int64_t n_bytes, dnnl_memory_t *out)
 {
     const dnnl_dims_t dims = {mt_max_i64(n_bytes, 1)};
     dnnl_memory_desc_t scratch;
-    TRY_DNNL(dnnl_memory_desc_init_by_tag(&scratch, 1, dims, dnnl_u8, dnnl_a));
-    TRY_DNNL(dnnl_memory_create(out, &scratch, cache.engine, DNNL_MEMORY_ALLOCATE));
-    return MT_OK;
-}
-
-static enum mt_status make_pack(struct mt_gemm *gemm)
-{
-    dnnl_memory_desc_t values;
-    TRY_DNNL(describe_values(&values, gemm));
-    dnnl_primitive_attr_t attributes = NULL;
-    MT_TRY(make_attributes(false, &attributes));
-    dnnl_primitive_desc_t description = NULL;
-    TRY_DNNL(dnnl_reorder_primitive_desc_create(&description, &values, cache.engine, &gemm->packed,
-                                                cache.engine, attributes));
-    TRY_DNNL(dnnl_primitive_attr_destroy(attributes));
-    TRY_DNNL(dnnl_primitive_create(&gemm->pack, description));
-    const dnnl_memory_desc_t *scratch =
-        dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
-    MT_TRY(make_scratch((int64_t)dnnl_memory_desc_get_size(scratch), &gemm->pack_scratch));
-    TRY_DNNL(dnnl_primitive_desc_destroy(description));
-    TRY_DNNL(dnnl_memory_create(&gemm->pack_from, &values, cache.engine, DNNL_MEMORY_NONE));
-    TRY_DNNL(dnnl_memory_create(&gemm->pack_to, &gemm->packed, cache.engine, DNNL_MEMORY_NONE));
+    MT_TRY_DNNL(dnnl_memory_desc_init_by_tag(&scratch, 1, dims, dnnl_u8, dnnl_a));
+    MT_TRY_DNNL(dnnl_memory_create(out, &scratch, cache.engine, DNNL_MEMORY_ALLOCATE));
     return MT_OK;
 }
 
@@ -182,12 +140,13 @@ static enum mt_status make_thread(struct mt_gemm *gemm, struct thread_memory *th
     for (int piece = 0; piece < N_PIECE; piece++) {
         dnnl_memory_desc_t x;
         dnnl_memory_desc_t y;
-        TRY_DNNL(describe_rows(&x, piece_rows[piece], mt_gemm_n_x(gemm), gemm->x_type));
-        TRY_DNNL(describe_rows(&y, piece_rows[piece], mt_gemm_n_y(gemm), dnnl_f32));
-        TRY_DNNL(dnnl_memory_create(&thread->x[piece], &x, cache.engine, DNNL_MEMORY_NONE));
-        TRY_DNNL(dnnl_memory_create(&thread->y[piece], &y, cache.engine, DNNL_MEMORY_NONE));
+        MT_TRY_DNNL(describe_rows(&x, piece_rows[piece], mt_gemm_n_x(gemm), gemm->x_type));
+        MT_TRY_DNNL(describe_rows(&y, piece_rows[piece], mt_gemm_n_y(gemm), dnnl_f32));
+        MT_TRY_DNNL(dnnl_memory_create(&thread->x[piece], &x, cache.engine, DNNL_MEMORY_NONE));
+        MT_TRY_DNNL(dnnl_memory_create(&thread->y[piece], &y, cache.engine, DNNL_MEMORY_NONE));
     }
-    TRY_DNNL(dnnl_memory_create(&thread->pack, &gemm->packed, cache.engine, DNNL_MEMORY_NONE));
+    MT_TRY_DNNL(
+        dnnl_memory_create(&thread->pack, &gemm->pack.layout, cache.engine, DNNL_MEMORY_NONE));
     return make_scratch(gemm->scratch_bytes, &thread->scratch);
 }
 
@@ -207,6 +166,10 @@ static void set_shape(struct mt_gemm *gemm, enum mt_dtype dtype, enum mt_gemm_ki
     gemm->x_type = type_of(dtype);
     gemm->n_out = n_out;
     gemm->n_in = n_in;
+    gemm->pack.n_out = n_out;
+    gemm->pack.n_in = n_in;
+    gemm->pack.is_transposed = kind == MT_GEMM_FORWARD;
+    gemm->pack.rounds = dtype == MT_BFLOAT16 && gemm->x_type == dnnl_f32;
 }
 
 static enum mt_status make_gemm(struct mt_gemm *gemm, enum mt_dtype dtype, enum mt_gemm_kind kind,
@@ -218,7 +181,7 @@ static enum mt_status make_gemm(struct mt_gemm *gemm, enum mt_dtype dtype, enum 
     if (kind == MT_GEMM_BACKWARD_INPUT) {
         MT_TRY(make_pieces(gemm, true));
     }
-    return make_pack(gemm);
+    return mt_gemm_pack_init(&gemm->pack, cache.engine);
 }
 
 static enum mt_status make_shape(enum mt_dtype dtype, int64_t n_out, int64_t n_in)
@@ -256,8 +219,8 @@ static enum mt_status make_threads(struct mt_gemm *gemm, int n_thread)
         MT_TRY(make_rounded(thread, mt_gemm_n_x(gemm)));
     }
     for (; cache.n_stream < n_thread; cache.n_stream++) {
-        TRY_DNNL(dnnl_stream_create(&cache.stream[cache.n_stream], cache.engine,
-                                    dnnl_stream_default_flags));
+        MT_TRY_DNNL(dnnl_stream_create(&cache.stream[cache.n_stream], cache.engine,
+                                       dnnl_stream_default_flags));
     }
     for (; gemm->n_thread < n_thread; gemm->n_thread++) {
         MT_TRY(make_thread(gemm, &gemm->thread[gemm->n_thread]));
@@ -309,7 +272,7 @@ int64_t mt_gemm_pack_bytes(enum mt_dtype dtype, enum mt_gemm_kind kind, int64_t 
         MT_ASSERT(choose_layout(&probe) == MT_OK);
         gemm = &probe;
     }
-    return mt_round_up((int64_t)dnnl_memory_desc_get_size(&gemm->packed), PACK_ALIGNMENT);
+    return mt_round_up((int64_t)dnnl_memory_desc_get_size(&gemm->pack.layout), PACK_ALIGNMENT);
 }
 
 int64_t mt_gemm_n_x(const struct mt_gemm *gemm)
@@ -322,23 +285,9 @@ int64_t mt_gemm_n_y(const struct mt_gemm *gemm)
     return gemm->kind == MT_GEMM_FORWARD ? gemm->n_out : gemm->n_in;
 }
 
-/* The library's name of that layout is BA16a64b: pieces of 16 rows by 64 columns. */
-bool mt_gemm_has_panels(const struct mt_gemm *gemm)
+const struct mt_gemm_pack *mt_gemm_pack_of(const struct mt_gemm *gemm)
 {
-    const dnnl_memory_desc_t *packed = &gemm->packed;
-    const dnnl_blocking_desc_t *blocks = &packed->format_desc.blocking;
-    const int64_t n_x = mt_gemm_n_x(gemm);
-    return gemm->dtype == MT_FLOAT32 && packed->format_kind == dnnl_blocked &&
-           blocks->inner_nblks == 2 && blocks->inner_idxs[0] == 0 && blocks->inner_blks[0] == 16 &&
-           blocks->inner_idxs[1] == 1 && blocks->inner_blks[1] == 64 && n_x % 16 == 0 &&
-           mt_gemm_n_y(gemm) % 64 == 0 && blocks->strides[0] == 16 * INT64_C(64) &&
-           blocks->strides[1] == n_x * 64;
-}
-
-/* bfloat16 numbers held in float32. */
-static bool is_held_in_float(const struct mt_gemm *gemm)
-{
-    return gemm->dtype == MT_BFLOAT16 && gemm->x_type == dnnl_f32;
+    return &gemm->pack;
 }
 
 /* Only a caller's mistake (a lost handle, another layout) can make these fail. */
@@ -352,35 +301,10 @@ static void set_data(dnnl_memory_t memory, const void *data)
     MT_ASSERT(dnnl_memory_set_data_handle(memory, pointer.out) == dnnl_success);
 }
 
-static bool pack_panels(const struct mt_gemm *gemm, void *pack, const float *values)
-{
-    const struct mt_gemm_pack args = {.pack = pack,
-                                      .values = values,
-                                      .n_out = gemm->n_out,
-                                      .n_in = gemm->n_in,
-                                      .is_transposed = gemm->kind == MT_GEMM_FORWARD,
-                                      .layout = &gemm->packed};
-    return !is_held_in_float(gemm) && mt_gemm_pack_panels(&args);
-}
-
 void mt_gemm_pack(const struct mt_gemm *gemm, int thread, void *pack, const float *values)
 {
     MT_ASSERT(thread >= 0 && thread < gemm->n_thread);
-    if (pack_panels(gemm, pack, values)) {
-        return;
-    }
-    set_data(gemm->pack_from, values);
-    set_data(gemm->pack_to, pack);
-    const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, gemm->pack_from},
-                                    {DNNL_ARG_TO, gemm->pack_to},
-                                    {DNNL_ARG_SCRATCHPAD, gemm->pack_scratch}};
-    const int n_arg = (int)(sizeof(args) / sizeof(args[0]));
-    MT_ASSERT(dnnl_primitive_execute(gemm->pack, cache.stream[thread], n_arg, args) ==
-              dnnl_success);
-    if (is_held_in_float(gemm)) {
-        const int64_t n = (int64_t)(dnnl_memory_desc_get_size(&gemm->packed) / sizeof(float));
-        mt_bf16_round_values(pack, pack, n);
-    }
+    mt_gemm_pack_whole(&gemm->pack, cache.stream[thread], pack, values);
 }
 
 static void *rounded_of(int thread)
@@ -398,7 +322,7 @@ static void round_rows(const struct mt_gemm *gemm, void *rounded, int64_t row, c
     const int64_t n = n_row * mt_gemm_n_x(gemm);
     if (gemm->x_type == dnnl_bf16) {
         mt_bf16_round((uint16_t *)rounded + first, x, n);
-    } else if (is_held_in_float(gemm)) {
+    } else if (gemm->pack.rounds) {
         mt_bf16_round_values((float *)rounded + first, x, n);
     } else {
         memcpy((float *)rounded + first, x, (size_t)n * sizeof(float));
@@ -482,10 +406,7 @@ static void clear_gemm(struct mt_gemm *gemm)
     for (int thread = 0; thread < gemm->n_thread; thread++) {
         clear_thread(&gemm->thread[thread]);
     }
-    (void)dnnl_primitive_destroy(gemm->pack);
-    (void)dnnl_memory_destroy(gemm->pack_from);
-    (void)dnnl_memory_destroy(gemm->pack_to);
-    (void)dnnl_memory_destroy(gemm->pack_scratch);
+    mt_gemm_pack_clear(&gemm->pack);
     memset(gemm, 0, sizeof(*gemm));
 }
 

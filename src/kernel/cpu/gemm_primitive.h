@@ -34,6 +34,7 @@ enum mt_gemm_kind {
 };
 
 struct mt_gemm;
+struct mt_gemm_pack;
 
 /* Makes both kinds for this shape and so many threads; nothing when they exist. */
 enum mt_status mt_gemm_prepare(enum mt_dtype dtype, int64_t n_out, int64_t n_in, int n_thread);
@@ -46,11 +47,11 @@ const struct mt_gemm *mt_gemm_find(enum mt_dtype dtype, enum mt_gemm_kind kind, 
 int64_t mt_gemm_pack_bytes(enum mt_dtype dtype, enum mt_gemm_kind kind, int64_t n_out,
                            int64_t n_in);
 
-/* The pack of P is float32 in panels of 64 columns, one behind the other, each [n_x, 64] row-major,
- * without padding: what mt_panels_pack writes without the library. */
-bool mt_gemm_has_panels(const struct mt_gemm *gemm);
+/* How P is packed: slab by slab where that has_slabs. */
+const struct mt_gemm_pack *mt_gemm_pack_of(const struct mt_gemm *gemm);
 
-/* values [n_out, n_in] -> pack, by thread `thread` of those prepared; one at a time per gemm. */
+/* Whole, by the library: values [n_out, n_in] -> pack, by thread `thread` of those prepared; one at
+ * a time per gemm. */
 void mt_gemm_pack(const struct mt_gemm *gemm, int thread, void *pack, const float *values);
 
 /* One tile: x [n, n_x], y [n, n_y], 1 <= n <= MT_GEMM_TILE, by thread `thread` of those prepared.

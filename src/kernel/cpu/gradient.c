@@ -12,8 +12,9 @@
 #endif
 
 /* What is packed at a time: 128 steps of a panel of c amortise reading and writing it, and its
- * panel of b (16 KiB) stays in the first cache; blocks of a and b (128 KiB each) in the second. */
-enum { MAX_STEP = 128, MAX_N = 256, MOST_PANELS = 64, MOST_COLUMNS = 32, LINE_FLOATS = 16 };
+ * panel of b (16 KiB) stays in the first cache; a (256 KiB) and b (128 KiB) stay in the second, and
+ * so do the rows of the next block, which are fetched meanwhile (384 KiB). */
+enum { MAX_STEP = 128, MAX_N = 256, MOST_PANELS = 96, MOST_COLUMNS = 32, LINE_FLOATS = 16 };
 
 /* Panels lie a cache line further apart than they are long: at a power of two, the panels that a
  * row is dealt to would fight for one set of the cache. */
@@ -26,6 +27,43 @@ static _Thread_local struct {
     _Alignas(64) float a[MAX_STEP * (MT_GRADIENT_MAX_M + MOST_COLUMNS) + MOST_PANELS * LINE_FLOATS];
     _Alignas(64) float b[MAX_STEP * (MAX_N + MOST_COLUMNS) + MOST_PANELS * LINE_FLOATS];
 } scratch;
+
+/* Some rows to come, fetched line by line while sums are made. */
+struct walk {
+    const float *row;
+    int64_t stride, width, n_row; /* floats */
+    int64_t column;               /* of the first row */
+};
+
+struct fetch {
+    const float *at;
+    int64_t n_line;
+};
+
+static struct walk walk_of(const float *rows, int64_t stride, int64_t width, int64_t n_row)
+{
+    if (stride == width) {
+        return (struct walk){rows, stride, n_row * width, n_row > 0 ? 1 : 0, 0};
+    }
+    return (struct walk){rows, stride, width, n_row, 0};
+}
+
+/* The next lines, at most n of them. */
+static struct fetch walk_on(struct walk *walk, int64_t n)
+{
+    if (walk->n_row <= 0) {
+        return (struct fetch){NULL, 0};
+    }
+    const int64_t left = mt_ceil_div(walk->width - walk->column, LINE_FLOATS);
+    const struct fetch fetch = {walk->row + walk->column, mt_min_i64(left, n)};
+    walk->column += fetch.n_line * LINE_FLOATS;
+    if (walk->column >= walk->width) {
+        walk->row += walk->stride;
+        walk->n_row--;
+        walk->column = 0;
+    }
+    return fetch;
+}
 
 /* What is packed: in [n_row, n_column] -> out [panel, step, width], 0 beyond the edges. */
 struct block {

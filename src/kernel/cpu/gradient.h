@@ -6,11 +6,18 @@
  * its bits depend neither on m and n nor on how the caller cuts c. Where the processor has products
  * of bfloat16 pairs, two rows make one step of that sum, else one.
  *
- * One Zen 4 core (118 GFLOP/s, 236 in bfloat16), c [512,256] of 8 groups, best of many on a busy
- * machine, 2026-11: 64 rows .93 of peak in float32, .88 in bfloat16, 16 rows .87 and .76; oneDNN's
- * dnnl_sgemm on whole c .93 and .84, on blocks of 128 outputs, as its bits demanded, .82 to .87.
- * The sums alone reach .99; what is lost is bringing a and b into panels. One row reads and writes
- * 1 MiB of c for 0.26 MFLOP, which bounds it at the bandwidth of the third cache.
+ * One Zen 4 core (118 GFLOP/s, 236 in bfloat16), thread time, least of 60 for each call of 1024 rows
+ * in all, 2026-11, share of peak; `before`: blocks of 256 outputs, next rows not fetched ahead:
+ *
+ *   groups, rows, c                       float32, before   bfloat16, before
+ *    8 x  64, [512,256], in the caches      .95    .86          .88    .87
+ *    8 x 512, [512,256]                     .96    .85          .86    .75
+ *    8 x 512, [256,512]                     .92    .88          .83    .80
+ *   64 x  64, [512,256], c in memory        .91    .83          .80    .72
+ *
+ * The sums alone reach .99; what is lost is laying a and b into panels, and c where it comes from
+ * memory: 64 rows read and write 1 MiB of it for 16.8 MFLOP. One row does so for 0.26 MFLOP, which
+ * bounds it at the bandwidth of the third cache.
  */
 #ifndef MT_KERNEL_CPU_GRADIENT_H
 #define MT_KERNEL_CPU_GRADIENT_H
@@ -20,14 +27,15 @@
 #include <stdint.h>
 
 /* Bounds a thread's scratch. */
-enum { MT_GRADIENT_MAX_M = 256 };
+enum { MT_GRADIENT_MAX_M = 512 };
 
 struct mt_cpu_gradient {
     float *c;
     int64_t c_stride;   /* floats from row to row, as of a and b */
     const float *a, *b; /* rows are contiguous */
     int64_t a_stride, b_stride;
-    int64_t m, n, k;     /* m <= MT_GRADIENT_MAX_M, k <= MT_GRADIENT_MAX_K */
+    int64_t m, n, k;     /* m <= MT_GRADIENT_MAX_M */
+    int64_t k_next;      /* rows after those that the caller's next product reads: fetched ahead */
     enum mt_dtype dtype; /* MT_BFLOAT16: a and b are rounded first */
 };
 void mt_cpu_add_gradient(const struct mt_cpu_gradient *gradient);

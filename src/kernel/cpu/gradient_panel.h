@@ -13,7 +13,7 @@
 
 /* c [rows, columns] += the panels' product; rows <= ROWS, columns <= COLUMNS. */
 TARGET static void NAME(panel)(float *c, int64_t c_stride, const float *a, const float *b,
-                               int64_t n_step, int64_t rows, int64_t columns)
+                               int64_t n_step, int64_t rows, int64_t columns, struct fetch fetch)
 {
     VECTOR sum[ROWS][2];
 #pragma GCC unroll 16
@@ -27,6 +27,9 @@ TARGET static void NAME(panel)(float *c, int64_t c_stride, const float *a, const
             const float *row = c + (step / 4 + ROWS) * c_stride;
             __builtin_prefetch(row, 1);
             __builtin_prefetch(row + columns - 1, 1);
+        }
+        if (step % 2 == 1 && step / 2 < fetch.n_line) {
+            __builtin_prefetch(fetch.at + step / 2 * LINE_FLOATS, 0, 2);
         }
         const VECTOR b_0 = LOAD(b + step * COLUMNS);
         const VECTOR b_1 = LOAD(b + step * COLUMNS + LANES);
@@ -60,18 +63,20 @@ TARGET static void NAME(panel)(float *c, int64_t c_stride, const float *a, const
 }
 
 /* Of one block of steps and MAX_N columns at most. */
-static void NAME(add_block)(const struct mt_cpu_gradient *g, int64_t column, int64_t n_step)
+static void NAME(add_block)(const struct mt_cpu_gradient *g, int64_t column, struct walk ahead[2])
 {
+    const int64_t n_step = mt_ceil_div(g->k, PAIRS);
     const int64_t n = mt_min_i64(g->n - column, MAX_N);
     PACK(scratch.b, g->b + column, g->b_stride, (struct block){g->k, n, COLUMNS}, g->dtype);
     for (int64_t at = 0; at < n; at += COLUMNS) {
         float *c = g->c + column + at;
         for (int64_t row = 0; row < g->m; row += ROWS) {
+            const struct fetch fetch = walk_on(&ahead[ahead[0].n_row > 0 ? 0 : 1], n_step / 2);
             NAME(panel)
             (c + row * g->c_stride, g->c_stride,
              scratch.a + row / ROWS * panel_stride(n_step, ROWS),
              scratch.b + at / COLUMNS * panel_stride(n_step, COLUMNS), n_step,
-             mt_min_i64(g->m - row, ROWS), mt_min_i64(n - at, COLUMNS));
+             mt_min_i64(g->m - row, ROWS), mt_min_i64(n - at, COLUMNS), fetch);
         }
     }
 }
@@ -79,13 +84,17 @@ static void NAME(add_block)(const struct mt_cpu_gradient *g, int64_t column, int
 static void NAME(add)(const struct mt_cpu_gradient *gradient)
 {
     struct mt_cpu_gradient g = *gradient;
+    const int64_t most = (int64_t)MAX_STEP * PAIRS;
     for (int64_t row = 0; row < gradient->k; row += g.k) {
-        g.k = mt_min_i64(gradient->k - row, (int64_t)MAX_STEP * PAIRS);
+        g.k = mt_min_i64(gradient->k - row, most);
         g.a = gradient->a + row * g.a_stride;
         g.b = gradient->b + row * g.b_stride;
+        const int64_t n_next = mt_min_i64(gradient->k + gradient->k_next - row - g.k, most);
+        struct walk ahead[2] = {walk_of(g.a + g.k * g.a_stride, g.a_stride, g.m, n_next),
+                                walk_of(g.b + g.k * g.b_stride, g.b_stride, g.n, n_next)};
         PACK(scratch.a, g.a, g.a_stride, (struct block){g.k, g.m, ROWS}, g.dtype);
         for (int64_t column = 0; column < g.n; column += MAX_N) {
-            NAME(add_block)(&g, column, mt_ceil_div(g.k, PAIRS));
+            NAME(add_block)(&g, column, ahead);
         }
     }
 }

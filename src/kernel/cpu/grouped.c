@@ -16,10 +16,14 @@ enum { N_RUN = 64 };
 /* A weight gradient is made in blocks of outputs: as large as scratch allows, since every block
  * brings all of x into panels anew, but two for each thread at least, and not below 64. The bits do
  * not depend on it (gradient.h), so it may follow the threads. */
-/* Rows between two breaths: 256 x 256 outputs take 280 us in float32. */
-enum { BREATH_ROWS = 256 };
-
 enum { OUT_BLOCK_MIN = 64, OUT_BLOCK_MULTIPLE = 16, BLOCKS_A_THREAD = 2 };
+
+/* Rows between two breaths: 512 x 256 outputs take 280 us. Whole blocks of gradient.c, so that
+ * sums are those of one call. */
+static int64_t breath_rows(enum mt_dtype dtype)
+{
+    return dtype == MT_BFLOAT16 ? 256 : 128;
+}
 
 static int64_t out_block_of(const struct mt_device *device, int64_t n_out, int n_group)
 {
@@ -126,7 +130,12 @@ static void add_weight_block(void *context, const struct mt_cpu_chunk *chunk)
     const int64_t group = chunk->index / job->n_block;
     const int64_t out = chunk->index % job->n_block * job->out_block;
     const int64_t end = job->groups.offset[group + 1];
-    for (int64_t row = job->groups.offset[group]; row < end; row += BREATH_ROWS) {
+    const int64_t step = breath_rows(job->device->dtype);
+    /* The next group's rows follow, and are this thread's if it is alone. */
+    const bool goes_on = job->device->n_thread == 1 && job->n_block == 1;
+    const int64_t last = goes_on ? job->groups.offset[job->groups.n_group] : end;
+    for (int64_t row = job->groups.offset[group]; row < end; row += step) {
+        const int64_t k = mt_min_i64(end - row, step);
         const struct mt_cpu_gradient gradient = {
             .c = job->d_w[group] + out * job->n_in,
             .c_stride = job->n_in,
@@ -136,7 +145,8 @@ static void add_weight_block(void *context, const struct mt_cpu_chunk *chunk)
             .b_stride = job->n_in,
             .m = mt_min_i64(job->n_out - out, job->out_block),
             .n = job->n_in,
-            .k = mt_min_i64(end - row, BREATH_ROWS),
+            .k = k,
+            .k_next = mt_min_i64(last - row - k, step),
             .dtype = job->device->dtype,
         };
         mt_cpu_add_gradient(&gradient);

@@ -1,7 +1,6 @@
 /* Dense products: a grouped product of one group. */
 #include "kernel/cpu/cpu.h"
 #include "kernel/cpu/gemm_primitive.h"
-#include "kernel/cpu/panels.h"
 #include "kernel/cpu/parallel.h"
 
 int64_t mt_cpu_weight_bytes(const struct mt_device *device, int64_t n_out, int64_t n_in,
@@ -27,35 +26,6 @@ enum mt_status mt_cpu_linear_prepare(struct mt_device *device, int64_t n_out, in
 void mt_cpu_clear(void)
 {
     mt_gemm_clear();
-}
-
-struct pack_job {
-    enum mt_dtype dtype;
-    struct mt_weight *weight;
-    const float *values;
-};
-
-static void pack_kind(void *context, const struct mt_cpu_chunk *chunk)
-{
-    const struct pack_job *job = context;
-    const struct mt_weight *weight = job->weight;
-    const bool forward = chunk->index == MT_GEMM_FORWARD;
-    const struct mt_gemm *gemm =
-        mt_gemm_find(job->dtype, (enum mt_gemm_kind)chunk->index, weight->n_out, weight->n_in);
-    mt_gemm_pack(gemm, chunk->thread, forward ? weight->forward_pack : weight->backward_pack,
-                 job->values);
-}
-
-void mt_cpu_weight_pack(struct mt_device *device, struct mt_weight *weight, const float *values)
-{
-    if (mt_panels_fit(device->dtype, weight)) {
-        struct mt_panels panels = {weight, values, false};
-        mt_cpu_for_chunks(device, mt_panels_n_slab(weight), 1, mt_panels_pack_chunk, &panels);
-        return;
-    }
-    struct pack_job job = {device->dtype, weight, values};
-    mt_cpu_for_chunks(device, weight->backward_pack != NULL ? MT_N_GEMM_KIND : 1, 1, pack_kind,
-                      &job);
 }
 
 void mt_cpu_linear_forward(struct mt_device *device, float *y, const float *x,

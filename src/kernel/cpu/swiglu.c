@@ -1,15 +1,6 @@
 #include "kernel/cpu/swiglu.h"
 
-#include "base/size.h"
-#include "kernel/cpu/cpu.h"
-#include "kernel/cpu/parallel.h"
 #include "kernel/cpu/vector.h"
-
-/* Rows of a chunk: about 32 KiB an array. */
-static int64_t chunk_rows(int64_t width)
-{
-    return mt_max_i64(1, 8192 / width);
-}
 
 /* 1 / (1 + exp(-g)) with the bits of mt_exp, but one power of two: below -88.4 exp is infinite and
  * the result 0, above 87 it is 1. */
@@ -22,48 +13,21 @@ MT_INLINE float sigmoid(float g)
     return 1.0F / (1.0F + parts.power * mt_float_from_bits((parts.k_bits << 23) + 0x3f800000U));
 }
 
-struct forward {
-    float *act;
-    const float *gate, *up, *row_weight;
-    int64_t width;
-};
-
-MT_CLONES static void forward_rows(void *context, const struct mt_cpu_chunk *chunk)
+MT_CLONES void mt_cpu_swiglu_forward(float *act, const float *gate, const float *up,
+                                     const float *row_weight, int64_t n, int64_t width)
 {
-    const struct forward *f = context;
-    for (int64_t row = chunk->begin; row < chunk->end; row++) {
-        const float *gate = f->gate + row * f->width;
-        const float *up = f->up + row * f->width;
-        float *act = f->act + row * f->width;
-        const float weight = f->row_weight != NULL ? f->row_weight[row] : 1.0F;
+    for (int64_t row = 0; row < n; row++) {
+        const int64_t start = row * width;
+        const float weight = row_weight != NULL ? row_weight[row] : 1.0F;
         /* simd: act may be gate or up, element for element */
 #pragma omp simd
-        for (int64_t j = 0; j < f->width; j++) {
+        for (int64_t j = start; j < start + width; j++) {
             act[j] = gate[j] * sigmoid(gate[j]) * up[j] * weight;
         }
     }
 }
 
-void mt_cpu_swiglu_forward_rows(float *act, const float *gate, const float *up,
-                                const float *row_weight, int64_t n, int64_t width)
-{
-    struct forward f = {act, gate, up, row_weight, width};
-    forward_rows(&f, &(struct mt_cpu_chunk){.begin = 0, .end = n});
-}
-
-void mt_cpu_swiglu_forward(struct mt_device *device, float *act, const float *gate, const float *up,
-                           const float *row_weight, int64_t n, int64_t width)
-{
-    struct forward f = {act, gate, up, row_weight, width};
-    mt_cpu_for_chunks(device, n, chunk_rows(width), forward_rows, &f);
-}
-
-struct backward {
-    const struct mt_swiglu_backward *args;
-    int64_t width;
-};
-
-/* One row's arrays; act NULL when it is not wanted. */
+/* One row's arrays. */
 struct row {
     float *d_gate, *d_up, *act;
     const float *d_act, *gate, *up;
@@ -71,7 +35,7 @@ struct row {
 };
 
 /* Element j of the row; returns its term of d_row_weight. */
-MT_INLINE float backward_element(const struct row *row, int64_t j, bool with_act)
+MT_INLINE float backward_element(const struct row *row, int64_t j)
 {
     const float g = row->gate[j];
     const float u = row->up[j];
@@ -82,13 +46,11 @@ MT_INLINE float backward_element(const struct row *row, int64_t j, bool with_act
     row->d_up[j] = weighted * silu;
     /* silu'(g) = s (1 + g (1 - s)) */
     row->d_gate[j] = weighted * u * (s * (1.0F + g * (1.0F - s)));
-    if (with_act) {
-        row->act[j] = silu * u * row->weight;
-    }
+    row->act[j] = silu * u * row->weight;
     return d_act * (silu * u);
 }
 
-MT_INLINE float backward_row(const struct row *row, int64_t width, bool with_act)
+MT_INLINE float backward_row(const struct row *row, int64_t width)
 {
     const struct row r = *row;
     float lane[MT_LANES] = {0};
@@ -97,48 +59,32 @@ MT_INLINE float backward_row(const struct row *row, int64_t width, bool with_act
         /* simd: outputs may be inputs, element for element */
 #pragma omp simd
         for (int j = 0; j < MT_LANES; j++) {
-            lane[j] += backward_element(&r, i + j, with_act);
+            lane[j] += backward_element(&r, i + j);
         }
     }
     for (int j = 0; i + j < width; j++) {
-        lane[j] += backward_element(&r, i + j, with_act);
+        lane[j] += backward_element(&r, i + j);
     }
     return mt_lanes_sum(lane);
 }
 
-MT_CLONES static void backward_rows(void *context, const struct mt_cpu_chunk *chunk)
+MT_CLONES void mt_cpu_swiglu_backward(const struct mt_cpu_swiglu_backward *args, int64_t n,
+                                      int64_t width)
 {
-    const struct backward *b = context;
-    const struct mt_swiglu_backward *args = b->args;
-    for (int64_t row = chunk->begin; row < chunk->end; row++) {
-        const int64_t start = row * b->width;
-        const bool with_act = args->act != NULL;
+    for (int64_t row = 0; row < n; row++) {
+        const int64_t start = row * width;
         const struct row r = {
             .d_gate = args->d_gate + start,
             .d_up = args->d_up + start,
-            .act = with_act ? args->act + start : NULL,
+            .act = args->act + start,
             .d_act = args->d_act + start,
             .gate = args->gate + start,
             .up = args->up + start,
             .weight = args->row_weight != NULL ? args->row_weight[row] : 1.0F,
         };
-        const float d_weight =
-            with_act ? backward_row(&r, b->width, true) : backward_row(&r, b->width, false);
+        const float d_weight = backward_row(&r, width);
         if (args->d_row_weight != NULL) {
             args->d_row_weight[row] = d_weight;
         }
     }
-}
-
-void mt_cpu_swiglu_backward_rows(const struct mt_swiglu_backward *args, int64_t n, int64_t width)
-{
-    struct backward b = {args, width};
-    backward_rows(&b, &(struct mt_cpu_chunk){.begin = 0, .end = n});
-}
-
-void mt_cpu_swiglu_backward(struct mt_device *device, const struct mt_swiglu_backward *args,
-                            int64_t n, int64_t width)
-{
-    struct backward b = {args, width};
-    mt_cpu_for_chunks(device, n, chunk_rows(width), backward_rows, &b);
 }

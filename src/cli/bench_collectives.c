@@ -1,0 +1,83 @@
+/* moetrain bench collectives: measures the links as training does, then the collectives. */
+#include "cli/cli.h"
+
+#include "base/job.h"
+#include "base/memory.h"
+#include "comm/bench.h"
+#include "placement/exchange.h"
+#include "train/costs.h"
+
+_Static_assert((int)MT_BENCH_DIRECT == (int)MT_EXCHANGE_DIRECT &&
+                   (int)MT_BENCH_TWO_LEVEL == (int)MT_EXCHANGE_TWO_LEVEL &&
+                   (int)MT_BENCH_LEADER == (int)MT_EXCHANGE_LEADER &&
+                   (int)MT_BENCH_DEDUPLICATED == (int)MT_EXCHANGE_DEDUPLICATED,
+               "what is chosen is what is timed");
+
+struct chooser {
+    struct mt_cluster cluster;
+    struct mt_arena scratch;
+};
+
+static enum mt_bench_way choose(void *context, const int64_t *n_row, int64_t row_bytes,
+                                int64_t top_k, bool sums_may_differ)
+{
+    struct chooser *chooser = context;
+    const struct mt_exchange_rows rows = {.n_row = n_row, .row_bytes = row_bytes, .top_k = top_k};
+    return (enum mt_bench_way)mt_exchange_choose(&chooser->cluster, &rows, sums_may_differ,
+                                                 &chooser->scratch);
+}
+
+/* Quantised as training has them. */
+static enum mt_status measure(struct mt_comm *comm, struct mt_costs *costs)
+{
+    MT_TRY(mt_job_agree(mt_costs_measure_links(comm, costs)));
+    for (int level = 0; level < MT_N_LEVEL; ++level) {
+        costs->alpha_ps[level] = mt_costs_quantise(costs->alpha_ps[level]);
+        costs->kib_ps[level] = mt_costs_quantise(costs->kib_ps[level]);
+    }
+    return MT_OK;
+}
+
+static enum mt_status run(struct mt_comm *comm, struct chooser *chooser, int64_t alpha_us)
+{
+    const struct mt_topology *topology = &comm->topology;
+    struct mt_costs *costs = &chooser->cluster.costs;
+    MT_TRY(mt_job_agree(mt_cluster_init(&chooser->cluster, topology->n_rank, topology->node)));
+    MT_TRY(mt_job_agree(
+        mt_arena_init(&chooser->scratch, mt_exchange_scratch_bytes(topology->n_rank), "bench")));
+    MT_TRY(measure(comm, costs));
+    const struct mt_bench_options options = {
+        .alpha_ps = {costs->alpha_ps[MT_LEVEL_NODE], costs->alpha_ps[MT_LEVEL_NETWORK]},
+        .kib_ps = {costs->kib_ps[MT_LEVEL_NODE], costs->kib_ps[MT_LEVEL_NETWORK]},
+        .choose = choose,
+        .context = chooser};
+    if (comm->rank == 0) {
+        (void)printf("links, all ranks together: a message %.4g us and %.4g us a KiB in a node, "
+                     "%.4g and %.4g between nodes%s\n",
+                     (double)options.alpha_ps[0] * 1e-6, (double)options.kib_ps[0] * 1e-6,
+                     (double)options.alpha_ps[1] * 1e-6, (double)options.kib_ps[1] * 1e-6,
+                     alpha_us > 0 ? " (rehearsal: late on purpose)" : "");
+    }
+    return mt_bench_collectives(comm, &options, stdout);
+}
+
+enum mt_status mt_command_bench_collectives(const struct mt_arguments *arguments)
+{
+    enum { MOST_RANKS = 1 << 20 };
+    struct mt_comm comm;
+    struct chooser chooser = {0};
+    int64_t per_node = 0;
+    int64_t alpha_us = 0;
+    MT_TRY(mt_job_agree(mt_argument_integer(arguments, "--ranks-per-node", 0, 0, &per_node)));
+    MT_TRY(mt_job_agree(mt_argument_integer(arguments, "--rehearse-alpha-us", 0, 0, &alpha_us)));
+    per_node = per_node < MOST_RANKS ? per_node : MOST_RANKS;
+    MT_TRY(mt_job_agree(mt_comm_init_mpi(&comm, mt_job_world(), (int)per_node)));
+    enum mt_status status = mt_job_agree(mt_comm_rehearse(&comm, alpha_us));
+    if (status == MT_OK) {
+        status = run(&comm, &chooser, alpha_us);
+    }
+    mt_arena_clear(&chooser.scratch);
+    mt_cluster_clear(&chooser.cluster);
+    mt_comm_clear(&comm);
+    return status;
+}

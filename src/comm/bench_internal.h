@@ -1,0 +1,29 @@
+/* What the parts of the benchmark share: times, and what links allow. */
+#ifndef MT_COMM_BENCH_INTERNAL_H
+#define MT_COMM_BENCH_INTERNAL_H
+
+#include "comm/bench.h"
+
+enum { MT_BENCH_REPEAT = 11 };
+
+/* bench_exchange.c: the all-to-alls, side by side. */
+enum mt_status mt_bench_exchanges(struct mt_comm *comm, const struct mt_bench_options *options,
+                                  FILE *out);
+
+/* From a common start: runs once, *slowest_s = the slowest rank's seconds, on every rank. time_s
+ * [R]: scratch. */
+enum mt_status mt_bench_time(struct mt_comm *comm, enum mt_status (*run)(void *context),
+                             void *context, double *time_s, double *slowest_s);
+/* Median of time_s [n]; sorts. */
+double mt_bench_median(double *time_s, int n);
+/* Largest, and sum, over ranks of a number below 2^53. scratch [R] */
+enum mt_status mt_bench_most(struct mt_comm *comm, int64_t mine, double *scratch, int64_t *most,
+                             int64_t *sum);
+
+/* What the links allow at best for bytes that must enter (or leave) some node of k ranks, and that
+ * some rank must get from (or give to) others of its node. Seconds: a message, then bytes at the
+ * rate that all ranks of the node have together, or one rank inside. 0: not known. */
+double mt_bench_bound_s(const struct mt_bench_options *options, int64_t node_bytes, int k,
+                        int64_t inside_bytes);
+
+#endif

@@ -1,0 +1,65 @@
+/* Times of the benchmark, and the bound that they are held against. */
+#include "base/clock.h"
+#include "base/size.h"
+#include "comm/bench_internal.h"
+
+#include <stdlib.h>
+
+enum mt_status mt_bench_time(struct mt_comm *comm, enum mt_status (*run)(void *context),
+                             void *context, double *time_s, double *slowest_s)
+{
+    int64_t nothing = 0;
+    MT_TRY(mt_comm_sum_i64(comm, &nothing, 1));
+    const int64_t start_ns = mt_clock_ns();
+    MT_TRY(run(context));
+    const double mine = (double)(mt_clock_ns() - start_ns) * 1e-9;
+    MT_TRY(mt_comm_gather_f64(comm, &mine, 1, time_s));
+    *slowest_s = 0.0;
+    for (int rank = 0; rank < comm->topology.n_rank; ++rank) {
+        *slowest_s = time_s[rank] > *slowest_s ? time_s[rank] : *slowest_s;
+    }
+    return MT_OK;
+}
+
+static int compare_double(const void *left, const void *right)
+{
+    const double a = *(const double *)left;
+    const double b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+double mt_bench_median(double *time_s, int n)
+{
+    qsort(time_s, (size_t)n, sizeof(*time_s), compare_double);
+    return time_s[n / 2];
+}
+
+enum mt_status mt_bench_most(struct mt_comm *comm, int64_t mine, double *scratch, int64_t *most,
+                             int64_t *sum)
+{
+    const double value = (double)mine;
+    MT_TRY(mt_comm_gather_f64(comm, &value, 1, scratch));
+    *most = 0;
+    *sum = 0;
+    for (int rank = 0; rank < comm->topology.n_rank; ++rank) {
+        *most = mt_max_i64(*most, (int64_t)scratch[rank]);
+        *sum += (int64_t)scratch[rank];
+    }
+    return MT_OK;
+}
+
+double mt_bench_bound_s(const struct mt_bench_options *options, int64_t node_bytes, int k,
+                        int64_t inside_bytes)
+{
+    static const double SECONDS_PER_PS = 1e-12;
+    static const double KIB = 1024.0;
+    const double between = node_bytes == 0 ? 0.0
+                                           : (double)options->alpha_ps[MT_BENCH_BETWEEN] +
+                                                 (double)node_bytes / KIB / (double)k *
+                                                     (double)options->kib_ps[MT_BENCH_BETWEEN];
+    const double inside = inside_bytes == 0 ? 0.0
+                                            : (double)options->alpha_ps[MT_BENCH_INSIDE] +
+                                                  (double)inside_bytes / KIB *
+                                                      (double)options->kib_ps[MT_BENCH_INSIDE];
+    return SECONDS_PER_PS * (between > inside ? between : inside);
+}

@@ -1,0 +1,304 @@
+#include "placement/exchange.h"
+
+#include "base/size.h"
+#include "placement/ports.h"
+#include "placement/ps.h"
+
+#include <string.h>
+
+/* A round's messages gather at ports; then the round's time is added up. */
+struct pricing {
+    const struct mt_cluster *cluster;
+    const struct mt_exchange_rows *rows;
+    bool is_back;
+    int *local;           /* [R] index within the node */
+    struct mt_port *port; /* [R] of the round under way */
+    int64_t *sum;         /* [R] zeros between uses */
+    int64_t total_ps;
+};
+
+const char *mt_exchange_name(enum mt_exchange_kind kind)
+{
+    static const char *const names[MT_N_EXCHANGE] = {"direct", "hierarchical", "leader",
+                                                     "deduplicated"};
+    MT_ASSERT(kind >= MT_EXCHANGE_DIRECT && kind < MT_N_EXCHANGE);
+    return names[kind];
+}
+
+/* Rows that go from `source` to `target` in the direction at hand. */
+static int64_t n_row(const struct pricing *pricing, int source, int target)
+{
+    const int n_rank = pricing->cluster->n_rank;
+    return pricing->rows->n_row[pricing->is_back ? (int64_t)target * n_rank + source
+                                                 : (int64_t)source * n_rank + target];
+}
+
+static void add_message(struct pricing *pricing, int from, int to, int64_t n)
+{
+    if (n == 0 || from == to) {
+        return;
+    }
+    const struct mt_cluster *cluster = pricing->cluster;
+    const enum mt_level level = mt_cluster_level(cluster, from, to);
+    const int64_t ps =
+        mt_ps_message(&cluster->costs, level, mt_ps_times(n, pricing->rows->row_bytes));
+    int64_t *out = &pricing->port[from].out_ps[level];
+    int64_t *in = &pricing->port[to].in_ps[level];
+    *out = mt_ps_add(*out, ps);
+    *in = mt_ps_add(*in, ps);
+}
+
+static void end_round(struct pricing *pricing)
+{
+    const int n_rank = pricing->cluster->n_rank;
+    pricing->total_ps = mt_ps_add(pricing->total_ps, mt_port_busiest(pricing->port, n_rank));
+    memset(pricing->port, 0, (size_t)n_rank * sizeof(pricing->port[0]));
+}
+
+static int node_size(const struct mt_cluster *cluster, int node)
+{
+    return cluster->node_start[node + 1] - cluster->node_start[node];
+}
+
+/* Who works for `rank` in another node, as in comm/exchange.h. */
+static int worker_of(const struct pricing *pricing, int rank, int node)
+{
+    const struct mt_cluster *cluster = pricing->cluster;
+    return cluster
+        ->member[cluster->node_start[node] + pricing->local[rank] % node_size(cluster, node)];
+}
+
+/* Messages from rank to rank: all of them, or those that stay in a node. */
+static void price_pairs(struct pricing *pricing, bool is_inside)
+{
+    const struct mt_cluster *cluster = pricing->cluster;
+    for (int source = 0; source < cluster->n_rank; ++source) {
+        for (int target = 0; target < cluster->n_rank; ++target) {
+            if (!is_inside || cluster->node[source] == cluster->node[target]) {
+                add_message(pricing, source, target, n_row(pricing, source, target));
+            }
+        }
+    }
+}
+
+/* Rows of the ranks of `node` for one target. */
+static int64_t n_from_node(const struct pricing *pricing, int node, int target)
+{
+    const struct mt_cluster *cluster = pricing->cluster;
+    int64_t n = 0;
+    for (int i = cluster->node_start[node]; i < cluster->node_start[node + 1]; ++i) {
+        n += n_row(pricing, cluster->member[i], target);
+    }
+    return n;
+}
+
+/* Rows of one source for the ranks of `node`. */
+static int64_t n_to_node(const struct pricing *pricing, int source, int node)
+{
+    const struct mt_cluster *cluster = pricing->cluster;
+    int64_t n = 0;
+    for (int i = cluster->node_start[node]; i < cluster->node_start[node + 1]; ++i) {
+        n += n_row(pricing, source, cluster->member[i]);
+    }
+    return n;
+}
+
+/* Messages between `rank` and the members of its node: their sums, which become zeros. */
+static void add_sums(struct pricing *pricing, int rank, bool is_from_rank)
+{
+    const struct mt_cluster *cluster = pricing->cluster;
+    const int node = cluster->node[rank];
+    for (int i = cluster->node_start[node]; i < cluster->node_start[node + 1]; ++i) {
+        const int member = cluster->member[i];
+        add_message(pricing, is_from_rank ? rank : member, is_from_rank ? member : rank,
+                    pricing->sum[member]);
+        pricing->sum[member] = 0;
+    }
+}
+
+static void price_two_level(struct pricing *pricing)
+{
+    const struct mt_cluster *cluster = pricing->cluster;
+    for (int source = 0; source < cluster->n_rank; ++source) {
+        const int node = cluster->node[source];
+        for (int target = 0; target < cluster->n_rank; ++target) {
+            if (cluster->node[target] != node) {
+                pricing->sum[worker_of(pricing, target, node)] += n_row(pricing, source, target);
+            }
+        }
+        add_sums(pricing, source, true);
+    }
+    end_round(pricing);
+    for (int node = 0; node < cluster->n_node; ++node) {
+        for (int target = 0; target < cluster->n_rank; ++target) {
+            if (cluster->node[target] != node) {
+                add_message(pricing, worker_of(pricing, target, node), target,
+                            n_from_node(pricing, node, target));
+            }
+        }
+    }
+    price_pairs(pricing, true);
+    end_round(pricing);
+}
+
+/* Between leaders and their members; is_out: what leaves the nodes, else what enters them. */
+static void price_members(struct pricing *pricing, bool is_out)
+{
+    const struct mt_cluster *cluster = pricing->cluster;
+    for (int rank = 0; rank < cluster->n_rank; ++rank) {
+        const int leader = cluster->member[cluster->node_start[cluster->node[rank]]];
+        int64_t n = 0;
+        for (int node = 0; node < cluster->n_node; ++node) {
+            if (node != cluster->node[rank]) {
+                n += is_out ? n_to_node(pricing, rank, node) : n_from_node(pricing, node, rank);
+            }
+        }
+        add_message(pricing, is_out ? rank : leader, is_out ? leader : rank, n);
+    }
+    end_round(pricing);
+}
+
+static void price_leader(struct pricing *pricing)
+{
+    const struct mt_cluster *cluster = pricing->cluster;
+    price_members(pricing, true);
+    for (int from = 0; from < cluster->n_node; ++from) {
+        for (int to = 0; to < cluster->n_node; ++to) {
+            int64_t n = 0;
+            for (int i = cluster->node_start[to]; i < cluster->node_start[to + 1] && from != to;
+                 ++i) {
+                n += n_from_node(pricing, from, cluster->member[i]);
+            }
+            add_message(pricing, cluster->member[cluster->node_start[from]],
+                        cluster->member[cluster->node_start[to]], n);
+        }
+    }
+    price_pairs(pricing, true);
+    end_round(pricing);
+    price_members(pricing, false);
+}
+
+/* Rounds of the way there; back they are the same in the other order. `there` names blocks by
+ * (tokens, experts) in either direction. */
+static void price_deduplicated(struct pricing *pricing)
+{
+    const struct mt_cluster *cluster = pricing->cluster;
+    const struct pricing there = {
+        .cluster = cluster, .rows = pricing->rows, .local = pricing->local};
+    for (int source = 0; source < cluster->n_rank; ++source) {
+        int64_t n_all = 0;
+        for (int node = 0; node < cluster->n_node; ++node) {
+            n_all += n_to_node(&there, source, node);
+        }
+        for (int node = 0; node < cluster->n_node; ++node) {
+            if (node != cluster->node[source]) {
+                const int worker = worker_of(pricing, source, node);
+                const int64_t n = mt_exchange_n_token(n_to_node(&there, source, node), n_all,
+                                                      pricing->rows->top_k);
+                add_message(pricing, pricing->is_back ? worker : source,
+                            pricing->is_back ? source : worker, n);
+            }
+        }
+    }
+    end_round(pricing);
+    for (int target = 0; target < cluster->n_rank; ++target) {
+        const int node = cluster->node[target];
+        for (int source = 0; source < cluster->n_rank; ++source) {
+            if (cluster->node[source] != node) {
+                pricing->sum[worker_of(pricing, source, node)] += n_row(&there, source, target);
+            }
+        }
+        add_sums(pricing, target, pricing->is_back);
+    }
+    price_pairs(pricing, true);
+    end_round(pricing);
+}
+
+int64_t mt_exchange_ps(const struct mt_cluster *cluster, enum mt_exchange_kind kind,
+                       const struct mt_exchange_rows *rows, bool is_back, struct mt_arena *scratch)
+{
+    const int64_t mark = mt_arena_mark(scratch);
+    const int64_t port_bytes = cluster->n_rank * (int64_t)sizeof(struct mt_port);
+    const int64_t sum_bytes = cluster->n_rank * (int64_t)sizeof(int64_t);
+    struct pricing pricing = {.cluster = cluster,
+                              .rows = rows,
+                              .is_back = is_back,
+                              .local =
+                                  mt_arena_cut(scratch, cluster->n_rank * (int64_t)sizeof(int)),
+                              .port = mt_arena_cut(scratch, port_bytes),
+                              .sum = mt_arena_cut(scratch, sum_bytes)};
+    memset(pricing.port, 0, (size_t)port_bytes);
+    memset(pricing.sum, 0, (size_t)sum_bytes);
+    for (int i = 0; i < cluster->n_rank; ++i) {
+        const int rank = cluster->member[i];
+        pricing.local[rank] = i - cluster->node_start[cluster->node[rank]];
+    }
+    switch (kind) {
+    case MT_EXCHANGE_TWO_LEVEL:
+        price_two_level(&pricing);
+        break;
+    case MT_EXCHANGE_LEADER:
+        price_leader(&pricing);
+        break;
+    case MT_EXCHANGE_DEDUPLICATED:
+        price_deduplicated(&pricing);
+        break;
+    case MT_EXCHANGE_DIRECT:
+    case MT_N_EXCHANGE:
+    default:
+        price_pairs(&pricing, false);
+        end_round(&pricing);
+    }
+    mt_arena_release(scratch, mark);
+    return pricing.total_ps;
+}
+
+enum mt_exchange_kind mt_exchange_choose(const struct mt_cluster *cluster,
+                                         const struct mt_exchange_rows *rows, bool sums_may_differ,
+                                         struct mt_arena *scratch)
+{
+    enum { TWENTY = 20 };
+    enum mt_exchange_kind best = MT_EXCHANGE_DIRECT;
+    int64_t least = 0;
+    if (cluster->n_node == 1) {
+        return MT_EXCHANGE_DIRECT; /* the others are the same then */
+    }
+    for (int i = 0; i < MT_N_EXCHANGE; ++i) {
+        const enum mt_exchange_kind kind = (enum mt_exchange_kind)i;
+        if (kind == MT_EXCHANGE_DEDUPLICATED && !sums_may_differ) {
+            continue;
+        }
+        const int64_t ps = mt_ps_add(mt_exchange_ps(cluster, kind, rows, false, scratch),
+                                     mt_exchange_ps(cluster, kind, rows, true, scratch));
+        if (kind == MT_EXCHANGE_DIRECT || ps < least / TWENTY * (TWENTY - 1)) {
+            best = kind;
+            least = ps;
+        }
+    }
+    return best;
+}
+
+int64_t mt_exchange_scratch_bytes(int n_rank)
+{
+    enum { CUTS = 3, ALIGNMENT_BYTES = 64 };
+    const int64_t per_rank = (int64_t)(sizeof(int) + sizeof(struct mt_port) + sizeof(int64_t));
+    return n_rank * per_rank + (int64_t)CUTS * ALIGNMENT_BYTES;
+}
+
+int64_t mt_exchange_n_token(int64_t n, int64_t n_all, int64_t top_k)
+{
+    /* Shares in units of 2^-20: a millionth of a source's tokens is less than one of them, and
+     * counts below 2^43 rows do not overflow. */
+    enum { ONE = 1 << 20 };
+    if (n == 0) {
+        return 0;
+    }
+    const int64_t missed = (n_all - n) * ONE / n_all;
+    int64_t none = ONE;
+    for (int64_t k = 0; k < top_k; ++k) {
+        none = none * missed / ONE;
+    }
+    const int64_t n_token = mt_ceil_div(n_all, top_k);
+    const int64_t expected = mt_ceil_div(n_token * (ONE - none), ONE);
+    return mt_max_i64(mt_ceil_div(n, top_k), mt_min_i64(expected, n));
+}

@@ -1,0 +1,189 @@
+/* What the all-to-alls take on a cluster of clockwork: who wins where, and whether the choice from
+ * costs is that of the clock. */
+#include "support/test.h"
+
+#include "base/memory.h"
+#include "comm/clockwork.h"
+#include "placement/exchange.h"
+
+enum { MAX_RANK = 64, N_WAY = 3 }; /* direct, two-level, leader, as mt_exchange_kind has them */
+_Static_assert((int)N_WAY == (int)MT_EXCHANGE_DEDUPLICATED, "the exact ones come first");
+
+/* Nodes on links of 1 Gbit/s and 200 us, shared memory of 4 GB/s and 2 us. */
+static struct clockwork gigabit(const struct mt_topology *topology)
+{
+    return (struct clockwork){.topology = topology,
+                              .inside_alpha_ps = 2000000,
+                              .inside_byte_ps = 250,
+                              .between_alpha_ps = 200000000,
+                              .between_byte_ps = 8000};
+}
+
+/* Blocks of pair_bytes; hot: four times as large for rank 0. */
+static void fill(int64_t *bytes, int n_rank, int64_t pair_bytes, bool is_hot)
+{
+    for (int i = 0; i < n_rank * n_rank; ++i) {
+        bytes[i] = is_hot && i % n_rank == 0 ? 4 * pair_bytes : pair_bytes;
+    }
+}
+
+static int64_t time_way(const struct clockwork *clockwork, enum mt_exchange_kind kind,
+                        const int64_t *bytes)
+{
+    const struct mt_topology *topology = clockwork->topology;
+    struct mt_plan plans[MAX_RANK];
+    for (int rank = 0; rank < topology->n_rank; ++rank) {
+        int64_t received[MAX_RANK];
+        for (int64_t peer = 0; peer < topology->n_rank; ++peer) {
+            received[peer] = bytes[peer * topology->n_rank + rank];
+        }
+        struct mt_plan *plan = &plans[rank];
+        if (kind == MT_EXCHANGE_DIRECT) {
+            MT_TEST_OK(mt_plan_init(plan, mt_plan_alltoallv_direct_max_op(topology->n_rank)));
+            mt_plan_alltoallv_direct(plan, topology, rank, bytes + (int64_t)rank * topology->n_rank,
+                                     received);
+        } else if (kind == MT_EXCHANGE_TWO_LEVEL) {
+            MT_TEST_OK(mt_plan_init(plan, mt_plan_alltoallv_two_level_max_op(topology, rank)));
+            mt_plan_alltoallv_two_level(plan, topology, rank, bytes);
+        } else {
+            MT_TEST_OK(mt_plan_init(plan, mt_plan_alltoallv_leader_max_op(topology, rank)));
+            mt_plan_alltoallv_leader(plan, topology, rank, bytes);
+        }
+    }
+    const int64_t ps = clockwork_ps(clockwork, plans);
+    for (int rank = 0; rank < topology->n_rank; ++rank) {
+        mt_plan_clear(&plans[rank]);
+    }
+    return ps;
+}
+
+static void two_levels_take_two_thirds_of_direct_up_to_1_kib_on_8_by_8(void **state)
+{
+    static int64_t bytes[MAX_RANK * MAX_RANK];
+    MT_UNUSED(state);
+    struct mt_topology topology;
+    MT_TEST_OK(mt_topology_init(&topology, 64, 8));
+    const struct clockwork clockwork = gigabit(&topology);
+    for (int64_t pair_bytes = 4; pair_bytes <= 1024; pair_bytes *= 2) {
+        fill(bytes, 64, pair_bytes, false);
+        const int64_t direct = time_way(&clockwork, MT_EXCHANGE_DIRECT, bytes);
+        const int64_t two = time_way(&clockwork, MT_EXCHANGE_TWO_LEVEL, bytes);
+        assert_true(2 * direct >= 3 * two);
+    }
+    mt_topology_clear(&topology);
+}
+
+/* Costs as a ping-pong of all ranks at once measures them: a node's link is shared by its ranks. */
+static struct mt_costs measured(const struct clockwork *clockwork, int per_node)
+{
+    return (struct mt_costs){
+        .alpha_ps = {0, clockwork->inside_alpha_ps, clockwork->between_alpha_ps},
+        .kib_ps = {0, 1024 * clockwork->inside_byte_ps,
+                   1024 * clockwork->between_byte_ps * per_node}};
+}
+
+static void compare_choice(const struct clockwork *clockwork, struct mt_cluster *cluster,
+                           struct mt_arena *scratch, int64_t pair_bytes, bool is_hot)
+{
+    static int64_t bytes[MAX_RANK * MAX_RANK];
+    int64_t ps[N_WAY];
+    int64_t best = INT64_MAX;
+    const struct mt_exchange_rows rows = {.n_row = bytes, .row_bytes = 1, .top_k = 1};
+    fill(bytes, cluster->n_rank, pair_bytes, is_hot);
+    for (int kind = 0; kind < N_WAY; ++kind) {
+        ps[kind] = time_way(clockwork, (enum mt_exchange_kind)kind, bytes);
+        best = ps[kind] < best ? ps[kind] : best;
+    }
+    const enum mt_exchange_kind chosen = mt_exchange_choose(cluster, &rows, false, scratch);
+    print_message("%2d ranks, %7lld bytes%s: direct %9.1f us, two-level %9.1f, leader %9.1f: %s\n",
+                  cluster->n_rank, (long long)pair_bytes, is_hot ? " hot" : "",
+                  (double)ps[0] * 1e-6, (double)ps[1] * 1e-6, (double)ps[2] * 1e-6,
+                  mt_exchange_name(chosen));
+    /* One hot rank's port holds up its rail; a leader's does not know it. */
+    assert_true(ps[chosen] * 10 <= best * (is_hot ? 15 : 11));
+}
+
+static void the_choice_is_within_a_tenth_of_the_best(void **state)
+{
+    static const int sizes[][2] = {{8, 2}, {16, 4}, {64, 8}};
+    MT_UNUSED(state);
+    for (int i = 0; i < 3; ++i) {
+        struct mt_topology topology;
+        struct mt_cluster cluster;
+        struct mt_arena scratch;
+        MT_TEST_OK(mt_topology_init(&topology, sizes[i][0], sizes[i][1]));
+        MT_TEST_OK(mt_cluster_init(&cluster, sizes[i][0], topology.node));
+        MT_TEST_OK(mt_arena_init(&scratch, mt_exchange_scratch_bytes(sizes[i][0]), "test"));
+        const struct clockwork clockwork = gigabit(&topology);
+        cluster.costs = measured(&clockwork, sizes[i][1]);
+        for (int64_t pair_bytes = 64; pair_bytes <= 1 << 20; pair_bytes *= 4) {
+            compare_choice(&clockwork, &cluster, &scratch, pair_bytes, false);
+            compare_choice(&clockwork, &cluster, &scratch, pair_bytes, true);
+        }
+        mt_arena_clear(&scratch);
+        mt_cluster_clear(&cluster);
+        mt_topology_clear(&topology);
+    }
+}
+
+/* One expert of rank 0 to all: by chains, over what the links of the nodes allow. */
+static void hot_expert(int n_rank, int per_node, int64_t alpha_ps, int64_t n_bytes)
+{
+    static const int64_t offset[1] = {0};
+    static const int owner[1] = {0};
+    const int64_t holder_start[2] = {0, n_rank - 1};
+    int holder[MAX_RANK];
+    struct mt_plan plans[MAX_RANK];
+    struct mt_topology topology;
+    MT_TEST_OK(mt_topology_init(&topology, n_rank, per_node));
+    struct clockwork clockwork = gigabit(&topology);
+    clockwork.between_alpha_ps = alpha_ps;
+    for (int rank = 1; rank < n_rank; ++rank) {
+        holder[rank - 1] = rank;
+    }
+    const struct mt_sparse sparse = {.n_chunk = 1,
+                                     .chunk_bytes = &n_bytes,
+                                     .owner = owner,
+                                     .holder_start = holder_start,
+                                     .holder = holder};
+    const int64_t piece_bytes =
+        mt_chain_piece_bytes(n_bytes, topology.n_node, alpha_ps, 1024 * clockwork.between_byte_ps);
+    for (int rank = 0; rank < n_rank; ++rank) {
+        struct mt_chain_link link[1];
+        MT_TEST_OK(mt_plan_init(
+            &plans[rank], mt_plan_sparse_chain_max_op(&topology, rank, &sparse, piece_bytes)));
+        mt_plan_sparse_allgather_chain(&plans[rank], &topology, rank, &sparse, piece_bytes, link,
+                                       offset, offset);
+    }
+    const int64_t bound_ps = alpha_ps + n_bytes * clockwork.between_byte_ps;
+    const int64_t ps = clockwork_ps(&clockwork, plans);
+    print_message("%d x %d, %lld bytes in pieces of %lld: %.1f us, %.2f of the bound\n",
+                  n_rank / per_node, per_node, (long long)n_bytes, (long long)piece_bytes,
+                  (double)ps * 1e-6, (double)ps / (double)bound_ps);
+    assert_true(ps >= bound_ps && ps * 4 <= bound_ps * 5);
+    for (int rank = 0; rank < n_rank; ++rank) {
+        mt_plan_clear(&plans[rank]);
+    }
+    mt_topology_clear(&topology);
+}
+
+static void a_hot_expert_reaches_all_within_1_25_of_the_bound(void **state)
+{
+    static const int64_t US = 1000000;
+    MT_UNUSED(state);
+    hot_expert(8, 2, 20 * US, 4 << 20);
+    hot_expert(8, 2, 200 * US, 16 << 20);
+    hot_expert(64, 8, 20 * US, 4 << 20);
+    hot_expert(64, 8, 200 * US, 16 << 20);
+    hot_expert(64, 8, 20 * US, 64 << 20);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(two_levels_take_two_thirds_of_direct_up_to_1_kib_on_8_by_8),
+        cmocka_unit_test(the_choice_is_within_a_tenth_of_the_best),
+        cmocka_unit_test(a_hot_expert_reaches_all_within_1_25_of_the_bound),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
