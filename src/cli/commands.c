@@ -76,6 +76,7 @@ const struct mt_command mt_commands[] = {
                 {"--skew", "X", "of the workload: largest load of a rank over the mean [2]"},
                 {"--steps", "N", "steps to study [2 to 16]"},
                 {"--warm-up", "N", "steps before them, that policies learn from [at most 16]"},
+                {"--ablation", NULL, "also adaptive with parts switched off"},
                 {"--costs", "FILE",
                  "how long things take, a costs.json, instead of the six below "
                  "[placement.costs, if a file]"},

@@ -1,6 +1,7 @@
 /* What every placement policy would cost on the machine and loads of a plan. */
 #include "base/size.h"
 #include "cli/plan.h"
+#include "placement/adaptive.h"
 
 #include <string.h>
 
@@ -10,6 +11,7 @@ static const double GB = 1e9;
 
 enum {
     MAX_MICRO = 4,         /* micro-batches of a step that are studied */
+    MAX_STICKY = 16,       /* where copies stay from one to the next: they are not alike */
     LAYER_PAIRS = 1 << 22, /* layers times ranks times experts, beyond the first two layers */
     STEP_PAIRS = 1 << 22,  /* steps times these */
     LEAST_STEPS = 2,
@@ -24,14 +26,17 @@ struct mt_plan_policies {
     const struct mt_config *config;
     struct mt_plan_machine machine;
     struct mt_plan_loads loads;
-    struct mt_study *study; /* [mt_n_policy]; of zeros where the policy is too large */
+    const struct mt_policy **policy; /* [n_policy]: the table; --ablation: and variants */
+    int n_policy;
+    struct mt_study *study; /* [n_policy]; of zeros where the policy is too large */
     struct mt_arena scratch;
     int64_t *counts; /* [R,E] */
     int n_moe;       /* MoE layers of the model; loads.n_layer of them are studied */
     int n_micro;     /* studied, of machine.n_micro */
     int64_t n_warm, n_step;
     struct mt_config *other; /* the configuration with another policy */
-    int64_t *memory_bytes;   /* [mt_n_policy] of those printed */
+    int64_t *memory_bytes;   /* [n_policy] of those printed */
+    int name_width;
 };
 
 static enum mt_status choose_sample(struct mt_plan_policies *plan,
@@ -43,7 +48,8 @@ static enum mt_status choose_sample(struct mt_plan_policies *plan,
     const int64_t by_size = mt_max_i64(mt_min_i64(STEP_PAIRS / n_pair, MOST_STEPS), LEAST_STEPS);
     const int64_t n_there = mt_plan_loads_n_step(&plan->loads);
     plan->loads.n_layer = (int)mt_min_i64(plan->n_moe, n_layer);
-    plan->n_micro = (int)mt_min_i64(plan->machine.n_micro, MAX_MICRO);
+    plan->n_micro = (int)mt_min_i64(plan->machine.n_micro,
+                                    config->placement.rematerialize ? MAX_MICRO : MAX_STICKY);
     /* Nothing is known at first: that is not what a policy costs in the long run. */
     const int64_t n_warm =
         mt_min_i64(mt_min_i64(config->placement.load_window, by_size), n_there / 4);
@@ -80,7 +86,7 @@ static struct mt_study_options options_of(const struct mt_plan_policies *plan,
 /* *most: scratch of the largest study so far. */
 static enum mt_status init_study(struct mt_plan_policies *plan, int policy, int64_t *most)
 {
-    const struct mt_study_options options = options_of(plan, &mt_policies[policy]);
+    const struct mt_study_options options = options_of(plan, plan->policy[policy]);
     int64_t n_bytes = 0;
     if (!mt_study_scratch_bytes(&options, &n_bytes) || n_bytes > MAX_SCRATCH_BYTES) {
         return MT_OK;
@@ -89,12 +95,24 @@ static enum mt_status init_study(struct mt_plan_policies *plan, int policy, int6
     return mt_study_init(&plan->study[policy], &options);
 }
 
+static enum mt_status list_policies(struct mt_plan_policies *plan, bool has_variants)
+{
+    plan->n_policy = mt_n_policy + (has_variants ? mt_n_adaptive_variant : 0);
+    plan->name_width = has_variants ? 26 : 12;
+    MT_TRY(MT_ALLOCATE(plan->policy, plan->n_policy, "policies of a plan"));
+    for (int p = 0; p < plan->n_policy; p++) {
+        plan->policy[p] =
+            p < mt_n_policy ? &mt_policies[p] : &mt_adaptive_variants[p - mt_n_policy];
+    }
+    return MT_OK;
+}
+
 static enum mt_status init_studies(struct mt_plan_policies *plan)
 {
     int64_t most = 0;
-    MT_TRY(MT_ALLOCATE(plan->study, mt_n_policy, "studies of a plan"));
-    MT_TRY(MT_ALLOCATE(plan->memory_bytes, mt_n_policy, "plan of policies"));
-    for (int p = 0; p < mt_n_policy; p++) {
+    MT_TRY(MT_ALLOCATE(plan->study, plan->n_policy, "studies of a plan"));
+    MT_TRY(MT_ALLOCATE(plan->memory_bytes, plan->n_policy, "plan of policies"));
+    for (int p = 0; p < plan->n_policy; p++) {
         MT_TRY(init_study(plan, p, &most));
     }
     MT_TRY(mt_arena_init(&plan->scratch, most, "scratch of policies"));
@@ -111,7 +129,7 @@ static bool is_studied(const struct mt_plan_policies *plan, int policy)
 static enum mt_status run_layer(struct mt_plan_policies *plan, int64_t step, int micro, int layer)
 {
     MT_TRY(mt_plan_loads_get(&plan->loads, step, micro, layer, plan->counts));
-    for (int p = 0; p < mt_n_policy; p++) {
+    for (int p = 0; p < plan->n_policy; p++) {
         if (is_studied(plan, p)) {
             mt_study_layer(&plan->study[p], layer, plan->counts, &plan->scratch, NULL);
         }
@@ -124,7 +142,7 @@ static enum mt_status run_step(struct mt_plan_policies *plan, int64_t step)
     for (int i = 0; i < plan->n_micro * plan->loads.n_layer; i++) {
         MT_TRY(run_layer(plan, step, i / plan->loads.n_layer, i % plan->loads.n_layer));
     }
-    for (int p = 0; p < mt_n_policy; p++) {
+    for (int p = 0; p < plan->n_policy; p++) {
         if (is_studied(plan, p)) {
             mt_study_end_step(&plan->study[p], &plan->scratch);
         }
@@ -138,7 +156,7 @@ static enum mt_status run_studies(struct mt_plan_policies *plan)
     for (int64_t step = 0; step < plan->n_warm; step++) {
         MT_TRY(run_step(plan, step));
     }
-    for (int p = 0; p < mt_n_policy; p++) {
+    for (int p = 0; p < plan->n_policy; p++) {
         if (is_studied(plan, p)) {
             mt_study_forget(&plan->study[p]);
             if (plan->config->placement.reshard_interval > 0) {
@@ -171,10 +189,8 @@ static double sent_bytes(const struct mt_plan_policies *plan, const struct mt_st
     enum { EXCHANGES = 4 };
     const double n_row =
         (double)(sum->n_sent_row[MT_LEVEL_NODE] + sum->n_sent_row[MT_LEVEL_NETWORK]);
-    const double times = plan->config->placement.rematerialize ? 3 : 2;
     return per_step(plan, EXCHANGES * n_row * (double)plan->machine.cluster.row_bytes +
-                              times * (double)sum->prediction.n_copy *
-                                  (double)plan->machine.cluster.expert_bytes);
+                              (double)sum->prediction.copy_bytes);
 }
 
 /* Of the rank that holds most, were the policy the configuration's. */
@@ -205,19 +221,19 @@ static void print_row(const struct mt_plan_policies *plan, int policy, int64_t m
     const struct mt_study_sum *ep = &plan->study[0].sum;
     const double seconds = step_s(plan, sum->prediction.total_ps);
     const double interval = (double)mt_max_i64(plan->config->placement.reshard_interval, 1);
-    (void)printf(
-        "  %-12s %10.4g %7.3f %7.3f %9.4g %9.4g %9.4g %7.3f %7.3f %8.1f %7.1f %7.1f %10.4g "
-        "%9.2f\n",
-        mt_policies[policy].name, seconds, ratio(step_s(plan, ep->prediction.total_ps), seconds),
-        ratio(step_s(plan, ep->prediction.ideal_ps), seconds),
-        per_step(plan, (double)sum->prediction.compute_ps) / PS_PER_S,
-        per_step(plan, (double)sum->prediction.exchange_ps) / PS_PER_S,
-        per_step(plan, (double)sum->prediction.copies_ps) / PS_PER_S,
-        sum->load_ratio / (double)sum->n_layer, sum->worst_load_ratio,
-        per_step(plan, (double)sum->prediction.n_copy),
-        per_step(plan, (double)sum->prediction.n_late),
-        (double)sum->n_move * plan->n_moe / plan->loads.n_layer / interval,
-        sent_bytes(plan, sum) / GB, (double)memory_bytes / GIB);
+    (void)printf("  %-*s %10.4g %7.3f %7.3f %9.4g %9.4g %9.4g %7.3f %7.3f %8.1f %7.1f %7.1f %10.4g "
+                 "%9.2f\n",
+                 plan->name_width, plan->policy[policy]->name, seconds,
+                 ratio(step_s(plan, ep->prediction.total_ps), seconds),
+                 ratio(step_s(plan, ep->prediction.ideal_ps), seconds),
+                 per_step(plan, (double)sum->prediction.compute_ps) / PS_PER_S,
+                 per_step(plan, (double)sum->prediction.exchange_ps) / PS_PER_S,
+                 per_step(plan, (double)sum->prediction.copies_ps) / PS_PER_S,
+                 sum->load_ratio / (double)sum->n_layer, sum->worst_load_ratio,
+                 per_step(plan, (double)sum->prediction.n_copy),
+                 per_step(plan, (double)sum->prediction.n_late),
+                 (double)sum->n_move * plan->n_moe / plan->loads.n_layer / interval,
+                 sent_bytes(plan, sum) / GB, (double)memory_bytes / GIB);
 }
 
 static void print_head(const struct mt_plan_policies *plan)
@@ -233,21 +249,21 @@ static void print_head(const struct mt_plan_policies *plan)
     (void)printf("  forced balance: %.4g s a step, of which %.4g s beside experts; neither has the "
                  "optimizer nor the exchange of dense parameters\n\n",
                  step_s(plan, ep->prediction.ideal_ps), plan->machine.dense_ps / PS_PER_S);
-    (void)printf("  %-12s %10s %7s %7s %9s %9s %9s %15s %8s %7s %7s %10s %9s\n", "", "step", "ep /",
-                 "ideal /", "compute", "exchange", "copies", "largest / mean", "copies", "late",
-                 "moves", "sent", "memory");
-    (void)printf("  %-12s %10s %7s %7s %9s %9s %9s %7s %7s %8s %7s %7s %10s %9s\n", "policy", "s",
-                 "step", "step", "s", "s", "exposed s", "mean", "worst", "a step", "a step",
-                 "a step", "GB a step", "GiB/rank");
+    (void)printf("  %-*s %10s %7s %7s %9s %9s %9s %15s %8s %7s %7s %10s %9s\n", plan->name_width,
+                 "", "step", "ep /", "ideal /", "compute", "exchange", "copies", "largest / mean",
+                 "copies", "late", "moves", "sent", "memory");
+    (void)printf("  %-*s %10s %7s %7s %9s %9s %9s %7s %7s %8s %7s %7s %10s %9s\n", plan->name_width,
+                 "policy", "s", "step", "step", "s", "s", "exposed s", "mean", "worst", "a step",
+                 "a step", "a step", "GB a step", "GiB/rank");
 }
 
 /* Slots and cutting are all that memory knows of a policy: as another before it, or estimated. */
 static enum mt_status find_memory(struct mt_plan_policies *plan, int policy, int64_t *n_bytes)
 {
-    const struct mt_policy *own = &mt_policies[policy];
+    const struct mt_policy *own = plan->policy[policy];
     for (int p = 0; p < policy; p++) {
         if (is_studied(plan, p) && plan->study[p].n_slot == plan->study[policy].n_slot &&
-            mt_policies[p].cuts_experts == own->cuts_experts) {
+            plan->policy[p]->cuts_experts == own->cuts_experts) {
             *n_bytes = plan->memory_bytes[p];
             return MT_OK;
         }
@@ -259,9 +275,9 @@ static enum mt_status print_policy(struct mt_plan_policies *plan, int policy)
 {
     int64_t *memory_bytes = &plan->memory_bytes[policy];
     if (!is_studied(plan, policy)) {
-        (void)printf("  %-12s not studied: too many copies for %d ranks and %lld experts; set "
+        (void)printf("  %-*s not studied: too many copies for %d ranks and %lld experts; set "
                      "placement.slots\n",
-                     mt_policies[policy].name, plan->machine.cluster.n_rank,
+                     plan->name_width, plan->policy[policy]->name, plan->machine.cluster.n_rank,
                      (long long)plan->config->moe.num_experts);
         return MT_OK;
     }
@@ -291,6 +307,7 @@ static enum mt_status run(struct mt_plan_policies *plan, const struct mt_argumen
                            (int)config->moe.num_experts, config->placement.slots));
     MT_TRY(mt_plan_loads_init(&plan->loads, arguments, config, &plan->machine));
     MT_TRY(choose_sample(plan, arguments));
+    MT_TRY(list_policies(plan, mt_argument(arguments, "--ablation") != NULL));
     MT_TRY(init_studies(plan));
     MT_TRY(MT_ALLOCATE(plan->other, 1, "configuration"));
     *plan->other = *config;
@@ -325,7 +342,7 @@ enum mt_status mt_plan_policies_print(struct mt_plan_policies *plan)
         return MT_OK;
     }
     print_head(plan);
-    for (int p = 0; p < mt_n_policy; p++) {
+    for (int p = 0; p < plan->n_policy; p++) {
         MT_TRY(print_policy(plan, p));
     }
     return MT_OK;
@@ -336,10 +353,11 @@ void mt_plan_policies_destroy(struct mt_plan_policies *plan)
     if (plan == NULL) {
         return;
     }
-    for (int p = 0; plan->study != NULL && p < mt_n_policy; p++) {
+    for (int p = 0; plan->study != NULL && p < plan->n_policy; p++) {
         mt_study_clear(&plan->study[p]);
     }
     mt_memory_free(plan->study);
+    mt_memory_free((void *)plan->policy);
     mt_memory_free(plan->counts);
     mt_memory_free(plan->other);
     mt_memory_free(plan->memory_bytes);

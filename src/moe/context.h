@@ -58,6 +58,8 @@ struct mt_moe {
     struct mt_placement *planned;   /* [L] before the gate, of the last micro-batch */
     struct mt_placement *placement; /* [L] in force */
     bool *is_held;                  /* [L] copies have stayed from the micro-batch before */
+    struct mt_placement stayed;     /* what they were, of the layer at hand, for predictions */
+    bool has_stayed;                /* there are such, and training goes on with them */
     bool waits_for_late;            /* before any row, for studies */
     bool has_late;                  /* late copies are on their way */
     struct mt_given given;

@@ -34,10 +34,15 @@ static enum mt_status exchange_end(struct mt_moe *moe)
 static void look_ahead(struct mt_moe *moe, int layer)
 {
     mt_outlook_shadow(&moe->outlook, layer, moe->count);
-    if (moe->is_last_micro) {
-        mt_outlook_add(&moe->outlook, &moe->cluster, layer, &moe->placement[layer], moe->quota,
-                       &moe->scratch);
+    if (!moe->is_last_micro && moe->rematerialize) {
+        return; /* the last stands for all */
     }
+    const struct mt_predict_options how = {.rematerialize = moe->rematerialize,
+                                           .cuts_experts = moe->policy->cuts_experts,
+                                           .is_followed = !moe->is_last_micro,
+                                           .held = moe->has_stayed ? &moe->stayed : NULL};
+    mt_outlook_add(&moe->outlook, &moe->cluster, layer, &moe->placement[layer], moe->quota, &how,
+                   &moe->scratch);
 }
 
 /* Rows of the first slice, which forward keeps. */

@@ -225,6 +225,7 @@ static enum mt_status create_placements(struct mt_moe *moe, const struct mt_conf
     for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
         MT_TRY(create_placement(moe, layer));
     }
+    MT_TRY(mt_placement_init(&moe->stayed, moe->n_rank, moe->n_expert, (int)max_instance(moe)));
     const int window = (int)mt_max_i64(config->placement.load_window, 1);
     MT_TRY(mt_history_init(&moe->history, moe->n_layer, moe->n_expert, window));
     MT_TRY(mt_history_init(&moe->recent, moe->n_layer, moe->n_expert, RECENT_WINDOW));
@@ -304,6 +305,7 @@ void mt_moe_destroy(struct mt_moe *moe)
     mt_history_clear(&moe->recent);
     clear_placements(moe->planned, moe->n_layer);
     clear_placements(moe->placement, moe->n_layer);
+    mt_placement_clear(&moe->stayed);
     for (int m = 0; m < MT_EXPERT_MATRICES; ++m) {
         mt_memory_free((void *)moe->weight[m]);
         mt_memory_free((void *)moe->weight_grad[m]);
@@ -445,4 +447,8 @@ void mt_moe_state(struct mt_moe *moe, struct mt_moe_state_array *array, int *n_a
     array[6] = (struct mt_moe_state_array){"expert_placement", moe->place_state,
                                            1 + moe->n_layer * (1 + max_instance(moe))};
     *n_array = 7;
+    if (moe->outlook.n_state > 0) {
+        array[(*n_array)++] = (struct mt_moe_state_array){"shadow_policies", moe->outlook.state,
+                                                          moe->outlook.n_state};
+    }
 }

@@ -177,9 +177,10 @@ struct mt_moe_shadow {
 };
 /* What placement does and is expected to bring; predictions are of the MoE layers of a step. */
 struct mt_moe_outlook {
-    double predicted_s, ideal_s; /* the last micro-batch's, times their number */
-    int64_t n_copy, n_late;      /* of the last micro-batch, all layers */
-    int n_decision;              /* the largest of each layer */
+    /* the last micro-batch's, times their number; where copies stay, the sum over all */
+    double predicted_s, ideal_s;
+    int64_t n_copy, n_late; /* of the last micro-batch, all layers */
+    int n_decision;         /* the largest of each layer */
     const struct mt_moe_decision *decision;
     int n_shadow; /* 0 unless placement.shadow */
     const struct mt_moe_shadow *shadow;
@@ -205,7 +206,7 @@ enum mt_status mt_moe_finish_step(struct mt_moe *moe, struct mt_moe_stats *stats
 
 /* State that a checkpoint must keep: "balance_count" [L,E], "load_history" [L,window,E] with its
  * "load_history_steps" [1], "recent_load" with "recent_load_steps" alike per micro-batch,
- * "expert_owner" [1 + L*E] and "expert_placement". Pointers into moe, valid while it lives;
+ * "expert_owner" [1 + L*E], "expert_placement" and, in shadow mode, "shadow_policies". Pointers into moe, valid while it lives;
  * *n_array at most 8. mt_moe_write_state makes them current before saving. After loading has
  * written through them, mt_moe_read_state takes them over: owners move to where they were when the
  * number of ranks is the same and experts are not cut (collective, before mt_store_publish). */

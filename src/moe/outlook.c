@@ -10,6 +10,7 @@
 static const double PS_PER_S = 1e12;
 /* Forward once, backward twice. */
 enum { PASSES = 3 };
+enum { N_STATE_HEAD = 2 };
 
 static enum mt_status init_shadow(struct mt_outlook *outlook, const struct mt_config *config,
                                   const struct mt_cluster *cluster)
@@ -20,6 +21,7 @@ static enum mt_status init_shadow(struct mt_outlook *outlook, const struct mt_co
     for (int i = 0; i < mt_n_policy; ++i) {
         int64_t n_bytes = 0;
         if (strcmp(mt_policies[i].name, config->placement.policy) == 0) {
+            outlook->policy = i;
             continue;
         }
         const struct mt_study_options options = {.policy = &mt_policies[i],
@@ -45,13 +47,18 @@ static enum mt_status init_shadow(struct mt_outlook *outlook, const struct mt_co
         }
         most = mt_max_i64(most, n_bytes);
     }
+    outlook->n_state = N_STATE_HEAD;
+    for (int i = 0; i < outlook->n_shadow; ++i) {
+        outlook->n_state += mt_study_state_length(&outlook->study[i]);
+    }
+    MT_TRY(MT_ALLOCATE(outlook->state, outlook->n_state, "shadow policies"));
     return mt_arena_init(&outlook->scratch, most, "scratch of shadow policies");
 }
 
 enum mt_status mt_outlook_init(struct mt_outlook *outlook, const struct mt_config *config,
                                const struct mt_cluster *cluster)
 {
-    *outlook = (struct mt_outlook){.rematerialize = config->placement.rematerialize};
+    *outlook = (struct mt_outlook){0};
     MT_TRY(MT_ALLOCATE(outlook->decision, config->model.num_layers * MT_MOE_LAYER_DECISIONS,
                        "decisions"));
     return config->placement.shadow ? init_shadow(outlook, config, cluster) : MT_OK;
@@ -64,6 +71,7 @@ void mt_outlook_clear(struct mt_outlook *outlook)
     }
     mt_memory_free(outlook->study);
     mt_memory_free(outlook->shadow);
+    mt_memory_free(outlook->state);
     mt_memory_free(outlook->decision);
     mt_arena_clear(&outlook->scratch);
 }
@@ -131,15 +139,19 @@ static void insert(struct mt_moe_decision *best, int *n, const struct mt_moe_dec
 
 void mt_outlook_add(struct mt_outlook *outlook, const struct mt_cluster *cluster, int layer,
                     const struct mt_placement *placement, const int64_t *quota,
-                    struct mt_arena *scratch)
+                    const struct mt_predict_options *how, struct mt_arena *scratch)
 {
     struct mt_moe_outlook *sum = &outlook->sum;
     struct mt_moe_decision *best = outlook->decision + sum->n_decision;
     struct mt_prediction prediction;
+    const int n_alike = how->rematerialize ? outlook->n_micro : 1;
     int n = 0;
-    mt_predict(cluster, placement, quota, outlook->rematerialize, scratch, &prediction);
-    sum->predicted_s += (double)prediction.total_ps * outlook->n_micro / PS_PER_S;
-    sum->ideal_s += (double)prediction.ideal_ps * outlook->n_micro / PS_PER_S;
+    mt_predict(cluster, placement, quota, how, scratch, &prediction);
+    sum->predicted_s += (double)prediction.total_ps * n_alike / PS_PER_S;
+    sum->ideal_s += (double)prediction.ideal_ps * n_alike / PS_PER_S;
+    if (how->is_followed) {
+        return;
+    }
     sum->n_copy += prediction.n_copy;
     sum->n_late += prediction.n_late;
     for (int e = 0; e < placement->n_expert; ++e) {
@@ -172,4 +184,31 @@ void mt_outlook_finish(struct mt_outlook *outlook, struct mt_moe_outlook *sum)
     outlook->sum.n_shadow = outlook->n_shadow;
     outlook->sum.shadow = outlook->shadow;
     *sum = outlook->sum;
+}
+
+void mt_outlook_write_state(struct mt_outlook *outlook, int n_rank)
+{
+    int64_t at = N_STATE_HEAD;
+    if (outlook->n_state == 0) {
+        return;
+    }
+    outlook->state[0] = n_rank;
+    outlook->state[1] = 1 + outlook->policy;
+    for (int i = 0; i < outlook->n_shadow; ++i) {
+        mt_study_write_state(&outlook->study[i], &outlook->state[at]);
+        at += mt_study_state_length(&outlook->study[i]);
+    }
+}
+
+void mt_outlook_read_state(struct mt_outlook *outlook, int n_rank)
+{
+    int64_t at = N_STATE_HEAD;
+    if (outlook->n_state == 0 || outlook->state[0] != n_rank ||
+        outlook->state[1] != 1 + outlook->policy) {
+        return;
+    }
+    for (int i = 0; i < outlook->n_shadow; ++i) {
+        mt_study_read_state(&outlook->study[i], &outlook->state[at], &outlook->scratch);
+        at += mt_study_state_length(&outlook->study[i]);
+    }
 }

@@ -9,14 +9,16 @@
 #include "placement/study.h"
 
 struct mt_outlook {
-    int n_micro; /* of the step: one micro-batch stands for all */
-    bool rematerialize;
+    int n_micro;                      /* of the step */
     struct mt_moe_decision *decision; /* [L * MT_MOE_LAYER_DECISIONS] of the step */
     struct mt_moe_outlook sum;        /* of the step so far, this policy's */
     /* shadow mode */
     int n_shadow;
     struct mt_study *study;       /* [n_shadow] */
     struct mt_moe_shadow *shadow; /* [n_shadow] */
+    int policy;                   /* of the run itself, in the table */
+    int64_t *state;               /* [n_state] R, 1 + policy, then the studies, for checkpoints */
+    int64_t n_state;              /* 0 without shadow mode */
     struct mt_arena scratch;
 };
 
@@ -25,13 +27,18 @@ enum mt_status mt_outlook_init(struct mt_outlook *outlook, const struct mt_confi
                                const struct mt_cluster *cluster);
 void mt_outlook_clear(struct mt_outlook *outlook);
 void mt_outlook_begin_step(struct mt_outlook *outlook, int n_micro);
-/* One layer of the step's last micro-batch: quota [R, n_instance] as it was split. */
+/* One layer: with re-materialization of the step's last micro-batch, which stands for all, else of
+ * every one. quota [R, n_instance] as it was split. */
 void mt_outlook_add(struct mt_outlook *outlook, const struct mt_cluster *cluster, int layer,
                     const struct mt_placement *placement, const int64_t *quota,
-                    struct mt_arena *scratch);
+                    const struct mt_predict_options *how, struct mt_arena *scratch);
 /* Shadow mode: counts [R,E] of one layer of any micro-batch. */
 void mt_outlook_shadow(struct mt_outlook *outlook, int layer, const int64_t *counts);
 /* Fills stats' outlook; pointers are valid until the next step. */
 void mt_outlook_finish(struct mt_outlook *outlook, struct mt_moe_outlook *sum);
+/* Shadow policies to and from `state`; what was written on other ranks or beside another policy is
+ * not taken over. */
+void mt_outlook_write_state(struct mt_outlook *outlook, int n_rank);
+void mt_outlook_read_state(struct mt_outlook *outlook, int n_rank);
 
 #endif

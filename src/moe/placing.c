@@ -24,6 +24,7 @@ static struct mt_policy_input input_of(const struct mt_moe *moe, int layer)
                                     .slots = moe->n_slot,
                                     .overlap = moe->overlap,
                                     .calibrate = moe->calibrate,
+                                    .is_held = moe->is_held[layer],
                                     .n_history = moe->history.n_step,
                                     .history = mt_history_layer(&moe->history, layer),
                                     .n_recent = moe->recent.n_step,
@@ -37,7 +38,10 @@ enum mt_status mt_moe_prefetch(struct mt_moe *moe, int layer, bool is_kept)
     mt_span_begin(MT_PHASE_PLAN);
     if (!moe->is_held[layer]) {
         mt_placement_copy(placement, &moe->planned[layer]);
+    } else if (is_kept) {
+        mt_placement_copy(&moe->stayed, placement);
     }
+    moe->has_stayed = moe->is_held[layer] && is_kept;
     moe->policy->before_gate(&input, &moe->scratch, placement);
     if (is_kept) {
         mt_placement_copy(&moe->planned[layer], placement);
@@ -76,17 +80,10 @@ enum mt_status mt_moe_end_late(struct mt_moe *moe, int layer)
     return mt_store_materialize_late_end(moe->store, layer);
 }
 
-/* What was late is here: from now on an instance like the others. */
-static void forget_late(struct mt_placement *placement)
-{
-    memset(placement->is_late, 0,
-           (size_t)mt_placement_n_instance(placement) * sizeof(*placement->is_late));
-}
-
 enum mt_status mt_moe_end_forward(struct mt_moe *moe, int layer, bool is_kept)
 {
     MT_TRY(mt_moe_end_late(moe, layer));
-    forget_late(&moe->placement[layer]);
+    mt_placement_forget_late(&moe->placement[layer]);
     if (!is_kept || moe->rematerialize) {
         mt_store_drop_copies(moe->store, layer);
     }
@@ -201,52 +198,18 @@ void mt_moe_begin_micro(struct mt_moe *moe, int index, bool is_last)
 
 /* ---- state ---- */
 
-/* A placement as numbers: how many instances, then expert * R + rank of each. */
-static void write_placement(const struct mt_placement *placement, int64_t *numbers)
-{
-    int64_t n = 0;
-    for (int e = 0; e < placement->n_expert; ++e) {
-        for (int i = placement->instance_start[e]; i < placement->instance_start[e + 1]; ++i) {
-            numbers[1 + n++] = (int64_t)e * placement->n_rank + placement->rank[i];
-        }
-    }
-    numbers[0] = n;
-}
-
-/* Copies among the numbers, where owners are as they were; what cannot be is left out, for the
- * numbers come from a file. */
-static void read_placement(const struct mt_moe *moe, struct mt_placement *placement,
-                           const int64_t *numbers)
-{
-    const int64_t n_pair = (int64_t)placement->n_expert * placement->n_rank;
-    int64_t *n_copy = moe->load;
-    mt_placement_owners_only(placement);
-    memset(n_copy, 0, (size_t)placement->n_rank * sizeof(*n_copy));
-    for (int64_t k = 0; k < numbers[0] && k < placement->max_instance; ++k) {
-        const int64_t pair = numbers[1 + k];
-        if (pair < 0 || pair >= n_pair) {
-            continue;
-        }
-        const int expert = (int)(pair / placement->n_rank);
-        const int rank = (int)(pair % placement->n_rank);
-        if (n_copy[rank] < moe->n_slot && mt_placement_find(placement, expert, rank) < 0) {
-            mt_placement_add(placement, expert, rank, false);
-            ++n_copy[rank];
-        }
-    }
-}
-
 void mt_moe_write_state(struct mt_moe *moe)
 {
     const int64_t stride = 1 + (int64_t)moe->planned[moe->first_layer].max_instance;
     moe->place_state[0] = moe->n_rank;
     for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
-        write_placement(&moe->planned[layer], moe->place_state + 1 + layer * stride);
+        mt_placement_write_numbers(&moe->planned[layer], moe->place_state + 1 + layer * stride);
         for (int e = 0; e < moe->n_expert; ++e) {
             moe->owner_state[1 + (int64_t)layer * moe->n_expert + e] = moe->planned[layer].owner[e];
         }
     }
     moe->owner_state[0] = moe->n_rank;
+    mt_outlook_write_state(&moe->outlook, moe->n_rank);
 }
 
 /* Owners of a checkpoint: in range, and no rank above its capacity. */
@@ -283,6 +246,7 @@ enum mt_status mt_moe_read_state(struct mt_moe *moe)
     const int64_t stride = 1 + (int64_t)moe->planned[moe->first_layer].max_instance;
     moe->history.n_step = n_step_of(&moe->history, moe->history_step);
     moe->recent.n_step = n_step_of(&moe->recent, moe->recent_step);
+    mt_outlook_read_state(&moe->outlook, moe->n_rank);
     if (moe->owner_state[0] != moe->n_rank || !are_owners_possible(moe)) {
         return MT_OK; /* another number of ranks: owners and placements start anew */
     }
@@ -292,7 +256,8 @@ enum mt_status mt_moe_read_state(struct mt_moe *moe)
     MT_TRY(move_owners(moe));
     for (int layer = moe->first_layer; layer < moe->n_layer && moe->place_state[0] == moe->n_rank;
          ++layer) {
-        read_placement(moe, &moe->planned[layer], moe->place_state + 1 + layer * stride);
+        mt_placement_read_numbers(&moe->planned[layer], moe->place_state + 1 + layer * stride,
+                                  moe->n_slot, moe->load);
     }
     return MT_OK;
 }

@@ -170,6 +170,13 @@ static int sender_inside(const struct mt_grow *grow, int expert, int rank)
 
 static struct added price_copy(const struct mt_grow *grow, int expert, int rank)
 {
+    if (grow->is_liked_here && mt_placement_find(grow->liked, expert, rank) >= 0) {
+        const struct mt_grow_rank *here = &grow->rank[rank];
+        return (struct added){.level = MT_LEVEL_NODE,
+                              .sender = rank,
+                              .in_ps = here->in_ps[MT_LEVEL_NODE],
+                              .out_ps = here->out_ps[MT_LEVEL_NODE]};
+    }
     const struct mt_grow_expert *own = &grow->expert[expert];
     const int inside = sender_inside(grow, expert, rank);
     const int owner = grow->owner[expert];

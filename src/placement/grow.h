@@ -70,6 +70,7 @@ struct mt_grow {
     const struct mt_cluster *cluster;
     struct mt_flow *flow;
     const struct mt_placement *liked; /* copies to prefer; NULL: none */
+    bool is_liked_here;               /* and they need not travel */
     const int *owner;                 /* [E] */
     struct mt_grow_sources sources;
     struct mt_grow_rules rules;

@@ -119,6 +119,12 @@ void mt_placement_add(struct mt_placement *placement, int expert, int rank, bool
     }
 }
 
+void mt_placement_forget_late(struct mt_placement *placement)
+{
+    memset(placement->is_late, 0,
+           (size_t)mt_placement_n_instance(placement) * sizeof(*placement->is_late));
+}
+
 void mt_placement_count_copies(const struct mt_placement *placement, int *n_copy)
 {
     memset(n_copy, 0, (size_t)placement->n_rank * sizeof(*n_copy));
@@ -148,5 +154,36 @@ void mt_placement_check(const struct mt_placement *placement)
             }
         }
         MT_ASSERT(is_owner_found);
+    }
+}
+
+void mt_placement_write_numbers(const struct mt_placement *placement, int64_t *numbers)
+{
+    int64_t n = 0;
+    for (int e = 0; e < placement->n_expert; ++e) {
+        for (int i = placement->instance_start[e]; i < placement->instance_start[e + 1]; ++i) {
+            numbers[1 + n++] = (int64_t)e * placement->n_rank + placement->rank[i];
+        }
+    }
+    numbers[0] = n;
+}
+
+void mt_placement_read_numbers(struct mt_placement *placement, const int64_t *numbers, int slots,
+                               int64_t *n_copy)
+{
+    const int64_t n_pair = (int64_t)placement->n_expert * placement->n_rank;
+    mt_placement_owners_only(placement);
+    memset(n_copy, 0, (size_t)placement->n_rank * sizeof(*n_copy));
+    for (int64_t k = 0; k < numbers[0] && k < placement->max_instance; ++k) {
+        const int64_t pair = numbers[1 + k];
+        if (pair < 0 || pair >= n_pair) {
+            continue;
+        }
+        const int expert = (int)(pair / placement->n_rank);
+        const int rank = (int)(pair % placement->n_rank);
+        if (n_copy[rank] < slots && mt_placement_find(placement, expert, rank) < 0) {
+            mt_placement_add(placement, expert, rank, false);
+            ++n_copy[rank];
+        }
     }
 }

@@ -37,10 +37,18 @@ void mt_placement_copy(struct mt_placement *to, const struct mt_placement *from)
 int mt_placement_find(const struct mt_placement *placement, int expert, int rank);
 /* Adds an instance that is not there, in its place; the capacity allows it. O(n_instance) */
 void mt_placement_add(struct mt_placement *placement, int expert, int rank, bool is_late);
+/* What was late is there: an instance like the others. */
+void mt_placement_forget_late(struct mt_placement *placement);
 /* Copies (instances beside owners) on every rank: n_copy [R]. */
 void mt_placement_count_copies(const struct mt_placement *placement, int *n_copy);
 /* From instance lists, e.g. of tests: asserts the invariants. */
 void mt_placement_check(const struct mt_placement *placement);
+/* For checkpoints: numbers [1 + max_instance] = how many instances, then expert * R + rank of each.
+ * Reading, from owners in force, adds the copies among them, at most `slots` a rank, nothing late;
+ * what cannot be is left out, for numbers come from files. n_copy [R]: scratch. */
+void mt_placement_write_numbers(const struct mt_placement *placement, int64_t *numbers);
+void mt_placement_read_numbers(struct mt_placement *placement, const int64_t *numbers, int slots,
+                               int64_t *n_copy);
 static inline int mt_placement_n_instance(const struct mt_placement *placement)
 {
     return placement->instance_start[placement->n_expert];

@@ -25,6 +25,8 @@ struct mt_policy_input {
     int slots;              /* copies of this layer that every rank can hold beside its own */
     int overlap;            /* experts whose copies travel under attention; -1: from the costs */
     bool calibrate;         /* exact counts may correct what history got wrong */
+    bool is_held;           /* the copies that before_gate finds have stayed from the micro-batch
+                               before: what it keeps of them does not travel */
     int n_history;          /* steps of history; 0 at the start */
     const int64_t *history; /* [n_history, E] rows per expert of whole steps, newest last */
     int n_recent;           /* micro-batches of history */

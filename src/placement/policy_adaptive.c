@@ -7,6 +7,7 @@
 #include "placement/adaptive.h"
 
 #include "base/size.h"
+#include "placement/draft.h"
 #include "placement/grow.h"
 #include "placement/predict.h"
 #include "placement/ps.h"
@@ -77,6 +78,31 @@ static int prefetch_slots(const struct mt_adaptive_options *options,
     return is_kept ? input->slots - 1 : input->slots;
 }
 
+/* What is held and not planned stays where slots are left, experts of most rows first (load [E]):
+ * its gradients would go back now, exposed, and it may be wanted again; if not, they go back with
+ * all others under the attention of the step's last backward. */
+static void keep_held(const int64_t *load, int slots, const struct mt_placement *held,
+                      struct mt_placement *placement, struct mt_arena *scratch)
+{
+    const int64_t mark = mt_arena_mark(scratch);
+    const int n_expert = placement->n_expert;
+    int *order = mt_arena_cut(scratch, n_expert * (int64_t)sizeof(*order));
+    int *n_copy = mt_arena_cut(scratch, placement->n_rank * (int64_t)sizeof(*n_copy));
+    mt_load_order(load, n_expert, scratch, order);
+    mt_placement_count_copies(placement, n_copy);
+    for (int at = 0; at < n_expert; ++at) {
+        const int expert = order[at];
+        for (int i = held->instance_start[expert]; i < held->instance_start[expert + 1]; ++i) {
+            const int rank = held->rank[i];
+            if (n_copy[rank] < slots && mt_placement_find(placement, expert, rank) < 0) {
+                mt_placement_add(placement, expert, rank, false);
+                ++n_copy[rank];
+            }
+        }
+    }
+    mt_arena_release(scratch, mark);
+}
+
 void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
                              const struct mt_policy_input *input, struct mt_arena *scratch,
                              struct mt_placement *placement)
@@ -100,6 +126,7 @@ void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
             mt_flow_init(&flow, placement, placement->max_instance, scenario, scratch);
             mt_grow_init(&grow, input->cluster, &flow, placement, scratch);
             grow.liked = options->sticky ? &liked : NULL;
+            grow.is_liked_here = options->sticky && input->is_held;
         } else {
             mt_flow_set_total(&flow, &scenario[at * n_expert]);
         }
@@ -124,6 +151,9 @@ void mt_adaptive_before_gate(const struct mt_adaptive_options *options,
     if (n > 0) {
         mt_grow_write(&flow, flow.n_instance, placement);
     }
+    if (n > 0 && options->sticky && input->is_held) {
+        keep_held(scenario, input->slots, &liked, placement, scratch);
+    }
     mt_arena_release(scratch, mark);
 }
 
@@ -133,10 +163,11 @@ static int64_t predicted_ps(const struct mt_policy_input *input,
 {
     const int64_t mark = mt_arena_mark(scratch);
     const int64_t n_pair = (int64_t)placement->n_rank * mt_placement_n_instance(placement);
+    const struct mt_predict_options how = {.rematerialize = true};
     struct mt_prediction prediction;
     int64_t *quota = mt_arena_cut(scratch, n_pair * (int64_t)sizeof(int64_t));
     mt_split(MT_SPLIT_SETTLED, input->cluster, placement, input->count, scratch, quota);
-    mt_predict(input->cluster, placement, quota, true, scratch, &prediction);
+    mt_predict(input->cluster, placement, quota, &how, scratch, &prediction);
     mt_arena_release(scratch, mark);
     return prediction.total_ps;
 }
@@ -174,25 +205,38 @@ static void choose(const struct mt_policy_input *input, const struct mt_flow *fl
 
 /* Copies are grown on quotas as they are. Where that ends far above even, because the ranks with
  * free slots have no room and those with room no slots, quotas settle on what there is now and
- * growing goes on. Returns whether the end is even. */
-static bool repair(struct mt_grow *grow, int64_t mean, int64_t largest)
+ * growing goes on. Returns whether the end, of that price, is even. */
+static bool repair(struct mt_grow *grow, int64_t mean, int64_t largest, int64_t *price)
 {
     enum { MOST = 3 };
     const int max_round = grow->flow->n_rank > MT_PLANNER_RANKS ? 1 : MOST;
     bool is_even = false;
     for (int round = 0; round < max_round && !is_even; ++round) {
-        const int64_t price = mt_grow_search(grow, mean, largest);
+        *price = mt_grow_search(grow, mean, largest);
         const bool is_grown = grow->n_move > 0;
-        is_even = mt_grow_is_even(grow, price);
+        is_even = mt_grow_is_even(grow, *price);
         mt_grow_apply(grow);
         if (is_even || !is_grown || round + 1 == max_round) {
             break;
         }
         largest = mt_flow_settle(grow->flow);
         mt_grow_reset(grow);
-        is_even = mt_grow_is_even(grow, mt_grow_price(grow));
+        *price = mt_grow_price(grow);
+        is_even = mt_grow_is_even(grow, *price);
     }
     return is_even;
+}
+
+/* Do late copies take so long that their price decides? Growing prices them with its own quotas;
+ * rows settled to the least limit may wait longer. */
+static bool is_dear(const struct mt_grow *grow, int64_t price)
+{
+    enum { SHARE = 16 };
+    int64_t latest = 0;
+    for (int rank = 0; rank < grow->flow->n_rank; ++rank) {
+        latest = mt_max_i64(latest, grow->rank_base[rank].arrival_ps);
+    }
+    return latest > price / SHARE;
 }
 
 void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
@@ -227,9 +271,10 @@ void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
                                    .port_ps = INT64_MAX};
         grow.sources = sources;
         mt_grow_reset(&grow);
-        const bool is_even = repair(&grow, mean, largest);
+        int64_t price = 0;
+        const bool is_even = repair(&grow, mean, largest, &price);
         const int64_t n_pair = (int64_t)flow.n_rank * flow.n_instance;
-        if (is_even || n_pair > MT_PLANNER_PAIRS) {
+        if ((is_even && !is_dear(&grow, price)) || n_pair > MT_PLANNER_PAIRS) {
             mt_grow_write(&flow, n_early, placement);
         } else {
             choose(input, &flow, n_early, placement, scratch);

@@ -22,12 +22,19 @@ void mt_spread_init(struct mt_spread *spread, const struct mt_cluster *cluster,
     memset(spread->n_child, 0, (size_t)n_node_bytes);
 }
 
+static bool is_there(const struct mt_placement *there, int expert, int rank)
+{
+    const int i = there == NULL ? -1 : mt_placement_find(there, expert, rank);
+    return i >= 0 && !there->is_late[i];
+}
+
 /* Is instance i a copy that travels with this set, or is it there already? */
-static bool is_travelling(const struct mt_placement *placement, int expert, int i,
-                          enum mt_spread_set set)
+static bool is_travelling(const struct mt_spread *spread, const struct mt_placement *placement,
+                          int expert, int i, enum mt_spread_set set)
 {
     return placement->rank[i] != placement->owner[expert] &&
-           (set == MT_SPREAD_ALL || placement->is_late[i] == (set == MT_SPREAD_LATE));
+           (set == MT_SPREAD_ALL || placement->is_late[i] == (set == MT_SPREAD_LATE)) &&
+           !is_there(spread->there, expert, placement->rank[i]);
 }
 
 /* Who has the expert in each node before the set travels: the owner, and for late copies the lowest
@@ -80,7 +87,7 @@ int64_t mt_spread_copies(struct mt_spread *spread, const struct mt_placement *pl
         find_sources(spread, placement, expert, set);
         for (int i = start; i < end; ++i) {
             const int rank = placement->rank[i];
-            if (!is_travelling(placement, expert, i, set)) {
+            if (!is_travelling(spread, placement, expert, i, set)) {
                 continue;
             }
             ++n_copy;
@@ -118,7 +125,7 @@ void mt_spread_arrivals(struct mt_spread *spread, const struct mt_placement *pla
             const int source = spread->source[node[rank]];
             int64_t *ready = &spread->ready_ps[node[rank]]; /* < 0: there before the gate */
             int64_t at = 0;
-            if (!is_travelling(placement, expert, i, MT_SPREAD_LATE)) {
+            if (!is_travelling(spread, placement, expert, i, MT_SPREAD_LATE)) {
                 continue;
             }
             if (source < 0) {

@@ -16,10 +16,12 @@ struct mt_port {
  * binomial tree: ceil(log2(n + 1)) rounds of its own. */
 struct mt_spread {
     const struct mt_cluster *cluster;
-    int64_t copy_ps[MT_N_LEVEL]; /* one expert on its way */
-    int *source;                 /* [M] who has the current expert in the node; -1: nobody */
-    int *n_child;                /* [M] that it hands it to */
-    int64_t *ready_ps;           /* [M] when a late copy is at its source; -1: before the gate */
+    const struct mt_placement *there; /* copies that need not travel; NULL: none. Late ones of it
+                                         do not count. Set by the caller after init */
+    int64_t copy_ps[MT_N_LEVEL];      /* one expert on its way */
+    int *source;                      /* [M] who has the current expert in the node; -1: nobody */
+    int *n_child;                     /* [M] that it hands it to */
+    int64_t *ready_ps; /* [M] when a late copy is at its source; -1: before the gate */
 };
 
 enum mt_spread_set { MT_SPREAD_EARLY, MT_SPREAD_LATE, MT_SPREAD_ALL };

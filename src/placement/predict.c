@@ -65,13 +65,14 @@ static struct traffic add_messages(const struct mt_cluster *cluster, int source,
     return out;
 }
 
+/* ps [MT_N_LEVEL] of rows, or of pieces of experts. */
 static void price_traffic(const struct mt_cluster *cluster, const struct traffic *traffic,
-                          int64_t *ps)
+                          int64_t row_bytes, int64_t *ps)
 {
     enum { KIB = 1024 };
     ps[MT_LEVEL_RANK] = 0;
     for (int level = MT_LEVEL_NODE; level < MT_N_LEVEL; ++level) {
-        const int64_t n_byte = mt_ps_times(traffic->n_row[level], cluster->row_bytes);
+        const int64_t n_byte = mt_ps_times(traffic->n_row[level], row_bytes);
         const int64_t whole = mt_ps_times(n_byte / KIB, cluster->costs.kib_ps[level]);
         const int64_t rest = mt_ps_times(n_byte % KIB, cluster->costs.kib_ps[level]) / KIB;
         const int64_t wait = mt_ps_times(traffic->n_message[level], cluster->costs.alpha_ps[level]);
@@ -102,7 +103,7 @@ static void count_rows(const struct mt_cluster *cluster, const struct mt_placeme
             n_to[placement->rank[i]] += of_source[i];
         }
         const struct traffic out = add_messages(cluster, source, n_to, all, in);
-        price_traffic(cluster, &out, port[source].out_ps);
+        price_traffic(cluster, &out, cluster->row_bytes, port[source].out_ps);
         for (int level = 0; level < MT_N_LEVEL; ++level) {
             prediction->n_sent_row[level] += out.n_row[level];
         }
@@ -113,7 +114,7 @@ static void count_rows(const struct mt_cluster *cluster, const struct mt_placeme
             all[rank] - own->n_row[MT_LEVEL_RANK] - own->n_row[MT_LEVEL_NODE];
         own->n_message[MT_LEVEL_NETWORK] =
             all[n_rank + rank] - own->n_message[MT_LEVEL_RANK] - own->n_message[MT_LEVEL_NODE];
-        price_traffic(cluster, own, port[rank].in_ps);
+        price_traffic(cluster, own, cluster->row_bytes, port[rank].in_ps);
     }
     mt_arena_release(scratch, mark);
 }
@@ -166,21 +167,109 @@ static int64_t experts_ps(const struct mt_cluster *cluster, const struct work *w
     return mt_ps_add(forward, backward);
 }
 
-/* Beyond attention, which in backward is twice as long: all copies' gradients go back the way the
- * copies came, and the copies come again if they were dropped. */
-static int64_t hidden_excess_ps(const struct mt_costs *costs, const struct mt_port *early,
-                                struct mt_port *all, int n_rank, bool rematerialize)
+/* Pieces of experts to where they are put together: every rank sends an R-th of each to each that
+ * holds it, and all start at once. `there`: what need not be put together; NULL: nothing. Adds to
+ * port [R]; returns how many are. */
+static int64_t add_pieces(const struct mt_cluster *cluster, const struct mt_placement *placement,
+                          const struct mt_placement *there, struct mt_arena *scratch,
+                          struct mt_port *port)
 {
-    const int64_t forward = mt_port_busiest(early, n_rank) - costs->attention_ps;
-    for (int rank = 0; rank < n_rank && rematerialize; ++rank) {
-        for (int level = 0; level < MT_N_LEVEL; ++level) {
-            const int64_t both = mt_ps_add(all[rank].in_ps[level], all[rank].out_ps[level]);
-            all[rank].in_ps[level] = both;
-            all[rank].out_ps[level] = both;
+    const int n_rank = cluster->n_rank;
+    const int64_t mark = mt_arena_mark(scratch);
+    const int64_t piece_bytes = mt_ceil_div(cluster->expert_bytes, n_rank);
+    int64_t *n_held = mt_arena_cut(scratch, n_rank * (int64_t)sizeof(*n_held));
+    struct traffic all = {{0}, {0}};
+    memset(n_held, 0, (size_t)n_rank * sizeof(*n_held));
+    for (int e = 0; e < placement->n_expert; ++e) {
+        for (int i = placement->instance_start[e]; i < placement->instance_start[e + 1]; ++i) {
+            const int rank = placement->rank[i];
+            n_held[rank] += there == NULL || mt_placement_find(there, e, rank) < 0 ? 1 : 0;
         }
     }
-    const int64_t backward = mt_port_busiest(all, n_rank) - mt_ps_times(2, costs->attention_ps);
-    return mt_ps_add(mt_max_i64(forward, 0), mt_max_i64(backward, 0));
+    for (int rank = 0; rank < n_rank; ++rank) {
+        all.n_row[MT_LEVEL_NETWORK] += n_held[rank];
+        all.n_message[MT_LEVEL_NETWORK] += n_held[rank] > 0 ? 1 : 0;
+    }
+    for (int rank = 0; rank < n_rank; ++rank) {
+        const int node = cluster->node[rank];
+        const int64_t n_near = cluster->node_start[node + 1] - cluster->node_start[node];
+        struct traffic out = all;
+        for (int at = cluster->node_start[node]; at < cluster->node_start[node + 1]; ++at) {
+            const int64_t n = n_held[cluster->member[at]];
+            const int64_t n_beside = cluster->member[at] == rank ? 0 : n;
+            out.n_row[MT_LEVEL_NODE] += n_beside;
+            out.n_message[MT_LEVEL_NODE] += n_beside > 0 ? 1 : 0;
+            out.n_row[MT_LEVEL_NETWORK] -= n;
+            out.n_message[MT_LEVEL_NETWORK] -= n > 0 ? 1 : 0;
+        }
+        const int64_t is_in = n_held[rank] > 0 ? 1 : 0;
+        const struct traffic in = {
+            {0, n_held[rank] * (n_near - 1), n_held[rank] * (n_rank - n_near)},
+            {0, is_in * (n_near - 1), is_in * (n_rank - n_near)}};
+        price_traffic(cluster, &out, piece_bytes, port[rank].out_ps);
+        price_traffic(cluster, &in, piece_bytes, port[rank].in_ps);
+    }
+    mt_arena_release(scratch, mark);
+    return all.n_row[MT_LEVEL_NETWORK];
+}
+
+/* What copies take on the links: port [R] is written. Returns how many travel. */
+static int64_t add_copies(const struct mt_cluster *cluster, const struct mt_placement *placement,
+                          const struct mt_placement *there, enum mt_spread_set set,
+                          bool cuts_experts, struct mt_arena *scratch, struct mt_port *port)
+{
+    const int64_t mark = mt_arena_mark(scratch);
+    int64_t n_copy = 0;
+    memset(port, 0, (size_t)cluster->n_rank * sizeof(*port));
+    if (cuts_experts) {
+        n_copy = add_pieces(cluster, placement, there, scratch, port);
+    } else {
+        struct mt_spread spread;
+        mt_spread_init(&spread, cluster, scratch);
+        spread.there = there;
+        n_copy = mt_spread_copies(&spread, placement, set, port);
+    }
+    mt_arena_release(scratch, mark);
+    return n_copy;
+}
+
+/* Beyond attention, which in backward is twice as long: early copies before forward; in backward
+ * all copies' gradients go back the way the copies came, and the copies come again if they were
+ * dropped. Nothing hides gradients of what stayed from the micro-batch before and is not wanted any
+ * more. *n_sent += copies and gradients that travel. */
+static int64_t early_ps(const struct mt_cluster *cluster, const struct mt_placement *placement,
+                        const struct mt_predict_options *options, struct mt_arena *scratch,
+                        int64_t *n_sent)
+{
+    const int64_t mark = mt_arena_mark(scratch);
+    const int n_rank = cluster->n_rank;
+    const int64_t attention_ps = cluster->costs.attention_ps;
+    const bool cuts = options->cuts_experts;
+    struct mt_port *port = mt_arena_cut(scratch, n_rank * (int64_t)sizeof(*port));
+    int64_t exposed_ps = 0;
+    if (options->held != NULL) {
+        *n_sent +=
+            add_copies(cluster, options->held, placement, MT_SPREAD_ALL, cuts, scratch, port);
+        exposed_ps = mt_port_busiest(port, n_rank);
+    }
+    *n_sent += add_copies(cluster, placement, options->held, MT_SPREAD_EARLY, cuts, scratch, port);
+    const int64_t forward = mt_port_busiest(port, n_rank) - attention_ps;
+    exposed_ps = mt_ps_add(exposed_ps, mt_max_i64(forward, 0));
+    if (!options->is_followed) {
+        const int64_t n = add_copies(cluster, placement, NULL, MT_SPREAD_ALL, cuts, scratch, port);
+        *n_sent += options->rematerialize ? 2 * n : n;
+        for (int rank = 0; rank < n_rank && options->rematerialize; ++rank) {
+            for (int level = 0; level < MT_N_LEVEL; ++level) {
+                const int64_t both = mt_ps_add(port[rank].in_ps[level], port[rank].out_ps[level]);
+                port[rank].in_ps[level] = both;
+                port[rank].out_ps[level] = both;
+            }
+        }
+        const int64_t backward = mt_port_busiest(port, n_rank) - mt_ps_times(2, attention_ps);
+        exposed_ps = mt_ps_add(exposed_ps, mt_max_i64(backward, 0));
+    }
+    mt_arena_release(scratch, mark);
+    return exposed_ps;
 }
 
 /* Least possible for these rows and this traffic: both spread evenly over ranks. */
@@ -206,9 +295,16 @@ static int64_t ideal_ps(const struct mt_costs *costs, int n_rank, const struct w
                      mt_ps_times(EXCHANGES, busiest));
 }
 
+/* Bytes of so many copies or gradients; of a cut expert a rank has its own piece already. */
+static int64_t copy_bytes(const struct mt_cluster *cluster, int64_t n_sent, bool cuts_experts)
+{
+    const int64_t own = cuts_experts ? cluster->expert_bytes / cluster->n_rank : 0;
+    return mt_ps_times(n_sent, cluster->expert_bytes - own);
+}
+
 void mt_predict(const struct mt_cluster *cluster, const struct mt_placement *placement,
-                const int64_t *quota, bool rematerialize, struct mt_arena *scratch,
-                struct mt_prediction *prediction)
+                const int64_t *quota, const struct mt_predict_options *options,
+                struct mt_arena *scratch, struct mt_prediction *prediction)
 {
     enum { EXCHANGES = 4 }; /* to experts and back, forward and backward */
     const int64_t mark = mt_arena_mark(scratch);
@@ -216,8 +312,7 @@ void mt_predict(const struct mt_cluster *cluster, const struct mt_placement *pla
     const int64_t port_bytes = n_rank * (int64_t)sizeof(struct mt_port);
     const int64_t word = (int64_t)sizeof(int64_t);
     struct mt_port *rows = mt_arena_cut(scratch, port_bytes);
-    struct mt_port *copies = mt_arena_cut(scratch, port_bytes);
-    struct mt_port *all = mt_arena_cut(scratch, port_bytes);
+    struct mt_port *late = mt_arena_cut(scratch, port_bytes);
     struct work *work = mt_arena_cut(scratch, n_rank * (int64_t)sizeof(struct work));
     int64_t *arrival_ps = mt_arena_cut(scratch, n_rank * word);
     int64_t *n_row = mt_arena_cut(scratch, mt_placement_n_instance(placement) * word);
@@ -233,17 +328,15 @@ void mt_predict(const struct mt_cluster *cluster, const struct mt_placement *pla
     const int64_t dispatch_ps = mt_port_busiest(rows, placement->n_rank);
     prediction->exchange_ps = mt_ps_times(EXCHANGES, dispatch_ps);
 
-    memset(copies, 0, (size_t)port_bytes);
-    prediction->n_late = mt_spread_copies(&spread, placement, MT_SPREAD_LATE, copies);
-    mt_spread_arrivals(&spread, placement, copies, dispatch_ps, arrival_ps);
+    memset(late, 0, (size_t)port_bytes);
+    prediction->n_late = mt_spread_copies(&spread, placement, MT_SPREAD_LATE, late);
+    mt_spread_arrivals(&spread, placement, late, dispatch_ps, arrival_ps);
     const int64_t slowest = experts_ps(cluster, work, arrival_ps, &prediction->compute_ps);
-    memset(copies, 0, (size_t)port_bytes);
-    memset(all, 0, (size_t)port_bytes);
-    (void)mt_spread_copies(&spread, placement, MT_SPREAD_EARLY, copies);
-    prediction->n_copy = mt_spread_copies(&spread, placement, MT_SPREAD_ALL, all);
-    prediction->copies_ps =
-        mt_ps_add(slowest - prediction->compute_ps,
-                  hidden_excess_ps(&cluster->costs, copies, all, placement->n_rank, rematerialize));
+    int64_t n_sent = prediction->n_late;
+    const int64_t exposed_ps = early_ps(cluster, placement, options, scratch, &n_sent);
+    prediction->n_copy = mt_placement_n_instance(placement) - placement->n_expert;
+    prediction->copy_bytes = copy_bytes(cluster, n_sent, options->cuts_experts);
+    prediction->copies_ps = mt_ps_add(slowest - prediction->compute_ps, exposed_ps);
     prediction->total_ps = mt_ps_add(mt_ps_add(prediction->compute_ps, prediction->exchange_ps),
                                      prediction->copies_ps);
     prediction->ideal_ps = ideal_ps(&cluster->costs, placement->n_rank, work, rows);

@@ -14,15 +14,26 @@ struct mt_prediction {
     /* lower bound for these rows and their traffic: both spread evenly over ranks */
     int64_t ideal_ps;
     int64_t n_copy, n_late;         /* instances beside owners; those of them that are late */
+    int64_t copy_bytes;             /* of copies and their gradients, that all ranks send */
     int64_t n_row, largest_row;     /* of all ranks; of the most loaded */
     int64_t n_sent_row[MT_N_LEVEL]; /* rows whose expert is that far from their source */
 };
 
+/* How copies come and go. Zeros: they stay until the micro-batch's backward. */
+struct mt_predict_options {
+    bool rematerialize; /* copies are dropped after forward and gathered again for backward */
+    bool cuts_experts;  /* instances, owners' too, are put together from pieces of all ranks */
+    /* Sticky copies, without re-materialization: */
+    bool is_followed; /* by another micro-batch of the step: gradients stay where copies do */
+    const struct mt_placement *held; /* what stayed from the one before, as it was in force; what
+                                        the placement has not kept gives its gradients back first.
+                                        NULL: nothing did */
+};
+
 /* total = compute + exchange + copies; times saturate at 2^60 ps.
- * quota [R, n_instance] as mt_split wrote it. rematerialize: copies are gathered again for
- * backward. */
+ * quota [R, n_instance] as mt_split wrote it. */
 void mt_predict(const struct mt_cluster *cluster, const struct mt_placement *placement,
-                const int64_t *quota, bool rematerialize, struct mt_arena *scratch,
-                struct mt_prediction *prediction);
+                const int64_t *quota, const struct mt_predict_options *options,
+                struct mt_arena *scratch, struct mt_prediction *prediction);
 
 #endif

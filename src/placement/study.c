@@ -38,6 +38,14 @@ static enum mt_status init_layers(struct mt_study *study)
         MT_TRY(mt_placement_init(placement, n_rank, options->n_expert, (int)capacity));
         mt_placement_default_owners(placement, layer);
     }
+    if (!options->rematerialize) {
+        MT_TRY(MT_ALLOCATE(study->held, options->n_layer, "placements of a study"));
+    }
+    for (int layer = options->first_layer; study->held != NULL && layer < options->n_layer;
+         ++layer) {
+        MT_TRY(mt_placement_init(&study->held[layer], n_rank, options->n_expert, (int)capacity));
+        mt_placement_copy(&study->held[layer], &study->placement[layer]);
+    }
     return mt_placement_init(&study->now, n_rank, options->n_expert, (int)capacity);
 }
 
@@ -50,6 +58,7 @@ enum mt_status mt_study_init(struct mt_study *study, const struct mt_study_optio
     MT_TRY_GOTO(init_layers(study));
     MT_TRY_GOTO(MT_ALLOCATE(study->recent, n_pair * MT_STUDY_RECENT, "loads of a study"));
     MT_TRY_GOTO(MT_ALLOCATE(study->n_recent, options->n_layer, "loads of a study"));
+    MT_TRY_GOTO(MT_ALLOCATE(study->n_micro, options->n_layer, "loads of a study"));
     MT_TRY_GOTO(MT_ALLOCATE(study->count, n_pair, "loads of a study"));
     MT_TRY_GOTO(MT_ALLOCATE(study->owner, n_pair, "owners of a study"));
     MT_TRY_GOTO(mt_history_init(&study->history, options->n_layer, options->n_expert,
@@ -65,9 +74,14 @@ void mt_study_clear(struct mt_study *study)
     for (int layer = 0; study->placement != NULL && layer < study->options.n_layer; ++layer) {
         mt_placement_clear(&study->placement[layer]);
     }
+    for (int layer = 0; study->held != NULL && layer < study->options.n_layer; ++layer) {
+        mt_placement_clear(&study->held[layer]);
+    }
     mt_placement_clear(&study->now);
     mt_history_clear(&study->history);
     mt_memory_free(study->placement);
+    mt_memory_free(study->held);
+    mt_memory_free(study->n_micro);
     mt_memory_free(study->recent);
     mt_memory_free(study->n_recent);
     mt_memory_free(study->count);
@@ -114,6 +128,13 @@ static void remember(struct mt_study *study, int layer, const int64_t *counts)
     }
 }
 
+/* Have copies stayed from the micro-batch before? */
+static bool is_held(const struct mt_study *study, int layer)
+{
+    return study->held != NULL && study->n_micro[layer] > 0 &&
+           study->n_micro[layer] < study->options.n_micro;
+}
+
 static struct mt_policy_input input_of(const struct mt_study *study, int layer)
 {
     const struct mt_study_options *options = &study->options;
@@ -127,6 +148,7 @@ static struct mt_policy_input input_of(const struct mt_study *study, int layer)
         .slots = study->n_slot,
         .overlap = options->overlap,
         .calibrate = options->calibrate,
+        .is_held = is_held(study, layer),
         .n_history = study->history.n_step,
         .history = mt_history_layer(&study->history, layer),
         .n_recent = study->n_recent[layer],
@@ -137,6 +159,9 @@ static struct mt_policy_input input_of(const struct mt_study *study, int layer)
 void mt_study_before_gate(struct mt_study *study, int layer, struct mt_arena *scratch)
 {
     const struct mt_policy_input input = input_of(study, layer);
+    if (input.is_held) {
+        mt_placement_copy(&study->placement[layer], &study->held[layer]);
+    }
     study->options.policy->before_gate(&input, scratch, &study->placement[layer]);
     mt_placement_copy(&study->now, &study->placement[layer]);
 }
@@ -150,6 +175,29 @@ static void add_prediction(struct mt_prediction *sum, const struct mt_prediction
     sum->ideal_ps = mt_ps_add(sum->ideal_ps, one->ideal_ps);
     sum->n_copy += one->n_copy;
     sum->n_late += one->n_late;
+    sum->copy_bytes = mt_ps_add(sum->copy_bytes, one->copy_bytes);
+}
+
+static void predict(const struct mt_study *study, int layer, const int64_t *quota,
+                    struct mt_arena *scratch, struct mt_prediction *prediction)
+{
+    const struct mt_study_options *options = &study->options;
+    const struct mt_predict_options how = {
+        .rematerialize = options->rematerialize,
+        .cuts_experts = options->policy->cuts_experts,
+        .is_followed = study->held != NULL && study->n_micro[layer] + 1 < options->n_micro,
+        .held = is_held(study, layer) ? &study->held[layer] : NULL};
+    mt_predict(options->cluster, &study->now, quota, &how, scratch, prediction);
+}
+
+/* What the layer's copies are from now on, as far as they stay. */
+static void hold(struct mt_study *study, int layer)
+{
+    ++study->n_micro[layer];
+    if (study->held != NULL) {
+        mt_placement_copy(&study->held[layer], &study->now);
+        mt_placement_forget_late(&study->held[layer]);
+    }
 }
 
 static void add_rows(struct mt_study *study, const struct mt_prediction *one)
@@ -183,7 +231,8 @@ void mt_study_after_gate(struct mt_study *study, int layer, const int64_t *count
         quota = mt_arena_cut(scratch, n_rank * mt_placement_n_instance(&study->now) * word);
     }
     mt_split(options->policy->split, options->cluster, &study->now, counts, scratch, quota);
-    mt_predict(options->cluster, &study->now, quota, options->rematerialize, scratch, &one);
+    predict(study, layer, quota, scratch, &one);
+    hold(study, layer);
     add_prediction(&study->sum.prediction, &one);
     add_rows(study, &one);
     ++study->sum.n_layer;
@@ -247,6 +296,7 @@ void mt_study_end_step(struct mt_study *study, struct mt_arena *scratch)
     const size_t n_pair = (size_t)options->n_layer * (size_t)options->n_expert;
     mt_history_record(&study->history, study->count);
     memset(study->count, 0, n_pair * sizeof(*study->count));
+    memset(study->n_micro, 0, (size_t)options->n_layer * sizeof(*study->n_micro));
     if (options->reshard_interval > 0 && study->step % options->reshard_interval == 0) {
         mt_study_reshard(study, scratch);
     }

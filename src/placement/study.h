@@ -22,7 +22,8 @@ struct mt_study_options {
     int n_expert, n_micro;
     int64_t slots; /* as placement.slots: 0 = auto */
     int overlap;   /* as placement.overlap_experts: -1 = auto */
-    bool calibrate, rematerialize;
+    bool calibrate;
+    bool rematerialize;       /* false: copies stay from one micro-batch of a step to the next */
     int load_window;          /* steps of history, >= 1 */
     int64_t reshard_interval; /* steps; 0: only when mt_study_reshard is called */
 };
@@ -47,7 +48,9 @@ struct mt_study {
     struct mt_study_sum sum;
     /* by layer, [n_layer]; those below first_layer are empty */
     struct mt_placement *placement; /* last planned before the gate */
-    int64_t *recent;                /* [n_layer, MT_STUDY_RECENT, E] newest last */
+    struct mt_placement *held; /* in force in the micro-batch before; NULL: copies never stay */
+    int *n_micro;              /* micro-batches of this step so far */
+    int64_t *recent;           /* [n_layer, MT_STUDY_RECENT, E] newest last */
     int *n_recent;
     /* shared by the layers */
     struct mt_placement now; /* of the layer at hand, after its gate */
@@ -79,6 +82,13 @@ void mt_study_end_step(struct mt_study *study, struct mt_arena *scratch);
 void mt_study_reshard(struct mt_study *study, struct mt_arena *scratch);
 /* Sums start anew; what the policy has seen and planned stays. */
 void mt_study_forget(struct mt_study *study);
+
+/* Between two steps, for checkpoints: what the policy has seen and planned as so many numbers.
+ * Reading takes over only what can be: numbers of another shape's study, or none at all, leave this
+ * one as it is. scratch: as of the calls above. */
+int64_t mt_study_state_length(const struct mt_study *study);
+void mt_study_write_state(const struct mt_study *study, int64_t *numbers);
+void mt_study_read_state(struct mt_study *study, const int64_t *numbers, struct mt_arena *scratch);
 
 /* Totals [E] spread evenly over sources: counts [R,E], the remainders to ranks in turn. */
 void mt_study_spread(const int64_t *total, int n_rank, int n_expert, int64_t *counts);

@@ -74,8 +74,9 @@ static int64_t count_capacity(const struct mt_layout *layout,
     return options->is_cut ? total : mt_max_i64(capacity, mt_ceil_div(total, layout->n_rank));
 }
 
+/* What every rank has. */
 static bool plan_dense(const struct mt_device *device, const struct mt_layout *layout,
-                       bool training, int rank, struct mt_store_bytes *bytes)
+                       bool training, struct mt_store_bytes *bytes)
 {
     const struct mt_tensor_table *table = layout->table;
     const int64_t n_element = layout->bucket_start[table->n_bucket];
@@ -87,11 +88,15 @@ static bool plan_dense(const struct mt_device *device, const struct mt_layout *l
             fits = add_product(&bytes->dense_pack, 1, pack);
         }
     }
-    if (!training) {
-        return fits;
-    }
-    bytes->dense_grad = bytes->dense_value;
-    for (int b = 0; b < table->n_bucket && fits; ++b) {
+    bytes->dense_grad = training ? bytes->dense_value : 0;
+    return fits;
+}
+
+/* What depends on the rank's shares of buckets, in training. */
+static bool plan_shares(const struct mt_layout *layout, int rank, struct mt_store_bytes *bytes)
+{
+    bool fits = true;
+    for (int b = 0; b < layout->table->n_bucket && fits; ++b) {
         const struct mt_range range = mt_layout_owned_range(layout, b, rank);
         fits = add_product(&bytes->optimizer, range.end - range.start, STATE_BYTES);
     }
@@ -158,12 +163,14 @@ enum mt_status mt_sizes_plan(const struct mt_device *device, const struct mt_lay
     int64_t *count = NULL;
     enum mt_status status = MT_OK;
     MT_TRY_GOTO(MT_ALLOCATE(count, n_rank, "expert counts"));
-    const int64_t capacity = count_capacity(layout, options, count);
+    /* once: 4096 ranks ask for the sizes of the same products, pieces and packs */
+    struct mt_sizes common = {.n_capacity = count_capacity(layout, options, count)};
+    const bool fits = plan_dense(device, layout, options->training, &common.bytes) &&
+                      plan_experts(device, layout, options, &common);
     for (int rank = 0; rank < n_rank; ++rank) {
         int64_t total = 0;
-        sizes[rank] = (struct mt_sizes){.n_capacity = capacity};
-        if (!plan_dense(device, layout, options->training, rank, &sizes[rank].bytes) ||
-            !plan_experts(device, layout, options, &sizes[rank]) ||
+        sizes[rank] = common;
+        if (!fits || (options->training && !plan_shares(layout, rank, &sizes[rank].bytes)) ||
             !sum_kinds(&sizes[rank].bytes, &total)) {
             status = MT_FAIL(MT_ERR_RESOURCE,
                              "the bytes of the model's parameters exceed 63 bits on rank %d of %d; "

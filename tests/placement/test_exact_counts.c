@@ -121,8 +121,8 @@ static int64_t predicted_ps(struct past *past, enum mt_split_rule split, int64_t
     struct mt_prediction prediction;
     mt_split(split, &scene->cluster, &scene->placement, scene->counts, &scene->scratch,
              scene->quota);
-    mt_predict(&scene->cluster, &scene->placement, scene->quota, true, &scene->scratch,
-               &prediction);
+    mt_predict(&scene->cluster, &scene->placement, scene->quota,
+               &(struct mt_predict_options){.rematerialize = true}, &scene->scratch, &prediction);
     *compute_ps = prediction.compute_ps;
     return prediction.total_ps;
 }

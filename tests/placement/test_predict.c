@@ -24,15 +24,22 @@ static void make(struct mt_scene *scene, int n_expert)
     scene->cluster.expert_bytes = 102400;
 }
 
-static struct mt_prediction predict(struct mt_scene *scene, bool rematerialize)
+static struct mt_prediction predict_as(struct mt_scene *scene,
+                                       const struct mt_predict_options *options)
 {
     struct mt_prediction prediction;
     mt_split(MT_SPLIT_SETTLED, &scene->cluster, &scene->placement, scene->counts, &scene->scratch,
              scene->quota);
-    mt_predict(&scene->cluster, &scene->placement, scene->quota, rematerialize, &scene->scratch,
+    mt_predict(&scene->cluster, &scene->placement, scene->quota, options, &scene->scratch,
                &prediction);
     assert_int_equal(mt_arena_mark(&scene->scratch), 0);
     return prediction;
+}
+
+static struct mt_prediction predict(struct mt_scene *scene, bool rematerialize)
+{
+    const struct mt_predict_options options = {.rematerialize = rematerialize};
+    return predict_as(scene, &options);
 }
 
 /* Expert e at rank e; rank 0 has 6 rows for itself, 5 for rank 1, 3 for rank 2; the others none. */
@@ -111,6 +118,90 @@ static void dropped_copies_travel_twice_in_backward(void **state)
     mt_scene_clear(&scene);
 }
 
+/* Expert 0 from rank 0 also on ranks 2 and 3 for four micro-batches, nothing hidden: a first copy
+ * of 420 by network, handed on inside the node for 107, both at once. */
+static void copies_that_stay_are_gathered_once_and_reduced_once(void **state)
+{
+    static const int64_t counts[4] = {30, 0, 30, 30};
+    MT_UNUSED(state);
+    struct mt_scene scene;
+    struct mt_placement held;
+    make(&scene, 1);
+    memcpy(scene.counts, counts, sizeof(counts));
+    scene.cluster.costs.attention_ps = 0;
+    mt_placement_add(&scene.placement, 0, 2, false);
+    mt_placement_add(&scene.placement, 0, 3, false);
+    MT_TEST_OK(mt_placement_init(&held, 4, 1, 4));
+    mt_placement_copy(&held, &scene.placement);
+    struct mt_predict_options options = {.is_followed = true};
+    struct mt_prediction prediction = predict_as(&scene, &options);
+    assert_int_equal(prediction.copies_ps, 420);
+    assert_int_equal(prediction.copy_bytes, 2 * 102400);
+    options.held = &held;
+    prediction = predict_as(&scene, &options);
+    assert_int_equal(prediction.n_copy, 2);
+    assert_int_equal(prediction.copies_ps, 0);
+    assert_int_equal(prediction.copy_bytes, 0);
+    options.is_followed = false;
+    prediction = predict_as(&scene, &options);
+    assert_int_equal(prediction.copies_ps, 420);
+    assert_int_equal(prediction.copy_bytes, 2 * 102400);
+    mt_placement_clear(&held);
+    mt_scene_clear(&scene);
+}
+
+/* A copy on rank 1 that is dropped returns its gradient in 107 that nothing hides, also if it comes
+ * again late. */
+static void gradients_of_copies_that_are_dropped_are_exposed(void **state)
+{
+    static const int64_t counts[4] = {60, 0, 0, 0};
+    MT_UNUSED(state);
+    struct mt_scene scene;
+    struct mt_placement held;
+    make(&scene, 1);
+    memcpy(scene.counts, counts, sizeof(counts));
+    MT_TEST_OK(mt_placement_init(&held, 4, 1, 4));
+    mt_placement_copy(&held, &scene.placement);
+    mt_placement_add(&held, 0, 1, false);
+    const struct mt_predict_options options = {.is_followed = true, .held = &held};
+    struct mt_prediction prediction = predict_as(&scene, &options);
+    assert_int_equal(prediction.copies_ps, 107);
+    assert_int_equal(prediction.copy_bytes, 102400);
+    mt_placement_add(&scene.placement, 0, 1, true);
+    prediction = predict_as(&scene, &options);
+    assert_int_equal(prediction.n_late, 1);
+    assert_int_equal(prediction.copies_ps, 107 + 107 - 37); /* beside 30 rows on their way */
+    assert_int_equal(prediction.copy_bytes, 2 * 102400);
+    mt_placement_clear(&held);
+    mt_scene_clear(&scene);
+}
+
+/* Quarters of 25 KiB: each rank's expert comes as one of its node, 7 + 25, and two by network, 2 *
+ * (20 + 4 * 25); with a copy on rank 2 twice as much arrives there. */
+static void cut_experts_are_put_together_every_time(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_scene scene;
+    make(&scene, 4);
+    scene.counts[0] = 10;
+    scene.cluster.costs.attention_ps = 0;
+    struct mt_predict_options options = {.cuts_experts = true};
+    struct mt_prediction prediction = predict_as(&scene, &options);
+    assert_int_equal(prediction.copies_ps, 240 + 240);
+    assert_int_equal(prediction.copy_bytes, 2 * 4 * 3 * 25600);
+    options.rematerialize = true;
+    assert_int_equal(predict_as(&scene, &options).copies_ps, 240 + 480);
+    mt_placement_add(&scene.placement, 0, 2, false);
+    options.rematerialize = false;
+    prediction = predict_as(&scene, &options);
+    /* two messages, one from each rank of the other node, of two pieces */
+    assert_int_equal(prediction.copies_ps, 2 * (2 * 20 + 4 * 100));
+    assert_int_equal(prediction.copy_bytes, 2 * 5 * 3 * 25600);
+    scene.cluster.costs.attention_ps = 440;
+    assert_int_equal(predict_as(&scene, &options).copies_ps, 0);
+    mt_scene_clear(&scene);
+}
+
 static void a_late_copy_delays_only_its_own_rows(void **state)
 {
     static const int64_t counts[2 * 4] = {40, 0, 0, 10, 0, 0, 0, 0};
@@ -171,7 +262,8 @@ static void parts_add_up_and_the_bound_is_below(void **state)
         struct mt_prediction early; /* the same rows, nothing late */
         memset(scene.placement.is_late, 0,
                (size_t)scene.placement.max_instance * sizeof(scene.placement.is_late[0]));
-        mt_predict(&scene.cluster, &scene.placement, scene.quota, true, &scene.scratch, &early);
+        mt_predict(&scene.cluster, &scene.placement, scene.quota,
+                   &(struct mt_predict_options){.rematerialize = true}, &scene.scratch, &early);
         assert_int_equal(early.compute_ps, with.compute_ps);
         assert_int_equal(early.exchange_ps, with.exchange_ps);
         assert_int_equal(early.n_late, 0);
@@ -202,6 +294,9 @@ int main(void)
         cmocka_unit_test(rows_that_were_not_kept_are_computed_again),
         cmocka_unit_test(copies_that_fit_under_attention_are_free),
         cmocka_unit_test(dropped_copies_travel_twice_in_backward),
+        cmocka_unit_test(copies_that_stay_are_gathered_once_and_reduced_once),
+        cmocka_unit_test(gradients_of_copies_that_are_dropped_are_exposed),
+        cmocka_unit_test(cut_experts_are_put_together_every_time),
         cmocka_unit_test(a_late_copy_delays_only_its_own_rows),
         cmocka_unit_test(late_copies_queue_behind_rows_only_on_the_network),
         cmocka_unit_test(parts_add_up_and_the_bound_is_below),

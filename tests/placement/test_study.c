@@ -232,6 +232,108 @@ static void copies_and_moves_are_counted(void **state)
     clear(&world);
 }
 
+/* Expert 0 is everywhere before the gate, expert 1 late on the last rank: the
+ * second micro-batch gathers only that again. */
+static void copies_stay_through_a_step_and_no_longer(void **state)
+{
+    MT_UNUSED(state);
+    struct world world = {0};
+    int64_t counts[N_RANK * N_EXPERT];
+    struct mt_prediction one;
+    make(&world, &busy, 0);
+    struct mt_study_options options = options_of(&world, &busy);
+    options.rematerialize = false;
+    mt_study_clear(&world.study);
+    MT_TEST_OK(mt_study_init(&world.study, &options));
+    for (int step = 1; step <= 2; ++step) {
+        /* 4 copies of expert 0 and a late one of expert 1; gradients stay */
+        fill(counts, step);
+        mt_study_layer(&world.study, FIRST_LAYER, counts, &world.scratch, &one);
+        assert_false(asked.is_held);
+        assert_int_equal(one.copy_bytes, 5 * 102400);
+        /* the policy drops what was late, and wants it late again; then all gradients */
+        mt_study_layer(&world.study, FIRST_LAYER, counts, &world.scratch, &one);
+        assert_true(asked.is_held);
+        assert_int_equal(one.n_copy, 5);
+        assert_int_equal(one.copy_bytes, (2 + 5) * 102400);
+        mt_study_end_step(&world.study, &world.scratch);
+    }
+    clear(&world);
+}
+
+/* After each of four steps another study takes over; both then say and see the same. */
+static void a_study_goes_on_from_its_numbers(void **state)
+{
+    MT_UNUSED(state);
+    static const char *const names[] = {"flexmoe", "eplb", "adaptive", "fsdp"};
+    int64_t counts[N_RANK * N_EXPERT];
+    for (int p = 0; p < 4; ++p) {
+        struct world whole = {0};
+        struct world parts = {0};
+        int64_t *numbers = NULL;
+        make(&whole, mt_policy_find(names[p]), 2);
+        make(&parts, mt_policy_find(names[p]), 2);
+        const int64_t n = mt_study_state_length(&whole.study);
+        assert_int_equal(mt_study_state_length(&parts.study), n);
+        MT_TEST_OK(MT_ALLOCATE(numbers, n, "numbers"));
+        for (int step = 1; step <= 5; ++step) {
+            mt_study_forget(&whole.study);
+            mt_study_forget(&parts.study);
+            run_step(&whole, counts);
+            if (step > 1) {
+                run_step(&parts, counts);
+                const struct mt_study_sum *a = &whole.study.sum;
+                const struct mt_study_sum *b = &parts.study.sum;
+                assert_memory_equal(&a->prediction, &b->prediction, sizeof(a->prediction));
+                assert_int_equal(a->n_move, b->n_move);
+            }
+            mt_study_write_state(&whole.study, numbers);
+            struct mt_study_options options = parts.study.options;
+            mt_study_clear(&parts.study);
+            MT_TEST_OK(mt_study_init(&parts.study, &options));
+            mt_study_read_state(&parts.study, numbers, &parts.scratch);
+        }
+        mt_memory_free(numbers);
+        mt_study_clear(&parts.study);
+        mt_arena_clear(&parts.scratch);
+        mt_cluster_clear(&parts.cluster);
+        clear(&whole);
+    }
+}
+
+/* Zeros, and numbers of which one cannot be, change nothing. */
+static void numbers_that_cannot_be_are_not_taken(void **state)
+{
+    MT_UNUSED(state);
+    struct world world = {0};
+    int64_t counts[N_RANK * N_EXPERT];
+    int64_t *numbers = NULL;
+    make(&world, mt_policy_find("adaptive"), 0);
+    const int64_t n = mt_study_state_length(&world.study);
+    const int64_t first = 2 + N_LAYER * WINDOW * N_EXPERT;
+    const int64_t layer = first + (n - first) / N_LAYER * FIRST_LAYER;
+    const int64_t owner = layer + 1 + MT_STUDY_RECENT * N_EXPERT;
+    const int64_t at[] = {0, 1, 2, layer, layer + 1, owner};
+    MT_TEST_OK(MT_ALLOCATE(numbers, n, "numbers"));
+    mt_study_read_state(&world.study, numbers, &world.scratch);
+    assert_int_equal(world.study.step, 1);
+    run_step(&world, counts);
+    for (int i = 0; i < (int)(sizeof(at) / sizeof(at[0])); ++i) {
+        mt_study_write_state(&world.study, numbers);
+        numbers[0] += 5;
+        numbers[at[i]] = -1;
+        mt_study_read_state(&world.study, numbers, &world.scratch);
+        assert_int_equal(world.study.step, 2);
+    }
+    mt_study_write_state(&world.study, numbers);
+    numbers[owner] = N_RANK;
+    numbers[0] += 5;
+    mt_study_read_state(&world.study, numbers, &world.scratch);
+    assert_int_equal(world.study.step, 2);
+    mt_memory_free(numbers);
+    clear(&world);
+}
+
 static void nothing_is_allocated_after_init(void **state)
 {
     MT_UNUSED(state);
@@ -295,6 +397,9 @@ int main(void)
         cmocka_unit_test(sums_are_those_of_the_layers),
         cmocka_unit_test(the_policy_sees_what_a_trainer_would_show_it),
         cmocka_unit_test(copies_and_moves_are_counted),
+        cmocka_unit_test(copies_stay_through_a_step_and_no_longer),
+        cmocka_unit_test(a_study_goes_on_from_its_numbers),
+        cmocka_unit_test(numbers_that_cannot_be_are_not_taken),
         cmocka_unit_test(nothing_is_allocated_after_init),
         cmocka_unit_test(no_rows_and_one_rank_are_no_special_cases),
         cmocka_unit_test(spreading_keeps_totals_and_evens_out_remainders),

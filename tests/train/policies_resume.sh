@@ -27,6 +27,19 @@ for policy in ep fsdp fssdp fsep adaptive; do # fsep cuts experts whose owners h
     metrics close whole.eplb/metrics.jsonl "cross.$policy/metrics.jsonl" 0 1e-6
 done
 
+# What other policies would have cost, which live on their own past, is the same as well.
+for name in whole parts; do
+    [ $name = whole ] || train $name.shadow 5 quota --set placement.shadow=true
+    train $name.shadow 10 quota --set placement.shadow=true
+done
+python3 -c 'import json
+def shadow(run):
+    lines = [json.loads(line) for line in open(run + ".shadow/metrics.jsonl")]
+    return {line["step"]: line["placement"]["shadow"] for line in lines if "placement" in line}
+whole, parts = shadow("whole"), shadow("parts")
+assert len(whole) == 10 and len(whole[10]) >= 10, whole
+assert all(whole[step] == parts[step] for step in whole), (whole, parts)' || fail "shadow policies forget"
+
 # Experts that were cut go on whole, and are evaluated either way.
 "$MOETRAIN" verify parts.fsep/checkpoints/step-00000005 >/dev/null || fail "cut experts do not verify"
 for policy in ep eplb; do
