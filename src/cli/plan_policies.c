@@ -26,8 +26,7 @@ struct mt_plan_policies {
     const struct mt_config *config;
     struct mt_plan_machine machine;
     struct mt_plan_loads loads;
-    const struct mt_policy **policy; /* [n_policy]: the table; --ablation: and variants */
-    int n_policy;
+    int n_policy;           /* the table's, with --ablation and adaptive's variants */
     struct mt_study *study; /* [n_policy]; of zeros where the policy is too large */
     struct mt_arena scratch;
     int64_t *counts; /* [R,E] */
@@ -67,6 +66,12 @@ static enum mt_status choose_sample(struct mt_plan_policies *plan,
     return MT_OK;
 }
 
+static const struct mt_policy *policy_of(int policy)
+{
+    return policy < mt_n_policy ? &mt_policies[policy]
+                                : &mt_adaptive_variants[policy - mt_n_policy];
+}
+
 static struct mt_study_options options_of(const struct mt_plan_policies *plan,
                                           const struct mt_policy *policy)
 {
@@ -86,25 +91,13 @@ static struct mt_study_options options_of(const struct mt_plan_policies *plan,
 /* *most: scratch of the largest study so far. */
 static enum mt_status init_study(struct mt_plan_policies *plan, int policy, int64_t *most)
 {
-    const struct mt_study_options options = options_of(plan, plan->policy[policy]);
+    const struct mt_study_options options = options_of(plan, policy_of(policy));
     int64_t n_bytes = 0;
     if (!mt_study_scratch_bytes(&options, &n_bytes) || n_bytes > MAX_SCRATCH_BYTES) {
         return MT_OK;
     }
     *most = mt_max_i64(*most, n_bytes);
     return mt_study_init(&plan->study[policy], &options);
-}
-
-static enum mt_status list_policies(struct mt_plan_policies *plan, bool has_variants)
-{
-    plan->n_policy = mt_n_policy + (has_variants ? mt_n_adaptive_variant : 0);
-    plan->name_width = has_variants ? 26 : 12;
-    MT_TRY(MT_ALLOCATE(plan->policy, plan->n_policy, "policies of a plan"));
-    for (int p = 0; p < plan->n_policy; p++) {
-        plan->policy[p] =
-            p < mt_n_policy ? &mt_policies[p] : &mt_adaptive_variants[p - mt_n_policy];
-    }
-    return MT_OK;
 }
 
 static enum mt_status init_studies(struct mt_plan_policies *plan)
@@ -223,7 +216,7 @@ static void print_row(const struct mt_plan_policies *plan, int policy, int64_t m
     const double interval = (double)mt_max_i64(plan->config->placement.reshard_interval, 1);
     (void)printf("  %-*s %10.4g %7.3f %7.3f %9.4g %9.4g %9.4g %7.3f %7.3f %8.1f %7.1f %7.1f %10.4g "
                  "%9.2f\n",
-                 plan->name_width, plan->policy[policy]->name, seconds,
+                 plan->name_width, policy_of(policy)->name, seconds,
                  ratio(step_s(plan, ep->prediction.total_ps), seconds),
                  ratio(step_s(plan, ep->prediction.ideal_ps), seconds),
                  per_step(plan, (double)sum->prediction.compute_ps) / PS_PER_S,
@@ -260,10 +253,10 @@ static void print_head(const struct mt_plan_policies *plan)
 /* Slots and cutting are all that memory knows of a policy: as another before it, or estimated. */
 static enum mt_status find_memory(struct mt_plan_policies *plan, int policy, int64_t *n_bytes)
 {
-    const struct mt_policy *own = plan->policy[policy];
+    const struct mt_policy *own = policy_of(policy);
     for (int p = 0; p < policy; p++) {
         if (is_studied(plan, p) && plan->study[p].n_slot == plan->study[policy].n_slot &&
-            plan->policy[p]->cuts_experts == own->cuts_experts) {
+            policy_of(p)->cuts_experts == own->cuts_experts) {
             *n_bytes = plan->memory_bytes[p];
             return MT_OK;
         }
@@ -277,7 +270,7 @@ static enum mt_status print_policy(struct mt_plan_policies *plan, int policy)
     if (!is_studied(plan, policy)) {
         (void)printf("  %-*s not studied: too many copies for %d ranks and %lld experts; set "
                      "placement.slots\n",
-                     plan->name_width, plan->policy[policy]->name, plan->machine.cluster.n_rank,
+                     plan->name_width, policy_of(policy)->name, plan->machine.cluster.n_rank,
                      (long long)plan->config->moe.num_experts);
         return MT_OK;
     }
@@ -307,7 +300,9 @@ static enum mt_status run(struct mt_plan_policies *plan, const struct mt_argumen
                            (int)config->moe.num_experts, config->placement.slots));
     MT_TRY(mt_plan_loads_init(&plan->loads, arguments, config, &plan->machine));
     MT_TRY(choose_sample(plan, arguments));
-    MT_TRY(list_policies(plan, mt_argument(arguments, "--ablation") != NULL));
+    const bool has_variants = mt_argument(arguments, "--ablation") != NULL;
+    plan->n_policy = mt_n_policy + (has_variants ? mt_n_adaptive_variant : 0);
+    plan->name_width = has_variants ? 26 : 12;
     MT_TRY(init_studies(plan));
     MT_TRY(MT_ALLOCATE(plan->other, 1, "configuration"));
     *plan->other = *config;
@@ -357,7 +352,6 @@ void mt_plan_policies_destroy(struct mt_plan_policies *plan)
         mt_study_clear(&plan->study[p]);
     }
     mt_memory_free(plan->study);
-    mt_memory_free((void *)plan->policy);
     mt_memory_free(plan->counts);
     mt_memory_free(plan->other);
     mt_memory_free(plan->memory_bytes);

@@ -206,10 +206,11 @@ enum mt_status mt_moe_finish_step(struct mt_moe *moe, struct mt_moe_stats *stats
 
 /* State that a checkpoint must keep: "balance_count" [L,E], "load_history" [L,window,E] with its
  * "load_history_steps" [1], "recent_load" with "recent_load_steps" alike per micro-batch,
- * "expert_owner" [1 + L*E], "expert_placement" and, in shadow mode, "shadow_policies". Pointers into moe, valid while it lives;
- * *n_array at most 8. mt_moe_write_state makes them current before saving. After loading has
- * written through them, mt_moe_read_state takes them over: owners move to where they were when the
- * number of ranks is the same and experts are not cut (collective, before mt_store_publish). */
+ * "expert_owner" [1 + L*E], "expert_placement" and, in shadow mode, "shadow_policies". Pointers
+ * into moe, valid while it lives; *n_array at most 8. mt_moe_write_state makes them current before
+ * saving. After loading has written through them, mt_moe_read_state takes them over: owners move to
+ * where they were when the number of ranks is the same and experts are not cut (collective, before
+ * mt_store_publish). */
 void mt_moe_state(struct mt_moe *moe, struct mt_moe_state_array *array, int *n_array);
 void mt_moe_write_state(struct mt_moe *moe);
 enum mt_status mt_moe_read_state(struct mt_moe *moe);

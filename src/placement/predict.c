@@ -91,7 +91,7 @@ static void count_rows(const struct mt_cluster *cluster, const struct mt_placeme
     const int64_t mark = mt_arena_mark(scratch);
     int64_t *n_to = mt_arena_cut(scratch, n_rank * (int64_t)sizeof(*n_to));
     struct traffic *in = mt_arena_cut(scratch, n_rank * (int64_t)sizeof(*in));
-    int64_t *all = mt_arena_cut(scratch, (int64_t)2 * n_rank * (int64_t)sizeof(*all));
+    int64_t *all = mt_arena_cut(scratch, 2 * (int64_t)n_rank * (int64_t)sizeof(*all));
     memset(all, 0, 2 * (size_t)n_rank * sizeof(all[0]));
     memset(n_row, 0, (size_t)n_instance * sizeof(n_row[0]));
     memset(in, 0, (size_t)n_rank * sizeof(in[0]));

@@ -1,5 +1,5 @@
-/* What a study must keep to go on after a stop, as numbers: the step, its history, and of every layer
- * recent loads, owners and copies. */
+/* What a study must keep to go on after a stop, as numbers: the step, its history, and of every
+ * layer recent loads, owners and copies. */
 #include "placement/study.h"
 
 #include "base/size.h"
