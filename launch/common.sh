@@ -75,7 +75,9 @@ can_read_peers() {
         exit($is_refused ? 1 : 0)' 2>/dev/null
 }
 
-# How ranks of this machine exchange messages: large ones are copied once, straight out of the sender's memory, where
-# that is allowed (docs/decisions/0011-node-memory.md).
-message_flags=(--mca mpi_yield_when_idle 1)
-can_read_peers || message_flags+=(--mca btl_vader_single_copy_mechanism none)
+# choose_messages: sets message_flags, how ranks of this machine exchange messages: large ones are copied once, straight
+# out of the sender's memory, where that is allowed (docs/decisions/0011-node-memory.md).
+choose_messages() {
+    message_flags=(--mca mpi_yield_when_idle 1)
+    can_read_peers || message_flags+=(--mca btl_vader_single_copy_mechanism none)
+}
