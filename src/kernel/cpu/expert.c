@@ -14,9 +14,9 @@
  * groups alone, so any number of threads gives the same bits. Measured: docs/decisions/0010. */
 #include "base/size.h"
 #include "kernel/cpu/cpu.h"
-#include "kernel/cpu/gemm_primitive.h"
 #include "kernel/cpu/parallel.h"
 #include "kernel/cpu/swiglu.h"
+#include "kernel/cpu/tile.h"
 
 /* 1024 rows of F = 512 are 2 MiB of activations: with d_gate, d_up and x they stay in the last
  * cache until the gradients of the weights have read them, and 16 tiles occupy as many threads. */
@@ -26,38 +26,6 @@ int64_t mt_cpu_expert_scratch_bytes(const struct mt_device *device, int64_t inne
 {
     const int64_t tiles = (int64_t)device->n_thread * MT_GEMM_TILE;
     return mt_max_i64(tiles, mt_min_i64(n, PANEL_ROWS)) * inner * (int64_t)sizeof(float);
-}
-
-/* Rows of one group, at most MT_GEMM_TILE. */
-struct tile {
-    int group;
-    int64_t row, n;
-};
-
-static int64_t n_tile_of(struct mt_groups groups, int group)
-{
-    return mt_ceil_div(groups.offset[group + 1] - groups.offset[group], MT_GEMM_TILE);
-}
-
-static int64_t count_tiles(struct mt_groups groups)
-{
-    int64_t n_tile = 0;
-    for (int group = 0; group < groups.n_group; group++) {
-        n_tile += n_tile_of(groups, group);
-    }
-    return n_tile;
-}
-
-/* Tile `index` of all; the scan over the groups is nothing beside a tile's products. */
-static struct tile find_tile(struct mt_groups groups, int64_t index)
-{
-    int group = 0;
-    while (index >= n_tile_of(groups, group)) {
-        index -= n_tile_of(groups, group);
-        group++;
-    }
-    const int64_t row = groups.offset[group] + index * MT_GEMM_TILE;
-    return (struct tile){group, row, mt_min_i64(groups.offset[group + 1] - row, MT_GEMM_TILE)};
 }
 
 static const float *part_of(const float *row_weight, int64_t row)
@@ -78,7 +46,7 @@ static void forward_tile(void *context, const struct mt_cpu_chunk *chunk)
 {
     const struct forward *f = context;
     const struct mt_expert_forward *args = f->args;
-    const struct tile tile = find_tile(f->groups, chunk->index);
+    const struct mt_cpu_tile tile = mt_cpu_tile_at(f->groups, chunk->index);
     const float *x = args->x + tile.row * f->width;
     float *gate = args->gate + tile.row * f->inner;
     float *up = args->up + tile.row * f->inner;
@@ -108,7 +76,7 @@ void mt_cpu_expert_forward(struct mt_device *device, const struct mt_expert_forw
                         .close = mt_gemm_find(device->dtype, MT_GEMM_FORWARD, width, inner),
                         .width = width,
                         .inner = inner};
-    mt_cpu_for_chunks(device, count_tiles(groups), 1, forward_tile, &f);
+    mt_cpu_for_chunks(device, mt_cpu_n_tile(groups), 1, forward_tile, &f);
 }
 
 /* Some rows of backward: arrays begin at the panel's first row, and so do the groups' offsets. */
@@ -127,7 +95,7 @@ struct panel {
 static void open_tile(void *context, const struct mt_cpu_chunk *chunk)
 {
     const struct panel *p = context;
-    const struct tile tile = find_tile(p->groups, chunk->index);
+    const struct mt_cpu_tile tile = mt_cpu_tile_at(p->groups, chunk->index);
     const int64_t at = tile.row * p->inner;
     mt_gemm_tile(p->open, chunk->thread, p->act + at, p->d_y + tile.row * p->width,
                  p->weights.down[tile.group]->backward_pack, tile.n, false);
@@ -148,7 +116,7 @@ static void open_tile(void *context, const struct mt_cpu_chunk *chunk)
 static void close_tile(void *context, const struct mt_cpu_chunk *chunk)
 {
     const struct panel *p = context;
-    const struct tile tile = find_tile(p->groups, chunk->index);
+    const struct mt_cpu_tile tile = mt_cpu_tile_at(p->groups, chunk->index);
     const int64_t at = tile.row * p->inner;
     float *d_x = p->d_x + tile.row * p->width;
     mt_gemm_tile(p->close, chunk->thread, d_x, p->gate + at,
@@ -160,7 +128,7 @@ static void close_tile(void *context, const struct mt_cpu_chunk *chunk)
 
 static void backward_panel(struct panel *p)
 {
-    const int64_t n_tile = count_tiles(p->groups);
+    const int64_t n_tile = mt_cpu_n_tile(p->groups);
     mt_cpu_for_chunks(p->device, n_tile, 1, open_tile, p);
     mt_cpu_grouped_backward_weight(p->device, p->d_down, p->d_y, p->act, p->width, p->inner,
                                    p->groups);

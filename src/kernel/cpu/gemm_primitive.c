@@ -307,46 +307,18 @@ void mt_gemm_pack(const struct mt_gemm *gemm, int thread, void *pack, const floa
     mt_gemm_pack_whole(&gemm->pack, cache.stream[thread], pack, values);
 }
 
-static void *rounded_of(int thread)
-{
-    void *rounded = NULL;
-    MT_ASSERT(dnnl_memory_get_data_handle(cache.rounded[thread], &rounded) == dnnl_success);
-    return rounded;
-}
-
-/* n_row rows of `width` numbers, the first `row` rows of a tile left out. */
-static void round_rows(const struct mt_gemm *gemm, void *rounded, int64_t row, const float *x,
-                       int64_t n_row)
-{
-    const int64_t first = row * mt_gemm_n_x(gemm);
-    const int64_t n = n_row * mt_gemm_n_x(gemm);
-    if (gemm->x_type == dnnl_bf16) {
-        mt_bf16_round((uint16_t *)rounded + first, x, n);
-    } else if (gemm->pack.rounds) {
-        mt_bf16_round_values((float *)rounded + first, x, n);
-    } else {
-        memcpy((float *)rounded + first, x, (size_t)n * sizeof(float));
-    }
-}
-
 const void *mt_gemm_round(const struct mt_gemm *gemm, int thread, const float *x, int64_t n)
 {
     MT_ASSERT(n >= 1 && n <= MT_GEMM_TILE && thread >= 0 && thread < gemm->n_thread);
     if (gemm->dtype == MT_FLOAT32) {
         return x;
     }
-    void *rounded = rounded_of(thread);
-    round_rows(gemm, rounded, 0, x, n);
-    return rounded;
-}
-
-const void *mt_gemm_round_at(const struct mt_gemm *gemm, int thread, const float *x,
-                             const int64_t *offset, int64_t n)
-{
-    MT_ASSERT(n >= 1 && n <= MT_GEMM_TILE && thread >= 0 && thread < gemm->n_thread);
-    void *rounded = rounded_of(thread);
-    for (int64_t row = 0; row < n; row++) {
-        round_rows(gemm, rounded, row, x + offset[row], 1);
+    void *rounded = NULL;
+    MT_ASSERT(dnnl_memory_get_data_handle(cache.rounded[thread], &rounded) == dnnl_success);
+    if (gemm->x_type == dnnl_bf16) {
+        mt_bf16_round(rounded, x, n * mt_gemm_n_x(gemm));
+    } else {
+        mt_bf16_round_values(rounded, x, n * mt_gemm_n_x(gemm));
     }
     return rounded;
 }

@@ -63,10 +63,6 @@ void mt_gemm_tile(const struct mt_gemm *gemm, int thread, float *y, const float 
  * returns is good for every gemm of this dtype and n_x, until the thread's next round or tile.
  * Float32: x itself. */
 const void *mt_gemm_round(const struct mt_gemm *gemm, int thread, const float *x, int64_t n);
-/* For rows x + offset[i], 0 <= i < n <= MT_GEMM_TILE, that lie anywhere: gathers and rounds;
- * offsets in floats. */
-const void *mt_gemm_round_at(const struct mt_gemm *gemm, int thread, const float *x,
-                             const int64_t *offset, int64_t n);
 void mt_gemm_tile_rounded(const struct mt_gemm *gemm, int thread, float *y, const void *rounded,
                           const void *pack, int64_t n, bool accumulate);
 

@@ -5,13 +5,9 @@
  * gives the same bits. */
 #include "base/size.h"
 #include "kernel/cpu/cpu.h"
-#include "kernel/cpu/gemm_primitive.h"
 #include "kernel/cpu/gradient.h"
 #include "kernel/cpu/parallel.h"
-
-/* A walk over all tiles is handed out in this many runs, so that finding a run's first tile (a scan
- * over the groups) stays rare. */
-enum { N_RUN = 64 };
+#include "kernel/cpu/tile.h"
 
 /* A weight gradient is made in blocks of outputs: as large as scratch allows, since every block
  * brings all of x into panels anew, but two for each thread at least, and not below 64. The bits do
@@ -43,45 +39,15 @@ struct rows_job {
     bool forward, accumulate;
 };
 
-static int64_t n_tile_of(struct mt_groups groups, int group)
-{
-    return mt_ceil_div(groups.offset[group + 1] - groups.offset[group], MT_GEMM_TILE);
-}
-
-static int64_t count_tiles(struct mt_groups groups)
-{
-    int64_t n_tile = 0;
-    for (int group = 0; group < groups.n_group; group++) {
-        n_tile += n_tile_of(groups, group);
-    }
-    return n_tile;
-}
-
-static void compute_tiles(void *context, const struct mt_cpu_chunk *chunk)
+static void compute_tile(void *context, const struct mt_cpu_chunk *chunk)
 {
     const struct rows_job *job = context;
-    const int64_t n_x = mt_gemm_n_x(job->gemm);
-    const int64_t n_y = mt_gemm_n_y(job->gemm);
-    int group = 0;
-    int64_t first = 0; /* tile number of the group's first */
-    for (int64_t tile = chunk->begin; tile < chunk->end; tile++) {
-        while (tile >= first + n_tile_of(job->groups, group)) {
-            first += n_tile_of(job->groups, group);
-            group++;
-        }
-        const struct mt_weight *weight = job->weight[group];
-        const int64_t row = job->groups.offset[group] + (tile - first) * MT_GEMM_TILE;
-        const int64_t n = mt_min_i64(job->groups.offset[group + 1] - row, MT_GEMM_TILE);
-        mt_gemm_tile(job->gemm, chunk->thread, job->y + row * n_y, job->x + row * n_x,
-                     job->forward ? weight->forward_pack : weight->backward_pack, n,
-                     job->accumulate);
-    }
-}
-
-static void compute_rows(struct mt_device *device, struct rows_job *job)
-{
-    const int64_t n_tile = count_tiles(job->groups);
-    mt_cpu_for_chunks(device, n_tile, mt_ceil_div(n_tile, N_RUN), compute_tiles, job);
+    const struct mt_cpu_tile tile = mt_cpu_tile_at(job->groups, chunk->index);
+    const struct mt_weight *weight = job->weight[tile.group];
+    mt_gemm_tile(job->gemm, chunk->thread, job->y + tile.row * mt_gemm_n_y(job->gemm),
+                 job->x + tile.row * mt_gemm_n_x(job->gemm),
+                 job->forward ? weight->forward_pack : weight->backward_pack, tile.n,
+                 job->accumulate);
 }
 
 void mt_cpu_grouped_forward(struct mt_device *device, float *y, const float *x,
@@ -95,7 +61,7 @@ void mt_cpu_grouped_forward(struct mt_device *device, float *y, const float *x,
         .groups = groups,
         .forward = true,
     };
-    compute_rows(device, &job);
+    mt_cpu_for_chunks(device, mt_cpu_n_tile(groups), 1, compute_tile, &job);
 }
 
 void mt_cpu_grouped_backward_input(struct mt_device *device, float *d_x, const float *d_y,
@@ -112,7 +78,7 @@ void mt_cpu_grouped_backward_input(struct mt_device *device, float *d_x, const f
         .forward = false,
         .accumulate = accumulate,
     };
-    compute_rows(device, &job);
+    mt_cpu_for_chunks(device, mt_cpu_n_tile(groups), 1, compute_tile, &job);
 }
 
 struct weight_job {
