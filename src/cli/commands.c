@@ -124,6 +124,15 @@ const struct mt_command mt_commands[] = {
     {.name = "import", .refusal = "`moetrain train --init-from` takes weights of a checkpoint"},
     {.name = "export", .refusal = "a checkpoint's index.h5 opens with any HDF5 reader"},
     {.name = "checkpoint", .refusal = "a checkpoint's index.h5 opens with any HDF5 reader"},
-    {.name = "data", .refusal = "text files are read as they are (data.format = \"bytes\")"},
+    {.name = "data",
+     .synopsis = "data inspect FILE",
+     .summary = "what a token file holds: layout, type, tokens, documents, range of ids; reads all "
+                "of it",
+     .min_positional = 2,
+     .max_positional = 2,
+     .option = {{"--format", "bytes|tokens|megatron", "instead of what the file looks like"},
+                {"--token-type", "TYPE",
+                 "of ids without a header: u8, u16, ... (data.token_type)"}},
+     .run = mt_command_data},
 };
 const int mt_n_command = (int)(sizeof(mt_commands) / sizeof(mt_commands[0]));

@@ -50,6 +50,7 @@ static enum mt_status open_corpus(const struct mt_arguments *arguments, struct m
                        "configuration, or --data PATH");
     }
     const struct mt_corpus_options options = {
+        .token_type = config->data.token_type,
         .format = config->data.format,
         .vocab_size = config->model.vocab_size,
         .length = config->model.max_seq_len,

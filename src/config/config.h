@@ -26,6 +26,18 @@ enum mt_schedule_kind {
     MT_SCHEDULE_LINEAR,
     MT_SCHEDULE_CONSTANT
 };
+enum mt_token_type {
+    MT_TOKEN_AUTO,
+    MT_TOKEN_U8,
+    MT_TOKEN_I8,
+    MT_TOKEN_U16,
+    MT_TOKEN_I16,
+    MT_TOKEN_U32,
+    MT_TOKEN_I32,
+    MT_TOKEN_U64,
+    MT_TOKEN_I64
+};
+enum mt_data_change { MT_DATA_CHANGE_REFUSE, MT_DATA_CHANGE_ACCEPT };
 enum mt_data_format { MT_DATA_BYTES, MT_DATA_TOKENS, MT_DATA_MEGATRON, MT_DATA_RANDOM };
 enum mt_comm_all_to_all {
     MT_COMM_A2A_AUTO,
@@ -43,6 +55,11 @@ enum mt_device_kind { MT_DEVICE_AUTO, MT_DEVICE_CPU, MT_DEVICE_CUDA };
 struct mt_path_list {
     int n;
     char path[MT_MAX_PATHS][MT_PATH_BYTES]; /* absolute, or relative to the working directory */
+};
+
+struct mt_real_list {
+    int n;
+    double value[MT_MAX_PATHS];
 };
 
 struct mt_config {
@@ -102,6 +119,9 @@ struct mt_config {
     struct {
         struct mt_path_list train, validation;
         enum mt_data_format format;
+        enum mt_token_type token_type;
+        struct mt_real_list weights; /* n = 0: all paths are one source */
+        enum mt_data_change changed;
     } data;
     struct {
         int64_t steps, global_batch_size, micro_batch_size;

@@ -266,6 +266,19 @@ static void check_routing(struct mt_load *load)
     }
 }
 
+static void check_weights(struct mt_load *load)
+{
+    const struct mt_config *config = load->config;
+    if (!is_good(load, "data.weights") || !is_good(load, "data.train") ||
+        config->data.weights.n == 0 || config->data.weights.n == config->data.train.n) {
+        return;
+    }
+    mt_report_add(&load->report, place_of(load, "data.weights"),
+                  "data.weights has %d numbers for %d paths of data.train; one a path is expected, "
+                  "or none",
+                  config->data.weights.n, config->data.train.n);
+}
+
 static void check_data(struct mt_load *load)
 {
     const struct mt_config *config = load->config;
@@ -284,6 +297,7 @@ static void check_data(struct mt_load *load)
                       "name a file there or set eval_interval = 0",
                       config->train.eval_interval);
     }
+    check_weights(load);
 }
 
 /* Positions in the data are counted in tokens, in 63 bits. */

@@ -28,6 +28,10 @@
     {                                                                                          \
         HEAD(MT_KEY_REAL_PAIR, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
     }
+#define REALS(section, name, min_, max_, help, ...)                                        \
+    {                                                                                      \
+        HEAD(MT_KEY_REALS, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
+    }
 #define FACTORS(section, name, min_, max_, help, ...)                                        \
     {                                                                                        \
         HEAD(MT_KEY_FACTORS, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
@@ -244,9 +248,23 @@ static const struct mt_key table[] = {
     PATHS("data", "validation",
           "Evaluation files; required when train.eval_interval > 0, unless format = \"random\".",
           DEFAULT("[]"), FIELD(data.validation)),
-    CHOICE("data", "format", "bytes|tokens|megatron|random",
-           "bytes: text, one token a byte. random: seeded ids, no file.", DEFAULT("\"bytes\""),
-           ONLY("bytes|random"), FIELD(data.format)),
+    CHOICE(
+        "data", "format", "bytes|tokens|megatron|random",
+        "bytes: text, one token a byte. tokens: ids behind a header of llm.c or modded-nanogpt, "
+        "or bare ones of data.token_type. megatron: pairs PREFIX.bin, PREFIX.idx. random: seeded "
+        "ids, no file.",
+        DEFAULT("\"bytes\""), FIELD(data.format)),
+    CHOICE(
+        "data", "token_type", "auto|u8|i8|u16|i16|u32|i32|u64|i64",
+        "Type of the ids in files of format \"tokens\" without a header; auto: a header tells it.",
+        DEFAULT("\"auto\""), FIELD(data.token_type)),
+    REALS("data", "weights", 0, 1e9,
+          "Shares of the paths of data.train in the sequences, each path a source of its own; []: "
+          "all paths are one source, shuffled as one.",
+          DEFAULT("[]"), .bounds = MT_OPEN_MIN, FIELD(data.weights)),
+    CHOICE("data", "changed", "refuse|accept",
+           "Training data whose content differs from the checkpoint's, under the same name.",
+           DEFAULT("\"refuse\""), FIELD(data.changed)),
     INTEGER("train", "steps", 1, 0x1p40, "Optimizer steps of the whole run.", REQUIRED("1000"),
             FIELD(train.steps)),
     INTEGER("train", "global_batch_size", 1, 0x1p24,
@@ -392,6 +410,7 @@ void mt_key_describe_values(const struct mt_key *key, char *text, size_t bytes)
         [MT_KEY_CHOICE] = "",
         [MT_KEY_TEXT] = "string",
         [MT_KEY_REAL_PAIR] = "two numbers, each ",
+        [MT_KEY_REALS] = "list of numbers, each ",
         [MT_KEY_INTEGERS] = "list of integers",
         [MT_KEY_PATHS] = "list of paths",
         [MT_KEY_FACTORS] = "table rank = factor, each ",

@@ -70,6 +70,7 @@ static bool refuse_type(const struct assignment *a, const struct mt_toml_value *
         [MT_KEY_CHOICE] = "a string",
         [MT_KEY_TEXT] = "a string",
         [MT_KEY_REAL_PAIR] = "a list of two numbers",
+        [MT_KEY_REALS] = "a list of numbers",
         [MT_KEY_INTEGERS] = "a list of integers",
         [MT_KEY_PATHS] = "a list of strings",
         [MT_KEY_FACTORS] = "a table of rank = factor",
@@ -292,6 +293,26 @@ static bool assign_real_pair(const struct assignment *a)
     return store(a, pair, sizeof(pair));
 }
 
+static bool assign_reals(const struct assignment *a)
+{
+    const struct mt_toml_entry *entry = a->entry;
+    struct mt_real_list *list = a->field;
+    if (entry->value.type != MT_TOML_ARRAY) {
+        return refuse_type(a, &entry->value);
+    }
+    memset(list, 0, sizeof(*list));
+    for (int64_t i = 0; i < entry->n_item; i++) {
+        if (!is_number(&entry->item[i])) {
+            return refuse_type(a, &entry->item[i]);
+        }
+        if (i == MT_MAX_PATHS || !is_in_range(a->key, number(&entry->item[i]))) {
+            return refuse_range(a, &entry->item[i]);
+        }
+        list->value[list->n++] = number(&entry->item[i]);
+    }
+    return true;
+}
+
 static bool assign_integers(const struct assignment *a)
 {
     const struct mt_toml_entry *entry = a->entry;
@@ -366,6 +387,7 @@ void mt_value_assign(struct mt_load *load, int index, const struct mt_toml_entry
         [MT_KEY_CHOICE] = assign_choice,       [MT_KEY_TEXT] = assign_text,
         [MT_KEY_REAL_PAIR] = assign_real_pair, [MT_KEY_INTEGERS] = assign_integers,
         [MT_KEY_PATHS] = assign_paths,         [MT_KEY_FACTORS] = assign_factors,
+        [MT_KEY_REALS] = assign_reals,
     };
     const struct mt_key *key = mt_table_key(index);
     struct assignment a = {.load = load, .key = key, .entry = entry, .place = place};

@@ -102,6 +102,16 @@ static void put_paths(struct sink *sink, const struct mt_path_list *list)
     put_word(sink, "]");
 }
 
+static void put_reals(struct sink *sink, const struct mt_real_list *list)
+{
+    put_word(sink, "[");
+    for (int i = 0; i < list->n; i++) {
+        put_word(sink, i == 0 ? "" : ", ");
+        put_real(sink, list->value[i]);
+    }
+    put_word(sink, "]");
+}
+
 static void put_factors(struct sink *sink, const struct mt_config *config)
 {
     put_word(sink, "{");
@@ -160,6 +170,9 @@ static void put_value(struct sink *sink, const struct mt_config *config, const s
         put_word(sink, ", ");
         put_real(sink, ((const double *)field)[1]);
         put_word(sink, "]");
+        break;
+    case MT_KEY_REALS:
+        put_reals(sink, field);
         break;
     case MT_KEY_PATHS:
         put_paths(sink, field);

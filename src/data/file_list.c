@@ -23,17 +23,17 @@ static enum mt_status grow(struct mt_file_list *list)
     return MT_OK;
 }
 
-/* Keeps "folder/name", or "folder" alone when name is NULL. */
-static enum mt_status append(struct mt_file_list *list, const char *folder, const char *name)
+/* Keeps the three one behind the other. */
+static enum mt_status append(struct mt_file_list *list, const char *start, const char *middle,
+                             const char *end)
 {
     if (list->n == list->capacity) {
         MT_TRY(grow(list));
     }
-    const size_t n_byte = strlen(folder) + (name != NULL ? strlen(name) : 0) + 2;
+    const size_t n_byte = strlen(start) + strlen(middle) + strlen(end) + 1;
     char *text = NULL;
     MT_TRY(MT_ALLOCATE(text, (int64_t)n_byte, "path of a data file"));
-    (void)snprintf(text, n_byte, "%s%s%s", folder, name != NULL ? "/" : "",
-                   name != NULL ? name : "");
+    (void)snprintf(text, n_byte, "%s%s%s", start, middle, end);
     list->path[list->n++] = text;
     return MT_OK;
 }
@@ -51,14 +51,21 @@ static enum mt_status fail_path(const char *path)
                    path, strerror(errno));
 }
 
-/* Appends the entry when it is a regular file (or a link to one). */
+static bool ends_in(const char *name, const char *suffix)
+{
+    const size_t n = strlen(name);
+    const size_t n_suffix = strlen(suffix);
+    return n >= n_suffix && strcmp(name + n - n_suffix, suffix) == 0;
+}
+
+/* Appends the entry when it is a regular file (or a link to one) with the list's suffix. */
 static enum mt_status append_entry(struct mt_file_list *list, const char *folder, const char *name)
 {
     struct stat about;
-    if (name[0] == '.') {
+    if (name[0] == '.' || !ends_in(name, list->suffix)) {
         return MT_OK;
     }
-    MT_TRY(append(list, folder, name));
+    MT_TRY(append(list, folder, "/", name));
     const char *path = list->path[list->n - 1];
     if (stat(path, &about) != 0) {
         return fail_path(path);
@@ -92,24 +99,35 @@ static enum mt_status append_folder(struct mt_file_list *list, const char *folde
     MT_TRY(status);
     if (list->n == first) {
         return MT_FAIL(MT_ERR_INPUT,
-                       "the folder %s holds no file; data files were expected; check [data]",
-                       folder);
+                       "the folder %s holds no file%s%s; data files were expected; check [data]",
+                       folder, list->suffix[0] == '\0' ? "" : " that ends in ", list->suffix);
     }
     qsort(list->path + first, (size_t)(list->n - first), sizeof(*list->path), compare_paths);
     return MT_OK;
 }
 
-enum mt_status mt_file_list_init(struct mt_file_list *list, const struct mt_path_list *paths)
+static enum mt_status append_path(struct mt_file_list *list, const char *path)
 {
-    memset(list, 0, sizeof(*list));
+    struct stat about;
+    if (stat(path, &about) == 0) {
+        return S_ISDIR(about.st_mode) ? append_folder(list, path) : append(list, path, "", "");
+    }
+    const int code = errno;
+    MT_TRY(append(list, path, "", list->suffix));
+    if (stat(list->path[list->n - 1], &about) == 0) {
+        return MT_OK;
+    }
+    errno = code;
+    return fail_path(path);
+}
+
+enum mt_status mt_file_list_init(struct mt_file_list *list, const struct mt_path_list *paths,
+                                 const char *suffix)
+{
     enum mt_status status = MT_OK;
+    *list = (struct mt_file_list){.suffix = suffix};
     for (int i = 0; i < paths->n && status == MT_OK; ++i) {
-        const char *path = paths->path[i];
-        struct stat about;
-        if (stat(path, &about) != 0) {
-            return fail_path(path);
-        }
-        status = S_ISDIR(about.st_mode) ? append_folder(list, path) : append(list, path, NULL);
+        status = append_path(list, paths->path[i]);
     }
     return status;
 }

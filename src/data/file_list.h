@@ -10,13 +10,17 @@
 
 struct mt_file_list {
     int64_t n, capacity;
-    char **path; /* [n] */
+    char **path;        /* [n] */
+    const char *suffix; /* the caller's */
 };
 
-/* Files as given; folders without their subfolders and without names that start with a dot. A path
- * that is neither is kept, for the opening to judge. MT_ERR_INPUT naming what is missing, or a
- * folder that holds no file. */
-enum mt_status mt_file_list_init(struct mt_file_list *list, const struct mt_path_list *paths);
+/* Files as given; folders without their subfolders, without names that start with a dot and without
+ * names that do not end in suffix ("": any). A path that is no file is tried with the suffix, so
+ * that a pair PREFIX.bin, PREFIX.idx can be named by PREFIX. What is neither file nor folder is
+ * kept, for the opening to judge. MT_ERR_INPUT naming what is missing, or a folder that holds no
+ * file. */
+enum mt_status mt_file_list_init(struct mt_file_list *list, const struct mt_path_list *paths,
+                                 const char *suffix);
 void mt_file_list_clear(struct mt_file_list *list);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "base/random.h"
 #include "base/size.h"
+#include "base/status.h"
 
 /* mt_random_permute's largest n. */
 static const int64_t MAX_PERMUTED = (int64_t)1 << 62;
@@ -30,15 +31,4 @@ void mt_batch_micro(const struct mt_batch_split *split, int64_t micro, int64_t *
     const int64_t end = mt_share_start(split->global_batch, split->n_rank, split->rank + 1);
     *first = mt_min_i64(start + micro * split->micro_batch, end);
     *n = mt_min_i64(split->micro_batch, end - *first);
-}
-
-enum mt_status mt_sampler_fill(const struct mt_corpus *corpus, uint64_t seed, int64_t first,
-                               int64_t n, int64_t length, int32_t *token, int32_t *target)
-{
-    const int64_t n_window = mt_corpus_n_window(corpus);
-    for (int64_t i = 0; i < n; ++i) {
-        const int64_t window = mt_sampler_window(seed, n_window, first + i);
-        MT_TRY(mt_corpus_read(corpus, window, token + i * length, target + i * length));
-    }
-    return MT_OK;
 }

@@ -3,7 +3,7 @@
 #ifndef MT_DATA_SAMPLER_H
 #define MT_DATA_SAMPLER_H
 
-#include "data/corpus.h"
+#include <stdint.h>
 
 /* Window of global sequence `sequence` (0-based over the whole training): epoch = sequence /
  * n_window, its place in the epoch's own permutation. Every window comes once an epoch. */
@@ -18,9 +18,5 @@ struct mt_batch_split {
 int64_t mt_batch_n_micro(const struct mt_batch_split *split);
 /* Sequences [*first, *first + *n) of the global batch that are this rank's micro-batch `micro`. */
 void mt_batch_micro(const struct mt_batch_split *split, int64_t micro, int64_t *first, int64_t *n);
-
-/* token, target [n,T]: sequences first .. first + n - 1 of the training stream. */
-enum mt_status mt_sampler_fill(const struct mt_corpus *corpus, uint64_t seed, int64_t first,
-                               int64_t n, int64_t length, int32_t *token, int32_t *target);
 
 #endif

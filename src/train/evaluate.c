@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "data/corpus.h"
 #include "data/sampler.h"
 #include "train/session.h"
 

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "checkpoint/checkpoint.h"
+#include "data/mixture.h"
 #include "data/sampler.h"
 #include "data/trace.h"
 #include "optim/optim.h"
@@ -37,7 +38,8 @@ struct mt_trainer {
     const struct mt_config *config;
     struct mt_session session;
     struct mt_optim *optim;
-    struct mt_corpus *corpus, *validation; /* validation: NULL when there is none */
+    struct mt_mixture *data;
+    struct mt_corpus *validation; /* NULL when there is none */
     struct mt_batch_split split;
     int32_t *token, *target; /* [micro_batch, T] */
     struct mt_run_state state;

@@ -168,6 +168,23 @@ static void set_traffic(json_t *object, const struct mt_trainer *trainer)
     set(object, "bytes_sent", bytes);
 }
 
+/* What each source has given so far, where there are several. */
+static void set_sources(json_t *object, const struct mt_trainer *trainer)
+{
+    const int n = mt_mixture_n_source(trainer->data);
+    json_t *drawn = json_object();
+    for (int k = 0; k < n; k++) {
+        set(drawn, mt_mixture_name(trainer->data, k),
+            json_integer(
+                (json_int_t)mt_mixture_drawn(trainer->data, k, trainer->state.next_sequence)));
+    }
+    if (n > 1) {
+        set(object, "data_sequences", drawn);
+    } else {
+        json_decref(drawn);
+    }
+}
+
 static void set_moe(json_t *object, const struct mt_moe_stats *moe)
 {
     json_t *layers = json_array();
@@ -210,6 +227,7 @@ static json_t *step_line(const struct mt_trainer *trainer, const struct mt_step_
     set_phases(line, trainer);
     set(line, "exposed_comm_s", real(item_mean(trainer, ITEM_WAIT)));
     set_traffic(line, trainer);
+    set_sources(line, trainer);
     return line;
 }
 

@@ -35,6 +35,18 @@ static enum mt_status check_config(const struct mt_trainer *trainer, const char 
     return status;
 }
 
+static enum mt_status resume_data(struct mt_trainer *trainer)
+{
+    char notes[NOTES_BYTES];
+    MT_TRY(mt_mixture_resume(trainer->data, trainer->state.next_sequence,
+                             trainer->config->data.changed == MT_DATA_CHANGE_ACCEPT, notes,
+                             sizeof(notes)));
+    if (notes[0] != '\0') {
+        mt_log_line("%s", notes);
+    }
+    return MT_OK;
+}
+
 static enum mt_status load(struct mt_trainer *trainer, const char *path)
 {
     MT_TRY(mt_job_agree(check_config(trainer, path)));
@@ -44,6 +56,7 @@ static enum mt_status load(struct mt_trainer *trainer, const char *path)
     if (moe != NULL) {
         MT_TRY(mt_job_agree(mt_moe_read_state(moe)));
     }
+    MT_TRY(mt_job_agree(resume_data(trainer)));
     mt_log_line("resumed from %s at step %lld", path, (long long)trainer->state.step);
     return MT_OK;
 }

@@ -15,8 +15,8 @@ static enum mt_status load_micro_batch(struct mt_trainer *trainer, int64_t micro
     int64_t n = 0;
     mt_span_begin(MT_PHASE_DATA);
     mt_batch_micro(&trainer->split, micro, &first, &n);
-    MT_TRY(mt_sampler_fill(trainer->corpus, (uint64_t)config->run.seed,
-                           trainer->state.next_sequence + first, n, length, trainer->token,
+    MT_TRY(mt_mixture_fill(trainer->data, (uint64_t)config->run.seed,
+                           trainer->state.next_sequence + first, n, trainer->token,
                            trainer->target));
     *batch = (struct mt_micro_batch){
         .n_sequence = n,

@@ -16,7 +16,7 @@ static void connect_state(struct mt_trainer *trainer)
     if (moe != NULL) {
         mt_moe_state(moe, array, &n);
     }
-    MT_ASSERT(n < MT_MAX_STATE_ARRAY);
+    MT_ASSERT(n + 2 <= MT_MAX_STATE_ARRAY);
     for (int i = 0; i < n; i++) {
         trainer->state_array[i] =
             (struct mt_state_array){array[i].name, array[i].values, array[i].n};
@@ -25,6 +25,8 @@ static void connect_state(struct mt_trainer *trainer)
         trainer->state_array[n++] =
             (struct mt_state_array){"costs", trainer->costs_state, MT_COSTS_STATE};
     }
+    trainer->state_array[n++] =
+        (struct mt_state_array){"data", mt_mixture_state(trainer->data), MT_BLEND_STATE};
     trainer->state.n_array = n;
     trainer->state.array = trainer->state_array;
 }

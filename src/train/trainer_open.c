@@ -9,12 +9,13 @@ static enum mt_status open_data(struct mt_trainer *trainer)
     const struct mt_config *config = trainer->config;
     struct mt_corpus_options options = {
         .format = config->data.format,
+        .token_type = config->data.token_type,
         .vocab_size = config->model.vocab_size,
         .length = config->model.max_seq_len,
         .seed = (uint64_t)config->run.seed,
     };
     const int64_t n = trainer->split.micro_batch * config->model.max_seq_len;
-    MT_TRY(mt_corpus_open(&config->data.train, &options, &trainer->corpus));
+    MT_TRY(mt_mixture_open(&config->data.train, &config->data.weights, &options, &trainer->data));
     if (config->data.validation.n > 0 || config->data.format == MT_DATA_RANDOM) {
         options.seed++; /* other random sequences than the training ones */
         MT_TRY(mt_corpus_open(&config->data.validation, &options, &trainer->validation));
@@ -50,7 +51,7 @@ void mt_trainer_close(struct mt_trainer *trainer)
 {
     mt_optim_destroy(trainer->optim);
     mt_corpus_close(trainer->validation);
-    mt_corpus_close(trainer->corpus);
+    mt_mixture_close(trainer->data);
     mt_memory_free(trainer->target);
     mt_memory_free(trainer->token);
     mt_session_close(&trainer->session);

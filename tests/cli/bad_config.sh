@@ -82,7 +82,9 @@ placement.policy="fastest"|policy.*fastest.*"ep", "fsdp".*"adaptive"; nearest is
 comm.transport="nccl"|"nccl" is not in this version
 comm.all_to_all="leaders"|all_to_all.*"direct", "hierarchical", "leader" or "deduplicated"; nearest is "leader"
 comm.rehearse_alpha_us=-1|rehearse_alpha_us = -1 is out of range; allowed: 0 to 
-data.format="megatron"|"megatron" is not in this version
+data.format="megatrons"|data.format = "megatrons" is not one of .*nearest is "megatron"
+data.weights=[1, "2"]|data.weights = "2" is a string; a list of numbers is expected
+data.weights=[0.0]|data.weights = 0.0 is out of range; allowed: above 0
 train.recompute="layers"|recompute.*"none", "attention" or "layer"; nearest is "layer"
 checkpoint.async=true|true is not in this version
 device.dtype="bf16"|device.dtype = "bf16" is not one of "float32" or "bfloat16"

@@ -23,8 +23,6 @@ static void values_of_later_versions_are_refused_by_name(void **state)
          "comm.transport = \"nccl\" is not in this version; \"auto\" and \"mpi\" are"},
         {"optimizer.dense_sharding=\"full\"",
          "optimizer.dense_sharding = \"full\" is not in this version; \"optimizer\" is"},
-        {"data.format=\"tokens\"",
-         "data.format = \"tokens\" is not in this version; \"bytes\" and \"random\" are"},
         {"train.replica_check_interval=5",
          "train.replica_check_interval = 5 is not in this version; 0 is"},
         {"checkpoint.async=true", "checkpoint.async = true is not in this version; false is"},

@@ -25,7 +25,8 @@ static const char *const unusual[] = {
     "exact=false, rehearse_alpha_us=50}",
     "optimizer={lr=0.0003, betas=[0.85, 0.999], eps=1e-6, weight_decay=0, grad_clip=0}",
     "schedule={kind='wsd', warmup_steps=7, decay_steps=11, min_lr_ratio=0}",
-    "data={validation=['v 1', 'v\"2'], format='random'}",
+    "data={validation=['v 1', 'v\"2'], format='tokens', token_type='i16', "
+    "weights=[0.25, 3], changed='accept'}",
     "train={eval_interval=3, eval_sequences=5, recompute='layer', nonfinite_patience=0}",
     "checkpoint={interval=4, keep=7, keep_every=8}",
     "device={kind='cpu', dtype='bfloat16', threads=3, pace_gflops=1.5}",
@@ -116,6 +117,9 @@ static const char *const resolved_case = "[run]\n"
                                          "train = [\"/base/a.txt\", \"/abs/b.txt\"]\n"
                                          "validation = []\n"
                                          "format = \"bytes\"\n"
+                                         "token_type = \"auto\"\n"
+                                         "weights = []\n"
+                                         "changed = \"refuse\"\n"
                                          "\n"
                                          "[train]\n"
                                          "steps = 100\n"

@@ -256,20 +256,6 @@ static void bad_files_are_named(void **state)
     assert_null(corpus);
 }
 
-static void formats_to_come_are_refused(void **state)
-{
-    MT_UNUSED(state);
-    struct mt_corpus *corpus = NULL;
-    struct mt_path_list *list = list_of(0, NULL);
-    struct mt_corpus_options options = {.format = MT_DATA_TOKENS, .vocab_size = 256, .length = T};
-    MT_TEST_FAILS(mt_corpus_open(list, &options, &corpus), MT_ERR_CONFIG,
-                  "\"tokens\" is not in this version");
-    options.format = MT_DATA_MEGATRON;
-    MT_TEST_FAILS(mt_corpus_open(list, &options, &corpus), MT_ERR_CONFIG,
-                  "\"megatron\" is not in this version");
-    mt_memory_free(list);
-}
-
 static void random_ids_are_a_function_of_seed_and_window(void **state)
 {
     MT_UNUSED(state);
@@ -314,7 +300,6 @@ int main(void)
         cmocka_unit_test(a_byte_that_turns_bad_later_is_found_when_read),
         cmocka_unit_test(a_file_shortened_meanwhile_is_an_error_not_a_crash),
         cmocka_unit_test(bad_files_are_named),
-        cmocka_unit_test(formats_to_come_are_refused),
         cmocka_unit_test(random_ids_are_a_function_of_seed_and_window),
     };
     const int failed = cmocka_run_group_tests(tests, make_folder, remove_folder);

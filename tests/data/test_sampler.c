@@ -1,4 +1,5 @@
 #include "base/memory.h"
+#include "data/mixture.h"
 #include "data/sampler.h"
 #include "support/test.h"
 
@@ -121,8 +122,8 @@ static void eight_sequences_on_three_ranks_are_three_three_two(void **state)
 }
 
 /* A step's tokens put together from the micro-batches of all ranks, token [global, T]. */
-static void gather_step(const struct mt_corpus *corpus, int64_t sequence, int64_t global,
-                        int n_rank, int64_t micro, int64_t length, int32_t *token, int32_t *target)
+static void gather_step(const struct mt_mixture *data, int64_t sequence, int64_t global, int n_rank,
+                        int64_t micro, int64_t length, int32_t *token, int32_t *target)
 {
     for (int rank = 0; rank < n_rank; ++rank) {
         const struct mt_batch_split split = {global, micro, n_rank, rank};
@@ -130,8 +131,8 @@ static void gather_step(const struct mt_corpus *corpus, int64_t sequence, int64_
             int64_t first = 0;
             int64_t n = 0;
             mt_batch_micro(&split, m, &first, &n);
-            MT_TEST_OK(mt_sampler_fill(corpus, 9, sequence + first, n, length,
-                                       token + first * length, target + first * length));
+            MT_TEST_OK(mt_mixture_fill(data, 9, sequence + first, n, token + first * length,
+                                       target + first * length));
         }
     }
 }
@@ -143,12 +144,13 @@ static void the_stream_does_not_depend_on_ranks_or_batch_size(void **state)
     static int32_t want[2][N * LENGTH];
     static int32_t got[2][N * LENGTH];
     struct mt_path_list *none = NULL;
-    struct mt_corpus *corpus = NULL;
+    struct mt_mixture *data = NULL;
+    static const struct mt_real_list no_weights;
     const struct mt_corpus_options options = {
         .format = MT_DATA_RANDOM, .vocab_size = 1000, .length = LENGTH, .seed = 4};
     MT_TEST_OK(MT_ALLOCATE(none, 1, "paths"));
-    MT_TEST_OK(mt_corpus_open(none, &options, &corpus));
-    gather_step(corpus, 0, N, 1, N, LENGTH, want[0], want[1]);
+    MT_TEST_OK(mt_mixture_open(none, &no_weights, &options, &data));
+    gather_step(data, 0, N, 1, N, LENGTH, want[0], want[1]);
     for (int n_rank = 1; n_rank <= 8; ++n_rank) {
         for (int64_t global = 1; global <= N; ++global) {
             if (N % global != 0) {
@@ -156,13 +158,13 @@ static void the_stream_does_not_depend_on_ranks_or_batch_size(void **state)
             }
             memset(got, -1, sizeof(got));
             for (int64_t s = 0; s < N; s += global) {
-                gather_step(corpus, s, global, n_rank, 1 + n_rank % 3, LENGTH, got[0] + s * LENGTH,
+                gather_step(data, s, global, n_rank, 1 + n_rank % 3, LENGTH, got[0] + s * LENGTH,
                             got[1] + s * LENGTH);
             }
             assert_memory_equal(got, want, sizeof(want));
         }
     }
-    mt_corpus_close(corpus);
+    mt_mixture_close(data);
     mt_memory_free(none);
 }
 

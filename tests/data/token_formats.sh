@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# The same ids give the same training, whatever file they come from; several sources by weight give each
+# sequence once, also across a change of ranks and weights.
+. "$(dirname "$0")/../cli/refuse.sh"
+rm -rf ./*.toml files run-* text.txt other.txt
+mkdir files
+seq 3000 | sed 's/7$/7\n/' >text.txt
+n_document=$(python3 "$MT_SOURCE/tests/data/write_tokens.py" text.txt files) || fail "no files"
+sed 's/^format = "random"/train = ["text.txt"]/' "$config" >text.toml
+train() { # NAME RANKS ARGUMENTS
+    ranks "$2" text.toml --run-dir "run-$1" --quiet --set train.steps=6 "${costs[@]}" "${@:3}"
+}
+train text 2 || fail "text ended with $?"
+like_text() { # NAME ARGUMENTS
+    train "$1" 2 "${@:2}" || fail "$1 ended with $?"
+    metrics same run-text/metrics.jsonl "run-$1/metrics.jsonl"
+}
+like_text u16 --set 'data.format="megatron"' --set 'data.train=["files/megatron-u16"]'
+like_text i32 --set 'data.format="megatron"' --set 'data.train=["files/megatron-i32.bin"]'
+like_text gpt2 --set 'data.format="tokens"' --set 'data.train=["files/gpt2.bin"]'
+like_text llama3 --set 'data.format="tokens"' --set 'data.train=["files/llama3.bin"]'
+like_text modded --set 'data.format="tokens"' --set 'data.train=["files/modded.bin"]'
+like_text bare --set 'data.format="tokens"' --set 'data.train=["files/bare.u32"]' --set 'data.token_type="u32"'
+
+# What a file holds.
+one data inspect files/megatron-u16.idx >out.txt || fail "inspect ended with $?"
+grep -q "^documents  $n_document," out.txt || fail "documents: $(cat out.txt)"
+grep -q '^ids        10 to 57: ' out.txt || fail "ids: $(cat out.txt)"
+one data inspect files/gpt2.bin | grep -q '^layout     llm.c (GPT-2)' || fail "layout of gpt2.bin"
+one data inspect text.txt | grep -q '^layout     text' || fail "layout of text.txt"
+refuse 3 'missing.bin: No such file' data inspect missing.bin
+refuse 2 '--format words is none of bytes, tokens or megatron' data inspect text.txt --format words
+refuse 2 '`moetrain data show` is not in this version' data show text.txt
+cp files/megatron-u16.bin files/cut.bin
+head -c 100 files/megatron-u16.idx >files/cut.idx
+refuse_everywhere 3 'files/cut.idx has 100 bytes' text.toml --quiet --run-dir run-cut \
+    --set 'data.format="megatron"' --set 'data.train=["files/cut"]'
+refuse 3 'set data.token_type' text.toml --quiet --run-dir run-cut --set 'data.format="tokens"' \
+    --set 'data.train=["files/bare.u32"]'
+refuse 2 'data.weights has 2 numbers for 1 paths' text.toml --quiet --run-dir run-cut \
+    --set 'data.weights=[1, 2]'
+
+# Two sources. Stopped, resumed on other ranks, then with other weights: counts go on.
+seq 9000 -1 6000 >other.txt
+blend() { # STEPS RANKS WEIGHTS ARGUMENTS
+    ranks "$2" text.toml --run-dir run-blend --quiet --set checkpoint.interval=1 --set train.steps="$1" \
+        --set 'data.train=["text.txt", "other.txt"]' --set "data.weights=$3" "${costs[@]}" "${@:4}"
+}
+drawn() { python3 -c "
+import json, sys
+line = [l for l in map(json.loads, open('run-blend/metrics.jsonl')) if 'loss' in l][-1]
+print(line['step'], *line['data_sequences'].values(), line['tokens_seen'])"; }
+blend 4 1 '[3, 1]' || fail "blend ended with $?"
+read -r step text other tokens <<<"$(drawn)"
+sequences=$((text + other))
+[ "$step" = 4 ] && [ $((text - 3 * other)) -le 3 ] && [ $((3 * other - text)) -le 3 ] || fail "shares $text $other"
+blend 8 3 '[3, 1]' || fail "blend on 3 ranks ended with $?"
+read -r step text other _ <<<"$(drawn)"
+[ $((text + other)) = $((2 * sequences)) ] || fail "after 8 steps: $text + $other"
+blend 12 2 '[1, 3]' || fail "blend with other weights ended with $?"
+read -r step text2 other2 _ <<<"$(drawn)"
+[ $((text2 + other2)) = $((3 * sequences)) ] || fail "after 12 steps: $text2 + $other2"
+[ $((other2 - other)) -gt $((text2 - text)) ] || fail "weights did not change: $text2 $other2"
+grep -q 'other sources or weights' run-blend/run.log || fail "no word about it in run.log"
+# Content that changed under the same name is refused, or accepted.
+sed -i 's/8/9/' other.txt
+refuse 3 'other.txt of data.train has not the content' text.toml --run-dir run-blend --quiet \
+    --set train.steps=16 --set 'data.train=["text.txt", "other.txt"]' --set 'data.weights=[1, 3]' "${costs[@]}"
+blend 16 2 '[1, 3]' --set 'data.changed="accept"' || fail "an accepted change ended with $?"
+read -r step text2 other2 _ <<<"$(drawn)"
+[ $((text2 + other2)) = $((4 * sequences)) ] || fail "after 16 steps: $text2 + $other2"
