@@ -1,5 +1,6 @@
 # mt_test(test_gate ROOM moe LABELS unit quick [RANKS 1 2 3] [SOURCES extra.c])
-# builds tests/<dir>/test_gate.c against the room (and the rooms above it) and registers it:
+# builds tests/<dir>/test_gate.c against the room (and the rooms above it) and registers it, with the
+# source tree in $MT_SOURCE:
 # once without mpirun, or once per rank count with it. Names are <room>.<test>[.np<R>].
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
@@ -7,7 +8,8 @@ pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
 set(MT_MPIRUN timeout -k 5 300 ${MPIEXEC_EXECUTABLE} -q --oversubscribe --allow-run-as-root
     --bind-to none --mca btl_vader_single_copy_mechanism none)
 set(MT_TEST_ENV "OMP_NUM_THREADS=1" "OMPI_MCA_mpi_yield_when_idle=1" "OMP_WAIT_POLICY=passive"
-    "ASAN_OPTIONS=detect_leaks=0:abort_on_error=0:exitcode=99" "UBSAN_OPTIONS=print_stacktrace=1")
+    "ASAN_OPTIONS=detect_leaks=0:abort_on_error=0:exitcode=99" "UBSAN_OPTIONS=print_stacktrace=1"
+    "MT_SOURCE=${CMAKE_SOURCE_DIR}")
 
 function(mt_test name)
     cmake_parse_arguments(T "" "ROOM;TIMEOUT" "LABELS;RANKS;SOURCES" ${ARGN})
@@ -41,5 +43,5 @@ function(mt_script_test name)
     add_test(NAME ${T_DIR}.${name} COMMAND bash ${CMAKE_SOURCE_DIR}/tests/${T_DIR}/${name}.sh
              WORKING_DIRECTORY ${CMAKE_BINARY_DIR}/tests/${T_DIR}/${name}.dir)
     set_tests_properties(${T_DIR}.${name} PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT}
-        ENVIRONMENT "${MT_TEST_ENV};MOETRAIN=${CMAKE_BINARY_DIR}/moetrain;MT_SOURCE=${CMAKE_SOURCE_DIR};MT_BUILD=${CMAKE_BINARY_DIR}")
+        ENVIRONMENT "${MT_TEST_ENV};MOETRAIN=${CMAKE_BINARY_DIR}/moetrain;MT_BUILD=${CMAKE_BINARY_DIR}")
 endfunction()

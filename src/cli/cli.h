@@ -9,7 +9,7 @@
 
 #include <stdio.h>
 
-enum { MT_MAX_OPTION = 24, MT_MAX_POSITIONAL = 2, MT_MAX_OVERRIDE = 256 };
+enum { MT_MAX_OPTION = 24, MT_MAX_POSITIONAL = 64, MT_MAX_OVERRIDE = 256 };
 
 struct mt_option {
     const char *name;       /* "--run-dir" */
@@ -91,6 +91,8 @@ enum mt_status mt_command_verify(const struct mt_arguments *arguments);
 enum mt_status mt_command_plan(const struct mt_arguments *arguments);
 enum mt_status mt_command_bench(const struct mt_arguments *arguments);
 enum mt_status mt_command_data(const struct mt_arguments *arguments);
+/* data_prepare.c */
+enum mt_status mt_command_data_prepare(const struct mt_arguments *arguments);
 enum mt_status mt_command_doctor(const struct mt_arguments *arguments);
 /* bench_step.c */
 enum mt_status mt_command_bench_step(const struct mt_arguments *arguments);

@@ -125,14 +125,23 @@ const struct mt_command mt_commands[] = {
     {.name = "export", .refusal = "a checkpoint's index.h5 opens with any HDF5 reader"},
     {.name = "checkpoint", .refusal = "a checkpoint's index.h5 opens with any HDF5 reader"},
     {.name = "data",
-     .synopsis = "data inspect FILE",
-     .summary = "what a token file holds: layout, type, tokens, documents, range of ids; reads all "
-                "of it",
+     .synopsis = "data prepare SOURCE... -o PREFIX | data inspect FILE",
+     .summary = "prepare: text files and JSON lines to a Megatron pair; inspect: what a token file "
+                "holds, all of it read",
      .min_positional = 2,
-     .max_positional = 2,
-     .option = {{"--format", "bytes|tokens|megatron", "instead of what the file looks like"},
+     .max_positional = MT_MAX_POSITIONAL,
+     .option = {{"-o", "PREFIX", "prepare: PREFIX.bin and PREFIX.idx are written (required)"},
+                {"--tokenizer", "bytes|FILE",
+                 "prepare: a tokenizer.json of byte-level BPE, or a SentencePiece .model [bytes]"},
+                {"--key", "NAME", "prepare: of a JSON line's text [text]"},
+                {"--end-of-document", "TOKEN|none",
+                 "prepare: token behind each document [<|endoftext|> or </s>, if the tokenizer "
+                 "has it]"},
+                {"--quiet", NULL, "prepare: no progress"},
+                {"--format", "bytes|tokens|megatron",
+                 "inspect: instead of what the file looks like"},
                 {"--token-type", "TYPE",
-                 "of ids without a header: u8, u16, ... (data.token_type)"}},
+                 "inspect: of ids without a header: u8, u16, ... (data.token_type)"}},
      .run = mt_command_data},
 };
 const int mt_n_command = (int)(sizeof(mt_commands) / sizeof(mt_commands[0]));

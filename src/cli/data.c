@@ -1,4 +1,4 @@
-/* moetrain data inspect FILE */
+/* moetrain data inspect FILE; data_prepare.c has the other. */
 #include "cli/cli.h"
 
 #include "config/choice.h"
@@ -77,20 +77,30 @@ static void print(const struct mt_token_file *file, const struct mt_token_summar
                  (long long)summary->largest + 1);
 }
 
-enum mt_status mt_command_data(const struct mt_arguments *arguments)
+static enum mt_status inspect(const struct mt_arguments *arguments)
 {
     char path[MT_PATH_BYTES + 8];
     struct mt_token_file file;
     struct mt_token_summary summary;
-    if (strcmp(arguments->positional[0], "inspect") != 0) {
-        return MT_FAIL(MT_ERR_CONFIG,
-                       "`moetrain data %s` is not in this version; `moetrain data inspect FILE` is",
-                       arguments->positional[0]);
-    }
     MT_TRY(open_any(arguments, path, sizeof(path), &file));
     const enum mt_status status = mt_token_file_summarize(&file, &summary);
     mt_token_file_close(&file);
     MT_TRY(status);
     print(&file, &summary);
     return MT_OK;
+}
+
+enum mt_status mt_command_data(const struct mt_arguments *arguments)
+{
+    const char *what = arguments->positional[0];
+    if (strcmp(what, "prepare") == 0) {
+        return mt_command_data_prepare(arguments);
+    }
+    if (strcmp(what, "inspect") == 0 && arguments->n_positional == 2) {
+        return inspect(arguments);
+    }
+    return MT_FAIL(MT_ERR_CONFIG,
+                   "moetrain data %s%s; `data prepare SOURCE... -o PREFIX` or `data inspect FILE` "
+                   "was expected",
+                   what, strcmp(what, "inspect") == 0 ? " takes one file" : " is not known");
 }

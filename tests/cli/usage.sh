@@ -39,7 +39,7 @@ refuse 2 'moetrain report. is not in this version' report run
 refuse 2 'moetrain import. is not in this version' import
 refuse 2 'moetrain export. is not in this version' export
 refuse 2 'moetrain checkpoint. is not in this version' checkpoint convert
-refuse 2 'moetrain data prepare. is not in this version' data prepare text
+refuse 2 'moetrain data prepare needs -o' data prepare text
 refuse 2 'bench policies needs a configuration' bench policies
 refuse 2 'skews : expected up to' bench policies "$MT_SOURCE/configs/bench-policies.toml" --skews ''
 refuse 2 '"nope" is no policy' bench policies "$MT_SOURCE/configs/bench-policies.toml" \

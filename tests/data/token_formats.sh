@@ -30,7 +30,7 @@ one data inspect files/gpt2.bin | grep -q '^layout     llm.c (GPT-2)' || fail "l
 one data inspect text.txt | grep -q '^layout     text' || fail "layout of text.txt"
 refuse 3 'missing.bin: No such file' data inspect missing.bin
 refuse 2 '--format words is none of bytes, tokens or megatron' data inspect text.txt --format words
-refuse 2 '`moetrain data show` is not in this version' data show text.txt
+refuse 2 'moetrain data show is not known' data show text.txt
 cp files/megatron-u16.bin files/cut.bin
 head -c 100 files/megatron-u16.idx >files/cut.idx
 refuse_everywhere 3 'files/cut.idx has 100 bytes' text.toml --quiet --run-dir run-cut \
@@ -39,6 +39,30 @@ refuse 3 'set data.token_type' text.toml --quiet --run-dir run-cut --set 'data.f
     --set 'data.train=["files/bare.u32"]'
 refuse 2 'data.weights has 2 numbers for 1 paths' text.toml --quiet --run-dir run-cut \
     --set 'data.weights=[1, 2]'
+
+# Text and JSON lines to a pair, and trained on; what is not whole leaves nothing behind.
+python3 -c 'import json
+for n in range(900): print(json.dumps({"text": f"line {n} é", "body": "b"}))
+print(json.dumps({"text": ""}))' >lines.jsonl
+vectors=$MT_SOURCE/tests/text/vectors
+one data prepare lines.jsonl text.txt -o files/own --tokenizer "$vectors/gpt2.json" >out.txt || fail "prepare"
+grep -q 'files/own.idx: 901 documents' out.txt || fail "prepared: $(cat out.txt)"
+one data inspect files/own >out.txt || fail "inspect of what was prepared"
+grep -q '^ids        0 to ' out.txt || fail "no end of document: $(cat out.txt)"
+ranks 2 text.toml --quiet --run-dir run-own --set train.steps=2 --set model.vocab_size=500 \
+    --set 'data.format="megatron"' --set 'data.train=["files/own"]' || fail "training on what was prepared"
+one data prepare text.txt -o files/again >/dev/null || fail "prepare of bytes"
+cmp files/again.bin files/megatron-u16.bin || fail "bytes are not those of the independent writer"
+refuse 2 'files/own.bin exists; it is not written over' data prepare text.txt -o files/own
+refuse 2 'needs -o PREFIX' data prepare text.txt
+refuse 3 'lines.jsonl, line 1: no text under the key "words"' data prepare lines.jsonl -o files/bad --key words
+refuse 3 'missing: No such file' data prepare missing -o files/bad
+refuse 2 '--end-of-document <x> is no token' data prepare text.txt -o files/bad --end-of-document '<x>'
+echo '{"text": "no end"' >>lines.jsonl
+refuse 3 'lines.jsonl, line 902: no JSON' data prepare lines.jsonl -o files/bad
+(ulimit -f 8 && expect 4 'cannot write files/bad.bin' one data prepare text.txt text.txt text.txt -o files/bad) ||
+    fail "a full disk"
+[ -z "$(ls files | grep bad)" ] || fail "left behind: $(ls files)"
 
 # Two sources. Stopped, resumed on other ranks, then with other weights: counts go on.
 seq 9000 -1 6000 >other.txt

@@ -2,8 +2,8 @@
 import pathlib
 import re
 
-ROOMS = ("base config device kernel comm placement data store optim moe model checkpoint profile "
-         "train cli").split()
+ROOMS = ("base config device kernel comm placement text data store optim moe model checkpoint "
+         "profile train cli").split()
 SUFFIXES = {".c", ".h", ".cc", ".cu", ".cuh"}
 
 
