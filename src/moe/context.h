@@ -100,6 +100,7 @@ struct mt_moe {
     int64_t *micro_count; /* [L,E] of the current micro-batch, all ranks */
     int64_t *own_count;   /* [L,E] of the current micro-batch, this rank */
     struct mt_moe_seen seen;
+    int64_t *expected_count; /* [R,E] of a micro-batch, from the halves that have been seen */
     int64_t history_step, recent_step; /* their n_step as the checkpoint sees it */
     int64_t *owner_state;              /* [1 + L*E] R, then owners, as the checkpoint sees them */
     int64_t *place_state;              /* [1 + L*(1 + max_instance)] R, then planned */

@@ -1,6 +1,7 @@
 /* The object behind all MoE layers of a run: made once, planned every step, kept by checkpoints. */
 #include "base/size.h"
 #include "moe/context.h"
+#include "placement/exchange.h"
 
 #include <string.h>
 
@@ -116,6 +117,7 @@ static enum mt_status allocate_counts(struct mt_moe *moe)
     MT_TRY(MT_ALLOCATE(moe->load, n_rank, "rank loads"));
     MT_TRY(MT_ALLOCATE(moe->probability_sum, n_expert, "router probabilities"));
     MT_TRY(MT_ALLOCATE(moe->seen.count, n_rank * n_expert, "expert counts of all ranks"));
+    MT_TRY(MT_ALLOCATE(moe->expected_count, n_rank * n_expert, "expert counts of all ranks"));
     MT_TRY(MT_ALLOCATE(moe->seen.probability_sum, n_expert, "router probabilities"));
     MT_TRY(MT_ALLOCATE(moe->load_max_over_mean, moe->n_layer, "layer loads"));
     for (int m = 0; m < MT_EXPERT_MATRICES; ++m) {
@@ -209,7 +211,7 @@ static enum mt_status create_placement(struct mt_moe *moe, int layer)
     return MT_OK;
 }
 
-static enum mt_status create_planner(struct mt_moe *moe)
+static enum mt_status create_planner(struct mt_moe *moe, const struct mt_config *config)
 {
     int64_t scratch_bytes = 0;
     if (!mt_policy_scratch_bytes(moe->n_rank, moe->n_expert, moe->n_layer, max_instance(moe),
@@ -218,7 +220,7 @@ static enum mt_status create_planner(struct mt_moe *moe)
     }
     MT_TRY(mt_arena_init(&moe->scratch, scratch_bytes, "scratch of policies"));
     MT_TRY(mt_cluster_init(&moe->cluster, moe->n_rank, moe->comm->topology.node));
-    moe->cluster.slice_rows = moe->slice_rows;
+    mt_exchange_describe(&moe->cluster, config);
     moe->cluster.row_bytes = (moe->width + 1) * (int64_t)sizeof(float);
     moe->cluster.expert_bytes =
         MT_EXPERT_MATRICES * moe->width * moe->inner * (int64_t)sizeof(float);
@@ -236,7 +238,7 @@ static enum mt_status create_placements(struct mt_moe *moe, const struct mt_conf
                        "docs/fssdp.md lists; change the key",
                        config->placement.policy);
     }
-    MT_TRY(create_planner(moe));
+    MT_TRY(create_planner(moe, config));
     MT_TRY(mt_policy_check(moe->policy, &moe->cluster, moe->n_expert, config->placement.slots));
     MT_TRY(mt_given_init(&moe->given, config, moe->n_rank));
     MT_TRY(MT_ALLOCATE(moe->planned, moe->n_layer, "placements"));
@@ -286,6 +288,8 @@ static enum mt_status create_parts(struct mt_moe *moe, const struct mt_moe_optio
     MT_TRY(allocate_counts(moe));
     MT_TRY(allocate_rows(moe));
     MT_TRY(create_placements(moe, options->config));
+    moe->cluster.is_halved = options->n_half > 1;
+    moe->cluster.slice_rows = options->n_half * moe->slice_rows;
     MT_TRY(mt_outlook_init(&moe->outlook, options->config, &moe->cluster));
     MT_TRY(mt_tally_init(&moe->tally, options->config, moe->n_rank));
     MT_TRY(mt_balance_init(&moe->balance, options->config->balance.loss,
@@ -343,16 +347,27 @@ void mt_moe_destroy(struct mt_moe *moe)
         mt_memory_free((void *)moe->weight[m]);
         mt_memory_free((void *)moe->weight_grad[m]);
     }
-    void *const array[] = {moe->is_held,         moe->owner,
-                           moe->owner_state,     moe->place_state,
-                           moe->micro_count,     moe->own_count,
-                           moe->seen.count,      moe->seen.probability_sum,
-                           moe->again,           moe->tensors,
-                           moe->count,           moe->global_count,
-                           moe->quota,           moe->load,
-                           moe->probability_sum, moe->logits,
-                           moe->token_offset,    moe->load_max_over_mean,
-                           moe->row_token,       moe->row_choice,
+    void *const array[] = {moe->is_held,
+                           moe->owner,
+                           moe->owner_state,
+                           moe->place_state,
+                           moe->micro_count,
+                           moe->own_count,
+                           moe->seen.count,
+                           moe->expected_count,
+                           moe->seen.probability_sum,
+                           moe->again,
+                           moe->tensors,
+                           moe->count,
+                           moe->global_count,
+                           moe->quota,
+                           moe->load,
+                           moe->probability_sum,
+                           moe->logits,
+                           moe->token_offset,
+                           moe->load_max_over_mean,
+                           moe->row_token,
+                           moe->row_choice,
                            moe->expert_scratch};
     for (size_t i = 0; i < sizeof(array) / sizeof(array[0]); ++i) {
         mt_memory_free(array[i]);

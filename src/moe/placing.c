@@ -70,6 +70,20 @@ static void mark_first_late(const struct mt_moe *moe, struct mt_placement *place
     }
 }
 
+/* [R,E] of the whole micro-batch, which late copies serve: the first half stands for both. */
+static const int64_t *expected_count(const struct mt_moe *moe, const struct mt_moe_half *half)
+{
+    const int64_t n_pair = (int64_t)moe->n_rank * moe->n_expert;
+    const int64_t n_alike = mt_moe_is_last_half(moe, half) ? 1 : moe->n_half;
+    if (!half->is_kept) {
+        return moe->count; /* of a pass of its own */
+    }
+    for (int64_t i = 0; i < n_pair; ++i) {
+        moe->expected_count[i] = n_alike * moe->seen.count[i];
+    }
+    return moe->expected_count;
+}
+
 enum mt_status mt_moe_correct(struct mt_moe *moe, int layer, const struct mt_moe_half *half)
 {
     struct mt_placement *placement = &moe->placement[layer];
@@ -78,7 +92,7 @@ enum mt_status mt_moe_correct(struct mt_moe *moe, int layer, const struct mt_moe
         return MT_OK;
     }
     struct mt_policy_input input = input_of(moe, layer);
-    input.count = moe->count;
+    input.count = expected_count(moe, half);
     if (!is_first) { /* to the policy they are there, as those from before the gate */
         MT_TRY(mt_moe_end_late(moe, layer));
         mt_placement_copy(&moe->first_late, placement);
