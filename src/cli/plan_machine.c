@@ -3,6 +3,7 @@
 #include "cli/plan.h"
 #include "data/sampler.h"
 #include "model/model.h"
+#include "placement/exchange.h"
 #include "train/costs.h"
 
 #include <math.h>
@@ -200,6 +201,8 @@ enum mt_status mt_plan_machine_init(struct mt_plan_machine *machine,
     machine->cluster.row_bytes = BF16_BYTES * config->model.hidden_size;
     machine->cluster.expert_bytes =
         3L * BF16_BYTES * config->model.hidden_size * config->moe.expert_intermediate_size;
+    mt_exchange_describe(&machine->cluster, config);
+    machine->cluster.is_halved = mt_model_n_half(config, n_node, split.micro_batch) > 1;
     return choose_costs(machine, arguments, config);
 }
 

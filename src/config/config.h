@@ -46,6 +46,7 @@ enum mt_comm_all_to_all {
     MT_COMM_A2A_LEADER,
     MT_COMM_A2A_DEDUPLICATED
 };
+enum mt_comm_overlap { MT_COMM_OVERLAP_AUTO, MT_COMM_OVERLAP_ON, MT_COMM_OVERLAP_OFF };
 enum mt_routing { MT_ROUTING_LEARNED, MT_ROUTING_REPLAY, MT_ROUTING_SYNTHETIC };
 enum mt_recompute { MT_RECOMPUTE_NONE, MT_RECOMPUTE_ATTENTION, MT_RECOMPUTE_LAYER };
 enum mt_comm_transport { MT_COMM_TRANSPORT_AUTO, MT_COMM_TRANSPORT_MPI, MT_COMM_TRANSPORT_NCCL };
@@ -103,6 +104,7 @@ struct mt_config {
     struct {
         enum mt_comm_all_to_all all_to_all;
         enum mt_comm_transport transport;
+        enum mt_comm_overlap overlap;
         int64_t ranks_per_node; /* 0 = auto: what shares memory */
         bool exact;             /* auto chooses no exchange that adds in another order */
         int64_t watchdog_seconds;

@@ -205,6 +205,10 @@ static const struct mt_key table[] = {
            DEFAULT("\"auto\""), FIELD(comm.all_to_all)),
     BOOL("comm", "exact", "auto chooses no exchange that sums in another order.", DEFAULT("true"),
          FIELD(comm.exact)),
+    CHOICE("comm", "overlap", "auto|on|off",
+           "Micro-batches run in two halves, rows of one travel while the other computes; auto: "
+           "where ranks are on several nodes and a micro-batch has several sequences.",
+           DEFAULT("\"auto\""), FIELD(comm.overlap)),
     CHOICE("comm", "transport", "auto|mpi|nccl", "What carries messages.", DEFAULT("\"auto\""),
            ONLY("auto|mpi"), FIELD(comm.transport)),
     AUTO_INTEGER("comm", "ranks_per_node", 1, 0x1p20,

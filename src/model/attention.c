@@ -1,4 +1,4 @@
-/* The attention half of a layer: norm, projections, optional qk_norm, causal attention with
+/* The attention part of a layer: norm, projections, optional qk_norm, causal attention with
  * rotary embedding, output projection. */
 #include "model/internal.h"
 
@@ -41,17 +41,18 @@ static struct norm_rows qk_norm_rows(const struct mt_model *model, const struct 
     return (struct norm_rows){shape->n_token, projection_width};
 }
 
-static void qk_norm_forward(struct mt_model *model, const struct mt_layer_tensors *tensors,
-                            struct mt_layer_saved *saved, const struct shape *shape)
+static void qk_norm_forward(struct mt_model *model, struct mt_model_half *half,
+                            const struct mt_layer_tensors *tensors, struct mt_layer_saved *saved,
+                            const struct shape *shape)
 {
     const struct norm_rows q = qk_norm_rows(model, shape, shape->q_width);
     const struct norm_rows k = qk_norm_rows(model, shape, shape->kv_width);
     saved->q_raw = saved->q;
     saved->k_raw = saved->k;
-    saved->q = mt_model_floats(model, shape->n_token * shape->q_width);
-    saved->k = mt_model_floats(model, shape->n_token * shape->kv_width);
-    saved->q_rstd = mt_model_floats(model, q.n);
-    saved->k_rstd = mt_model_floats(model, k.n);
+    saved->q = mt_half_floats(half, shape->n_token * shape->q_width);
+    saved->k = mt_half_floats(half, shape->n_token * shape->kv_width);
+    saved->q_rstd = mt_half_floats(half, q.n);
+    saved->k_rstd = mt_half_floats(half, k.n);
     mt_model_norm_forward(model, tensors->q_norm, saved->q, saved->q_rstd, saved->q_raw, q.n,
                           q.width);
     mt_model_norm_forward(model, tensors->k_norm, saved->k, saved->k_rstd, saved->k_raw, k.n,
@@ -81,16 +82,17 @@ static void qk_norm_backward(struct mt_model *model, const struct mt_layer_tenso
     mt_rms_norm_backward(model->device, &k_args, k.n, k.width);
 }
 
-static void project(struct mt_model *model, const struct mt_layer_tensors *tensors,
-                    struct mt_layer_saved *saved, const struct shape *shape)
+static void project(struct mt_model *model, struct mt_model_half *half,
+                    const struct mt_layer_tensors *tensors, struct mt_layer_saved *saved,
+                    const struct shape *shape)
 {
     struct mt_store *store = model->store;
     const int64_t n = shape->n_token;
-    saved->h_attention = mt_model_floats(model, n * shape->width);
-    saved->rstd_attention = mt_model_floats(model, n);
-    saved->q = mt_model_floats(model, n * shape->q_width);
-    saved->k = mt_model_floats(model, n * shape->kv_width);
-    saved->v = mt_model_floats(model, n * shape->kv_width);
+    saved->h_attention = mt_half_floats(half, n * shape->width);
+    saved->rstd_attention = mt_half_floats(half, n);
+    saved->q = mt_half_floats(half, n * shape->q_width);
+    saved->k = mt_half_floats(half, n * shape->kv_width);
+    saved->v = mt_half_floats(half, n * shape->kv_width);
     mt_model_add_norm_forward(model, tensors->input_norm, saved->h_attention, saved->rstd_attention,
                               saved->x, saved->x_add, n);
     mt_linear_forward(model->device, saved->q, saved->h_attention,
@@ -101,20 +103,21 @@ static void project(struct mt_model *model, const struct mt_layer_tensors *tenso
                       mt_store_weight(store, tensors->v), n);
     saved->q_raw = saved->k_raw = saved->q_rstd = saved->k_rstd = NULL;
     if (tensors->q_norm >= 0) {
-        qk_norm_forward(model, tensors, saved, shape);
+        qk_norm_forward(model, half, tensors, saved, shape);
     }
 }
 
 /* Everything that backward needs, from saved->x: in forward, and in backward when it was not kept.
  */
-static enum mt_status attend(struct mt_model *model, const struct mt_layer_tensors *tensors,
-                             struct mt_layer_saved *saved, const struct shape *shape)
+static enum mt_status attend(struct mt_model *model, struct mt_model_half *half,
+                             const struct mt_layer_tensors *tensors, struct mt_layer_saved *saved,
+                             const struct shape *shape)
 {
-    project(model, tensors, saved, shape);
+    project(model, half, tensors, saved, shape);
     MT_TRY(mt_comm_poll(model->comm));
-    saved->o = mt_model_floats(model, shape->n_token * shape->q_width);
-    saved->lse = mt_model_floats(model, shape->n_token * shape->attention.n_head);
-    const int64_t mark = mt_arena_mark(&model->arena);
+    saved->o = mt_half_floats(half, shape->n_token * shape->q_width);
+    saved->lse = mt_half_floats(half, shape->n_token * shape->attention.n_head);
+    const int64_t mark = mt_arena_mark(&half->arena);
     const struct mt_rope rope = {model->cosine, model->sine};
     const struct mt_attention_forward args = {
         .o = saved->o,
@@ -122,27 +125,27 @@ static enum mt_status attend(struct mt_model *model, const struct mt_layer_tenso
         .q = saved->q,
         .k = saved->k,
         .v = saved->v,
-        .scratch = mt_arena_cut(&model->arena,
+        .scratch = mt_arena_cut(&half->arena,
                                 mt_attention_scratch_bytes(model->device, &shape->attention)),
         .rope = &rope};
     mt_attention_forward(model->device, &args, &shape->attention);
-    mt_arena_release(&model->arena, mark);
+    mt_arena_release(&half->arena, mark);
     return mt_comm_poll(model->comm);
 }
 
-enum mt_status mt_attention_layer_forward(struct mt_model *model, int layer,
-                                          struct mt_layer_saved *saved,
-                                          const struct mt_micro_batch *micro)
+enum mt_status mt_attention_layer_forward(struct mt_model *model, struct mt_model_half *half,
+                                          int layer)
 {
+    struct mt_layer_saved *saved = &half->saved[layer];
     const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
-    const struct shape shape = shape_of(model, micro);
+    const struct shape shape = shape_of(model, &half->micro);
     mt_span_begin(MT_PHASE_ATTENTION);
-    const int64_t mark = mt_arena_mark(&model->arena);
-    MT_TRY(attend(model, tensors, saved, &shape));
+    const int64_t mark = mt_arena_mark(&half->arena);
+    MT_TRY(attend(model, half, tensors, saved, &shape));
     mt_linear_forward(model->device, saved->x_middle, saved->o,
                       mt_store_weight(model->store, tensors->o), shape.n_token);
     if (mt_model_recomputes_attention(model)) {
-        mt_arena_release(&model->arena, mark);
+        mt_arena_release(&half->arena, mark);
     }
     mt_span_end(MT_PHASE_ATTENTION);
     return MT_OK;
@@ -158,26 +161,25 @@ static void project_backward(struct mt_model *model, int tensor, float *d_h, con
     mt_linear_backward_input(model->device, d_h, d_y, weight, n, accumulate);
 }
 
-enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
-                                           const struct mt_layer_saved *kept,
-                                           const struct mt_micro_batch *micro)
+enum mt_status mt_attention_layer_backward(struct mt_model *model, struct mt_model_half *half,
+                                           int layer)
 {
     const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
-    const struct shape shape = shape_of(model, micro);
+    const struct shape shape = shape_of(model, &half->micro);
     const int64_t n = shape.n_token;
     mt_span_begin(MT_PHASE_ATTENTION_BACKWARD);
-    const int64_t mark = mt_arena_mark(&model->arena);
-    struct mt_layer_saved saved = *kept;
+    const int64_t mark = mt_arena_mark(&half->arena);
+    struct mt_layer_saved saved = half->saved[layer];
     saved.x_add = NULL; /* forward has added it */
     if (mt_model_recomputes_attention(model)) {
-        MT_TRY(attend(model, tensors, &saved, &shape));
+        MT_TRY(attend(model, half, tensors, &saved, &shape));
     }
-    float *d_o = mt_model_floats(model, n * shape.q_width);
-    float *d_q = mt_model_floats(model, n * shape.q_width);
-    float *d_k = mt_model_floats(model, n * shape.kv_width);
-    float *d_v = mt_model_floats(model, n * shape.kv_width);
-    float *d_h = mt_model_floats(model, n * shape.width);
-    project_backward(model, tensors->o, d_o, model->d_x, saved.o, n, false);
+    float *d_o = mt_half_floats(half, n * shape.q_width);
+    float *d_q = mt_half_floats(half, n * shape.q_width);
+    float *d_k = mt_half_floats(half, n * shape.kv_width);
+    float *d_v = mt_half_floats(half, n * shape.kv_width);
+    float *d_h = mt_half_floats(half, n * shape.width);
+    project_backward(model, tensors->o, d_o, half->d_x, saved.o, n, false);
     MT_TRY(mt_comm_poll(model->comm));
     const struct mt_rope rope = {model->cosine, model->sine};
     const struct mt_attention_backward args = {
@@ -190,8 +192,8 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
         .q = saved.q,
         .k = saved.k,
         .v = saved.v,
-        .scratch = mt_arena_cut(&model->arena,
-                                mt_attention_scratch_bytes(model->device, &shape.attention)),
+        .scratch =
+            mt_arena_cut(&half->arena, mt_attention_scratch_bytes(model->device, &shape.attention)),
         .rope = &rope};
     mt_attention_backward(model->device, &args, &shape.attention);
     MT_TRY(mt_comm_poll(model->comm));
@@ -202,7 +204,7 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
     project_backward(model, tensors->k, d_h, d_k, saved.h_attention, n, true);
     project_backward(model, tensors->v, d_h, d_v, saved.h_attention, n, true);
     const struct mt_rms_norm_backward norm = {
-        .d_x = model->d_x,
+        .d_x = half->d_x,
         .d_w = mt_store_grad(model->store, tensors->input_norm),
         .d_y = d_h,
         .x = saved.x,
@@ -210,7 +212,7 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
         .rstd = saved.rstd_attention,
         .accumulate = true};
     mt_rms_norm_backward(model->device, &norm, n, shape.width);
-    mt_arena_release(&model->arena, mark);
+    mt_arena_release(&half->arena, mark);
     mt_span_end(MT_PHASE_ATTENTION_BACKWARD);
     return MT_OK;
 }

@@ -19,33 +19,35 @@ static double slice_loss(struct mt_model *model, const float *hidden, const int3
     return loss;
 }
 
-static void norm_backward(struct mt_model *model, float *d_hidden, const float *rstd, int64_t n)
+static void norm_backward(struct mt_model *model, struct mt_model_half *half, const float *d_hidden,
+                          const float *rstd, int64_t n)
 {
     const struct mt_rms_norm_backward args = {
-        .d_x = model->d_x,
+        .d_x = half->d_x,
         .d_w = mt_store_grad(model->store, model->tensors->norm),
         .d_y = d_hidden,
-        .x = model->x_last,
+        .x = half->x_last,
         .w = mt_store_value(model->store, model->tensors->norm),
         .rstd = rstd};
     mt_rms_norm_backward(model->device, &args, n, model->config->model.hidden_size);
 }
 
-enum mt_status mt_head_loss(struct mt_model *model, const struct mt_micro_batch *micro,
-                            bool with_gradient, double *loss_sum)
+enum mt_status mt_head_loss(struct mt_model *model, struct mt_model_half *half, bool with_gradient,
+                            double *loss_sum)
 {
+    const struct mt_micro_batch *micro = &half->micro;
     const int64_t n = mt_micro_n_token(micro);
     const int64_t width = model->config->model.hidden_size;
     MT_TRY(mt_store_use_bucket(model->store, model->tensors->bucket_head));
     mt_span_begin(MT_PHASE_HEAD);
-    const int64_t mark = mt_arena_mark(&model->arena);
-    float *hidden = mt_model_floats(model, n * width);
-    float *rstd = mt_model_floats(model, n);
-    float *d_hidden = with_gradient ? mt_model_floats(model, n * width) : NULL;
-    float *logits = mt_model_floats(model, model->head_slice * model->config->model.vocab_size);
-    mt_model_add_norm_forward(model, model->tensors->norm, hidden, rstd, model->x_last,
-                              model->x_last_add, n);
-    model->x_last_add = NULL;
+    const int64_t mark = mt_arena_mark(&half->arena);
+    float *hidden = mt_half_floats(half, n * width);
+    float *rstd = mt_half_floats(half, n);
+    float *d_hidden = with_gradient ? mt_half_floats(half, n * width) : NULL;
+    float *logits = mt_half_floats(half, model->head_slice * model->config->model.vocab_size);
+    mt_model_add_norm_forward(model, model->tensors->norm, hidden, rstd, half->x_last,
+                              half->x_last_add, n);
+    half->x_last_add = NULL;
     const float scale = with_gradient ? (float)micro->token_share : 0.0F;
     *loss_sum = 0;
     for (int64_t row = 0; row < n; row += model->head_slice) {
@@ -54,9 +56,9 @@ enum mt_status mt_head_loss(struct mt_model *model, const struct mt_micro_batch 
                                 with_gradient ? d_hidden + row * width : NULL, scale);
     }
     if (with_gradient) {
-        norm_backward(model, d_hidden, rstd, n);
+        norm_backward(model, half, d_hidden, rstd, n);
     }
-    mt_arena_release(&model->arena, mark);
+    mt_arena_release(&half->arena, mark);
     mt_span_end(MT_PHASE_HEAD);
     return MT_OK;
 }
@@ -66,16 +68,17 @@ enum mt_status mt_model_next_logits(struct mt_model *model, const int32_t *token
 {
     const int64_t width = model->config->model.hidden_size;
     const struct mt_micro_batch micro = {.n_sequence = 1, .length = length, .token = token};
+    struct mt_model_half *half = &model->half[0];
     MT_TRY(mt_model_count(model, &micro)); /* leaves x_last and x_last_add */
     MT_TRY(mt_store_use_bucket(model->store, model->tensors->bucket_head));
-    const int64_t mark = mt_arena_mark(&model->arena);
-    float *hidden = mt_model_floats(model, width);
-    float *rstd = mt_model_floats(model, 1);
+    const int64_t mark = mt_arena_mark(&half->arena);
+    float *hidden = mt_half_floats(half, width);
+    float *rstd = mt_half_floats(half, 1);
     const int64_t last = (length - 1) * width;
-    mt_model_add_norm_forward(model, model->tensors->norm, hidden, rstd, model->x_last + last,
-                              model->x_last_add + last, 1);
+    mt_model_add_norm_forward(model, model->tensors->norm, hidden, rstd, half->x_last + last,
+                              half->x_last_add + last, 1);
     mt_linear_forward(model->device, logits, hidden,
                       mt_store_weight(model->store, model->tensors->head), 1);
-    mt_arena_release(&model->arena, mark);
+    mt_arena_release(&half->arena, mark);
     return MT_OK;
 }

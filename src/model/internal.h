@@ -27,21 +27,31 @@ struct mt_layer_saved {
     struct mt_moe_saved moe;
 };
 
+/* What each half of a micro-batch has for itself; one that is not cut is the first half. */
+struct mt_model_half {
+    struct mt_micro_batch micro; /* its sequences */
+    struct mt_arena arena;
+    struct mt_layer_saved *saved; /* [L] */
+    float *x_last;                /* [N,D] output of the last layer, in the arena */
+    const float *x_last_add;      /* [N,D] what x_last still lacks; NULL: nothing */
+    float *d_x;                   /* [N,D] running gradient of the residual stream */
+    float *h_ffn;                 /* [N,D] every layer's saved.h_ffn with "layer"; else NULL */
+    /* In backward, from one stage of the feed-forward network to the next. */
+    int64_t mark; /* of the arena */
+    float *d_h;   /* [N,D] gradient of its normed input */
+};
+
 struct mt_model {
     const struct mt_config *config;
     struct mt_device *device;
     struct mt_comm *comm;
     struct mt_store *store;
     const struct mt_model_tensors *tensors;
-    struct mt_moe *moe; /* NULL: all layers are dense */
-    struct mt_arena arena;
-    float *cosine, *sine;         /* [max_seq_len, Dh/2] */
-    struct mt_layer_saved *saved; /* [L] */
-    float *x_last;                /* [N,D] output of the last layer, in the arena */
-    const float *x_last_add;      /* [N,D] what x_last still lacks; NULL: nothing */
-    float *d_x;                   /* [N,D] running gradient of the residual stream */
-    float *h_ffn;                 /* [N,D] every layer's saved.h_ffn with "layer"; else NULL */
-    int64_t head_slice;           /* rows of logits that exist at a time */
+    struct mt_moe *moe;   /* NULL: all layers are dense */
+    float *cosine, *sine; /* [max_seq_len, Dh/2] */
+    int n_half;           /* that micro-batches are cut into */
+    struct mt_model_half half[MT_MAX_HALF];
+    int64_t head_slice; /* rows of logits that exist at a time */
 };
 
 static inline bool mt_model_recomputes_attention(const struct mt_model *model)
@@ -55,9 +65,14 @@ static inline bool mt_model_recomputes_ffn(const struct mt_model *model)
 }
 
 /* Arena cuts in floats. */
-static inline float *mt_model_floats(struct mt_model *model, int64_t n)
+static inline float *mt_half_floats(struct mt_model_half *half, int64_t n)
 {
-    return (float *)mt_arena_cut(&model->arena, n * (int64_t)sizeof(float));
+    return (float *)mt_arena_cut(&half->arena, n * (int64_t)sizeof(float));
+}
+
+static inline int mt_half_index(const struct mt_model *model, const struct mt_model_half *half)
+{
+    return (int)(half - model->half);
 }
 
 static inline int64_t mt_micro_n_token(const struct mt_micro_batch *micro)
@@ -80,26 +95,32 @@ int64_t mt_model_head_slice_rows(int64_t vocab, int64_t n_token);
 /* The residual stream is added where the next norm reads it: attention and feed-forward network
  * write their own results, and norms take the sum of two arrays in the same pass.
  *
- * attention.c: completes saved->x; saved->x_middle [N,D] = attention(norm(x)), which may be x_add.
- * Backward: d_x becomes the gradient of x. */
-enum mt_status mt_attention_layer_forward(struct mt_model *model, int layer,
-                                          struct mt_layer_saved *saved,
-                                          const struct mt_micro_batch *micro);
-enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
-                                           const struct mt_layer_saved *kept,
-                                           const struct mt_micro_batch *micro);
+ * attention.c, of half->saved[layer]: completes x; x_middle [N,D] = attention(norm(x)), which may
+ * be x_add. Backward: d_x becomes the gradient of x. */
+enum mt_status mt_attention_layer_forward(struct mt_model *model, struct mt_model_half *half,
+                                          int layer);
+enum mt_status mt_attention_layer_backward(struct mt_model *model, struct mt_model_half *half,
+                                           int layer);
 
-/* ffn.c: x_middle += x; out [N,D] = ffn(norm(x_middle)), so that x_middle is out's x_add. `keep`:
- * backward follows. */
-enum mt_status mt_ffn_layer_forward(struct mt_model *model, int layer, float *out,
-                                    struct mt_layer_saved *saved, int64_t n_token, bool keep);
-enum mt_status mt_ffn_layer_backward(struct mt_model *model, int layer,
-                                     const struct mt_layer_saved *kept,
-                                     const struct mt_micro_batch *micro);
+/* ffn.c, in the stages of moe.h; a dense layer computes in `begin`. x_middle += x; out [N,D] =
+ * ffn(norm(x_middle)), so that x_middle is out's x_add. `keep`: backward follows. Backward: d_x
+ * becomes the gradient of x_middle. */
+enum mt_status mt_ffn_layer_forward_begin(struct mt_model *model, struct mt_model_half *half,
+                                          int layer, float *out, bool keep);
+enum mt_status mt_ffn_layer_forward_experts(struct mt_model *model, struct mt_model_half *half,
+                                            int layer);
+enum mt_status mt_ffn_layer_forward_end(struct mt_model *model, struct mt_model_half *half,
+                                        int layer);
+enum mt_status mt_ffn_layer_backward_begin(struct mt_model *model, struct mt_model_half *half,
+                                           int layer);
+enum mt_status mt_ffn_layer_backward_experts(struct mt_model *model, struct mt_model_half *half,
+                                             int layer);
+enum mt_status mt_ffn_layer_backward_end(struct mt_model *model, struct mt_model_half *half,
+                                         int layer);
 
-/* head.c: loss over x_last in slices; with_gradient: model->d_x [N,D] and weight gradients. */
-enum mt_status mt_head_loss(struct mt_model *model, const struct mt_micro_batch *micro,
-                            bool with_gradient, double *loss_sum);
+/* head.c: loss over x_last in slices; with_gradient: half->d_x [N,D] and weight gradients. */
+enum mt_status mt_head_loss(struct mt_model *model, struct mt_model_half *half, bool with_gradient,
+                            double *loss_sum);
 
 /* RMSNorm with this model's eps: a tensor of the table over rows [n, width]. */
 void mt_model_norm_forward(struct mt_model *model, int tensor, float *y, float *rstd,

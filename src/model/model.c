@@ -14,19 +14,28 @@ int64_t mt_model_head_slice_rows(int64_t vocab, int64_t n_token)
     return mt_max_i64(1, mt_min_i64(rows, n_token));
 }
 
-/* Bytes of the arena: everything kept by all layers, plus the widest working set of one of them,
+int mt_model_n_half(const struct mt_config *config, int n_node, int64_t max_sequence)
+{
+    const bool is_wanted =
+        config->comm.overlap == MT_COMM_OVERLAP_ON ||
+        (config->comm.overlap == MT_COMM_OVERLAP_AUTO && n_node > 1 && max_sequence > 1);
+    return is_wanted && config->model.first_k_dense < config->model.num_layers ? MT_MAX_HALF : 1;
+}
+
+/* Bytes of a half's arena: all that layers keep, plus the widest working set of one of them,
  * in which recomputation puts what it does not keep.
  * Each MoE layer is counted with all rows of all ranks; what is not touched costs nothing. */
 static enum mt_status arena_bytes(const struct mt_model *model,
                                   const struct mt_model_options *options, int64_t *bytes)
 {
     const struct mt_config *config = model->config;
-    const int64_t n = options->max_sequence * config->model.max_seq_len;
+    const int64_t n_sequence = mt_ceil_div(options->max_sequence, model->n_half);
+    const int64_t n = n_sequence * config->model.max_seq_len;
     const int64_t q_width = config->model.num_attention_heads * config->model.head_dim;
     const int64_t n_layer = options->training ? config->model.num_layers + 1 : 1;
     const int64_t dense = config->model.dense_intermediate_size;
     const struct mt_attention attention = {
-        options->max_sequence, config->model.max_seq_len, config->model.num_attention_heads,
+        n_sequence, config->model.max_seq_len, config->model.num_attention_heads,
         config->model.num_key_value_heads, config->model.head_dim};
     struct mt_layer_floats layer;
     mt_model_layer_floats(config, &layer);
@@ -75,8 +84,10 @@ static enum mt_status create_moe(struct mt_model *model, const struct mt_model_o
         .comm = options->comm,
         .store = options->store,
         .tensors = tensors,
-        .max_token = options->max_sequence * config->model.max_seq_len,
-        .max_token_any = options->max_sequence_any * config->model.max_seq_len,
+        .n_half = model->n_half,
+        .max_token = mt_ceil_div(options->max_sequence, model->n_half) * config->model.max_seq_len,
+        .max_token_any =
+            mt_ceil_div(options->max_sequence_any, model->n_half) * config->model.max_seq_len,
         .n_slot = options->n_slot,
         .training = options->training,
     };
@@ -89,18 +100,23 @@ static enum mt_status create(struct mt_model *model, const struct mt_model_optio
 {
     const struct mt_config *config = options->config;
     const int64_t length = config->model.max_seq_len;
-    const int64_t half = config->model.head_dim / 2;
+    const int64_t n_angle = config->model.head_dim / 2;
     const int64_t n = options->max_sequence * length;
     int64_t bytes = 0;
+    model->n_half =
+        mt_model_n_half(config, options->comm->topology.n_node, options->max_sequence_any);
     model->head_slice = mt_model_head_slice_rows(config->model.vocab_size, n);
-    MT_TRY(MT_ALLOCATE(model->saved, config->model.num_layers, "saved activations"));
-    MT_TRY(MT_ALLOCATE(model->cosine, length * half, "rotary tables"));
-    MT_TRY(MT_ALLOCATE(model->sine, length * half, "rotary tables"));
+    MT_TRY(MT_ALLOCATE(model->cosine, length * n_angle, "rotary tables"));
+    MT_TRY(MT_ALLOCATE(model->sine, length * n_angle, "rotary tables"));
     mt_rope_tables(model->cosine, model->sine, length, config->model.head_dim,
                    config->model.rope_theta);
     MT_TRY(create_moe(model, options));
     MT_TRY(arena_bytes(model, options, &bytes));
-    MT_TRY(mt_arena_init(&model->arena, bytes, "activations"));
+    for (int h = 0; h < model->n_half; h++) {
+        struct mt_model_half *half = &model->half[h];
+        MT_TRY(mt_arena_init(&half->arena, bytes, "activations"));
+        MT_TRY(MT_ALLOCATE(half->saved, config->model.num_layers, "saved activations"));
+    }
     return MT_OK;
 }
 
@@ -127,11 +143,13 @@ void mt_model_destroy(struct mt_model *model)
     if (model == NULL) {
         return;
     }
-    mt_arena_clear(&model->arena);
+    for (int h = 0; h < MT_MAX_HALF; h++) {
+        mt_arena_clear(&model->half[h].arena);
+        mt_memory_free(model->half[h].saved);
+    }
     mt_moe_destroy(model->moe);
     mt_memory_free(model->sine);
     mt_memory_free(model->cosine);
-    mt_memory_free(model->saved);
     mt_memory_free(model);
 }
 
@@ -164,15 +182,41 @@ void mt_model_add_norm_forward(struct mt_model *model, int tensor, float *y, flo
     mt_add_rms_norm_forward(model->device, &args, n, width);
 }
 
-/* x [N,D] in the arena = embedding of the micro-batch. */
-static enum mt_status embed(struct mt_model *model, const struct mt_micro_batch *micro, float **x)
+/* The sequences of each half; where they are odd, the first has one more. */
+static void cut_micro(struct mt_model *model, const struct mt_micro_batch *micro)
 {
-    const int64_t n = mt_micro_n_token(micro);
+    int64_t first = 0;
+    for (int h = 0; h < model->n_half; h++) {
+        const int64_t end = mt_ceil_div(micro->n_sequence * (h + 1), model->n_half);
+        struct mt_micro_batch *own = &model->half[h].micro;
+        *own = *micro;
+        own->n_sequence = end - first;
+        own->token = micro->token + first * micro->length;
+        own->target = micro->target == NULL ? NULL : micro->target + first * micro->length;
+        first = end;
+    }
+}
+
+static void begin_micro(struct mt_model *model, const struct mt_micro_batch *micro)
+{
+    cut_micro(model, micro);
+    for (int h = 0; h < model->n_half; h++) {
+        mt_arena_release(&model->half[h].arena, 0);
+    }
+    if (model->moe != NULL) {
+        mt_moe_begin_micro(model->moe, micro->index, micro->is_last, model->n_half);
+    }
+}
+
+/* x [N,D] in the arena = embedding of the half. */
+static enum mt_status embed(struct mt_model *model, struct mt_model_half *half, float **x)
+{
+    const int64_t n = mt_micro_n_token(&half->micro);
     const int64_t width = model->config->model.hidden_size;
     MT_TRY(mt_store_use_bucket(model->store, model->tensors->bucket_embed));
     mt_span_begin(MT_PHASE_EMBED);
-    *x = mt_model_floats(model, n * width);
-    mt_embedding_forward(model->device, *x, micro->token,
+    *x = mt_half_floats(half, n * width);
+    mt_embedding_forward(model->device, *x, half->micro.token,
                          mt_store_value(model->store, model->tensors->embed), n, width);
     mt_span_end(MT_PHASE_EMBED);
     return MT_OK;
@@ -182,14 +226,6 @@ static bool has_experts(const struct mt_model *model, int64_t layer)
 {
     return layer >= 0 && layer < model->config->model.num_layers &&
            !mt_config_is_dense_layer(model->config, layer);
-}
-
-static void begin_micro(struct mt_model *model, const struct mt_micro_batch *micro)
-{
-    mt_arena_release(&model->arena, 0);
-    if (model->moe != NULL) {
-        mt_moe_begin_micro(model->moe, micro->index, micro->is_last);
-    }
 }
 
 /* Copies of the layer's experts travel under its attention. */
@@ -211,28 +247,51 @@ static enum mt_status end_layer_backward(struct mt_model *model, int layer)
     return has_experts(model, layer) ? mt_moe_end_reduce(model->moe, layer) : MT_OK;
 }
 
+static enum mt_status embed_half(struct mt_model *model, struct mt_model_half *half)
+{
+    const int64_t n = mt_micro_n_token(&half->micro);
+    const int64_t width = model->config->model.hidden_size;
+    half->h_ffn = mt_model_recomputes_ffn(model) ? mt_half_floats(half, n * width) : NULL;
+    half->x_last_add = NULL;
+    return embed(model, half, &half->x_last);
+}
+
+/* Until its rows are on their way to experts. */
+static enum mt_status begin_half(struct mt_model *model, struct mt_model_half *half, int layer)
+{
+    const int64_t n = mt_micro_n_token(&half->micro);
+    const int64_t width = model->config->model.hidden_size;
+    struct mt_layer_saved *saved = &half->saved[layer];
+    saved->x = half->x_last;
+    saved->x_add = half->x_last_add;
+    half->x_last = mt_half_floats(half, n * width);
+    saved->x_middle = mt_half_floats(half, n * width);
+    half->x_last_add = saved->x_middle;
+    MT_TRY(mt_attention_layer_forward(model, half, layer));
+    return mt_ffn_layer_forward_begin(model, half, layer, half->x_last, true);
+}
+
+/* Rows travel to experts under the other half's attention or experts, and back under its experts or
+ * the attention of the layer above. */
 enum mt_status mt_model_forward(struct mt_model *model, const struct mt_micro_batch *micro)
 {
-    const int64_t n = mt_micro_n_token(micro);
-    const int64_t width = model->config->model.hidden_size;
-    float *x = NULL;
-    const float *x_add = NULL;
+    const int n_half = model->n_half;
     begin_micro(model, micro);
-    model->h_ffn = mt_model_recomputes_ffn(model) ? mt_model_floats(model, n * width) : NULL;
-    MT_TRY(embed(model, micro, &x));
-    for (int l = 0; l < (int)model->config->model.num_layers; l++) {
-        struct mt_layer_saved *saved = &model->saved[l];
-        saved->x = x;
-        saved->x_add = x_add;
-        x = mt_model_floats(model, n * width);
-        saved->x_middle = mt_model_floats(model, n * width);
-        MT_TRY(begin_layer(model, l, true));
-        MT_TRY(mt_attention_layer_forward(model, l, saved, micro));
-        MT_TRY(mt_ffn_layer_forward(model, l, x, saved, n, true));
-        x_add = saved->x_middle;
+    for (int h = 0; h < n_half; h++) {
+        MT_TRY(embed_half(model, &model->half[h]));
     }
-    model->x_last = x;
-    model->x_last_add = x_add;
+    for (int l = 0; l < (int)model->config->model.num_layers; l++) {
+        MT_TRY(begin_layer(model, l, true));
+        for (int h = 0; h < n_half; h++) {
+            if (l > 0) {
+                MT_TRY(mt_ffn_layer_forward_end(model, &model->half[h], l - 1));
+            }
+            MT_TRY(begin_half(model, &model->half[h], l));
+        }
+        for (int h = 0; h < n_half; h++) {
+            MT_TRY(mt_ffn_layer_forward_experts(model, &model->half[h], l));
+        }
+    }
     return MT_OK;
 }
 
@@ -243,57 +302,98 @@ static enum mt_status reduce_when_last(struct mt_model *model, const struct mt_m
     return micro->is_last ? mt_store_reduce_bucket_begin(model->store, bucket) : MT_OK;
 }
 
+/* Also begins the last layer's backward, since a half's gradients travel under the other's head. */
 enum mt_status mt_model_head_and_loss(struct mt_model *model, const struct mt_micro_batch *micro,
                                       double *loss_sum)
 {
     const int64_t width = model->config->model.hidden_size;
-    model->d_x = mt_model_floats(model, mt_micro_n_token(micro) * width);
-    MT_TRY(begin_layer_backward(model, model->config->model.num_layers - 1));
-    MT_TRY(mt_head_loss(model, micro, true, loss_sum));
+    const int last = (int)model->config->model.num_layers - 1;
+    *loss_sum = 0;
+    MT_TRY(begin_layer_backward(model, last));
+    for (int h = 0; h < model->n_half; h++) {
+        struct mt_model_half *half = &model->half[h];
+        double loss = 0;
+        MT_TRY(mt_ffn_layer_forward_end(model, half, last));
+        half->d_x = mt_half_floats(half, mt_micro_n_token(&half->micro) * width);
+        MT_TRY(mt_head_loss(model, half, true, &loss));
+        *loss_sum += loss;
+        MT_TRY(mt_ffn_layer_backward_begin(model, half, last));
+    }
     return reduce_when_last(model, micro, model->tensors->bucket_head);
+}
+
+static void embed_backward(struct mt_model *model, const struct mt_model_half *half)
+{
+    mt_span_begin(MT_PHASE_EMBED_BACKWARD);
+    mt_embedding_backward(model->device, mt_store_grad(model->store, model->tensors->embed),
+                          half->micro.token, half->d_x, mt_micro_n_token(&half->micro),
+                          model->config->model.hidden_size);
+    mt_span_end(MT_PHASE_EMBED_BACKWARD);
+}
+
+/* From gradients that come back from experts until those of the layer below are on their way. */
+static enum mt_status end_half_backward(struct mt_model *model, struct mt_model_half *half,
+                                        int layer)
+{
+    MT_TRY(mt_ffn_layer_backward_end(model, half, layer));
+    MT_TRY(mt_attention_layer_backward(model, half, layer));
+    if (layer > 0) {
+        return mt_ffn_layer_backward_begin(model, half, layer - 1);
+    }
+    embed_backward(model, half);
+    return MT_OK;
 }
 
 enum mt_status mt_model_backward(struct mt_model *model, const struct mt_micro_batch *micro)
 {
     for (int l = (int)model->config->model.num_layers - 1; l >= 0; l--) {
-        const struct mt_layer_saved *saved = &model->saved[l];
-        MT_TRY(mt_ffn_layer_backward(model, l, saved, micro));
+        for (int h = 0; h < model->n_half; h++) {
+            MT_TRY(mt_ffn_layer_backward_experts(model, &model->half[h], l));
+        }
         MT_TRY(begin_layer_backward(model, l - 1));
-        MT_TRY(mt_attention_layer_backward(model, l, saved, micro));
+        for (int h = 0; h < model->n_half; h++) {
+            MT_TRY(end_half_backward(model, &model->half[h], l));
+        }
         MT_TRY(end_layer_backward(model, l));
         MT_TRY(reduce_when_last(model, micro, model->tensors->layer[l].bucket));
     }
-    mt_span_begin(MT_PHASE_EMBED_BACKWARD);
-    mt_embedding_backward(model->device, mt_store_grad(model->store, model->tensors->embed),
-                          micro->token, model->d_x, mt_micro_n_token(micro),
-                          model->config->model.hidden_size);
-    mt_span_end(MT_PHASE_EMBED_BACKWARD);
     return reduce_when_last(model, micro, model->tensors->bucket_embed);
 }
 
-enum mt_status mt_model_count(struct mt_model *model, const struct mt_micro_batch *micro)
+/* One half by itself, keeping nothing but x_last. */
+static enum mt_status count_half(struct mt_model *model, struct mt_model_half *half)
 {
-    const int64_t n = mt_micro_n_token(micro);
+    const int64_t n = mt_micro_n_token(&half->micro);
     const int64_t width = model->config->model.hidden_size;
     float *x = NULL;
-    begin_micro(model, micro);
-    MT_TRY(embed(model, micro, &x));
-    float *next = mt_model_floats(model, n * width);
-    float *x_middle = mt_model_floats(model, n * width); /* read as x_add before it is written */
+    MT_TRY(embed(model, half, &x));
+    float *next = mt_half_floats(half, n * width);
+    float *x_middle = mt_half_floats(half, n * width); /* read as x_add before it is written */
     for (int l = 0; l < (int)model->config->model.num_layers; l++) {
-        struct mt_layer_saved saved = {
-            .x = x, .x_add = l > 0 ? x_middle : NULL, .x_middle = x_middle};
-        const int64_t mark = mt_arena_mark(&model->arena);
+        half->saved[l] =
+            (struct mt_layer_saved){.x = x, .x_add = l > 0 ? x_middle : NULL, .x_middle = x_middle};
+        const int64_t mark = mt_arena_mark(&half->arena);
         MT_TRY(begin_layer(model, l, false));
-        MT_TRY(mt_attention_layer_forward(model, l, &saved, micro));
-        MT_TRY(mt_ffn_layer_forward(model, l, next, &saved, n, false));
-        mt_arena_release(&model->arena, mark);
+        MT_TRY(mt_attention_layer_forward(model, half, l));
+        MT_TRY(mt_ffn_layer_forward_begin(model, half, l, next, false));
+        MT_TRY(mt_ffn_layer_forward_experts(model, half, l));
+        MT_TRY(mt_ffn_layer_forward_end(model, half, l));
+        mt_arena_release(&half->arena, mark);
         float *const swap = x;
         x = next;
         next = swap;
     }
-    model->x_last = x;
-    model->x_last_add = x_middle;
+    half->x_last = x;
+    half->x_last_add = x_middle;
+    return MT_OK;
+}
+
+enum mt_status mt_model_count(struct mt_model *model, const struct mt_micro_batch *micro)
+{
+    begin_micro(model, micro);
+    for (int h = 0; h < model->n_half; h++) {
+        MT_TRY(count_half(model, &model->half[h]));
+    }
     return MT_OK;
 }
 
@@ -301,5 +401,11 @@ enum mt_status mt_model_evaluate(struct mt_model *model, const struct mt_micro_b
                                  double *loss_sum)
 {
     MT_TRY(mt_model_count(model, micro));
-    return mt_head_loss(model, micro, false, loss_sum);
+    *loss_sum = 0;
+    for (int h = 0; h < model->n_half; h++) {
+        double loss = 0;
+        MT_TRY(mt_head_loss(model, &model->half[h], false, &loss));
+        *loss_sum += loss;
+    }
+    return MT_OK;
 }

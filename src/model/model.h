@@ -87,6 +87,10 @@ enum mt_status mt_model_evaluate(struct mt_model *model, const struct mt_micro_b
 enum mt_status mt_model_next_logits(struct mt_model *model, const int32_t *token, int64_t length,
                                     float *logits);
 
+/* Halves that micro-batches are cut into, whose exchanges and computation overlap: comm.overlap on
+ * so many nodes, for micro-batches of at most max_sequence sequences on any rank. */
+int mt_model_n_half(const struct mt_config *config, int n_node, int64_t max_sequence);
+
 /* Bytes of activations that a run under balanced load touches on a rank, which then computes as
  * many rows as it has; all but one of n_rank travel. n_sequence: B. */
 int64_t mt_model_activation_bytes(const struct mt_config *config, int n_rank, int64_t n_sequence);

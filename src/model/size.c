@@ -102,7 +102,8 @@ static int64_t exchange_floats(const struct mt_config *config, int n_rank, int64
            n_token * config->moe.num_experts;
 }
 
-int64_t mt_model_activation_bytes(const struct mt_config *config, int n_rank, int64_t n_sequence)
+/* Of one half of a micro-batch. */
+static int64_t half_bytes(const struct mt_config *config, int n_rank, int64_t n_sequence)
 {
     const int64_t n_token = n_sequence * config->model.max_seq_len;
     const int64_t n_layer = config->model.num_layers;
@@ -127,9 +128,16 @@ int64_t mt_model_activation_bytes(const struct mt_config *config, int n_rank, in
            (int64_t)sizeof(float);
 }
 
+int64_t mt_model_activation_bytes(const struct mt_config *config, int n_rank, int64_t n_sequence)
+{
+    const int64_t n_half = mt_model_n_half(config, n_rank, n_sequence); /* as if all were nodes */
+    return n_half * half_bytes(config, n_rank, mt_ceil_div(n_sequence, n_half));
+}
+
 int64_t mt_model_skew_bytes(const struct mt_config *config, int64_t n_sequence)
 {
-    const int64_t n_token = n_sequence * config->model.max_seq_len;
+    const int64_t n_half = mt_model_n_half(config, MT_MAX_HALF, n_sequence);
+    const int64_t n_token = mt_round_up(n_sequence, n_half) * config->model.max_seq_len;
     const int64_t n_moe = config->model.num_layers -
                           mt_min_i64(config->model.first_k_dense, config->model.num_layers);
     const int64_t width = config->model.hidden_size;

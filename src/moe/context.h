@@ -31,6 +31,32 @@ struct mt_given {
     struct mt_arena scratch;
 };
 
+/* What each half of a micro-batch needs for itself, so that rows of one travel while those of the
+ * other are computed. A micro-batch that is not cut is one half. */
+struct mt_moe_half {
+    struct mt_carrier carrier;
+    struct mt_arrivals arrivals; /* the slice that is being computed */
+    float *near;                 /* [N*K, D+1], then rows, d_row_weight */
+    float *far;                  /* [W, D+1] */
+    float *rows;                 /* [W,D] by instance: outputs, gradients */
+    float *d_row_weight;         /* [W] */
+    /* From one stage of a layer to the next. */
+    struct mt_arena *arena;
+    int64_t mark;                /* of the arena, before the layer cut anything */
+    bool is_kept;                /* backward follows */
+    float *result;               /* [N,D] out, in backward d_x */
+    struct mt_moe_saved *saved;  /* the caller's, or `scratch` */
+    struct mt_moe_saved scratch; /* of a forward without backward; in backward with gate and up
+                                    anew, when they were not kept */
+};
+
+/* What the gates of a layer saw in the micro-batch at hand: sums over its halves. */
+struct mt_moe_seen {
+    int64_t *count;          /* [R,E] */
+    double *probability_sum; /* [E] over own tokens */
+    double lse_square_sum;
+};
+
 struct mt_moe {
     struct mt_device *device;
     struct mt_comm *comm;
@@ -41,9 +67,9 @@ struct mt_moe {
     int n_rank, n_expert, top_k;
     int n_slot;                         /* copies of a layer */
     int64_t width, inner, shared_inner; /* D, F, Fs (0: no shared experts) */
-    int64_t max_token;                  /* N of this rank */
+    int64_t max_token;                  /* N of a half of this rank */
     int64_t max_row;                    /* largest S: all rows of all ranks */
-    int64_t slice_rows;                 /* W: rows computed at a time */
+    int64_t slice_rows;                 /* W: rows of a half computed at a time */
     int64_t saved_bytes_max, kept_bytes_max;
     double loss_coef, z_loss_coef;
     struct mt_gate gate;
@@ -62,14 +88,19 @@ struct mt_moe {
     bool has_stayed;                /* there are such, and training goes on with them */
     bool waits_for_late;            /* before any row, for studies */
     bool has_late;                  /* late copies are on their way */
+    struct mt_placement first_late; /* with those that the first half asked for */
     struct mt_given given;
     int *owner;         /* [L,E] wanted, when owners move */
     int64_t step;       /* 1-based */
     int n_micro, micro; /* micro-batches of the step, the current one */
+    int n_half;         /* that the current one is cut into */
     bool is_last_micro;
     int64_t n_move; /* owners that changed before this step */
     struct mt_history history, recent;
-    int64_t *micro_count;              /* [L,E] of the current micro-batch */
+    int64_t *micro_count; /* [L,E] of the current micro-batch, all ranks */
+    int64_t *own_count;   /* [L,E] of the current micro-batch, this rank */
+    struct mt_moe_seen seen;
+    int64_t *expected_count; /* [R,E] of a micro-batch, from the halves that have been seen */
     int64_t history_step, recent_step; /* their n_step as the checkpoint sees it */
     int64_t *owner_state;              /* [1 + L*E] R, then owners, as the checkpoint sees them */
     int64_t *place_state;              /* [1 + L*(1 + max_instance)] R, then planned */
@@ -78,7 +109,7 @@ struct mt_moe {
     struct mt_outlook outlook;
     double *load_max_over_mean; /* [number of MoE layers] */
 
-    /* One micro-batch and layer. */
+    /* One half and layer, until its route is made. */
     int64_t *count;          /* [R,E] rows of source r for expert e */
     int64_t *global_count;   /* [E] */
     int64_t *quota;          /* [R, max_instance] */
@@ -90,13 +121,8 @@ struct mt_moe {
     float **weight_grad[MT_EXPERT_MATRICES];             /* [E] */
 
     /* Exchange. */
-    struct mt_carrier carrier;
-    struct mt_arrivals arrivals;     /* the slice that is being computed */
-    float *near;                     /* [N*K, D+1], then rows, d_row_weight */
+    struct mt_moe_half half[MT_MAX_HALF];
     float *again;                    /* [N*K, D+1] rows that backward sends again */
-    float *far;                      /* [W, D+1] */
-    float *rows;                     /* [W,D] by instance: outputs, gradients */
-    float *d_row_weight;             /* [W] */
     int64_t *row_token, *row_choice; /* [max(N*K,W)] scratch: x and weight of a row, or -1 */
     void *expert_scratch;            /* of mt_expert_*, for routed and shared experts */
 };
@@ -104,21 +130,19 @@ struct mt_moe {
 /* given.c. Nothing is allocated when routing is learned. */
 enum mt_status mt_given_init(struct mt_given *given, const struct mt_config *config, int n_rank);
 void mt_given_clear(struct mt_given *given);
-/* expert [n,K] of this rank's tokens in the step and micro-batch at hand. */
-void mt_moe_give_choices(struct mt_moe *moe, int layer, int64_t n, int32_t *expert);
+/* expert [n,K] of this rank's tokens in the step, micro-batch and half at hand. */
+void mt_moe_give_choices(struct mt_moe *moe, int layer, int half, int64_t n, int32_t *expert);
 
-/* gate.c: saved's gate arrays, count and global_count from x. is_kept: backward follows, so that
+/* gate.c: gate arrays of half->saved, count and global_count from its x. When backward follows,
  * balance and tally count it. Collective. */
-enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, const float *x,
-                                   struct mt_arena *arena, struct mt_moe_saved *saved,
-                                   bool is_kept);
+enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, struct mt_moe_half *half);
 /* Adds the router's part to d_x [N,D] and to its weight's gradient, from saved->d_weight. */
-enum mt_status mt_moe_gate_backward(struct mt_moe *moe, int layer, float *d_x,
-                                    const struct mt_moe_saved *saved, double token_share);
+enum mt_status mt_moe_gate_backward(struct mt_moe *moe, int layer, const struct mt_moe_half *half,
+                                    double token_share);
 
 /* placing.c: the moments of the policy (its head has the picture). mt_moe_prefetch,
  * _prefetch_backward and _end_reduce are public. */
-void mt_moe_correct(struct mt_moe *moe, int layer);
+enum mt_status mt_moe_correct(struct mt_moe *moe, int layer, const struct mt_moe_half *half);
 enum mt_status mt_moe_end_late(struct mt_moe *moe, int layer); /* late copies are here */
 enum mt_status mt_moe_end_forward(struct mt_moe *moe, int layer, bool is_kept);
 enum mt_status mt_moe_begin_reduce(struct mt_moe *moe, int layer);
@@ -127,50 +151,47 @@ enum mt_status mt_moe_begin_reduce(struct mt_moe *moe, int layer);
  * in different ways. Collective; called in debug builds (MT_CHECK_PLANS) after every split. */
 enum mt_status mt_moe_check_plan(struct mt_moe *moe, int layer);
 
-/* dispatch.c: saved->route from count and the layer's placement; saved->rows are cut for the first
- * slice. */
-enum mt_status mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena,
-                            struct mt_moe_saved *saved, bool is_kept);
+/* dispatch.c: half->saved's route from count and the layer's placement; its rows are cut for the
+ * first slice. */
+enum mt_status mt_moe_route(struct mt_moe *moe, int layer, struct mt_moe_half *half);
 struct mt_moe_rows mt_moe_cut_rows(const struct mt_moe *moe, struct mt_arena *arena, int64_t n_row);
 /* Cuts what recomputation does not keep: gate and up of the first slice, of shared experts too. */
 void mt_moe_cut_inner(const struct mt_moe *moe, struct mt_arena *arena, struct mt_moe_saved *saved);
-/* Rows of x [N,D] and their weights into `near` [N*K, D+1], all slices. */
-void mt_moe_pack_rows(struct mt_moe *moe, float *near, const float *x,
-                      const struct mt_moe_saved *saved);
-/* One slice to the experts: rows->x and weight, moe->arrivals. */
-enum mt_status mt_moe_dispatch_begin(struct mt_moe *moe, const struct mt_route *route, int slice,
+/* Rows of saved->x [N,D] and their weights into `near` [N*K, D+1], all slices. */
+void mt_moe_pack_rows(struct mt_moe *moe, float *near, const struct mt_moe_saved *saved);
+/* One slice of `near` to the experts: rows->x and weight, half->arrivals. */
+enum mt_status mt_moe_dispatch_begin(struct mt_moe *moe, struct mt_moe_half *half, int slice,
                                      float *near);
-enum mt_status mt_moe_dispatch_end(struct mt_moe *moe, const struct mt_moe_saved *saved, int slice,
+enum mt_status mt_moe_dispatch_end(struct mt_moe *moe, struct mt_moe_half *half, int slice,
                                    const struct mt_moe_rows *rows);
-/* moe->rows (weighted outputs of the slice that arrived last) back into moe->near. */
-enum mt_status mt_moe_combine_slice(struct mt_moe *moe, const struct mt_route *route, int slice);
-/* All slices are back: out [N,D] = or += the sum of each token's rows. */
-void mt_moe_combine(struct mt_moe *moe, float *out, const struct mt_moe_saved *saved,
-                    bool accumulate);
-/* Its mirror: rows of d_out [N,D] into moe->near, then slice by slice to the experts: moe->rows. */
-void mt_moe_pack_gradients(struct mt_moe *moe, const float *d_out,
-                           const struct mt_moe_saved *saved);
-enum mt_status mt_moe_combine_backward_begin(struct mt_moe *moe, const struct mt_route *route,
+/* half->rows (weighted outputs of the slice that arrived last) back into half->near. */
+enum mt_status mt_moe_combine_begin(struct mt_moe *moe, struct mt_moe_half *half, int slice);
+enum mt_status mt_moe_combine_end(struct mt_moe *moe, struct mt_moe_half *half);
+/* All slices are back: half->result [N,D] = or += the sum of each token's rows. */
+void mt_moe_combine(struct mt_moe *moe, struct mt_moe_half *half, bool accumulate);
+/* Its mirror: rows of d_out [N,D] into half->near, then slice by slice to the experts: half->rows.
+ */
+void mt_moe_pack_gradients(struct mt_moe *moe, struct mt_moe_half *half, const float *d_out);
+enum mt_status mt_moe_combine_backward_begin(struct mt_moe *moe, struct mt_moe_half *half,
                                              int slice);
-enum mt_status mt_moe_combine_backward_end(struct mt_moe *moe, const struct mt_route *route,
-                                           int slice);
-/* moe->rows (gradient of the slice's inputs) and moe->d_row_weight back into moe->near. */
-enum mt_status mt_moe_dispatch_backward_slice(struct mt_moe *moe, const struct mt_route *route,
+enum mt_status mt_moe_combine_backward_end(struct mt_moe *moe, struct mt_moe_half *half, int slice);
+/* half->rows (gradient of the slice's inputs) and d_row_weight back into half->near. */
+enum mt_status mt_moe_dispatch_backward_begin(struct mt_moe *moe, struct mt_moe_half *half,
                                               int slice);
-/* All slices are back: d_x [N,D] = or +=, saved->d_weight. */
-void mt_moe_dispatch_backward(struct mt_moe *moe, float *d_x, const struct mt_moe_saved *saved,
-                              bool accumulate);
+enum mt_status mt_moe_dispatch_backward_end(struct mt_moe *moe, struct mt_moe_half *half);
+/* All slices are back: half->result [N,D] = or +=, saved->d_weight. */
+void mt_moe_dispatch_backward(struct mt_moe *moe, struct mt_moe_half *half, bool accumulate);
 
-/* experts.c, on the slice of moe->arrivals: moe->rows [W,D] = weighted outputs; fills rows->gate
+/* experts.c, on the slice of half->arrivals: half->rows [W,D] = weighted outputs; fills rows->gate
  * and up. Rows of late copies come last, when those are here. */
-enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer, const struct mt_route *route,
+enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer, struct mt_moe_half *half,
                                       const struct mt_moe_rows *rows);
 /* rows->gate and up once more, for backward. */
-enum mt_status mt_moe_experts_again(struct mt_moe *moe, int layer, const struct mt_route *route,
+enum mt_status mt_moe_experts_again(struct mt_moe *moe, int layer, struct mt_moe_half *half,
                                     const struct mt_moe_rows *rows);
-/* From moe->rows = gradient of the outputs: moe->rows = gradient of the inputs, moe->d_row_weight,
+/* From half->rows = gradient of the outputs: half->rows = gradient of the inputs, d_row_weight,
  * weight gradients. Overwrites rows->gate and up. */
-enum mt_status mt_moe_experts_backward(struct mt_moe *moe, int layer, const struct mt_route *route,
+enum mt_status mt_moe_experts_backward(struct mt_moe *moe, int layer, struct mt_moe_half *half,
                                        const struct mt_moe_rows *rows);
 
 /* shared.c: all shared experts as one SwiGLU of width Fs. out [N,D] =, d_x [N,D] =. Without shared
@@ -179,6 +200,22 @@ enum mt_status mt_moe_shared_forward(struct mt_moe *moe, int layer, float *out, 
                                      const struct mt_moe_saved *saved);
 enum mt_status mt_moe_shared_backward(struct mt_moe *moe, int layer, float *d_x, const float *d_out,
                                       const struct mt_moe_saved *saved);
+
+static inline int mt_moe_half_index(const struct mt_moe *moe, const struct mt_moe_half *half)
+{
+    return (int)(half - moe->half);
+}
+
+/* Of those that share the layer's copies and statistics: without a backward, each is alone. */
+static inline bool mt_moe_is_first_half(const struct mt_moe *moe, const struct mt_moe_half *half)
+{
+    return !half->is_kept || half == moe->half;
+}
+
+static inline bool mt_moe_is_last_half(const struct mt_moe *moe, const struct mt_moe_half *half)
+{
+    return !half->is_kept || mt_moe_half_index(moe, half) == moe->n_half - 1;
+}
 
 /* Cuts [count] floats. */
 static inline float *mt_moe_cut_floats(struct mt_arena *arena, int64_t count)

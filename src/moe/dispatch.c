@@ -14,26 +14,30 @@
 
 enum direction { TO_EXPERTS, TO_TOKENS };
 
-/* Starts the exchange of one slice's blocks between `near` and moe->far; a row takes row_floats. */
-static enum mt_status exchange_begin(struct mt_moe *moe, const struct mt_route *route, int slice,
+/* Starts the exchange of one slice's blocks between `near` and half->far; a row takes row_floats.
+ */
+static enum mt_status exchange_begin(struct mt_moe *moe, struct mt_moe_half *half, int slice,
                                      enum direction direction, float *near, int64_t row_floats)
 {
+    const struct mt_route *route = half->saved->route;
     float *own = near + route->send_start[slice] * row_floats;
     const bool is_back = direction == TO_TOKENS;
     mt_device_settle(moe->device);
-    return mt_carrier_begin(&moe->carrier, route, slice, is_back, row_floats > moe->width,
-                            is_back ? moe->far : own, is_back ? own : moe->far);
+    return mt_carrier_begin(&half->carrier, route, slice, is_back, row_floats > moe->width,
+                            is_back ? half->far : own, is_back ? own : half->far);
 }
 
-static enum mt_status exchange_end(struct mt_moe *moe)
+static enum mt_status exchange_end(struct mt_moe *moe, struct mt_moe_half *half)
 {
     mt_device_settle(moe->device);
-    return mt_carrier_end(&moe->carrier);
+    return mt_carrier_end(&half->carrier);
 }
 
-static void look_ahead(struct mt_moe *moe, int layer)
+/* For the whole micro-batch, of which `half` is the last: moe->quota is its own afterwards. */
+static void look_ahead(struct mt_moe *moe, int layer, const struct mt_moe_half *half)
 {
-    mt_outlook_shadow(&moe->outlook, layer, moe->count);
+    const struct mt_placement *placement = &moe->placement[layer];
+    mt_outlook_shadow(&moe->outlook, layer, moe->seen.count);
     if (!moe->is_last_micro && moe->rematerialize) {
         return; /* the last stands for all */
     }
@@ -41,8 +45,11 @@ static void look_ahead(struct mt_moe *moe, int layer)
                                            .cuts_experts = moe->policy->cuts_experts,
                                            .is_followed = !moe->is_last_micro,
                                            .held = moe->has_stayed ? &moe->stayed : NULL};
-    mt_outlook_add(&moe->outlook, &moe->cluster, layer, &moe->placement[layer], moe->quota, &how,
-                   &moe->scratch);
+    if (!mt_moe_is_first_half(moe, half)) {
+        mt_split(moe->policy->split, &moe->cluster, placement, moe->seen.count, &moe->scratch,
+                 moe->quota);
+    }
+    mt_outlook_add(&moe->outlook, &moe->cluster, layer, placement, moe->quota, &how, &moe->scratch);
 }
 
 /* Rows of the first slice, which forward keeps. */
@@ -51,33 +58,44 @@ static int64_t kept_rows(const struct mt_moe *moe, const struct mt_moe_saved *sa
     return mt_min_i64(saved->route->n_row, moe->slice_rows);
 }
 
-enum mt_status mt_moe_route(struct mt_moe *moe, int layer, struct mt_arena *arena,
-                            struct mt_moe_saved *saved, bool is_kept)
+static void record(struct mt_moe *moe, int layer, const struct mt_moe_half *half)
+{
+    if (!half->is_kept || moe->balance.is_counting) {
+        return;
+    }
+    mt_split_load(&moe->placement[layer], moe->quota, moe->load);
+    mt_tally_add_load(&moe->tally, moe->load);
+    if (mt_moe_is_last_half(moe, half)) {
+        look_ahead(moe, layer, half);
+    }
+}
+
+enum mt_status mt_moe_route(struct mt_moe *moe, int layer, struct mt_moe_half *half)
 {
     mt_span_begin(MT_PHASE_DISPATCH);
     const struct mt_placement *placement = &moe->placement[layer];
+    struct mt_moe_saved *saved = half->saved;
     mt_split(moe->policy->split, &moe->cluster, placement, moe->count, &moe->scratch, moe->quota);
-    if (is_kept && !moe->balance.is_counting) {
-        mt_split_load(placement, moe->quota, moe->load);
-        mt_tally_add_load(&moe->tally, moe->load);
-        look_ahead(moe, layer);
-    }
     const struct mt_route_input input = {.rank = moe->comm->rank,
                                          .width = moe->width,
                                          .slice_rows = moe->slice_rows,
-                                         .own_offset = moe->rows - moe->near,
-                                         .own_weight_offset = moe->d_row_weight - moe->near,
+                                         .own_offset = half->rows - half->near,
+                                         .own_weight_offset = half->d_row_weight - half->near,
                                          .placement = placement,
                                          .quota = moe->quota,
                                          .expert = saved->expert,
                                          .n_choice = saved->n * moe->top_k};
-    saved->route = mt_route_build(&input, arena);
-    MT_TRY(mt_carrier_choose(&moe->carrier, &moe->cluster, saved->route, &input, arena));
+    saved->route = mt_route_build(&input, half->arena);
+    MT_TRY(mt_carrier_choose(&half->carrier, &moe->cluster, saved->route, &input, half->arena));
     const int64_t n_row = kept_rows(moe, saved);
-    saved->rows.x = mt_moe_cut_floats(arena, n_row * moe->width);
-    saved->rows.weight = mt_moe_cut_floats(arena, n_row);
-    saved->kept_mark = mt_arena_mark(arena);
-    mt_moe_cut_inner(moe, arena, saved);
+    saved->rows.x = mt_moe_cut_floats(half->arena, n_row * moe->width);
+    saved->rows.weight = mt_moe_cut_floats(half->arena, n_row);
+    saved->kept_mark = mt_arena_mark(half->arena);
+    mt_moe_cut_inner(moe, half->arena, saved);
+#ifdef MT_CHECK_PLANS
+    MT_TRY(mt_moe_check_plan(moe, layer));
+#endif
+    record(moe, layer, half);
     mt_span_end(MT_PHASE_DISPATCH);
     return MT_OK;
 }
@@ -99,8 +117,7 @@ struct mt_moe_rows mt_moe_cut_rows(const struct mt_moe *moe, struct mt_arena *ar
                                 .up = mt_moe_cut_floats(arena, n_row * moe->inner)};
 }
 
-void mt_moe_pack_rows(struct mt_moe *moe, float *near, const float *x,
-                      const struct mt_moe_saved *saved)
+void mt_moe_pack_rows(struct mt_moe *moe, float *near, const struct mt_moe_saved *saved)
 {
     mt_span_begin(MT_PHASE_DISPATCH);
     const struct mt_route *route = saved->route;
@@ -111,7 +128,7 @@ void mt_moe_pack_rows(struct mt_moe *moe, float *near, const float *x,
         token[c] = is_here ? -1 : moe->token_offset[c];
         choice[c] = is_here ? -1 : c;
     }
-    mt_rows_copy(moe->device, near, route->send_wide, x, token, route->n_choice, moe->width);
+    mt_rows_copy(moe->device, near, route->send_wide, saved->x, token, route->n_choice, moe->width);
     mt_rows_copy(moe->device, near, route->send_weight, saved->weight, choice, route->n_choice, 1);
     mt_span_end(MT_PHASE_DISPATCH);
 }
@@ -131,117 +148,130 @@ static void gather_own(struct mt_moe *moe, const struct mt_moe_saved *saved,
     mt_rows_copy(moe->device, rows->weight, NULL, saved->weight, choice, route->n_row, 1);
 }
 
-enum mt_status mt_moe_dispatch_begin(struct mt_moe *moe, const struct mt_route *route, int slice,
+enum mt_status mt_moe_dispatch_begin(struct mt_moe *moe, struct mt_moe_half *half, int slice,
                                      float *near)
 {
     mt_span_begin(MT_PHASE_DISPATCH);
-    MT_TRY(exchange_begin(moe, route, slice, TO_EXPERTS, near, moe->width + 1));
+    MT_TRY(exchange_begin(moe, half, slice, TO_EXPERTS, near, moe->width + 1));
     mt_span_end(MT_PHASE_DISPATCH);
     return MT_OK;
 }
 
-enum mt_status mt_moe_dispatch_end(struct mt_moe *moe, const struct mt_moe_saved *saved, int slice,
+enum mt_status mt_moe_dispatch_end(struct mt_moe *moe, struct mt_moe_half *half, int slice,
                                    const struct mt_moe_rows *rows)
 {
-    const struct mt_route *route = saved->route;
-    struct mt_arrivals *arrivals = &moe->arrivals;
+    const struct mt_route *route = half->saved->route;
+    struct mt_arrivals *arrivals = &half->arrivals;
     mt_span_begin(MT_PHASE_DISPATCH);
     mt_route_arrivals(route, slice, arrivals);
     if (route->keeps_own) {
-        gather_own(moe, saved, rows); /* while the others travel */
+        gather_own(moe, half->saved, rows); /* while the others travel */
     }
-    MT_TRY(exchange_end(moe));
-    mt_rows_copy(moe->device, rows->x, NULL, moe->far, arrivals->wide, arrivals->n_row, moe->width);
-    mt_rows_copy(moe->device, rows->weight, NULL, moe->far, arrivals->weight, arrivals->n_row, 1);
+    MT_TRY(exchange_end(moe, half));
+    mt_rows_copy(moe->device, rows->x, NULL, half->far, arrivals->wide, arrivals->n_row,
+                 moe->width);
+    mt_rows_copy(moe->device, rows->weight, NULL, half->far, arrivals->weight, arrivals->n_row, 1);
     mt_span_end(MT_PHASE_DISPATCH);
     return MT_OK;
 }
 
-enum mt_status mt_moe_combine_slice(struct mt_moe *moe, const struct mt_route *route, int slice)
+enum mt_status mt_moe_combine_begin(struct mt_moe *moe, struct mt_moe_half *half, int slice)
 {
-    const struct mt_arrivals *arrivals = &moe->arrivals;
+    const struct mt_arrivals *arrivals = &half->arrivals;
     mt_span_begin(MT_PHASE_COMBINE);
-    mt_rows_copy(moe->device, moe->far, arrivals->narrow, moe->rows, NULL, arrivals->n_row,
+    mt_rows_copy(moe->device, half->far, arrivals->narrow, half->rows, NULL, arrivals->n_row,
                  moe->width);
-    MT_TRY(exchange_begin(moe, route, slice, TO_TOKENS, moe->near, moe->width));
-    MT_TRY(exchange_end(moe));
+    MT_TRY(exchange_begin(moe, half, slice, TO_TOKENS, half->near, moe->width));
     mt_span_end(MT_PHASE_COMBINE);
     return MT_OK;
 }
 
-void mt_moe_combine(struct mt_moe *moe, float *out, const struct mt_moe_saved *saved,
-                    bool accumulate)
+enum mt_status mt_moe_combine_end(struct mt_moe *moe, struct mt_moe_half *half)
 {
     mt_span_begin(MT_PHASE_COMBINE);
-    const struct mt_rows_combine args = {.out = out,
-                                         .in = moe->near,
-                                         .in_offset = saved->route->send_narrow,
+    MT_TRY(exchange_end(moe, half));
+    mt_span_end(MT_PHASE_COMBINE);
+    return MT_OK;
+}
+
+void mt_moe_combine(struct mt_moe *moe, struct mt_moe_half *half, bool accumulate)
+{
+    mt_span_begin(MT_PHASE_COMBINE);
+    const struct mt_rows_combine args = {.out = half->result,
+                                         .in = half->near,
+                                         .in_offset = half->saved->route->send_narrow,
                                          .n_choice = moe->top_k,
                                          .width = moe->width,
                                          .accumulate = accumulate};
-    mt_rows_combine(moe->device, &args, saved->n);
+    mt_rows_combine(moe->device, &args, half->saved->n);
     mt_span_end(MT_PHASE_COMBINE);
 }
 
-void mt_moe_pack_gradients(struct mt_moe *moe, const float *d_out, const struct mt_moe_saved *saved)
+void mt_moe_pack_gradients(struct mt_moe *moe, struct mt_moe_half *half, const float *d_out)
 {
     mt_span_begin(MT_PHASE_COMBINE_BACKWARD);
-    const struct mt_route *route = saved->route;
-    mt_rows_copy(moe->device, moe->near, route->send_narrow, d_out, moe->token_offset,
+    const struct mt_route *route = half->saved->route;
+    mt_rows_copy(moe->device, half->near, route->send_narrow, d_out, moe->token_offset,
                  route->n_choice, moe->width);
     mt_span_end(MT_PHASE_COMBINE_BACKWARD);
 }
 
-enum mt_status mt_moe_combine_backward_begin(struct mt_moe *moe, const struct mt_route *route,
+enum mt_status mt_moe_combine_backward_begin(struct mt_moe *moe, struct mt_moe_half *half,
                                              int slice)
 {
     mt_span_begin(MT_PHASE_COMBINE_BACKWARD);
-    MT_TRY(exchange_begin(moe, route, slice, TO_EXPERTS, moe->near, moe->width));
+    MT_TRY(exchange_begin(moe, half, slice, TO_EXPERTS, half->near, moe->width));
     mt_span_end(MT_PHASE_COMBINE_BACKWARD);
     return MT_OK;
 }
 
-enum mt_status mt_moe_combine_backward_end(struct mt_moe *moe, const struct mt_route *route,
-                                           int slice)
+enum mt_status mt_moe_combine_backward_end(struct mt_moe *moe, struct mt_moe_half *half, int slice)
 {
-    struct mt_arrivals *arrivals = &moe->arrivals;
+    struct mt_arrivals *arrivals = &half->arrivals;
     mt_span_begin(MT_PHASE_COMBINE_BACKWARD);
-    mt_route_arrivals(route, slice, arrivals);
-    MT_TRY(exchange_end(moe));
-    mt_rows_copy(moe->device, moe->rows, NULL, moe->far, arrivals->narrow, arrivals->n_row,
+    mt_route_arrivals(half->saved->route, slice, arrivals);
+    MT_TRY(exchange_end(moe, half));
+    mt_rows_copy(moe->device, half->rows, NULL, half->far, arrivals->narrow, arrivals->n_row,
                  moe->width);
     mt_span_end(MT_PHASE_COMBINE_BACKWARD);
     return MT_OK;
 }
 
-enum mt_status mt_moe_dispatch_backward_slice(struct mt_moe *moe, const struct mt_route *route,
+enum mt_status mt_moe_dispatch_backward_begin(struct mt_moe *moe, struct mt_moe_half *half,
                                               int slice)
 {
-    const struct mt_arrivals *arrivals = &moe->arrivals;
+    const struct mt_arrivals *arrivals = &half->arrivals;
     mt_span_begin(MT_PHASE_DISPATCH_BACKWARD);
-    mt_rows_copy(moe->device, moe->far, arrivals->wide, moe->rows, NULL, arrivals->n_row,
+    mt_rows_copy(moe->device, half->far, arrivals->wide, half->rows, NULL, arrivals->n_row,
                  moe->width);
-    mt_rows_copy(moe->device, moe->far, arrivals->weight, moe->d_row_weight, NULL, arrivals->n_row,
-                 1);
-    MT_TRY(exchange_begin(moe, route, slice, TO_TOKENS, moe->near, moe->width + 1));
-    MT_TRY(exchange_end(moe));
+    mt_rows_copy(moe->device, half->far, arrivals->weight, half->d_row_weight, NULL,
+                 arrivals->n_row, 1);
+    MT_TRY(exchange_begin(moe, half, slice, TO_TOKENS, half->near, moe->width + 1));
     mt_span_end(MT_PHASE_DISPATCH_BACKWARD);
     return MT_OK;
 }
 
-void mt_moe_dispatch_backward(struct mt_moe *moe, float *d_x, const struct mt_moe_saved *saved,
-                              bool accumulate)
+enum mt_status mt_moe_dispatch_backward_end(struct mt_moe *moe, struct mt_moe_half *half)
 {
+    mt_span_begin(MT_PHASE_DISPATCH_BACKWARD);
+    MT_TRY(exchange_end(moe, half));
+    mt_span_end(MT_PHASE_DISPATCH_BACKWARD);
+    return MT_OK;
+}
+
+void mt_moe_dispatch_backward(struct mt_moe *moe, struct mt_moe_half *half, bool accumulate)
+{
+    const struct mt_moe_saved *saved = half->saved;
     const struct mt_route *route = saved->route;
     mt_span_begin(MT_PHASE_DISPATCH_BACKWARD);
-    const struct mt_rows_combine args = {.out = d_x,
-                                         .in = moe->near,
+    const struct mt_rows_combine args = {.out = half->result,
+                                         .in = half->near,
                                          .in_offset = route->send_wide,
                                          .n_choice = moe->top_k,
                                          .width = moe->width,
                                          .accumulate = accumulate};
     mt_rows_combine(moe->device, &args, saved->n);
-    mt_rows_copy(moe->device, saved->d_weight, NULL, moe->near, route->send_weight, route->n_choice,
-                 1);
+    mt_rows_copy(moe->device, saved->d_weight, NULL, half->near, route->send_weight,
+                 route->n_choice, 1);
     mt_span_end(MT_PHASE_DISPATCH_BACKWARD);
 }

@@ -16,10 +16,11 @@ struct part {
 };
 
 /* Fills moe->weight and weight_grad for groups [first, end) of the arrivals. */
-static struct part prepare(struct mt_moe *moe, int layer, const struct mt_route *route, int first,
+static struct part prepare(struct mt_moe *moe, int layer, const struct mt_moe_half *half, int first,
                            int end)
 {
-    const struct mt_arrivals *arrivals = &moe->arrivals;
+    const struct mt_arrivals *arrivals = &half->arrivals;
+    const struct mt_route *route = half->saved->route;
     const int64_t matrix = moe->inner * moe->width;
     for (int g = first; g < end; ++g) {
         const struct mt_expert_copy *copy =
@@ -47,11 +48,11 @@ static struct mt_expert_weights weights_of(const struct part *part)
         .gate = part->weight[GATE], .up = part->weight[UP], .down = part->weight[DOWN]};
 }
 
-static enum mt_status forward_part(struct mt_moe *moe, const struct part *part,
-                                   const struct mt_moe_rows *rows)
+static enum mt_status forward_part(struct mt_moe *moe, const struct mt_moe_half *half,
+                                   const struct part *part, const struct mt_moe_rows *rows)
 {
     const struct mt_expert_weights weights = weights_of(part);
-    const struct mt_expert_forward args = {.y = moe->rows,
+    const struct mt_expert_forward args = {.y = half->rows,
                                            .gate = rows->gate,
                                            .up = rows->up,
                                            .x = rows->x,
@@ -61,31 +62,34 @@ static enum mt_status forward_part(struct mt_moe *moe, const struct part *part,
     return mt_comm_poll(moe->comm);
 }
 
-enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer, const struct mt_route *route,
+enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer, struct mt_moe_half *half,
                                       const struct mt_moe_rows *rows)
 {
-    const struct mt_arrivals *arrivals = &moe->arrivals;
+    const struct mt_arrivals *arrivals = &half->arrivals;
     const int n_resident = arrivals->n_resident;
     mt_span_begin(MT_PHASE_EXPERT);
-    const struct part resident = prepare(moe, layer, route, 0, n_resident);
-    MT_TRY(forward_part(moe, &resident, rows));
+    const struct part resident = prepare(moe, layer, half, 0, n_resident);
+    MT_TRY(forward_part(moe, half, &resident, rows));
     mt_span_end(MT_PHASE_EXPERT);
     if (n_resident == arrivals->n_group) {
         return MT_OK;
     }
-    MT_TRY(mt_moe_end_late(moe, layer));
+    if (mt_moe_is_last_half(moe,
+                            half)) { /* what the first asked for is there since the second's gate */
+        MT_TRY(mt_moe_end_late(moe, layer));
+    }
     mt_span_begin(MT_PHASE_EXPERT);
-    const struct part late = prepare(moe, layer, route, n_resident, arrivals->n_group);
-    MT_TRY(forward_part(moe, &late, rows));
+    const struct part late = prepare(moe, layer, half, n_resident, arrivals->n_group);
+    MT_TRY(forward_part(moe, half, &late, rows));
     mt_span_end(MT_PHASE_EXPERT);
     return MT_OK;
 }
 
-enum mt_status mt_moe_experts_again(struct mt_moe *moe, int layer, const struct mt_route *route,
+enum mt_status mt_moe_experts_again(struct mt_moe *moe, int layer, struct mt_moe_half *half,
                                     const struct mt_moe_rows *rows)
 {
     mt_span_begin(MT_PHASE_EXPERT);
-    const struct part part = prepare(moe, layer, route, 0, moe->arrivals.n_group);
+    const struct part part = prepare(moe, layer, half, 0, half->arrivals.n_group);
     mt_grouped_forward(moe->device, rows->gate, rows->x, part.weight[GATE], part.groups);
     MT_TRY(mt_comm_poll(moe->comm));
     mt_grouped_forward(moe->device, rows->up, rows->x, part.weight[UP], part.groups);
@@ -94,15 +98,15 @@ enum mt_status mt_moe_experts_again(struct mt_moe *moe, int layer, const struct 
     return MT_OK;
 }
 
-static enum mt_status backward_part(struct mt_moe *moe, const struct part *part,
-                                    const struct mt_moe_rows *rows)
+static enum mt_status backward_part(struct mt_moe *moe, const struct mt_moe_half *half,
+                                    const struct part *part, const struct mt_moe_rows *rows)
 {
     const struct mt_expert_weights weights = weights_of(part);
-    const struct mt_expert_backward args = {.d_x = moe->rows,
-                                            .d_row_weight = moe->d_row_weight,
+    const struct mt_expert_backward args = {.d_x = half->rows,
+                                            .d_row_weight = half->d_row_weight,
                                             .gate = rows->gate,
                                             .up = rows->up,
-                                            .d_y = moe->rows,
+                                            .d_y = half->rows,
                                             .x = rows->x,
                                             .row_weight = rows->weight,
                                             .d_gate_weight = part->weight_grad[GATE],
@@ -113,12 +117,12 @@ static enum mt_status backward_part(struct mt_moe *moe, const struct part *part,
     return mt_comm_poll(moe->comm);
 }
 
-enum mt_status mt_moe_experts_backward(struct mt_moe *moe, int layer, const struct mt_route *route,
+enum mt_status mt_moe_experts_backward(struct mt_moe *moe, int layer, struct mt_moe_half *half,
                                        const struct mt_moe_rows *rows)
 {
     mt_span_begin(MT_PHASE_EXPERT_BACKWARD);
-    const struct part part = prepare(moe, layer, route, 0, moe->arrivals.n_group);
-    MT_TRY(backward_part(moe, &part, rows));
+    const struct part part = prepare(moe, layer, half, 0, half->arrivals.n_group);
+    MT_TRY(backward_part(moe, half, &part, rows));
     mt_span_end(MT_PHASE_EXPERT_BACKWARD);
     return MT_OK;
 }

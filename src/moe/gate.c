@@ -24,32 +24,60 @@ static void sum_over_ranks(int64_t *sum, const int64_t *count, int n_rank, int n
     }
 }
 
-/* The micro-batch's load joins the recent ones when its last layer has been through the gate. */
-static void record_load(struct mt_moe *moe, int layer)
+/* The half joins the halves before it. */
+static void add_to_seen(struct mt_moe *moe, int layer, bool is_first, double lse_square_sum)
 {
-    memcpy(moe->micro_count + (int64_t)layer * moe->n_expert, moe->global_count,
-           (size_t)moe->n_expert * sizeof(int64_t));
+    const int64_t n_expert = moe->n_expert;
+    const int64_t n_pair = moe->n_rank * n_expert;
+    struct mt_moe_seen *seen = &moe->seen;
+    if (is_first) {
+        memset(seen->count, 0, (size_t)n_pair * sizeof(int64_t));
+        memset(seen->probability_sum, 0, (size_t)n_expert * sizeof(double));
+        seen->lse_square_sum = 0.0;
+    }
+    for (int64_t i = 0; i < n_pair; ++i) {
+        seen->count[i] += moe->count[i];
+    }
+    for (int64_t e = 0; e < n_expert; ++e) {
+        seen->probability_sum[e] += moe->probability_sum[e];
+    }
+    seen->lse_square_sum += lse_square_sum;
+    sum_over_ranks(moe->micro_count + layer * n_expert, seen->count, moe->n_rank, moe->n_expert);
+    memcpy(moe->own_count + layer * n_expert, seen->count + moe->comm->rank * n_expert,
+           (size_t)n_expert * sizeof(int64_t));
+}
+
+/* All halves of the micro-batch have been through the layer's gate. Its load joins the recent ones
+ * when its last layer has been. */
+static void record(struct mt_moe *moe, int layer)
+{
+    const int64_t row = (int64_t)layer * moe->n_expert;
+    const struct mt_tally_gate gate = {.global_count = moe->micro_count + row,
+                                       .own_count = moe->own_count + row,
+                                       .probability_sum = moe->seen.probability_sum,
+                                       .lse_square_sum = moe->seen.lse_square_sum};
+    mt_tally_add_gate(&moe->tally, layer, &gate);
     if (layer == moe->n_layer - 1) {
         mt_history_record(&moe->recent, moe->micro_count);
         moe->recent_step = moe->recent.n_step;
     }
 }
 
-enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, const float *x,
-                                   struct mt_arena *arena, struct mt_moe_saved *saved, bool is_kept)
+enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, struct mt_moe_half *half)
 {
     mt_span_begin(MT_PHASE_GATE);
+    struct mt_moe_saved *saved = half->saved;
     int64_t *own_count = moe->global_count; /* until the others' are known */
     double lse_square_sum = 0.0;
-    cut_saved(moe, arena, saved);
-    mt_router_forward(moe->device, moe->logits, x,
+    cut_saved(moe, half->arena, saved);
+    mt_router_forward(moe->device, moe->logits, saved->x,
                       mt_store_value(moe->store, moe->tensors[layer].router), saved->n,
                       moe->n_expert, moe->width);
     /* evaluations ask the model, not the study */
     const bool is_given =
-        moe->given.routing != MT_ROUTING_LEARNED && (is_kept || moe->balance.is_counting);
+        moe->given.routing != MT_ROUTING_LEARNED && (half->is_kept || moe->balance.is_counting);
     if (is_given) {
-        mt_moe_give_choices(moe, layer, saved->n, saved->expert);
+        mt_moe_give_choices(moe, layer, mt_moe_half_index(moe, half), saved->n, saved->expert);
     }
     const struct mt_gate_forward args = {.expert = saved->expert,
                                          .weight = saved->weight,
@@ -64,48 +92,36 @@ enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, const float *x
     mt_device_settle(moe->device);
     MT_TRY(mt_comm_gather_i64(moe->comm, own_count, moe->n_expert, moe->count));
     sum_over_ranks(moe->global_count, moe->count, moe->n_rank, moe->n_expert);
-    mt_balance_add(&moe->balance, layer, moe->global_count, is_kept);
-    if (is_kept && !moe->balance.is_counting) {
-        const struct mt_tally_gate seen = {.global_count = moe->global_count,
-                                           .own_count = moe->count +
-                                                        (int64_t)moe->comm->rank * moe->n_expert,
-                                           .probability_sum = moe->probability_sum,
-                                           .lse_square_sum = lse_square_sum};
-        mt_tally_add_gate(&moe->tally, layer, &seen);
-        record_load(moe, layer);
+    mt_balance_add(&moe->balance, layer, moe->global_count, half->is_kept);
+    if (half->is_kept && !moe->balance.is_counting) {
+        add_to_seen(moe, layer, mt_moe_is_first_half(moe, half), lse_square_sum);
+        if (mt_moe_is_last_half(moe, half)) {
+            record(moe, layer);
+        }
     }
     mt_span_end(MT_PHASE_GATE);
     return MT_OK;
 }
 
-/* [E] rows of this rank's micro-batch, again from the saved choices. */
-static const int64_t *own_counts(struct mt_moe *moe, const struct mt_moe_saved *saved)
-{
-    int64_t *count = moe->global_count;
-    memset(count, 0, (size_t)moe->n_expert * sizeof(int64_t));
-    for (int64_t i = 0; i < saved->n * moe->top_k; ++i) {
-        ++count[saved->expert[i]];
-    }
-    return count;
-}
-
-enum mt_status mt_moe_gate_backward(struct mt_moe *moe, int layer, float *d_x,
-                                    const struct mt_moe_saved *saved, double token_share)
+enum mt_status mt_moe_gate_backward(struct mt_moe *moe, int layer, const struct mt_moe_half *half,
+                                    double token_share)
 {
     mt_span_begin(MT_PHASE_GATE_BACKWARD);
+    const struct mt_moe_saved *saved = half->saved;
+    const int64_t *own_count = moe->own_count + (int64_t)layer * moe->n_expert;
     const int router = moe->tensors[layer].router;
-    const struct mt_gate_backward gate = {
-        .d_logits = moe->logits,
-        .d_weight = saved->d_weight,
-        .expert = saved->expert,
-        .weight = saved->weight,
-        .probability = saved->probability,
-        .lse = saved->lse,
-        .f = mt_balance_share(&moe->balance, layer, own_counts(moe, saved)),
-        .balance_scale = (float)(moe->loss_coef * moe->n_expert * token_share),
-        .z_scale = (float)(2.0 * moe->z_loss_coef * token_share)};
+    const struct mt_gate_backward gate = {.d_logits = moe->logits,
+                                          .d_weight = saved->d_weight,
+                                          .expert = saved->expert,
+                                          .weight = saved->weight,
+                                          .probability = saved->probability,
+                                          .lse = saved->lse,
+                                          .f = mt_balance_share(&moe->balance, layer, own_count),
+                                          .balance_scale =
+                                              (float)(moe->loss_coef * moe->n_expert * token_share),
+                                          .z_scale = (float)(2.0 * moe->z_loss_coef * token_share)};
     mt_gate_backward(moe->device, &gate, saved->n, &moe->gate);
-    const struct mt_router_backward args = {.d_x = d_x,
+    const struct mt_router_backward args = {.d_x = half->result,
                                             .d_w = mt_store_grad(moe->store, router),
                                             .d_logits = moe->logits,
                                             .x = saved->x,

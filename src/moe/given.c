@@ -61,12 +61,13 @@ static void weights_of_counts(double *weight, const int64_t *count, int n_expert
     }
 }
 
-/* One stream of random numbers for each (step, layer, micro-batch, rank). */
-static uint64_t stream_of(const struct mt_moe *moe, int layer)
+/* One stream of random numbers for each (step, layer, half of a micro-batch, rank). */
+static uint64_t stream_of(const struct mt_moe *moe, int layer, int half)
 {
     uint64_t stream = (uint64_t)moe->step;
     stream = stream * (uint64_t)moe->n_layer + (uint64_t)layer;
     stream = stream * (uint64_t)moe->n_micro + (uint64_t)moe->micro;
+    stream = stream * (uint64_t)moe->n_half + (uint64_t)half;
     return stream * (uint64_t)moe->n_rank + (uint64_t)moe->comm->rank;
 }
 
@@ -102,7 +103,7 @@ static void deal(const struct mt_moe *moe, int64_t n_choice, int32_t *expert)
     }
 }
 
-void mt_moe_give_choices(struct mt_moe *moe, int layer, int64_t n, int32_t *expert)
+void mt_moe_give_choices(struct mt_moe *moe, int layer, int half, int64_t n, int32_t *expert)
 {
     if (moe->given.routing == MT_ROUTING_SYNTHETIC &&
         moe->given.workload == mt_workload_find("balanced")) {
@@ -110,7 +111,7 @@ void mt_moe_give_choices(struct mt_moe *moe, int layer, int64_t n, int32_t *expe
         return;
     }
     const struct mt_workload_tokens tokens = {
-        .seed = moe->given.seed, .stream = stream_of(moe, layer), .n = n};
+        .seed = moe->given.seed, .stream = stream_of(moe, layer, half), .n = n};
     const double *weight = weights_of(moe, layer);
     mt_workload_choose(weight, moe->n_expert, moe->top_k, &tokens, &moe->given.scratch, expert);
 }

@@ -1,117 +1,145 @@
-/* One Mixture-of-Experts layer, forward and backward: the picture of moe.h, a stage a line. */
+/* One Mixture-of-Experts layer of a half of a micro-batch, forward and backward: the picture of
+ * moe.h, a stage a line. What a stage leaves travelling, the next one waits for. */
 #include "moe/context.h"
 
-/* The rows of one slice, to the experts and their outputs back. The first slice's rows are kept for
- * backward; the others' are not, so that memory is bounded: backward fetches them again. */
-static enum mt_status compute_slice(struct mt_moe *moe, int layer, int slice,
-                                    const struct mt_moe_saved *saved, struct mt_arena *arena)
+/* The rows of one slice, to the experts and their outputs back, of which the last slice's go on
+ * travelling. The first slice's rows are kept for backward; the others' are not, so that memory is
+ * bounded: backward fetches them again. */
+static enum mt_status compute_slice(struct mt_moe *moe, int layer, struct mt_moe_half *half,
+                                    int slice)
 {
-    const struct mt_route *route = saved->route;
-    const int64_t mark = mt_arena_mark(arena);
+    const int64_t mark = mt_arena_mark(half->arena);
     const struct mt_moe_rows rows =
-        slice == 0 ? saved->rows : mt_moe_cut_rows(moe, arena, moe->slice_rows);
+        slice == 0 ? half->saved->rows : mt_moe_cut_rows(moe, half->arena, moe->slice_rows);
     if (slice > 0) {
-        MT_TRY(mt_moe_dispatch_begin(moe, route, slice, moe->near));
+        MT_TRY(mt_moe_combine_end(moe, half));
+        MT_TRY(mt_moe_dispatch_begin(moe, half, slice, half->near));
     }
-    MT_TRY(mt_moe_dispatch_end(moe, saved, slice, &rows));
-    MT_TRY(mt_moe_experts_forward(moe, layer, route, &rows));
-    MT_TRY(mt_moe_combine_slice(moe, route, slice));
-    mt_arena_release(arena, mark);
+    MT_TRY(mt_moe_dispatch_end(moe, half, slice, &rows));
+    MT_TRY(mt_moe_experts_forward(moe, layer, half, &rows));
+    MT_TRY(mt_moe_combine_begin(moe, half, slice));
+    mt_arena_release(half->arena, mark);
     return MT_OK;
 }
 
-enum mt_status mt_moe_forward(struct mt_moe *moe, int layer, float *out, const float *x, int64_t n,
-                              struct mt_arena *arena, struct mt_moe_saved *saved)
+enum mt_status mt_moe_forward_begin(struct mt_moe *moe, int layer, int index,
+                                    const struct mt_moe_forward *args)
 {
     MT_ASSERT(layer >= moe->first_layer && layer < moe->n_layer);
-    MT_ASSERT(n >= 0 && n <= moe->max_token);
-    const bool is_kept = saved != NULL;
-    const bool has_shared = moe->shared_inner > 0;
-    const int64_t mark = mt_arena_mark(arena);
-    struct mt_moe_saved scratch;
-    struct mt_moe_saved *kept = is_kept ? saved : &scratch;
-    *kept = (struct mt_moe_saved){.n = n, .x = x};
+    MT_ASSERT(index >= 0 && index < moe->n_half && args->n >= 0 && args->n <= moe->max_token);
+    struct mt_moe_half *half = &moe->half[index];
+    half->arena = args->arena;
+    half->mark = mt_arena_mark(args->arena);
+    half->is_kept = args->saved != NULL;
+    half->result = args->out;
+    half->saved = half->is_kept ? args->saved : &half->scratch;
+    *half->saved = (struct mt_moe_saved){.n = args->n, .x = args->x};
 
-    MT_TRY(mt_moe_gate_forward(moe, layer, x, arena, kept, is_kept));
-    mt_moe_correct(moe, layer);
-    MT_TRY(mt_moe_route(moe, layer, arena, kept, is_kept));
-#ifdef MT_CHECK_PLANS
-    MT_TRY(mt_moe_check_plan(moe, layer));
-#endif
-    mt_moe_pack_rows(moe, moe->near, x, kept);
-    MT_TRY(mt_moe_dispatch_begin(moe, kept->route, 0, moe->near));
+    MT_TRY(mt_moe_gate_forward(moe, layer, half));
+    MT_TRY(mt_moe_correct(moe, layer, half));
+    MT_TRY(mt_moe_route(moe, layer, half));
+    mt_moe_pack_rows(moe, half->near, half->saved);
+    MT_TRY(mt_moe_dispatch_begin(moe, half, 0, half->near));
     MT_TRY(mt_store_materialize_late_begin(moe->store, layer, &moe->placement[layer]));
-    MT_TRY(mt_moe_shared_forward(moe, layer, out, x, kept)); /* while rows travel */
+    return mt_moe_shared_forward(moe, layer, args->out, args->x, half->saved);
+}
+
+enum mt_status mt_moe_forward_experts(struct mt_moe *moe, int layer, int index)
+{
+    struct mt_moe_half *half = &moe->half[index];
     MT_TRY(mt_store_materialize_end(moe->store, layer));
-    if (moe->waits_for_late) {
+    if (moe->waits_for_late && mt_moe_is_last_half(moe, half)) {
         MT_TRY(mt_moe_end_late(moe, layer));
     }
-    for (int slice = 0; slice < kept->route->n_slice; ++slice) {
-        MT_TRY(compute_slice(moe, layer, slice, kept, arena));
+    for (int slice = 0; slice < half->saved->route->n_slice; ++slice) {
+        MT_TRY(compute_slice(moe, layer, half, slice));
     }
-    mt_moe_combine(moe, out, kept, has_shared);
-    MT_TRY(mt_moe_end_forward(moe, layer, is_kept));
+    if (half->is_kept && moe->recompute) {
+        mt_arena_release(half->arena, half->saved->kept_mark);
+    }
+    return mt_moe_is_last_half(moe, half) ? mt_moe_end_forward(moe, layer, half->is_kept) : MT_OK;
+}
 
-    if (!is_kept) {
-        mt_arena_release(arena, mark);
-    } else if (moe->recompute) {
-        mt_arena_release(arena, kept->kept_mark);
+enum mt_status mt_moe_forward_end(struct mt_moe *moe, int index)
+{
+    struct mt_moe_half *half = &moe->half[index];
+    MT_TRY(mt_moe_combine_end(moe, half));
+    mt_moe_combine(moe, half, moe->shared_inner > 0);
+    if (!half->is_kept) {
+        mt_arena_release(half->arena, half->mark);
     }
     return MT_OK;
 }
 
 /* With one slice the gradients of its outputs are on their way already. */
-static enum mt_status compute_slice_backward(struct mt_moe *moe, int layer, int slice,
-                                             const struct mt_moe_saved *saved,
-                                             struct mt_arena *arena)
+static enum mt_status compute_slice_backward(struct mt_moe *moe, int layer,
+                                             struct mt_moe_half *half, int slice)
 {
-    const struct mt_route *route = saved->route;
-    const int64_t mark = mt_arena_mark(arena);
-    struct mt_moe_rows rows = saved->rows;
+    const int n_slice = half->saved->route->n_slice;
+    const int64_t mark = mt_arena_mark(half->arena);
+    struct mt_moe_rows rows = half->saved->rows;
+    if (slice < n_slice - 1) {
+        MT_TRY(mt_moe_dispatch_backward_end(moe, half));
+    }
     if (slice > 0) {
-        rows = mt_moe_cut_rows(moe, arena, moe->slice_rows);
-        MT_TRY(mt_moe_dispatch_begin(moe, route, slice, moe->again));
-        MT_TRY(mt_moe_dispatch_end(moe, saved, slice, &rows));
+        rows = mt_moe_cut_rows(moe, half->arena, moe->slice_rows);
+        MT_TRY(mt_moe_dispatch_begin(moe, half, slice, moe->again));
+        MT_TRY(mt_moe_dispatch_end(moe, half, slice, &rows));
     }
-    if (route->n_slice > 1) {
-        MT_TRY(mt_moe_combine_backward_begin(moe, route, slice));
+    if (n_slice > 1) {
+        MT_TRY(mt_moe_combine_backward_begin(moe, half, slice));
     }
-    MT_TRY(mt_moe_combine_backward_end(moe, route, slice));
+    MT_TRY(mt_moe_combine_backward_end(moe, half, slice));
     if (slice > 0 || moe->recompute) {
-        MT_TRY(mt_moe_experts_again(moe, layer, route, &rows));
+        MT_TRY(mt_moe_experts_again(moe, layer, half, &rows));
     }
-    MT_TRY(mt_moe_experts_backward(moe, layer, route, &rows));
-    MT_TRY(mt_moe_dispatch_backward_slice(moe, route, slice));
-    mt_arena_release(arena, mark);
+    MT_TRY(mt_moe_experts_backward(moe, layer, half, &rows));
+    MT_TRY(mt_moe_dispatch_backward_begin(moe, half, slice));
+    mt_arena_release(half->arena, mark);
     return MT_OK;
 }
 
-enum mt_status mt_moe_backward(struct mt_moe *moe, int layer, float *d_x, const float *d_out,
-                               const struct mt_moe_saved *saved, double token_share,
-                               struct mt_arena *arena)
+enum mt_status mt_moe_backward_begin(struct mt_moe *moe, int layer, int index,
+                                     const struct mt_moe_backward *args)
 {
     MT_ASSERT(moe->training && layer >= moe->first_layer && layer < moe->n_layer);
-    const bool has_shared = moe->shared_inner > 0;
-    const int n_slice = saved->route->n_slice;
-    const int64_t mark = mt_arena_mark(arena);
-    struct mt_moe_saved again = *saved; /* with gate and up anew, when they were not kept */
+    MT_ASSERT(index >= 0 && index < moe->n_half);
+    struct mt_moe_half *half = &moe->half[index];
+    half->arena = args->arena;
+    half->mark = mt_arena_mark(args->arena);
+    half->is_kept = true;
+    half->result = args->d_x;
+    half->scratch = *args->saved;
+    half->saved = &half->scratch;
     if (moe->recompute) {
-        mt_moe_cut_inner(moe, arena, &again);
+        mt_moe_cut_inner(moe, half->arena, half->saved);
     }
+    mt_moe_pack_gradients(moe, half, args->d_out);
+    if (half->saved->route->n_slice == 1) {
+        MT_TRY(mt_moe_combine_backward_begin(moe, half, 0));
+    }
+    return mt_moe_shared_backward(moe, layer, args->d_x, args->d_out, half->saved);
+}
 
-    mt_moe_pack_gradients(moe, d_out, saved);
-    if (n_slice == 1) {
-        MT_TRY(mt_moe_combine_backward_begin(moe, saved->route, 0));
-    } else {
-        mt_moe_pack_rows(moe, moe->again, saved->x, saved);
-    }
-    MT_TRY(mt_moe_shared_backward(moe, layer, d_x, d_out, &again)); /* while gradients travel */
+enum mt_status mt_moe_backward_experts(struct mt_moe *moe, int layer, int index)
+{
+    struct mt_moe_half *half = &moe->half[index];
+    const int n_slice = half->saved->route->n_slice;
     MT_TRY(mt_store_materialize_end(moe->store, layer));
-    for (int slice = n_slice - 1; slice >= 0; --slice) {
-        MT_TRY(compute_slice_backward(moe, layer, slice, &again, arena));
+    if (n_slice > 1) {
+        mt_moe_pack_rows(moe, moe->again, half->saved);
     }
-    MT_TRY(mt_moe_begin_reduce(moe, layer));
-    mt_arena_release(arena, mark);
-    mt_moe_dispatch_backward(moe, d_x, saved, has_shared);
-    return mt_moe_gate_backward(moe, layer, d_x, saved, token_share);
+    for (int slice = n_slice - 1; slice >= 0; --slice) {
+        MT_TRY(compute_slice_backward(moe, layer, half, slice));
+    }
+    mt_arena_release(half->arena, half->mark);
+    return mt_moe_is_last_half(moe, half) ? mt_moe_begin_reduce(moe, layer) : MT_OK;
+}
+
+enum mt_status mt_moe_backward_end(struct mt_moe *moe, int layer, int index, double token_share)
+{
+    struct mt_moe_half *half = &moe->half[index];
+    MT_TRY(mt_moe_dispatch_backward_end(moe, half));
+    mt_moe_dispatch_backward(moe, half, moe->shared_inner > 0);
+    return mt_moe_gate_backward(moe, layer, half, token_share);
 }

@@ -1,6 +1,7 @@
 /* The object behind all MoE layers of a run: made once, planned every step, kept by checkpoints. */
 #include "base/size.h"
 #include "moe/context.h"
+#include "placement/exchange.h"
 
 #include <string.h>
 
@@ -53,6 +54,7 @@ static enum mt_status set_sizes(struct mt_moe *moe, const struct mt_moe_options 
                  .top_k = config->moe.top_k,
                  .normalize = config->moe.normalize_top_k,
                  .scale = (float)config->moe.routed_scaling_factor}};
+    MT_ASSERT(options->n_half >= 1 && options->n_half <= MT_MAX_HALF);
     MT_ASSERT(options->max_token >= 0 && options->max_token <= options->max_token_any);
     MT_ASSERT(moe->n_slot >= 0 && moe->top_k >= 1 && moe->top_k <= moe->n_expert);
     int64_t pairs = 0;
@@ -114,6 +116,9 @@ static enum mt_status allocate_counts(struct mt_moe *moe)
     MT_TRY(MT_ALLOCATE(moe->quota, n_rank * max_instance(moe), "row quotas"));
     MT_TRY(MT_ALLOCATE(moe->load, n_rank, "rank loads"));
     MT_TRY(MT_ALLOCATE(moe->probability_sum, n_expert, "router probabilities"));
+    MT_TRY(MT_ALLOCATE(moe->seen.count, n_rank * n_expert, "expert counts of all ranks"));
+    MT_TRY(MT_ALLOCATE(moe->expected_count, n_rank * n_expert, "expert counts of all ranks"));
+    MT_TRY(MT_ALLOCATE(moe->seen.probability_sum, n_expert, "router probabilities"));
     MT_TRY(MT_ALLOCATE(moe->load_max_over_mean, moe->n_layer, "layer loads"));
     for (int m = 0; m < MT_EXPERT_MATRICES; ++m) {
         MT_TRY(mt_memory_allocate_items((int64_t)sizeof(void *), n_expert, "expert weights' list",
@@ -134,31 +139,51 @@ static int64_t expert_scratch_bytes(const struct mt_moe *moe)
 }
 
 /* `near`, and behind it what experts compute, where products find rows at a cache line. */
-static enum mt_status allocate_near(struct mt_moe *moe, int64_t max_choice)
+static enum mt_status allocate_near(const struct mt_moe *moe, struct mt_moe_half *half,
+                                    int64_t max_choice)
 {
     const int64_t line = CUT_ALIGNMENT_BYTES / (int64_t)sizeof(float);
     int64_t rows = 0;
     if (!mt_size_add(max_choice, moe->slice_rows + line, &rows)) {
         return too_large();
     }
-    MT_TRY(allocate_floats(&moe->near, rows, moe->width + 1, "rows to and from experts"));
-    moe->rows = moe->near + mt_round_up(max_choice * (moe->width + 1), line);
-    moe->d_row_weight = moe->rows + moe->slice_rows * moe->width;
+    MT_TRY(allocate_floats(&half->near, rows, moe->width + 1, "rows to and from experts"));
+    half->rows = half->near + mt_round_up(max_choice * (moe->width + 1), line);
+    half->d_row_weight = half->rows + moe->slice_rows * moe->width;
     return MT_OK;
+}
+
+static enum mt_status create_half(const struct mt_moe *moe, const struct mt_config *config,
+                                  const struct mt_carrier_size *carrier, struct mt_moe_half *half)
+{
+    struct mt_arrivals *arrivals = &half->arrivals;
+    MT_TRY(allocate_near(moe, half, moe->max_token * moe->top_k));
+    MT_TRY(allocate_floats(&half->far, moe->slice_rows, moe->width + 1, "rows of a slice"));
+    MT_TRY(MT_ALLOCATE(arrivals->wide, moe->slice_rows, "row offsets"));
+    MT_TRY(MT_ALLOCATE(arrivals->weight, moe->slice_rows, "row offsets"));
+    MT_TRY(MT_ALLOCATE(arrivals->narrow, moe->slice_rows, "row offsets"));
+    MT_TRY(MT_ALLOCATE(arrivals->group_start, moe->n_expert + 1, "row offsets"));
+    MT_TRY(MT_ALLOCATE(arrivals->taken, moe->n_rank, "row offsets"));
+    return mt_carrier_init(&half->carrier, moe->comm, config, carrier);
+}
+
+static void clear_half(struct mt_moe_half *half)
+{
+    mt_carrier_clear(&half->carrier);
+    mt_memory_free(half->near);
+    mt_memory_free(half->far);
+    mt_memory_free(half->arrivals.wide);
+    mt_memory_free(half->arrivals.weight);
+    mt_memory_free(half->arrivals.narrow);
+    mt_memory_free(half->arrivals.group_start);
+    mt_memory_free(half->arrivals.taken);
 }
 
 static enum mt_status allocate_rows(struct mt_moe *moe)
 {
     const int64_t max_choice = moe->max_token * moe->top_k;
     MT_TRY(allocate_floats(&moe->logits, moe->max_token, moe->n_expert, "router logits"));
-    MT_TRY(allocate_near(moe, max_choice));
     MT_TRY(allocate_floats(&moe->again, max_choice, moe->width + 1, "rows sent again"));
-    MT_TRY(allocate_floats(&moe->far, moe->slice_rows, moe->width + 1, "rows of a slice"));
-    MT_TRY(MT_ALLOCATE(moe->arrivals.wide, moe->slice_rows, "row offsets"));
-    MT_TRY(MT_ALLOCATE(moe->arrivals.weight, moe->slice_rows, "row offsets"));
-    MT_TRY(MT_ALLOCATE(moe->arrivals.narrow, moe->slice_rows, "row offsets"));
-    MT_TRY(MT_ALLOCATE(moe->arrivals.group_start, moe->n_expert + 1, "row offsets"));
-    MT_TRY(MT_ALLOCATE(moe->arrivals.taken, moe->n_rank, "row offsets"));
     MT_TRY(mt_memory_allocate_items(expert_scratch_bytes(moe), 1, "expert activations",
                                     &moe->expert_scratch));
     MT_TRY(MT_ALLOCATE(moe->token_offset, max_choice, "row offsets"));
@@ -186,7 +211,7 @@ static enum mt_status create_placement(struct mt_moe *moe, int layer)
     return MT_OK;
 }
 
-static enum mt_status create_planner(struct mt_moe *moe)
+static enum mt_status create_planner(struct mt_moe *moe, const struct mt_config *config)
 {
     int64_t scratch_bytes = 0;
     if (!mt_policy_scratch_bytes(moe->n_rank, moe->n_expert, moe->n_layer, max_instance(moe),
@@ -195,7 +220,7 @@ static enum mt_status create_planner(struct mt_moe *moe)
     }
     MT_TRY(mt_arena_init(&moe->scratch, scratch_bytes, "scratch of policies"));
     MT_TRY(mt_cluster_init(&moe->cluster, moe->n_rank, moe->comm->topology.node));
-    moe->cluster.slice_rows = moe->slice_rows;
+    mt_exchange_describe(&moe->cluster, config);
     moe->cluster.row_bytes = (moe->width + 1) * (int64_t)sizeof(float);
     moe->cluster.expert_bytes =
         MT_EXPERT_MATRICES * moe->width * moe->inner * (int64_t)sizeof(float);
@@ -213,7 +238,7 @@ static enum mt_status create_placements(struct mt_moe *moe, const struct mt_conf
                        "docs/fssdp.md lists; change the key",
                        config->placement.policy);
     }
-    MT_TRY(create_planner(moe));
+    MT_TRY(create_planner(moe, config));
     MT_TRY(mt_policy_check(moe->policy, &moe->cluster, moe->n_expert, config->placement.slots));
     MT_TRY(mt_given_init(&moe->given, config, moe->n_rank));
     MT_TRY(MT_ALLOCATE(moe->planned, moe->n_layer, "placements"));
@@ -225,11 +250,15 @@ static enum mt_status create_placements(struct mt_moe *moe, const struct mt_conf
     for (int layer = moe->first_layer; layer < moe->n_layer; ++layer) {
         MT_TRY(create_placement(moe, layer));
     }
-    MT_TRY(mt_placement_init(&moe->stayed, moe->n_rank, moe->n_expert, (int)max_instance(moe)));
+    struct mt_placement *const other[] = {&moe->stayed, &moe->first_late};
+    for (int i = 0; i < 2; ++i) {
+        MT_TRY(mt_placement_init(other[i], moe->n_rank, moe->n_expert, (int)max_instance(moe)));
+    }
     const int window = (int)mt_max_i64(config->placement.load_window, 1);
     MT_TRY(mt_history_init(&moe->history, moe->n_layer, moe->n_expert, window));
     MT_TRY(mt_history_init(&moe->recent, moe->n_layer, moe->n_expert, RECENT_WINDOW));
     MT_TRY(MT_ALLOCATE(moe->micro_count, n_owner, "expert counts"));
+    MT_TRY(MT_ALLOCATE(moe->own_count, n_owner, "expert counts"));
     return MT_OK;
 }
 
@@ -259,12 +288,17 @@ static enum mt_status create_parts(struct mt_moe *moe, const struct mt_moe_optio
     MT_TRY(allocate_counts(moe));
     MT_TRY(allocate_rows(moe));
     MT_TRY(create_placements(moe, options->config));
+    moe->cluster.is_halved = options->n_half > 1;
+    moe->cluster.slice_rows = options->n_half * moe->slice_rows;
     MT_TRY(mt_outlook_init(&moe->outlook, options->config, &moe->cluster));
     MT_TRY(mt_tally_init(&moe->tally, options->config, moe->n_rank));
     MT_TRY(mt_balance_init(&moe->balance, options->config->balance.loss,
                            options->config->balance.window, moe->n_layer, moe->n_expert));
     MT_TRY(prepare_kernels_and_comm(moe));
-    return mt_carrier_init(&moe->carrier, moe->comm, options->config, &carrier);
+    for (int half = 0; half < options->n_half; ++half) {
+        MT_TRY(create_half(moe, options->config, &carrier, &moe->half[half]));
+    }
+    return MT_OK;
 }
 
 enum mt_status mt_moe_create(const struct mt_moe_options *options, struct mt_moe **out)
@@ -294,7 +328,9 @@ void mt_moe_destroy(struct mt_moe *moe)
     if (moe == NULL) {
         return;
     }
-    mt_carrier_clear(&moe->carrier);
+    for (int half = 0; half < MT_MAX_HALF; ++half) {
+        clear_half(&moe->half[half]);
+    }
     mt_balance_clear(&moe->balance);
     mt_tally_clear(&moe->tally);
     mt_outlook_clear(&moe->outlook);
@@ -306,6 +342,7 @@ void mt_moe_destroy(struct mt_moe *moe)
     clear_placements(moe->planned, moe->n_layer);
     clear_placements(moe->placement, moe->n_layer);
     mt_placement_clear(&moe->stayed);
+    mt_placement_clear(&moe->first_late);
     for (int m = 0; m < MT_EXPERT_MATRICES; ++m) {
         mt_memory_free((void *)moe->weight[m]);
         mt_memory_free((void *)moe->weight_grad[m]);
@@ -315,11 +352,10 @@ void mt_moe_destroy(struct mt_moe *moe)
                            moe->owner_state,
                            moe->place_state,
                            moe->micro_count,
-                           moe->arrivals.wide,
-                           moe->arrivals.weight,
-                           moe->arrivals.narrow,
-                           moe->arrivals.group_start,
-                           moe->arrivals.taken,
+                           moe->own_count,
+                           moe->seen.count,
+                           moe->expected_count,
+                           moe->seen.probability_sum,
                            moe->again,
                            moe->tensors,
                            moe->count,
@@ -330,8 +366,6 @@ void mt_moe_destroy(struct mt_moe *moe)
                            moe->logits,
                            moe->token_offset,
                            moe->load_max_over_mean,
-                           moe->near,
-                           moe->far,
                            moe->row_token,
                            moe->row_choice,
                            moe->expert_scratch};

@@ -47,11 +47,15 @@ struct mt_moe_options {
     struct mt_comm *comm;
     struct mt_store *store;
     const struct mt_moe_tensors *tensors; /* [L], of MoE layers; copied */
-    int64_t max_token;                    /* largest N of a micro-batch of this rank */
-    int64_t max_token_any;                /* largest N of any rank */
+    int n_half;                           /* that a micro-batch is cut into at most */
+    int64_t max_token;                    /* largest N of a half of this rank */
+    int64_t max_token_any;                /* largest N of a half of any rank */
     int n_slot;                           /* copies of a layer: mt_moe_slots */
     bool training;
 };
+
+/* Halves of a micro-batch (docs/decisions/0012-halves.md). */
+enum { MT_MAX_HALF = 2 };
 
 enum mt_status mt_moe_create(const struct mt_moe_options *options, struct mt_moe **out);
 void mt_moe_destroy(struct mt_moe *moe); /* NULL allowed */
@@ -99,8 +103,8 @@ int64_t mt_moe_kept_bytes_max(const struct mt_moe *moe);
  * state travel), and zeroes the step's statistics. Collective. */
 enum mt_status mt_moe_plan_step(struct mt_moe *moe, int64_t step, int n_micro);
 /* Before the first layer of a micro-batch, also of counting passes; index of the step. is_last: the
- * copies of experts are given up under its backward. */
-void mt_moe_begin_micro(struct mt_moe *moe, int index, bool is_last);
+ * copies of experts are given up under its backward. n_half: that it is cut into. */
+void mt_moe_begin_micro(struct mt_moe *moe, int index, bool is_last, int n_half);
 
 /* routing = "replay": [L,E] rows per expert of the step to come, written by the caller before
  * forward; only their shares matter. NULL when routing is learned. */
@@ -113,12 +117,12 @@ struct mt_moe_rows {
     float *gate, *up; /* [S,F] */
 };
 
-/* What one layer's forward keeps for its backward; memory in the activation arena. With
+/* What one layer's forward of a half keeps for its backward; memory in the activation arena. With
  * train.recompute = "layer" everything but gate and up: the caller computes x again in its place,
  * backward the rest. The rows that came here stay, so that nothing is exchanged a second time
  * (docs/decisions/0007-recompute.md). */
 struct mt_moe_saved {
-    int64_t n;                      /* N of the micro-batch */
+    int64_t n;                      /* N of the half */
     int64_t kept_mark;              /* of the arena: what is cut above may be computed again */
     const float *x;                 /* [N,D] the layer's input, kept by the caller */
     int32_t *expert;                /* [N,K] */
@@ -140,10 +144,25 @@ enum mt_status mt_moe_prefetch_backward(struct mt_moe *moe, int layer);
 /* After a backward, when the attention below has hidden it: ends SparseReduceScatter. */
 enum mt_status mt_moe_end_reduce(struct mt_moe *moe, int layer);
 
-/* out [N,D] = MoE(x [N,D]) including shared experts. Collective. What backward needs is cut from
- * `arena`; `saved` NULL: evaluation, the arena is left as it was. */
-enum mt_status mt_moe_forward(struct mt_moe *moe, int layer, float *out, const float *x, int64_t n,
-                              struct mt_arena *arena, struct mt_moe_saved *saved);
+/* A layer of one half in three stages, so that the caller can put the other half's between them:
+ * rows travel to experts from `begin` to `experts`, and back from there to `end`. Halves come in
+ * their order in every stage, and copies of experts serve them all. Without a backward each half
+ * is a pass of its own, with its own prefetch. Collective.
+ *
+ * out [N,D] = MoE(x [N,D]) including shared experts: written by `begin` to `end`. What backward
+ * needs is cut from `arena`, from which nothing else is cut before `end`; `saved` NULL: evaluation,
+ * the arena is left as it was. */
+struct mt_moe_forward {
+    float *out;
+    const float *x;
+    int64_t n;
+    struct mt_arena *arena;
+    struct mt_moe_saved *saved;
+};
+enum mt_status mt_moe_forward_begin(struct mt_moe *moe, int layer, int half,
+                                    const struct mt_moe_forward *args);
+enum mt_status mt_moe_forward_experts(struct mt_moe *moe, int layer, int half);
+enum mt_status mt_moe_forward_end(struct mt_moe *moe, int half);
 
 /* window = "exact" with several micro-batches needs the counts of all of them before the first
  * backward: a counting pass runs evaluation forwards of every micro-batch. While counting is on,
@@ -152,12 +171,20 @@ enum mt_status mt_moe_forward(struct mt_moe *moe, int layer, float *out, const f
  * (counting off, saved NULL) add to nothing. */
 void mt_moe_set_counting(struct mt_moe *moe, bool counting);
 
-/* d_x [N,D] = gradient of the layer's input from d_out [N,D]; weight gradients are added to the
- * store's. token_share = 1 / tokens of the global batch (for balance and z-loss gradients). Once
- * per forward: gradients are written over saved activations. Collective. */
-enum mt_status mt_moe_backward(struct mt_moe *moe, int layer, float *d_x, const float *d_out,
-                               const struct mt_moe_saved *saved, double token_share,
-                               struct mt_arena *arena);
+/* The mirror image, in three stages as well: d_x [N,D] = gradient of the layer's input from d_out
+ * [N,D], which is read by `begin` only; weight gradients are added to the store's. token_share =
+ * 1 / tokens of the global batch (for balance and z-loss gradients). Once per forward: gradients
+ * are written over saved activations. Collective. */
+struct mt_moe_backward {
+    float *d_x;
+    const float *d_out;
+    const struct mt_moe_saved *saved;
+    struct mt_arena *arena;
+};
+enum mt_status mt_moe_backward_begin(struct mt_moe *moe, int layer, int half,
+                                     const struct mt_moe_backward *args);
+enum mt_status mt_moe_backward_experts(struct mt_moe *moe, int layer, int half);
+enum mt_status mt_moe_backward_end(struct mt_moe *moe, int layer, int half, double token_share);
 
 /* One expert's copies in one layer of the step's last micro-batch: what they take off its owner and
  * what they cost beyond that, predicted. */

@@ -7,6 +7,9 @@
  *   before backward     the same copies gathered again                   mt_moe_prefetch_backward
  *   after backward      begin and end SparseReduceScatter                mt_moe_begin_reduce, _end_
  *
+ * A micro-batch in two halves has one plan before the gate, and the same copies serve both; after
+ * the gate each half asks for late ones by its own counts, the second beside those of the first.
+ *
  * Without re-materialization copies are sticky: they stay until the step's last backward, and only
  * what the next micro-batch wants beside them travels. */
 #include "base/size.h"
@@ -54,21 +57,58 @@ enum mt_status mt_moe_prefetch(struct mt_moe *moe, int layer, bool is_kept)
     return mt_store_materialize_begin(moe->store, layer, placement);
 }
 
-void mt_moe_correct(struct mt_moe *moe, int layer)
+/* What the first half asked for is late still where predictions and metrics look. */
+static void mark_first_late(const struct mt_moe *moe, struct mt_placement *placement)
+{
+    const struct mt_placement *first = &moe->first_late;
+    for (int e = 0; e < first->n_expert; ++e) {
+        for (int i = first->instance_start[e]; i < first->instance_start[e + 1]; ++i) {
+            if (first->is_late[i]) {
+                placement->is_late[mt_placement_find(placement, e, first->rank[i])] = true;
+            }
+        }
+    }
+}
+
+/* [R,E] of the whole micro-batch, which late copies serve: the first half stands for both. */
+static const int64_t *expected_count(const struct mt_moe *moe, const struct mt_moe_half *half)
+{
+    const int64_t n_pair = (int64_t)moe->n_rank * moe->n_expert;
+    const int64_t n_alike = mt_moe_is_last_half(moe, half) ? 1 : moe->n_half;
+    if (!half->is_kept) {
+        return moe->count; /* of a pass of its own */
+    }
+    for (int64_t i = 0; i < n_pair; ++i) {
+        moe->expected_count[i] = n_alike * moe->seen.count[i];
+    }
+    return moe->expected_count;
+}
+
+enum mt_status mt_moe_correct(struct mt_moe *moe, int layer, const struct mt_moe_half *half)
 {
     struct mt_placement *placement = &moe->placement[layer];
-    moe->has_late = false;
+    const bool is_first = mt_moe_is_first_half(moe, half);
     if (moe->policy->after_gate == NULL) {
-        return;
+        return MT_OK;
     }
     struct mt_policy_input input = input_of(moe, layer);
-    input.count = moe->count;
+    input.count = expected_count(moe, half);
+    if (!is_first) { /* to the policy they are there, as those from before the gate */
+        MT_TRY(mt_moe_end_late(moe, layer));
+        mt_placement_copy(&moe->first_late, placement);
+        mt_placement_forget_late(placement);
+    }
     mt_span_begin(MT_PHASE_PLAN);
     moe->policy->after_gate(&input, &moe->scratch, placement);
+    moe->has_late = false;
     for (int i = 0; i < mt_placement_n_instance(placement); ++i) {
         moe->has_late = moe->has_late || placement->is_late[i];
     }
+    if (!is_first) {
+        mark_first_late(moe, placement);
+    }
     mt_span_end(MT_PHASE_PLAN);
+    return MT_OK;
 }
 
 enum mt_status mt_moe_end_late(struct mt_moe *moe, int layer)
@@ -190,8 +230,10 @@ enum mt_status mt_moe_plan_step(struct mt_moe *moe, int64_t step, int n_micro)
     return MT_OK;
 }
 
-void mt_moe_begin_micro(struct mt_moe *moe, int index, bool is_last)
+void mt_moe_begin_micro(struct mt_moe *moe, int index, bool is_last, int n_half)
 {
+    MT_ASSERT(n_half >= 1 && n_half <= MT_MAX_HALF && moe->half[n_half - 1].near != NULL);
+    moe->n_half = n_half;
     moe->micro = index;
     moe->is_last_micro = is_last;
 }

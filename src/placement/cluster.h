@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* How far apart two ranks are. */
@@ -23,6 +24,15 @@ struct mt_costs {
     int64_t kib_ps[MT_N_LEVEL];   /* per 1024 bytes that one rank sends (or receives) */
 };
 
+/* Ways of the token exchange (placement/exchange.h), the simpler first. */
+enum mt_exchange_kind {
+    MT_EXCHANGE_DIRECT,
+    MT_EXCHANGE_TWO_LEVEL,
+    MT_EXCHANGE_LEADER,
+    MT_EXCHANGE_DEDUPLICATED,
+    MT_N_EXCHANGE
+};
+
 /* Invariants: node[] is ascending in each node's lowest rank, as mt_topology numbers them; members
  * of a node are in rank order; nodes may be uneven. */
 struct mt_cluster {
@@ -33,7 +43,13 @@ struct mt_cluster {
     struct mt_costs costs;
     int64_t row_bytes;    /* that one row takes on its way to an expert, and as many back */
     int64_t expert_bytes; /* values of one expert; its gradient has as many */
-    int64_t slice_rows;   /* that a rank keeps for backward, which computes gate and up of those
+    /* How rows travel: mt_exchange_describe. Zeros: straight, and nobody computes meanwhile. */
+    enum mt_exchange_kind exchange;
+    bool chooses_exchange; /* the cheapest instead */
+    bool sums_may_differ;  /* also among those that add in another order */
+    bool is_halved;        /* rows of half a micro-batch travel while the other half computes */
+    int64_t top_k;         /* rows of a token */
+    int64_t slice_rows;    /* that a rank keeps for backward, which computes gate and up of those
                              beyond again; 0: keeps all */
 };
 

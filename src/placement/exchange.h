@@ -6,16 +6,9 @@
 #define MT_PLACEMENT_EXCHANGE_H
 
 #include "base/memory.h"
+#include "config/config.h"
 #include "placement/cluster.h"
 
-/* The simpler first. */
-enum mt_exchange_kind {
-    MT_EXCHANGE_DIRECT,
-    MT_EXCHANGE_TWO_LEVEL,
-    MT_EXCHANGE_LEADER,
-    MT_EXCHANGE_DEDUPLICATED,
-    MT_N_EXCHANGE
-};
 const char *mt_exchange_name(enum mt_exchange_kind kind); /* as comm.all_to_all has it */
 
 struct mt_exchange_rows {
@@ -35,7 +28,21 @@ int64_t mt_exchange_ps(const struct mt_cluster *cluster, enum mt_exchange_kind k
 enum mt_exchange_kind mt_exchange_choose(const struct mt_cluster *cluster,
                                          const struct mt_exchange_rows *rows, bool sums_may_differ,
                                          struct mt_arena *scratch);
-/* Bytes of scratch for either. */
+/* What the configuration lets the cluster's rows do, but for is_halved. One node: go straight. */
+void mt_exchange_describe(struct mt_cluster *cluster, const struct mt_config *config);
+/* Beyond so many ranks plans price rows as if they went straight: a price by rounds looks at every
+ * pair of ranks. */
+enum { MT_EXCHANGE_RANKS = 256 };
+bool mt_exchange_is_direct(const struct mt_cluster *cluster);
+/* One way, the mean of there and back, of the cluster's exchange: n_row [R,R]. */
+int64_t mt_exchange_way_ps(const struct mt_cluster *cluster, const int64_t *n_row,
+                           struct mt_arena *scratch);
+/* What a layer's four ways add to its time when each takes way_ps and its experts experts_ps in
+ * forward, twice that in backward. In halves, half of a pass's rows travel under attention and half
+ * under experts (docs/decisions/0012-halves.md). */
+int64_t mt_exchange_exposed_ps(const struct mt_cluster *cluster, int64_t way_ps,
+                               int64_t experts_ps);
+/* Bytes of scratch for any of these. */
 int64_t mt_exchange_scratch_bytes(int n_rank);
 
 /* How many tokens are expected among n of the n_all rows of a source, K rows a token, when rows are

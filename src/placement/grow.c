@@ -31,6 +31,7 @@ void mt_grow_init(struct mt_grow *grow, const struct mt_cluster *cluster, struct
                              .owner = placement->owner,
                              .first_late = flow->n_instance};
     mt_grow_set_links(grow);
+    grow->exchange_k = 1024;
     grow->order = cut(arena, n_rank, sizeof(int));
     grow->node_order = cut(arena, n_rank, sizeof(int));
     grow->start = cut(arena, (int64_t)n_rank + 1, sizeof(int));

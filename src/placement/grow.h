@@ -76,16 +76,17 @@ struct mt_grow {
     struct mt_grow_rules rules;
     int first_late; /* instances of the flow from here on are late */
     int64_t copy_ps[MT_N_LEVEL];
-    int64_t limit, largest_row;                  /* of the last trial */
-    int64_t kirow_ps[MT_N_LEVEL];                /* of links: 1024 rows */
-    int n_peer[MT_N_LEVEL];                      /* of a usual rank */
-    int64_t ragged_k;                            /* largest source over the mean, in 1/1024 */
-    int64_t *node_token;                         /* [M] rows that a node's sources send */
-    int64_t dispatch_ps;                         /* about what rows take on their way */
-    int *order, *node_order;                     /* [R] ascending load; the same node by node */
-    int *start, *list;                           /* [R+1], [capacity]: instances by rank */
-    bool *is_sorted;                             /* [R]: its list is by quota, descending */
-    struct mt_grow_rank *rank, *rank_base;       /* [R] after the trial; before it */
+    int64_t limit, largest_row;            /* of the last trial */
+    int64_t kirow_ps[MT_N_LEVEL];          /* of links: 1024 rows */
+    int n_peer[MT_N_LEVEL];                /* of a usual rank */
+    int64_t exchange_k;                    /* the cluster's exchange over straight, in 1/1024 */
+    int64_t ragged_k;                      /* largest source over the mean, in 1/1024 */
+    int64_t *node_token;                   /* [M] rows that a node's sources send */
+    int64_t dispatch_ps;                   /* about what rows take on their way */
+    int *order, *node_order;               /* [R] ascending load; the same node by node */
+    int *start, *list;                     /* [R+1], [capacity]: instances by rank */
+    bool *is_sorted;                       /* [R]: its list is by quota, descending */
+    struct mt_grow_rank *rank, *rank_base; /* [R] after the trial; before it */
     struct mt_grow_expert *expert, *expert_base; /* [E] */
     int64_t *source;                             /* [E] sources of a row in units: 1 at most */
     int64_t *in_node;          /* [M] rows that instances of one expert there have */
@@ -120,6 +121,9 @@ bool mt_grow_is_even(const struct mt_grow *grow, int64_t price);
 int64_t mt_grow_excess_ps(const struct mt_grow *grow);
 /* What links take, from the cluster's costs: of mt_grow_init. */
 void mt_grow_set_links(struct mt_grow *grow);
+/* After sources are set: what the cluster's exchange takes beside a straight one, of the rows as
+ * they go to owners. */
+void mt_grow_set_exchange(struct mt_grow *grow, struct mt_arena *arena);
 
 /* ---- grow_rows.c: where rows come from ---- */
 /* Sums of counts [R,E]; arrays from the arena. */

@@ -2,6 +2,7 @@
 #include "placement/grow.h"
 
 #include "base/size.h"
+#include "placement/exchange.h"
 #include "placement/ps.h"
 
 #include <string.h>
@@ -17,6 +18,38 @@ void mt_grow_set_links(struct mt_grow *grow)
             mt_ps_message(&cluster->costs, (enum mt_level)level, cluster->expert_bytes);
         grow->kirow_ps[level] = mt_ps_times(cluster->row_bytes, cluster->costs.kib_ps[level]);
     }
+}
+
+void mt_grow_set_exchange(struct mt_grow *grow, struct mt_arena *arena)
+{
+    enum { ONE = 1024 };
+    const struct mt_cluster *cluster = grow->cluster;
+    const int64_t n_rank = cluster->n_rank;
+    const int64_t mark = mt_arena_mark(arena);
+    if (mt_exchange_is_direct(cluster)) {
+        return;
+    }
+    int64_t *n_row = mt_arena_cut(arena, n_rank * n_rank * (int64_t)sizeof(*n_row));
+    const struct mt_exchange_rows rows = {.n_row = n_row, .row_bytes = cluster->row_bytes};
+    memset(n_row, 0, (size_t)(n_rank * n_rank) * sizeof(*n_row));
+    for (int64_t source = 0; source < n_rank; ++source) {
+        const int64_t *count = &grow->sources.counts[source * grow->flow->n_expert];
+        for (int expert = 0; expert < grow->flow->n_expert; ++expert) {
+            n_row[source * n_rank + grow->owner[expert]] += count[expert];
+        }
+    }
+    const int64_t straight_ps =
+        mt_exchange_ps(cluster, MT_EXCHANGE_DIRECT, &rows, false, arena) / ONE;
+    grow->exchange_k = mt_exchange_way_ps(cluster, n_row, arena) / mt_max_i64(straight_ps, 1);
+    mt_arena_release(arena, mark);
+}
+
+/* What of four exchanges is exposed, of which a straight one takes way_ps. */
+static int64_t exposed_ps(const struct mt_grow *grow, int64_t way_ps, int64_t experts_ps)
+{
+    enum { ONE = 1024 };
+    return mt_exchange_exposed_ps(grow->cluster, mt_ps_times(way_ps, grow->exchange_k) / ONE,
+                                  experts_ps);
 }
 
 /* n_row rows from at most n_source ranks, or to them. */
@@ -108,13 +141,13 @@ int64_t mt_grow_exchange_ps(const struct mt_grow *grow)
  * their 99th percentile grows by a half. */
 bool mt_grow_is_even(const struct mt_grow *grow, int64_t price)
 {
-    enum { PASSES = 3, EXCHANGES = 4, SHARE = 8 };
+    enum { PASSES = 3, SHARE = 8 };
     const struct mt_costs *costs = &grow->cluster->costs;
     const int64_t n_row = grow->flow->n_row / grow->flow->n_rank;
     int64_t even = 0;
     (void)exchange_ps(grow, &even);
-    even = mt_ps_add(mt_ps_times(PASSES, mt_ps_times(costs->row_ps, n_row)),
-                     mt_ps_times(EXCHANGES, even));
+    const int64_t pass_ps = mt_ps_times(costs->row_ps, n_row);
+    even = mt_ps_add(mt_ps_times(PASSES, pass_ps), exposed_ps(grow, even, pass_ps));
     return price - even <= price / SHARE;
 }
 
@@ -156,7 +189,7 @@ int64_t mt_grow_excess_ps(const struct mt_grow *grow)
 /* Forward with its late copies, backward without, and the rows' four ways. */
 static int64_t layer_ps(const struct mt_grow *grow)
 {
-    enum { BACKWARD = 2, EXCHANGES = 4 };
+    enum { BACKWARD = 2 };
     const struct mt_costs *costs = &grow->cluster->costs;
     int64_t forward = 0;
     int64_t resident = 0;
@@ -172,7 +205,7 @@ static int64_t layer_ps(const struct mt_grow *grow)
         resident = mt_max_i64(resident, all);
     }
     const int64_t experts = mt_ps_add(forward, mt_ps_times(BACKWARD, resident));
-    const int64_t exchange = mt_ps_times(EXCHANGES, mt_grow_exchange_ps(grow));
+    const int64_t exchange = exposed_ps(grow, mt_grow_exchange_ps(grow), resident);
     return mt_ps_add(mt_ps_add(experts, exchange), mt_grow_excess_ps(grow));
 }
 

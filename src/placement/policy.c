@@ -1,6 +1,7 @@
 #include "placement/policy.h"
 
 #include "base/size.h"
+#include "placement/exchange.h"
 #include "placement/grow.h"
 
 #include <string.h>
@@ -118,6 +119,9 @@ bool mt_policy_scratch_bytes(int n_rank, int n_expert, int n_layer, int64_t max_
      * weights or counts of rivals, rows by node and expert, and the quotas that adaptive predicts
      * with. N_ARRAY^2 words are the alignment of 2048 cuts. */
     enum { N_ARRAY = 128, N_MATRIX = 4 };
+    /* Rows by source and target, where exchanges are priced by rounds. */
+    const int64_t n_priced = n_rank <= MT_EXCHANGE_RANKS ? n_rank : 0;
+    const int64_t exchange = n_priced * n_priced + mt_exchange_scratch_bytes(n_rank);
     int64_t pairs = 0;
     int64_t owners = 0;
     int64_t words = 0;
@@ -127,5 +131,6 @@ bool mt_policy_scratch_bytes(int n_rank, int n_expert, int n_layer, int64_t max_
            mt_size_multiply((int64_t)n_rank + n_expert + max_instance + owners + N_ARRAY, N_ARRAY,
                             &words) &&
            mt_size_add(words, pairs, &words) && mt_size_add(words, MT_PLANNER_PAIRS, &words) &&
+           mt_size_add(words, exchange, &words) &&
            mt_size_multiply(words, (int64_t)sizeof(int64_t), n_bytes);
 }

@@ -270,6 +270,7 @@ void mt_adaptive_after_gate(const struct mt_adaptive_options *options,
                                    .is_thorough = true,
                                    .port_ps = INT64_MAX};
         grow.sources = sources;
+        mt_grow_set_exchange(&grow, scratch);
         mt_grow_reset(&grow);
         int64_t price = 0;
         const bool is_even = repair(&grow, mean, largest, &price);

@@ -2,6 +2,7 @@
 #include "placement/predict.h"
 
 #include "base/size.h"
+#include "placement/exchange.h"
 #include "placement/ports.h"
 #include "placement/ps.h"
 
@@ -80,12 +81,20 @@ static void price_traffic(const struct mt_cluster *cluster, const struct traffic
     }
 }
 
-/* Rows on the links (port [R]) and rows of each instance (n_row [n_instance]); the prediction's
- * n_sent_row. */
+/* What rows are and where they go. */
+struct rows {
+    struct mt_port *port; /* [R] if they go straight */
+    int64_t *of_instance; /* [n_instance] */
+    int64_t *matrix;      /* [R,R] by source and target; NULL: they do go straight */
+};
+
+/* Fills rows, and the prediction's n_sent_row. */
 static void count_rows(const struct mt_cluster *cluster, const struct mt_placement *placement,
-                       const int64_t *quota, struct mt_arena *scratch, struct mt_port *port,
-                       int64_t *n_row, struct mt_prediction *prediction)
+                       const int64_t *quota, struct mt_arena *scratch, const struct rows *rows,
+                       struct mt_prediction *prediction)
 {
+    struct mt_port *port = rows->port;
+    int64_t *n_row = rows->of_instance;
     const int64_t n_instance = mt_placement_n_instance(placement);
     const int n_rank = placement->n_rank;
     const int64_t mark = mt_arena_mark(scratch);
@@ -101,6 +110,9 @@ static void count_rows(const struct mt_cluster *cluster, const struct mt_placeme
         for (int64_t i = 0; i < n_instance; ++i) {
             n_row[i] += of_source[i];
             n_to[placement->rank[i]] += of_source[i];
+        }
+        if (rows->matrix != NULL) {
+            memcpy(rows->matrix + (int64_t)source * n_rank, n_to, (size_t)n_rank * sizeof(n_to[0]));
         }
         const struct traffic out = add_messages(cluster, source, n_to, all, in);
         price_traffic(cluster, &out, cluster->row_bytes, port[source].out_ps);
@@ -233,17 +245,20 @@ static int64_t add_copies(const struct mt_cluster *cluster, const struct mt_plac
     return n_copy;
 }
 
-/* Beyond attention, which in backward is twice as long: early copies before forward; in backward
- * all copies' gradients go back the way the copies came, and the copies come again if they were
- * dropped. Nothing hides gradients of what stayed from the micro-batch before and is not wanted any
- * more. *n_sent += copies and gradients that travel. */
+/* Beyond attention, which in backward is twice as long, and where rows of the other half travel
+ * too: early copies before forward; in backward all copies' gradients go back the way the copies
+ * came, and the copies come again if they were dropped. Nothing hides gradients of what stayed from
+ * the micro-batch before and is not wanted any more. *n_sent += copies and gradients that travel.
+ */
 static int64_t early_ps(const struct mt_cluster *cluster, const struct mt_placement *placement,
-                        const struct mt_predict_options *options, struct mt_arena *scratch,
-                        int64_t *n_sent)
+                        const struct mt_predict_options *options, int64_t way_ps,
+                        struct mt_arena *scratch, int64_t *n_sent)
 {
     const int64_t mark = mt_arena_mark(scratch);
     const int n_rank = cluster->n_rank;
-    const int64_t attention_ps = cluster->costs.attention_ps;
+    const int64_t rows_ps = cluster->is_halved ? way_ps : 0; /* that travel there too */
+    const int64_t attention_ps = mt_max_i64(0, cluster->costs.attention_ps - rows_ps);
+    const int64_t twice_ps = mt_max_i64(0, mt_ps_times(2, cluster->costs.attention_ps) - rows_ps);
     const bool cuts = options->cuts_experts;
     struct mt_port *port = mt_arena_cut(scratch, n_rank * (int64_t)sizeof(*port));
     int64_t exposed_ps = 0;
@@ -265,18 +280,20 @@ static int64_t early_ps(const struct mt_cluster *cluster, const struct mt_placem
                 port[rank].out_ps[level] = both;
             }
         }
-        const int64_t backward = mt_port_busiest(port, n_rank) - mt_ps_times(2, attention_ps);
+        const int64_t backward = mt_port_busiest(port, n_rank) - twice_ps;
         exposed_ps = mt_ps_add(exposed_ps, mt_max_i64(backward, 0));
     }
     mt_arena_release(scratch, mark);
     return exposed_ps;
 }
 
-/* Least possible for these rows and this traffic: both spread evenly over ranks. */
-static int64_t ideal_ps(const struct mt_costs *costs, int n_rank, const struct work *work,
-                        const struct mt_port *rows)
+/* Least possible for these rows and this traffic: both spread evenly over ranks. way_ps: as rows do
+ * travel, which may be faster than straight. */
+static int64_t ideal_ps(const struct mt_cluster *cluster, const struct work *work,
+                        const struct mt_port *rows, int64_t way_ps)
 {
-    enum { PASSES = 3, EXCHANGES = 4 };
+    enum { PASSES = 3 };
+    const int n_rank = cluster->n_rank;
     int64_t n_row = 0;
     int64_t n_instance = 0;
     int64_t busiest = 0;
@@ -291,8 +308,9 @@ static int64_t ideal_ps(const struct mt_costs *costs, int n_rank, const struct w
         }
         busiest = mt_max_i64(busiest, sum / n_rank);
     }
-    return mt_ps_add(mt_ps_times(PASSES, work_ps(costs, n_row, n_instance) / n_rank),
-                     mt_ps_times(EXCHANGES, busiest));
+    const int64_t pass_ps = work_ps(&cluster->costs, n_row, n_instance) / n_rank;
+    return mt_ps_add(mt_ps_times(PASSES, pass_ps),
+                     mt_exchange_exposed_ps(cluster, mt_min_i64(busiest, way_ps), pass_ps));
 }
 
 /* Bytes of so many copies or gradients; of a cut expert a rank has its own piece already. */
@@ -306,39 +324,44 @@ void mt_predict(const struct mt_cluster *cluster, const struct mt_placement *pla
                 const int64_t *quota, const struct mt_predict_options *options,
                 struct mt_arena *scratch, struct mt_prediction *prediction)
 {
-    enum { EXCHANGES = 4 }; /* to experts and back, forward and backward */
+    enum { PASSES = 3 };
     const int64_t mark = mt_arena_mark(scratch);
     const int64_t n_rank = placement->n_rank;
     const int64_t port_bytes = n_rank * (int64_t)sizeof(struct mt_port);
     const int64_t word = (int64_t)sizeof(int64_t);
-    struct mt_port *rows = mt_arena_cut(scratch, port_bytes);
+    const bool is_direct = mt_exchange_is_direct(cluster);
+    const struct rows rows = {
+        .port = mt_arena_cut(scratch, port_bytes),
+        .of_instance = mt_arena_cut(scratch, mt_placement_n_instance(placement) * word),
+        .matrix = is_direct ? NULL : mt_arena_cut(scratch, n_rank * n_rank * word)};
     struct mt_port *late = mt_arena_cut(scratch, port_bytes);
     struct work *work = mt_arena_cut(scratch, n_rank * (int64_t)sizeof(struct work));
     int64_t *arrival_ps = mt_arena_cut(scratch, n_rank * word);
-    int64_t *n_row = mt_arena_cut(scratch, mt_placement_n_instance(placement) * word);
     struct mt_spread spread;
     mt_spread_init(&spread, cluster, scratch);
     *prediction = (struct mt_prediction){0};
-    count_rows(cluster, placement, quota, scratch, rows, n_row, prediction);
-    count_work(placement, n_row, work);
+    count_rows(cluster, placement, quota, scratch, &rows, prediction);
+    count_work(placement, rows.of_instance, work);
     for (int64_t rank = 0; rank < n_rank; ++rank) {
         prediction->n_row += work[rank].n_row;
         prediction->largest_row = mt_max_i64(prediction->largest_row, work[rank].n_row);
     }
-    const int64_t dispatch_ps = mt_port_busiest(rows, placement->n_rank);
-    prediction->exchange_ps = mt_ps_times(EXCHANGES, dispatch_ps);
+    const int64_t way_ps = is_direct ? mt_port_busiest(rows.port, placement->n_rank)
+                                     : mt_exchange_way_ps(cluster, rows.matrix, scratch);
 
     memset(late, 0, (size_t)port_bytes);
     prediction->n_late = mt_spread_copies(&spread, placement, MT_SPREAD_LATE, late);
-    mt_spread_arrivals(&spread, placement, late, dispatch_ps, arrival_ps);
+    mt_spread_arrivals(&spread, placement, late, way_ps, arrival_ps);
     const int64_t slowest = experts_ps(cluster, work, arrival_ps, &prediction->compute_ps);
+    prediction->exchange_ps =
+        mt_exchange_exposed_ps(cluster, way_ps, prediction->compute_ps / PASSES);
     int64_t n_sent = prediction->n_late;
-    const int64_t exposed_ps = early_ps(cluster, placement, options, scratch, &n_sent);
+    const int64_t exposed_ps = early_ps(cluster, placement, options, way_ps, scratch, &n_sent);
     prediction->n_copy = mt_placement_n_instance(placement) - placement->n_expert;
     prediction->copy_bytes = copy_bytes(cluster, n_sent, options->cuts_experts);
     prediction->copies_ps = mt_ps_add(slowest - prediction->compute_ps, exposed_ps);
     prediction->total_ps = mt_ps_add(mt_ps_add(prediction->compute_ps, prediction->exchange_ps),
                                      prediction->copies_ps);
-    prediction->ideal_ps = ideal_ps(&cluster->costs, placement->n_rank, work, rows);
+    prediction->ideal_ps = ideal_ps(cluster, work, rows.port, way_ps);
     mt_arena_release(scratch, mark);
 }

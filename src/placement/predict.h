@@ -8,7 +8,7 @@
 struct mt_prediction {
     int64_t total_ps;    /* the slowest rank, forward and backward */
     int64_t compute_ps;  /* experts of the slowest rank */
-    int64_t exchange_ps; /* rows to experts and back, four times */
+    int64_t exchange_ps; /* exposed: rows to experts and back, four times, by the cluster's way */
     /* exposed: copies of experts and their gradients beyond attention, and waiting for late ones */
     int64_t copies_ps;
     /* lower bound for these rows and their traffic: both spread evenly over ranks */

@@ -73,6 +73,10 @@ enum mt_status mt_costs_measure_compute(const struct mt_session *session, int64_
  * rank. All pairs of partners are at it together, as ranks are in an exchange. A level that this
  * cluster lacks is a copy of the other; one rank alone measures messages to itself. */
 enum mt_status mt_costs_measure_links(struct mt_comm *comm, struct mt_costs *costs);
+/* A link from what a message of MT_PING_SMALL_BYTES and one of MT_PING_LARGE_BYTES take. At least
+ * an eighth of the latter is the bytes' time, however near to each other they were measured. */
+void mt_costs_fit_link(int64_t small_ps, int64_t large_ps, int64_t *alpha_ps, int64_t *kib_ps);
+
 /* Who `rank` measures with at that level, NODE or NETWORK; -1: nobody. Mutual. */
 int mt_costs_partner(const struct mt_topology *topology, int rank, enum mt_level level);
 

@@ -169,9 +169,11 @@ static enum mt_status check_memory(const struct mt_session *session, bool traini
                                max_sequence, &estimate));
     const bool has_experts =
         session->config->model.first_k_dense < session->config->model.num_layers;
-    const int64_t n_token = max_sequence * session->config->model.max_seq_len;
-    const int64_t stage = has_experts ? mt_moe_stage_bytes(session->config, &session->comm.topology,
-                                                           session->comm.rank, n_token)
+    const struct mt_topology *topology = &session->comm.topology;
+    const int64_t n_half = mt_model_n_half(session->config, topology->n_node, max_sequence);
+    const int64_t n_token = mt_ceil_div(max_sequence, n_half) * session->config->model.max_seq_len;
+    const int64_t stage = has_experts ? n_half * mt_moe_stage_bytes(session->config, topology,
+                                                                    session->comm.rank, n_token)
                                       : 0;
     const double total = (double)estimate.total + (double)stage;
     const double wanted = total * (double)n_local;

@@ -154,6 +154,7 @@ static void make_store(struct world *world)
                                        .comm = &world->comm,
                                        .store = world->store,
                                        .tensors = tensors,
+                                       .n_half = world->shape.is_halved ? MT_MAX_HALF : 1,
                                        .max_token = world_n_own(world),
                                        .max_token_any = most_tokens(world),
                                        .n_slot = n_slot,
@@ -162,7 +163,10 @@ static void make_store(struct world *world)
     if (world->shape.slice_rows > 0) {
         world->moe->slice_rows = world->shape.slice_rows;
     }
-    MT_TEST_OK(mt_arena_init(&world->arena, mt_moe_saved_bytes_max(world->moe), "activations"));
+    for (int half = 0; half < MT_MAX_HALF; ++half) {
+        MT_TEST_OK(
+            mt_arena_init(&world->arena[half], mt_moe_saved_bytes_max(world->moe), "activations"));
+    }
 }
 
 void world_create(struct world *world, const struct world_case *shape)
@@ -185,7 +189,9 @@ void world_destroy(struct world *world)
     mt_moe_destroy(world->moe);
     mt_store_destroy(world->store);
     mt_comm_clear(&world->comm);
-    mt_arena_clear(&world->arena);
+    for (int half = 0; half < MT_MAX_HALF; ++half) {
+        mt_arena_clear(&world->arena[half]);
+    }
     for (int l = 0; l < WORLD_N_LAYER; ++l) {
         mt_placement_clear(&world->ownership[l]);
     }
@@ -211,16 +217,17 @@ void world_micro(const struct world *world, int rank, int micro, int n_micro, in
 }
 
 /* A policy for tests: copies of every expert on about a third of the other ranks, alike on all
- * ranks; half of them are decided after the gate. */
+ * ranks; half of them are decided after the gate, others than that for a second half. */
 static uint64_t test_seed;
 
 static void draw_copies(const struct mt_policy_input *input, struct mt_placement *placement,
                         bool is_late)
 {
     const int n_rank = placement->n_rank;
+    const uint64_t first = is_late ? 1000 * (uint64_t)mt_placement_n_instance(placement) : 0;
     for (int e = 0; e < placement->n_expert; ++e) {
         for (int r = 0; r < n_rank; ++r) {
-            const uint64_t index = (uint64_t)e * (uint64_t)n_rank + (uint64_t)r;
+            const uint64_t index = first + (uint64_t)e * (uint64_t)n_rank + (uint64_t)r;
             const uint64_t drawn = mt_random_u64(test_seed, (uint64_t)input->step, index) % 6;
             if (drawn == (is_late ? 1 : 0) && mt_placement_find(placement, e, r) < 0) {
                 mt_placement_add(placement, e, r, is_late);
@@ -261,36 +268,79 @@ void world_begin_step(struct world *world)
     }
 }
 
-void world_run_micro(struct world *world, int micro, int n_micro)
+static int n_half_of(const struct world *world)
+{
+    return world->shape.is_halved ? MT_MAX_HALF : 1;
+}
+
+/* Tokens of this rank in a half of a micro-batch: counted from its first one. */
+static int64_t half_start(const struct world *world, int micro, int n_micro, int half)
 {
     int64_t start = 0;
     int64_t end = 0;
-    struct mt_moe_saved saved;
     world_micro(world, world->rank, micro, n_micro, &start, &end);
-    const int64_t own = (start - world->first[world->rank]) * D;
-    const int64_t mark = mt_arena_mark(&world->arena);
+    return start - world->first[world->rank] + mt_ceil_div((end - start) * half, n_half_of(world));
+}
+
+static struct mt_moe_forward forward_of(struct world *world, int micro, int n_micro, int half)
+{
+    const int64_t start = half_start(world, micro, n_micro, half);
+    return (struct mt_moe_forward){.out = world->out + start * D,
+                                   .x = world->x + (world->first[world->rank] + start) * D,
+                                   .n = half_start(world, micro, n_micro, half + 1) - start,
+                                   .arena = &world->arena[half]};
+}
+
+void world_run_micro(struct world *world, int micro, int n_micro)
+{
+    struct mt_moe *moe = world->moe;
+    struct mt_moe_saved saved[MT_MAX_HALF];
+    const int n_half = n_half_of(world);
     const double token_share = 1.0 / (double)world->first[world->n_rank];
-    mt_moe_begin_micro(world->moe, micro, micro == n_micro - 1);
-    MT_TEST_OK(mt_moe_prefetch(world->moe, WORLD_LAYER, true));
-    MT_TEST_OK(mt_moe_forward(world->moe, WORLD_LAYER, world->out + own, world->x + start * D,
-                              end - start, &world->arena, &saved));
-    MT_TEST_OK(mt_moe_prefetch_backward(world->moe, WORLD_LAYER));
-    MT_TEST_OK(mt_moe_backward(world->moe, WORLD_LAYER, world->d_x + own, world->d_out + start * D,
-                               &saved, token_share, &world->arena));
-    MT_TEST_OK(mt_moe_end_reduce(world->moe, WORLD_LAYER));
-    mt_arena_release(&world->arena, mark);
+    mt_moe_begin_micro(moe, micro, micro == n_micro - 1, n_half);
+    MT_TEST_OK(mt_moe_prefetch(moe, WORLD_LAYER, true));
+    for (int half = 0; half < n_half; ++half) {
+        struct mt_moe_forward args = forward_of(world, micro, n_micro, half);
+        args.saved = &saved[half];
+        MT_TEST_OK(mt_moe_forward_begin(moe, WORLD_LAYER, half, &args));
+    }
+    for (int half = 0; half < n_half; ++half) {
+        MT_TEST_OK(mt_moe_forward_experts(moe, WORLD_LAYER, half));
+    }
+    for (int half = 0; half < n_half; ++half) {
+        MT_TEST_OK(mt_moe_forward_end(moe, half));
+    }
+    MT_TEST_OK(mt_moe_prefetch_backward(moe, WORLD_LAYER));
+    for (int half = 0; half < n_half; ++half) {
+        const int64_t start = half_start(world, micro, n_micro, half);
+        const struct mt_moe_backward args = {.d_x = world->d_x + start * D,
+                                             .d_out = world->d_out +
+                                                      (world->first[world->rank] + start) * D,
+                                             .saved = &saved[half],
+                                             .arena = &world->arena[half]};
+        MT_TEST_OK(mt_moe_backward_begin(moe, WORLD_LAYER, half, &args));
+    }
+    for (int half = 0; half < n_half; ++half) {
+        MT_TEST_OK(mt_moe_backward_experts(moe, WORLD_LAYER, half));
+    }
+    for (int half = 0; half < n_half; ++half) {
+        MT_TEST_OK(mt_moe_backward_end(moe, WORLD_LAYER, half, token_share));
+        mt_arena_release(&world->arena[half], 0);
+    }
+    MT_TEST_OK(mt_moe_end_reduce(moe, WORLD_LAYER));
 }
 
 void world_count_micro(struct world *world, int micro, int n_micro)
 {
-    int64_t start = 0;
-    int64_t end = 0;
-    world_micro(world, world->rank, micro, n_micro, &start, &end);
-    const int64_t own = (start - world->first[world->rank]) * D;
-    mt_moe_begin_micro(world->moe, micro, micro == n_micro - 1);
-    MT_TEST_OK(mt_moe_prefetch(world->moe, WORLD_LAYER, false));
-    MT_TEST_OK(mt_moe_forward(world->moe, WORLD_LAYER, world->out + own, world->x + start * D,
-                              end - start, &world->arena, NULL));
+    const int n_half = n_half_of(world);
+    mt_moe_begin_micro(world->moe, micro, micro == n_micro - 1, n_half);
+    for (int half = 0; half < n_half; ++half) {
+        const struct mt_moe_forward args = forward_of(world, micro, n_micro, half);
+        MT_TEST_OK(mt_moe_prefetch(world->moe, WORLD_LAYER, false));
+        MT_TEST_OK(mt_moe_forward_begin(world->moe, WORLD_LAYER, half, &args));
+        MT_TEST_OK(mt_moe_forward_experts(world->moe, WORLD_LAYER, half));
+        MT_TEST_OK(mt_moe_forward_end(world->moe, half));
+    }
 }
 
 void world_end_step(struct world *world, struct mt_moe_stats *stats)

@@ -24,6 +24,7 @@ struct world_case {
     uint64_t placement_seed; /* 0: owners only; else copies drawn from it */
     int64_t slice_rows;      /* 0: as the layer chooses */
     bool is_sticky;          /* copies stay from micro-batch to micro-batch */
+    bool is_halved;          /* micro-batches run in two halves, stage by stage in turn */
 };
 
 struct world {
@@ -36,7 +37,7 @@ struct world {
     struct mt_placement ownership[WORLD_N_LAYER];
     struct mt_store *store;
     struct mt_moe *moe;
-    struct mt_arena arena;
+    struct mt_arena arena[MT_MAX_HALF];
     int n_rank, rank, n_tensor;
     int64_t step;
     int64_t *first;   /* [R+1] tokens of all ranks */

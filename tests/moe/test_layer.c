@@ -108,10 +108,12 @@ static void reference_step(struct world *world)
 static void layer_agrees_with_the_reference(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_CASE; ++i) {
+    for (int i = 0; i < 2 * N_CASE; ++i) {
         struct world world;
         struct mt_moe_stats stats;
-        world_create(&world, &CASES[i]);
+        struct world_case shape = CASES[i / 2];
+        shape.is_halved = i % 2 == 1;
+        world_create(&world, &shape);
         world_begin_step(&world);
         world_run_micro(&world, 0, 1);
         world_end_step(&world, &stats);
@@ -168,6 +170,7 @@ static void replicas_change_nothing_but_rounding(void **state)
         shape.placement_seed = seed;
         shape.is_sticky = seed % 2 == 0;
         shape.slice_rows = seed % 3 == 0 ? (int64_t)seed : 0;
+        shape.is_halved = seed > 3;
         compare_with_owners_only(&shape);
     }
 }
@@ -178,6 +181,8 @@ static void slices_change_nothing_but_rounding(void **state)
     for (int64_t rows = 1; rows <= 16; rows += 5) {
         struct world_case shape = CASES[1];
         shape.slice_rows = rows;
+        compare_with_owners_only(&shape);
+        shape.is_halved = true;
         compare_with_owners_only(&shape);
     }
 }
@@ -203,11 +208,12 @@ static void reference_windows(struct world *world, bool has_previous_step)
     }
 }
 
-static void windows_agree_with_the_reference(enum mt_balance_window window, bool has_previous_step)
+static void window_agrees(enum mt_balance_window window, bool has_previous_step, bool is_halved)
 {
     struct world world;
     struct world_case shape = CASES[1];
     shape.window = window;
+    shape.is_halved = is_halved;
     shape.loss_coef = 1.0;
     world_create(&world, &shape);
     for (int step = has_previous_step ? 0 : 1; step < 2; ++step) {
@@ -216,6 +222,13 @@ static void windows_agree_with_the_reference(enum mt_balance_window window, bool
     reference_windows(&world, has_previous_step);
     world_check(&world, ROW_BOUND, GRAD_BOUND);
     world_destroy(&world);
+}
+
+/* Halves share the window of their micro-batch. */
+static void windows_agree_with_the_reference(enum mt_balance_window window, bool has_previous_step)
+{
+    window_agrees(window, has_previous_step, false);
+    window_agrees(window, has_previous_step, true);
 }
 
 static void running_window_agrees_with_the_reference(void **state)
@@ -268,7 +281,7 @@ static double expected_balance_loss(struct world *world, double *z_loss, int64_t
     return world->shape.loss == MT_BALANCE_MICRO ? micro_loss : loss;
 }
 
-static void check_statistics(const struct world_case *shape)
+static void check_statistics_of(const struct world_case *shape)
 {
     struct world world;
     struct mt_moe_stats stats;
@@ -308,6 +321,14 @@ static void check_statistics(const struct world_case *shape)
     world_destroy(&world);
 }
 
+static void check_statistics(const struct world_case *shape)
+{
+    struct world_case halved = *shape;
+    halved.is_halved = true;
+    check_statistics_of(shape);
+    check_statistics_of(&halved);
+}
+
 static void statistics_are_those_of_the_whole_step(void **state)
 {
     (void)state;
@@ -333,9 +354,9 @@ static void evaluation_gives_the_same_bits_and_leaves_the_arena(void **state)
     const int64_t n = world_n_own(&world) * world.moe->width;
     assert_true(n <= (int64_t)(sizeof(kept) / sizeof(kept[0])));
     memcpy(kept, world.out, (size_t)n * sizeof(float));
-    const int64_t mark = mt_arena_mark(&world.arena);
+    const int64_t mark = mt_arena_mark(&world.arena[0]);
     world_count_micro(&world, 0, 1);
-    assert_int_equal(mt_arena_mark(&world.arena), mark);
+    assert_int_equal(mt_arena_mark(&world.arena[0]), mark);
     MT_TEST_SAME_BITS(world.out, kept, n);
     world_destroy(&world);
 }

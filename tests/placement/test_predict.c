@@ -62,6 +62,40 @@ static void owners_only_compute_and_exchange(void **state)
     mt_scene_clear(&scene);
 }
 
+/* The same, where halves take turns: 32 a way, of which attention covers 10, in backward 20, and
+ * experts all. */
+static void halves_expose_what_computation_does_not_cover(void **state)
+{
+    static const int64_t counts[4] = {6, 5, 3, 0};
+    MT_UNUSED(state);
+    struct mt_scene scene;
+    make(&scene, 4);
+    memcpy(scene.counts, counts, sizeof(counts));
+    scene.cluster.is_halved = true;
+    assert_int_equal(predict(&scene, true).exchange_ps, 0);
+    scene.cluster.costs.attention_ps = 10;
+    const struct mt_prediction prediction = predict(&scene, true);
+    assert_int_equal(prediction.exchange_ps, (32 - 10) + (32 - 20));
+    assert_int_equal(prediction.total_ps, 3 * 160 + 34);
+    mt_scene_clear(&scene);
+}
+
+/* 3 rows to rank 3 go straight in 20 + 12; by two levels they pass rank 1, or rank 2 back. */
+static void rows_are_priced_as_they_travel(void **state)
+{
+    static const int64_t counts[4] = {0, 0, 0, 3};
+    MT_UNUSED(state);
+    struct mt_scene scene;
+    make(&scene, 4);
+    memcpy(scene.counts, counts, sizeof(counts));
+    assert_int_equal(predict(&scene, true).exchange_ps, 4 * 32);
+    scene.cluster.exchange = MT_EXCHANGE_TWO_LEVEL;
+    assert_int_equal(predict(&scene, true).exchange_ps, 4 * (7 + 3 + 32));
+    scene.cluster.chooses_exchange = true;
+    assert_int_equal(predict(&scene, true).exchange_ps, 4 * 32);
+    mt_scene_clear(&scene);
+}
+
 /* 9 of 14 rows at rank 0, 6 of them kept: 3 go through two products again. */
 static void rows_that_were_not_kept_are_computed_again(void **state)
 {
@@ -291,6 +325,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(owners_only_compute_and_exchange),
+        cmocka_unit_test(halves_expose_what_computation_does_not_cover),
+        cmocka_unit_test(rows_are_priced_as_they_travel),
         cmocka_unit_test(rows_that_were_not_kept_are_computed_again),
         cmocka_unit_test(copies_that_fit_under_attention_are_free),
         cmocka_unit_test(dropped_copies_travel_twice_in_backward),

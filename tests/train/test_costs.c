@@ -213,12 +213,28 @@ static void what_is_no_small_file_is_refused(void **state)
     MT_TEST_FAILS(mt_costs_write("/nowhere", &example, "x"), MT_ERR_RESOURCE, "/nowhere");
 }
 
+/* However small and large messages were measured, no level comes out free of bytes. */
+static void bytes_never_come_out_free(void **state)
+{
+    static const int64_t measured[][2] = {{100, 256100}, {9000000, 8000000}, {5000, 5001}, {0, 0}};
+    static const int64_t fitted[][2] = {{100, 1000}, {8000000, 3906}, {5000, 2}, {0, 1}};
+    MT_UNUSED(state);
+    for (size_t i = 0; i < sizeof(measured) / sizeof(measured[0]); i++) {
+        int64_t alpha = -1;
+        int64_t kib = -1;
+        mt_costs_fit_link(measured[i][0], measured[i][1], &alpha, &kib);
+        assert_int_equal(alpha, fitted[i][0]);
+        assert_int_equal(kib, fitted[i][1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(quantised_costs_have_two_digits),
         cmocka_unit_test(the_median_is_the_lower_middle),
         cmocka_unit_test(partners_are_mutual_on_uneven_nodes),
+        cmocka_unit_test(bytes_never_come_out_free),
         cmocka_unit_test(a_file_gives_back_what_was_written),
         cmocka_unit_test(a_file_by_hand_needs_no_origin),
         cmocka_unit_test(bad_files_are_refused_with_what_was_expected),

@@ -174,8 +174,8 @@ static void run_one(const struct variant *variant, const char *mode, bool is_ful
     assert_int_equal(mt_memory_n_allocated(), warm);
     keep_gradients(session.store, outcome);
     const int64_t n_sequence = config->train.micro_batch_size;
-    outcome->arena_peak_bytes = session.model->arena.peak_bytes;
-    outcome->arena_capacity_bytes = session.model->arena.capacity_bytes;
+    outcome->arena_peak_bytes = session.model->half[0].arena.peak_bytes;
+    outcome->arena_capacity_bytes = session.model->half[0].arena.capacity_bytes;
     outcome->planned_bytes = mt_model_activation_bytes(config, mt_job_size(), n_sequence);
     if (session.model->moe != NULL) {
         outcome->exchange_bytes =
