@@ -32,9 +32,9 @@ struct mt_crash_call mt_crash_call(const struct mt_crash *crash, int index);
 
 /* What of the calls that were not synced is on the disk. */
 enum mt_crash_luck { MT_LUCK_NONE, MT_LUCK_ALL, MT_LUCK_ANY };
-/* Makes the folder `to`, which is missing, as readers see the disk after the first n calls. is_torn:
- * of the last of them, if a write, only half. seed: of MT_LUCK_ANY. False, and nothing is made, when
- * an earlier call made the same (after all n calls it is made in any case). */
+/* Makes the folder `to`, which is missing, as readers see the disk after the first n calls.
+ * is_torn: of the last of them, if a write, only half. seed: of MT_LUCK_ANY. False, and nothing is
+ * made, when an earlier call made the same (after all n calls it is made in any case). */
 bool mt_crash_make(struct mt_crash *crash, const char *to, int n, enum mt_crash_luck luck,
                    uint64_t seed, bool is_torn);
 

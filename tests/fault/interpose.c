@@ -168,6 +168,10 @@ static int judge(const struct call *call)
     if (action == MT_FAULT_KILL || (action == MT_FAULT_TEAR && !is_write)) {
         die();
     }
+    if (action < MT_FAULT_SIGNAL) {
+        (void)syscall(SYS_kill, getpid(), MT_FAULT_SIGNAL - action);
+        return 0;
+    }
     return action == MT_FAULT_SHORT && !is_write ? 0 : action;
 }
 

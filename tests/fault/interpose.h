@@ -30,9 +30,10 @@ enum mt_fault_call {
 
 /* Positive actions are the errno that the call fails with. */
 enum mt_fault_action {
-    MT_FAULT_KILL = -1, /* SIGKILL instead of the call */
-    MT_FAULT_TEAR = -2, /* half of a write, then SIGKILL; other calls: as KILL */
-    MT_FAULT_SHORT = -3 /* half of a write, no error; other calls: nothing */
+    MT_FAULT_KILL = -1,    /* SIGKILL instead of the call */
+    MT_FAULT_TEAR = -2,    /* half of a write, then SIGKILL; other calls: as KILL */
+    MT_FAULT_SHORT = -3,   /* half of a write, no error; other calls: nothing */
+    MT_FAULT_SIGNAL = -100 /* minus a signal's number: the process gets it, the call is made */
 };
 
 /* control.py knows this layout. */
