@@ -262,12 +262,17 @@ static const struct mt_key table[] = {
            "What backward computes again instead of keeping it; routing is always kept.",
            DEFAULT("\"none\""), FIELD(train.recompute)),
     INTEGER("train", "nonfinite_patience", 0, 0x1p30,
-            "Steps in a row with a non-finite loss or gradient that are skipped before the run "
-            "ends with code 5.",
+            "Steps in a row with a non-finite loss or gradient that are skipped before "
+            "nonfinite_action.",
             DEFAULT("3"), FIELD(train.nonfinite_patience)),
+    CHOICE("train", "nonfinite_action", "stop|rollback",
+           "Then: the run ends with code 5, or goes back to its last checkpoint and on with the "
+           "data that follow; a second time to the same checkpoint it ends too.",
+           DEFAULT("\"stop\""), FIELD(train.nonfinite_action)),
     INTEGER("train", "replica_check_interval", 0, 0x1p40,
-            "Steps between comparisons of working copies; 0 = never.", DEFAULT("0"), ONLY("0"),
-            NO_FIELD),
+            "Steps between comparisons of the dense working copies of all ranks, which must be "
+            "equal bit for bit; 0 = never.",
+            DEFAULT("0"), FIELD(train.replica_check_interval)),
     INTEGER("checkpoint", "interval", 0, 0x1p40,
             "Steps between checkpoints, and one at the last step; 0 = never.", DEFAULT("0"),
             FIELD(checkpoint.interval)),

@@ -154,6 +154,13 @@ const int *mt_store_owners(const struct mt_store *store, int layer);
  * two steps: nothing in flight, no copies (asserted); training only. */
 enum mt_status mt_store_move_experts(struct mt_store *store, const int *owner);
 
+/* ---- copies that must be equal ---- */
+/* Of the dense working copies, which all are here (mt_store_use_all): hash [R], one of what each
+ * rank owns; or hash [n_tensor], one of each dense tensor, 0 of others. The same on all ranks
+ * unless a bit has changed. */
+void mt_store_hash_owners(const struct mt_store *store, uint64_t *hash);
+void mt_store_hash_tensors(const struct mt_store *store, uint64_t *hash);
+
 /* ---- sums over chunks ---- */
 /* Chunks of the whole model, numbered alike on any number of ranks. */
 int64_t mt_store_n_chunk(const struct mt_store *store);

@@ -46,9 +46,11 @@ struct mt_trainer {
     struct mt_run_dir dir;
     FILE *metrics;    /* rank 0 */
     double *gathered; /* [R, n] of metrics.c */
+    int64_t *replica; /* [R, max(R, tensors)] of replicas.c, then one rank's; NULL: not compared */
     double *mine;
     int64_t start_ns;    /* of this process's training */
     int64_t first_step;  /* done before this process */
+    int64_t rolled_back; /* to this step, the last time; -1: never */
     bool stop_requested; /* agreed by all ranks */
     double train_flops_per_token;
     int64_t costs_state[MT_COSTS_STATE]; /* train/costs.h */
@@ -70,6 +72,16 @@ enum mt_status mt_metrics_step(struct mt_trainer *trainer, const struct mt_step_
 enum mt_status mt_metrics_evaluation(struct mt_trainer *trainer,
                                      const struct mt_evaluation *evaluation);
 
+/* nonfinite.c. Collective, after the metrics of a step: beyond the configured patience the run ends
+ * (MT_ERR_DIVERGED) or goes back to its last checkpoint; *is_back: it has, the step is undone. */
+enum mt_status mt_nonfinite_check(struct mt_trainer *trainer, const struct mt_step_result *result,
+                                  bool *is_back);
+
+/* replicas.c. Open before the first step; check is collective, while working copies are at rest. */
+enum mt_status mt_replicas_open(struct mt_trainer *trainer);
+void mt_replicas_close(struct mt_trainer *trainer);
+enum mt_status mt_replicas_check(struct mt_trainer *trainer);
+
 /* traces.c. Open is collective and agreed, after resuming. */
 enum mt_status mt_traces_open(struct mt_trainer *trainer);
 void mt_traces_close(struct mt_trainer *trainer);
@@ -85,6 +97,10 @@ int64_t mt_metrics_last_step(const char *path);
  * *is_finished: nothing is left to do. */
 enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_options *options,
                          bool *is_finished);
+/* Collective. Back to the newest valid checkpoint of the run, apart from the position in the data
+ * and the count of skipped steps, which stay; metrics are cut. The caller publishes. *is_found:
+ * there is one. */
+enum mt_status mt_resume_newest(struct mt_trainer *trainer, bool *is_found);
 /* Collective, agreed. */
 enum mt_status mt_save(struct mt_trainer *trainer);
 

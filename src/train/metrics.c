@@ -67,6 +67,8 @@ void mt_metrics_close(struct mt_trainer *trainer)
     }
     mt_memory_free(trainer->mine);
     mt_memory_free(trainer->gathered);
+    trainer->mine = NULL;
+    trainer->gathered = NULL;
 }
 
 static double item(const struct mt_trainer *trainer, int rank, int index)

@@ -143,6 +143,26 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
     return mt_job_agree(cut);
 }
 
+enum mt_status mt_resume_newest(struct mt_trainer *trainer, bool *is_found)
+{
+    char path[MT_PATH_BYTES] = "";
+    struct mt_run_state *state = &trainer->state;
+    const int64_t next_sequence = state->next_sequence;
+    const int64_t n_skipped = state->n_skipped;
+    MT_TRY(find_own(trainer, path));
+    *is_found = path[0] != '\0';
+    if (!*is_found) {
+        return MT_OK;
+    }
+    MT_TRY(load(trainer, path));
+    state->next_sequence = next_sequence;
+    state->n_skipped = n_skipped;
+    state->n_skipped_in_row = 0;
+    return mt_job_agree(trainer->session.comm.rank == 0
+                            ? mt_metrics_cut(trainer->dir.metrics, state->step)
+                            : MT_OK);
+}
+
 enum mt_status mt_save(struct mt_trainer *trainer)
 {
     char *text = NULL;

@@ -153,24 +153,6 @@ static enum mt_status save_when_due(struct mt_trainer *trainer)
     return MT_OK;
 }
 
-/* Every rank sees the same numbers, so every rank gives up at the same step. */
-static enum mt_status check_patience(const struct mt_trainer *trainer,
-                                     const struct mt_step_result *result)
-{
-    const int64_t patience = trainer->config->train.nonfinite_patience;
-    if (trainer->state.n_skipped_in_row <= patience) {
-        return MT_OK;
-    }
-    return mt_job_agree(MT_FAIL(
-        MT_ERR_DIVERGED,
-        "training diverged: loss %g and gradient norm %g are not finite for the %lld. step in a "
-        "row; "
-        "expected at most train.nonfinite_patience = %lld; lower optimizer.lr or look at the data, "
-        "and start again: the last checkpoint is kept",
-        result->loss, result->grad_norm, (long long)trainer->state.n_skipped_in_row,
-        (long long)patience));
-}
-
 /* A failure between two agreements is this rank's alone: the others wait for it in a collective. */
 static void or_abort(enum mt_status status)
 {
@@ -194,7 +176,11 @@ static enum mt_status run_steps(struct mt_trainer *trainer)
         result.step_time_ns = mt_clock_ns() - start_ns;
         or_abort(mt_traces_end_step(trainer, &result));
         or_abort(mt_metrics_step(trainer, &result));
-        MT_TRY(check_patience(trainer, &result));
+        bool is_back = false;
+        MT_TRY(mt_nonfinite_check(trainer, &result, &is_back));
+        if (is_back) {
+            continue;
+        }
         or_abort(evaluate_when_due(trainer));
         MT_TRY(save_when_due(trainer));
         if (trainer->stop_requested && trainer->state.step < n_step) {
@@ -226,6 +212,7 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
     MT_TRY(prepare_costs(trainer));
     MT_TRY(mt_store_publish(trainer->session.store));
     trainer->first_step = trainer->state.step;
+    trainer->rolled_back = -1;
     trainer->start_ns = mt_clock_ns();
     enum mt_status status = MT_OK;
     if (trainer->session.comm.rank == 0) {
@@ -234,6 +221,7 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
     MT_TRY(mt_job_agree(status));
     MT_TRY(mt_job_agree(mt_metrics_open(trainer)));
     MT_TRY(mt_traces_open(trainer));
+    MT_TRY(mt_job_agree(mt_replicas_open(trainer)));
     return run_steps(trainer);
 }
 
@@ -250,6 +238,7 @@ enum mt_status mt_train(const struct mt_train_options *options)
     MT_TRY_GOTO(mt_trainer_open(trainer));
     MT_TRY_GOTO(run(trainer, options));
 cleanup:
+    mt_replicas_close(trainer);
     mt_traces_close(trainer);
     mt_metrics_close(trainer);
     mt_log_close();

@@ -25,8 +25,6 @@ static void values_of_later_versions_are_refused_by_name(void **state)
          "optimizer.dense_sharding = \"full\" is not in this version; \"optimizer\" is"},
         {"data.format=\"tokens\"",
          "data.format = \"tokens\" is not in this version; \"bytes\" and \"random\" are"},
-        {"train.replica_check_interval=5",
-         "train.replica_check_interval = 5 is not in this version; 0 is"},
         {"checkpoint.async=true", "checkpoint.async = true is not in this version; false is"},
         {"checkpoint.max_overhead_percent=1",
          "checkpoint.max_overhead_percent = 1 is not in this version; 0.0 is"},

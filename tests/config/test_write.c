@@ -27,6 +27,7 @@ static const char *const unusual[] = {
     "schedule={kind='wsd', warmup_steps=7, decay_steps=11, min_lr_ratio=0}",
     "data={validation=['v 1', 'v\"2'], format='random'}",
     "train={eval_interval=3, eval_sequences=5, recompute='layer', nonfinite_patience=0}",
+    "train={nonfinite_action='rollback', replica_check_interval=9}",
     "checkpoint={interval=4, keep=7, keep_every=8}",
     "device={kind='cpu', dtype='bfloat16', threads=3, pace_gflops=1.5}",
     "device={pace_gbytes_per_s=2.25, slowdown={3=1.5, 11=2, 7=1.1}}",
@@ -125,6 +126,7 @@ static const char *const resolved_case = "[run]\n"
                                          "eval_sequences = 64\n"
                                          "recompute = \"none\"\n"
                                          "nonfinite_patience = 3\n"
+                                         "nonfinite_action = \"stop\"\n"
                                          "replica_check_interval = 0\n"
                                          "\n"
                                          "[checkpoint]\n"

@@ -21,6 +21,7 @@ import runs
 
 WATCHDOG_S = 5
 SETTINGS = ["checkpoint.keep=3", 'schedule.kind="constant"', f"comm.watchdog_seconds={WATCHDOG_S}",
+            "train.replica_check_interval=3",
             f'placement.costs="{runs.SOURCE}/tests/support/costs.json"']
 # name -> the codes with which a job may end: mpirun's own are those of signals; 0: it goes on
 KILLED = {9, 137, 11, 139, 6, 134, 1}
