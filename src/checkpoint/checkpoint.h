@@ -63,7 +63,13 @@ enum mt_status mt_checkpoint_find(struct mt_comm *comm, const char *folder, char
 enum mt_status mt_checkpoint_load(struct mt_store *store, struct mt_comm *comm, const char *path,
                                   bool weights_only, struct mt_run_state *state);
 
-/* Not collective: what a checkpoint says of itself, without reading tensors. */
+/* Not collective: what a checkpoint says of itself, without reading tensors; and whether its files
+ * are there. */
+struct mt_checkpoint_file {
+    char name[40];        /* e.g. "shard-00000-of-00004.h5" */
+    int64_t n_byte;       /* as the manifest says */
+    int64_t n_found_byte; /* as it is; -1: it is missing, or not a file */
+};
 struct mt_checkpoint_tensor {
     char name[128]; /* e.g. "/model/norm" */
     int n_dim;
@@ -75,6 +81,7 @@ struct mt_checkpoint_info {
     char *config_text;
     uint64_t config_hash;
     int64_t n_file, n_byte;
+    struct mt_checkpoint_file *file; /* [n_file] */
     int n_tensor;
     struct mt_checkpoint_tensor *tensor;
 };
