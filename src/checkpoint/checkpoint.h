@@ -45,6 +45,7 @@ struct mt_checkpoint_options {
     const char *folder;
     int64_t keep, keep_every;
     const char *config_text; /* resolved TOML */
+    const char *versions;    /* of program and libraries, for people; NULL: not said */
     uint64_t config_hash;
 };
 enum mt_status mt_checkpoint_save(struct mt_store *store, struct mt_comm *comm,
@@ -79,6 +80,7 @@ struct mt_checkpoint_info {
     int64_t step, tokens_seen, format_version;
     int world_size;
     char *config_text;
+    char *versions; /* of program and libraries that saved; NULL: not said */
     uint64_t config_hash;
     int64_t n_file, n_byte;
     struct mt_checkpoint_file *file; /* [n_file] */

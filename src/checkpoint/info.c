@@ -54,7 +54,9 @@ static void fill_info(struct mt_checkpoint_info *info, struct mt_manifest *manif
         memcpy(to->dim, from->dim, sizeof(to->dim));
     }
     info->config_text = manifest->config_text;
+    info->versions = manifest->versions;
     manifest->config_text = NULL;
+    manifest->versions = NULL;
 }
 
 enum mt_status mt_checkpoint_read_info(const char *path, struct mt_checkpoint_info *info)
@@ -78,6 +80,7 @@ cleanup:
 void mt_checkpoint_info_clear(struct mt_checkpoint_info *info)
 {
     mt_memory_free(info->config_text);
+    mt_memory_free(info->versions);
     mt_memory_free(info->tensor);
     mt_memory_free(info->file);
     memset(info, 0, sizeof(*info));

@@ -112,6 +112,7 @@ struct mt_config {
     } train;
     struct {
         int64_t interval, keep, keep_every;
+        bool async;
     } checkpoint;
     struct {
         enum mt_device_kind kind;

@@ -281,8 +281,10 @@ static const struct mt_key table[] = {
     INTEGER("checkpoint", "keep_every", 0, 0x1p40,
             "Checkpoints at multiples of this many steps are kept for good; 0 = none.",
             DEFAULT("0"), FIELD(checkpoint.keep_every)),
-    BOOL("checkpoint", "async", "Saving goes on under the following steps.", DEFAULT("false"),
-         ONLY("false"), NO_FIELD),
+    BOOL("checkpoint", "async",
+         "Saving goes on under the following steps, from a copy of the owned state in memory; "
+         "false: training waits for the disk. The files are the same.",
+         DEFAULT("true"), FIELD(checkpoint.async)),
     REAL("checkpoint", "max_overhead_percent", 0, 100,
          "Saves less often when saving costs more; 0 = off.", DEFAULT("0.0"), ONLY("0.0"),
          NO_FIELD),

@@ -82,6 +82,11 @@ int mt_store_owner(const struct mt_store *store, int tensor, int64_t index);
 /* Owned values from (seed, tensor name, index): the same on any number of ranks. */
 void mt_store_init_values(struct mt_store *store, uint64_t seed);
 
+/* Called before owned values or optimizer state change - an update, a move of experts - for
+ * somebody who reads them at his own time. NULL: nobody. */
+typedef void (*mt_store_guard_fn)(void *context);
+void mt_store_set_guard(struct mt_store *store, mt_store_guard_fn guard, void *context);
+
 /* ---- dense: used by layers ---- */
 /* Working copy and gradient of a dense tensor, full shape. */
 const float *mt_store_value(const struct mt_store *store, int tensor);

@@ -3,7 +3,7 @@
 #define MT_TRAIN_INTERNAL_H
 
 #include "base/clock.h"
-#include "checkpoint/checkpoint.h"
+#include "checkpoint/saver.h"
 #include "data/sampler.h"
 #include "data/trace.h"
 #include "optim/optim.h"
@@ -33,6 +33,17 @@ struct mt_traces {
     int64_t *count; /* of one step of the replay, as mt_trace_read gives them */
 };
 
+/* Saving of checkpoints: saving.c. */
+struct mt_saving {
+    struct mt_checkpoint_options options;
+    char *config_text;
+    struct mt_saver *saver;
+    int n_done, n_failed;    /* ranks, in the last step's gather: mt_saver_advance */
+    int n_failed_in_row;     /* saves */
+    int64_t n_overtaken;     /* saves that waited for the one before them */
+    int64_t told_blocked_ns; /* of the saver's blocked_ns, in metrics */
+};
+
 struct mt_trainer {
     const struct mt_config *config;
     struct mt_session session;
@@ -54,6 +65,7 @@ struct mt_trainer {
     bool stop_requested; /* agreed by all ranks */
     double train_flops_per_token;
     int64_t costs_state[MT_COSTS_STATE]; /* train/costs.h */
+    struct mt_saving saving;
 };
 
 /* trainer_open.c. Collective, agreed: everything but run directory and state, from
@@ -101,7 +113,16 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
  * and the count of skipped steps, which stay; metrics are cut. The caller publishes. *is_found:
  * there is one. */
 enum mt_status mt_resume_newest(struct mt_trainer *trainer, bool *is_found);
-/* Collective, agreed. */
-enum mt_status mt_save(struct mt_trainer *trainer);
+
+/* saving.c. Collective, agreed, between two steps. A save that fails is told of and training goes
+ * on; MT_ERR_RESOURCE when the second in a row fails, or one that was to be complete. */
+enum mt_status mt_saving_open(struct mt_trainer *trainer, const char *versions);
+void mt_saving_close(struct mt_trainer *trainer); /* waits for this rank's writer */
+/* Begins a save; is_last: it is complete on return. */
+enum mt_status mt_save(struct mt_trainer *trainer, bool is_last);
+/* After the metrics of a step, with saving.n_done and n_failed: what is going on goes on. */
+enum mt_status mt_saving_advance(struct mt_trainer *trainer);
+/* Nothing is going on any more; a failure is only told of. */
+enum mt_status mt_saving_finish(struct mt_trainer *trainer);
 
 #endif

@@ -60,6 +60,7 @@ enum mt_status mt_nonfinite_check(struct mt_trainer *trainer, const struct mt_st
     if (trainer->state.n_skipped_in_row <= trainer->config->train.nonfinite_patience) {
         return MT_OK;
     }
+    MT_TRY(mt_saving_finish(trainer)); /* what is being saved is from before */
     if (trainer->config->train.nonfinite_action == MT_NONFINITE_ROLLBACK) {
         return roll_back(trainer, result, is_back);
     }

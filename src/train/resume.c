@@ -162,32 +162,3 @@ enum mt_status mt_resume_newest(struct mt_trainer *trainer, bool *is_found)
                             ? mt_metrics_cut(trainer->dir.metrics, state->step)
                             : MT_OK);
 }
-
-enum mt_status mt_save(struct mt_trainer *trainer)
-{
-    char *text = NULL;
-    char path[MT_PATH_BYTES];
-    struct mt_moe *moe = mt_model_moe(trainer->session.model);
-    mt_span_begin(MT_PHASE_CHECKPOINT);
-    if (moe != NULL) {
-        mt_moe_write_state(moe);
-    }
-    enum mt_status status = mt_job_agree(mt_config_to_text(trainer->config, &text));
-    if (status == MT_OK) {
-        const struct mt_checkpoint_options options = {
-            .folder = trainer->dir.checkpoints,
-            .keep = trainer->config->checkpoint.keep,
-            .keep_every = trainer->config->checkpoint.keep_every,
-            .config_text = text,
-            .config_hash = mt_config_hash(trainer->config),
-        };
-        status = mt_job_agree(mt_checkpoint_save(trainer->session.store, &trainer->session.comm,
-                                                 &trainer->state, &options, path));
-    }
-    mt_memory_free(text);
-    mt_span_end(MT_PHASE_CHECKPOINT);
-    if (status == MT_OK) {
-        mt_log_line("checkpoint %s", path);
-    }
-    return status;
-}

@@ -146,11 +146,10 @@ static enum mt_status save_when_due(struct mt_trainer *trainer)
 {
     const int64_t interval = trainer->config->checkpoint.interval;
     const bool is_last = trainer->state.step == trainer->config->train.steps;
-    if (trainer->stop_requested || is_due(trainer->state.step, interval) ||
-        (interval > 0 && is_last)) {
-        return mt_save(trainer);
+    if (trainer->stop_requested || (interval > 0 && is_last)) {
+        return mt_save(trainer, true);
     }
-    return MT_OK;
+    return is_due(trainer->state.step, interval) ? mt_save(trainer, false) : MT_OK;
 }
 
 /* A failure between two agreements is this rank's alone: the others wait for it in a collective. */
@@ -176,6 +175,7 @@ static enum mt_status run_steps(struct mt_trainer *trainer)
         result.step_time_ns = mt_clock_ns() - start_ns;
         or_abort(mt_traces_end_step(trainer, &result));
         or_abort(mt_metrics_step(trainer, &result));
+        MT_TRY(mt_saving_advance(trainer));
         bool is_back = false;
         MT_TRY(mt_nonfinite_check(trainer, &result, &is_back));
         if (is_back) {
@@ -219,6 +219,7 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
         status = mt_run_dir_write_config(&trainer->dir, trainer->config);
     }
     MT_TRY(mt_job_agree(status));
+    MT_TRY(mt_saving_open(trainer, options->versions));
     MT_TRY(mt_job_agree(mt_metrics_open(trainer)));
     MT_TRY(mt_traces_open(trainer));
     MT_TRY(mt_job_agree(mt_replicas_open(trainer)));
@@ -239,6 +240,7 @@ enum mt_status mt_train(const struct mt_train_options *options)
     MT_TRY_GOTO(run(trainer, options));
 cleanup:
     mt_replicas_close(trainer);
+    mt_saving_close(trainer);
     mt_traces_close(trainer);
     mt_metrics_close(trainer);
     mt_log_close();

@@ -84,7 +84,7 @@ comm.all_to_all="leaders"|all_to_all.*"direct", "hierarchical", "leader" or "ded
 comm.rehearse_alpha_us=-1|rehearse_alpha_us = -1 is out of range; allowed: 0 to 
 data.format="megatron"|"megatron" is not in this version
 train.recompute="layers"|recompute.*"none", "attention" or "layer"; nearest is "layer"
-checkpoint.async=true|true is not in this version
+checkpoint.async=1|expected true or false
 device.dtype="bf16"|device.dtype = "bf16" is not one of "float32" or "bfloat16"
 device.dtype="float16"|device.dtype = "float16" is not one of "float32" or "bfloat16"
 device.kind="cpux"|device.kind.*"auto", "cpu" or "cuda"
