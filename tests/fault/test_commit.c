@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/saved.h"
+#include "checkpoint/saver.h"
 #include "fault/crash_states.h"
 #include "support/mpi_main.h"
 
@@ -24,6 +25,21 @@ static struct mt_fault *fault;
 static struct mt_test_table *table;
 static struct mt_test_world world;
 
+static bool is_staged; /* saves go through staging memory, as under a run's steps */
+
+static enum mt_status save_staged(const struct mt_run_state *state,
+                                  const struct mt_checkpoint_options *options)
+{
+    struct mt_saver *saver = NULL;
+    MT_TEST_OK(mt_saver_create(world.store, &world.comm, options, true, &saver));
+    enum mt_status status = mt_saver_begin(saver, state);
+    if (status == MT_OK && mt_saver_is_busy(saver)) {
+        status = mt_saver_finish(saver);
+    }
+    mt_saver_destroy(saver);
+    return status;
+}
+
 /* Steps one after another, of which one is kept; contents are a function of the step. */
 static enum mt_status save_step(int64_t step)
 {
@@ -31,7 +47,8 @@ static enum mt_status save_step(int64_t step)
     const struct mt_checkpoint_options options = {
         .folder = saves, .keep = 1, .config_text = "[run]\n", .config_hash = 1};
     mt_test_fill_store(world.store, (uint64_t)step);
-    return mt_checkpoint_save(world.store, &world.comm, &state, &options, NULL);
+    return is_staged ? save_staged(&state, &options)
+                     : mt_checkpoint_save(world.store, &world.comm, &state, &options, NULL);
 }
 
 static int begin(void **state)
@@ -42,6 +59,7 @@ static int begin(void **state)
     (void)snprintf(control, sizeof(control), "%s/fault", folder);
     fault = mt_fault_open(control, mt_job_rank());
     assert_non_null(fault);
+    is_staged = false;
     table = mt_test_new_table(mt_test_table_tiny);
     mt_test_open(&world, table, MPI_COMM_WORLD, true, -1);
     MT_TEST_OK(save_step(1));
@@ -55,6 +73,7 @@ static int begin(void **state)
 static int end(void **state)
 {
     MT_UNUSED(state);
+    is_staged = false;
     mt_test_world_close(&world);
     mt_memory_free(table);
     mt_test_remove_folder(MPI_COMM_WORLD, folder);
@@ -184,9 +203,8 @@ static void expect_whole(struct mt_crash *crash, int n, enum mt_crash_luck luck,
     MT_TEST_OK(mt_disk_remove(state));
 }
 
-static void every_kill_and_every_power_cut_leaves_a_whole_checkpoint(void **state)
+static void expect_whole_after_any_crash(void)
 {
-    MT_UNUSED(state);
     struct mt_crash *crash = record_step_2();
     for (int n = mt_job_rank(); n <= mt_crash_n_call(crash); n += mt_job_size()) {
         expect_whole(crash, n, MT_LUCK_ALL, 0, false);
@@ -199,12 +217,26 @@ static void every_kill_and_every_power_cut_leaves_a_whole_checkpoint(void **stat
     mt_crash_end(crash);
 }
 
+static void every_kill_and_every_power_cut_leaves_a_whole_checkpoint(void **state)
+{
+    MT_UNUSED(state);
+    expect_whole_after_any_crash();
+}
+
+static void the_same_holds_of_a_save_under_training(void **state)
+{
+    MT_UNUSED(state);
+    is_staged = true;
+    expect_whole_after_any_crash();
+}
+
 /* ---- a real process is killed ---- */
 
 /* In a child, so that this process lives on. True: it was killed. */
 static bool is_killed_in_save(int64_t step, int64_t at, int action)
 {
     mt_fault_order(fault, 0, at, EVERY_CALL, action);
+    is_staged = at / 2 % 2 == 0;
     const pid_t child = fork();
     if (child == 0) {
         _exit(save_step(step) == MT_OK ? 0 : 1);
@@ -285,6 +317,7 @@ static void sweep_faults(int64_t n_fault)
     for (int rank = 0; rank < mt_job_size(); ++rank) {
         bool is_hit = true;
         for (int64_t at = 1; is_hit; at += stride) {
+            is_staged = at / 4 % 2 == 0;
             is_hit = saves_despite_fault(rank, at, n_fault, actions[at % 4], &step);
         }
     }
@@ -315,6 +348,7 @@ int main(int argc, char **argv)
     static const struct CMUnitTest tests[] = {
         IN_FOLDER(a_save_syncs_files_then_folder_then_renames_then_syncs_the_parent),
         IN_FOLDER(every_kill_and_every_power_cut_leaves_a_whole_checkpoint),
+        IN_FOLDER(the_same_holds_of_a_save_under_training),
         IN_FOLDER(a_process_killed_at_any_call_resumes_from_the_last_commit),
         IN_FOLDER(any_one_call_may_fail),
         IN_FOLDER(all_calls_from_any_on_may_fail),
