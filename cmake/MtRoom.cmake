@@ -8,6 +8,7 @@ set(MT_LIBS_kernel DNNL::dnnl OpenMP::OpenMP_C)
 set(MT_LIBS_text PkgConfig::JANSSON PkgConfig::XXHASH PkgConfig::PCRE2 PkgConfig::UTF8PROC
                  PkgConfig::SENTENCEPIECE)
 set(MT_LIBS_data OpenMP::OpenMP_C PkgConfig::HDF5 PkgConfig::XXHASH PkgConfig::JANSSON)
+set(MT_LIBS_store PkgConfig::XXHASH)
 set(MT_LIBS_comm MPI::MPI_C PkgConfig::XXHASH)
 set(MT_LIBS_moe PkgConfig::XXHASH)
 set(MT_LIBS_checkpoint PkgConfig::HDF5 PkgConfig::XXHASH PkgConfig::JANSSON)

@@ -19,7 +19,7 @@ export NO_INSTALL
 . "$(dirname "${BASH_SOURCE[0]}")/../launch/common.sh"
 
 # shellcheck disable=SC2086
-install_packages $build_packages bible-kjv hdf5-tools libglpk-dev python3 clang-format-14 clang-tidy-14 \
+install_packages $build_packages bible-kjv hdf5-tools libglpk-dev python3 python3-h5py clang-format-14 clang-tidy-14 \
     iproute2 procps util-linux slurmctld slurmd slurm-client
 if [ $sanitize = 1 ]; then
     build -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMT_WERROR=ON -DMT_SANITIZE=address,undefined

@@ -45,6 +45,7 @@ struct mt_checkpoint_options {
     const char *folder;
     int64_t keep, keep_every;
     const char *config_text; /* resolved TOML */
+    const char *versions;    /* of program and libraries, for people; NULL: not said */
     uint64_t config_hash;
 };
 enum mt_status mt_checkpoint_save(struct mt_store *store, struct mt_comm *comm,
@@ -63,7 +64,13 @@ enum mt_status mt_checkpoint_find(struct mt_comm *comm, const char *folder, char
 enum mt_status mt_checkpoint_load(struct mt_store *store, struct mt_comm *comm, const char *path,
                                   bool weights_only, struct mt_run_state *state);
 
-/* Not collective: what a checkpoint says of itself, without reading tensors. */
+/* Not collective: what a checkpoint says of itself, without reading tensors; and whether its files
+ * are there. */
+struct mt_checkpoint_file {
+    char name[40];        /* e.g. "shard-00000-of-00004.h5" */
+    int64_t n_byte;       /* as the manifest says */
+    int64_t n_found_byte; /* as it is; -1: it is missing, or not a file */
+};
 struct mt_checkpoint_tensor {
     char name[128]; /* e.g. "/model/norm" */
     int n_dim;
@@ -73,8 +80,10 @@ struct mt_checkpoint_info {
     int64_t step, tokens_seen, format_version;
     int world_size;
     char *config_text;
+    char *versions; /* of program and libraries that saved; NULL: not said */
     uint64_t config_hash;
     int64_t n_file, n_byte;
+    struct mt_checkpoint_file *file; /* [n_file] */
     int n_tensor;
     struct mt_checkpoint_tensor *tensor;
 };

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "checkpoint/checksum.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,11 +10,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 enum {
-    CHECKSUM_BYTES = 1 << 20,
-    MAX_CALL_BYTES = 1 << 30 /* Linux moves at most 2^31 - 4096 bytes a call */
+    CHECKSUM_BYTES = 128 << 10, /* on the stack */
+    MAX_CALL_BYTES = 1 << 30    /* Linux moves at most 2^31 - 4096 bytes a call */
 };
 
 enum mt_status mt_disk_join(char *path, const char *folder, const char *name)
@@ -226,13 +226,16 @@ enum mt_status mt_disk_read_file(const char *path, int64_t max_bytes, char **dat
     return status;
 }
 
-static enum mt_status checksum_stream(int descriptor, const char *path, XXH3_state_t *state,
-                                      char *buffer, int64_t *n_byte)
+/* From where the descriptor stands to the end. */
+static enum mt_status checksum_stream(int descriptor, const char *path, int64_t *n_byte,
+                                      uint64_t *checksum)
 {
+    char buffer[CHECKSUM_BYTES];
+    XXH3_state_t sum;
     *n_byte = 0;
-    (void)XXH3_64bits_reset(state);
+    mt_checksum_begin(&sum);
     for (;;) {
-        const ssize_t got = pread(descriptor, buffer, CHECKSUM_BYTES, (off_t)*n_byte);
+        const ssize_t got = read(descriptor, buffer, sizeof(buffer));
         if (got < 0 && errno == EINTR) {
             continue;
         }
@@ -240,9 +243,10 @@ static enum mt_status checksum_stream(int descriptor, const char *path, XXH3_sta
             return fail_read("read", path);
         }
         if (got == 0) {
+            *checksum = mt_checksum_end(&sum);
             return MT_OK;
         }
-        (void)XXH3_64bits_update(state, buffer, (size_t)got);
+        mt_checksum_add(&sum, buffer, (size_t)got);
         *n_byte += got;
     }
 }
@@ -250,22 +254,31 @@ static enum mt_status checksum_stream(int descriptor, const char *path, XXH3_sta
 enum mt_status mt_disk_checksum(const char *path, int64_t *n_byte, uint64_t *checksum)
 {
     int descriptor = -1;
-    char *buffer = NULL;
     MT_TRY(mt_disk_open_to_read(path, &descriptor));
-    enum mt_status status = MT_ALLOCATE(buffer, CHECKSUM_BYTES, "checksum buffer");
-    XXH3_state_t *state = XXH3_createState();
-    if (status == MT_OK && state == NULL) {
-        status = MT_FAIL(MT_ERR_RESOURCE, "no memory for a checksum's state; it needs 1 KiB; free "
-                                          "memory on this machine");
-    }
-    if (status == MT_OK) {
-        status = checksum_stream(descriptor, path, state, buffer, n_byte);
-    }
-    if (status == MT_OK) {
-        *checksum = XXH3_64bits_digest(state);
-    }
-    (void)XXH3_freeState(state);
-    mt_memory_free(buffer);
+    const enum mt_status status = checksum_stream(descriptor, path, n_byte, checksum);
     (void)close(descriptor);
     return status;
+}
+
+enum mt_status mt_disk_read_back(const char *path, int64_t n_byte, uint64_t checksum)
+{
+    int descriptor = -1;
+    int64_t got_bytes = 0;
+    uint64_t got = 0;
+    MT_TRY(mt_disk_open_to_read(path, &descriptor));
+    (void)posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED); /* a wish */
+    const enum mt_status status = checksum_stream(descriptor, path, &got_bytes, &got);
+    (void)close(descriptor);
+    if (status != MT_OK) {
+        return MT_ERR_RESOURCE; /* what cannot be read has not been saved */
+    }
+    if (got_bytes != n_byte || got != checksum) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "%s does not read back as it was written: %lld bytes with XXH3 %016llx, not "
+                       "%lld with %016llx; the complete checkpoints before it are kept; look at "
+                       "the disk",
+                       path, (long long)got_bytes, (unsigned long long)got, (long long)n_byte,
+                       (unsigned long long)checksum);
+    }
+    return MT_OK;
 }

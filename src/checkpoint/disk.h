@@ -39,6 +39,9 @@ enum mt_status mt_disk_read(int descriptor, const char *path, int64_t offset, vo
 enum mt_status mt_disk_read_file(const char *path, int64_t max_bytes, char **data, int64_t *n_byte);
 /* Size and XXH3-64 of a file. */
 enum mt_status mt_disk_checksum(const char *path, int64_t *n_byte, uint64_t *checksum);
+/* Size and checksum of a file that was just written and synced, read from the disk where the system
+ * lets go of what it holds in memory. MT_ERR_RESOURCE when they are others. */
+enum mt_status mt_disk_read_back(const char *path, int64_t n_byte, uint64_t checksum);
 
 /* Names in a folder, sorted, without "." and "..". */
 struct mt_disk_names {

@@ -8,79 +8,102 @@
 #include <string.h>
 
 /* A piece on its way: 4 items of 8 bytes; 128 pieces of a rank at once, 4 MiB from 1024 ranks. */
-enum { PIECE_ITEMS = 4, SLICE_PIECES = 128, HEAD_ITEMS = 3 };
+enum { HEAD_ITEMS = 2, PIECE_ITEMS = 4, SLICE_PIECES = 128 };
 
 struct gathered_piece {
     int tensor, kind;
+    int64_t arrival; /* among all pieces, rank after rank */
     struct mt_manifest_piece piece;
 };
 
-struct gather {
-    struct mt_comm *comm;
+/* Of mt_gather_layout alone. */
+struct layout {
+    struct mt_gather *gather;
     const struct mt_shard *shard;
-    int64_t *head;  /* [R, HEAD_ITEMS] pieces, bytes and checksum of each shard */
-    int64_t *slice; /* [R, SLICE_PIECES, PIECE_ITEMS] */
-    int64_t n_piece, max_piece;
+    int64_t *slice;               /* [R, SLICE_PIECES, PIECE_ITEMS] */
+    int64_t *n_byte;              /* [R] of files */
+    int64_t n_piece, max_piece;   /* of all ranks, of one */
     struct gathered_piece *piece; /* rank 0: [n_piece] */
 };
 
-static void clear_gather(struct gather *gather)
+void mt_gather_clear(struct mt_gather *gather)
 {
-    mt_memory_free(gather->head);
-    mt_memory_free(gather->slice);
-    mt_memory_free(gather->piece);
+    mt_exec_destroy(gather->exec);
+    mt_plan_clear(&gather->plan);
+    mt_memory_free(gather->n_piece);
+    mt_memory_free(gather->place);
+    mt_memory_free(gather->mine);
+    mt_memory_free(gather->all);
+    memset(gather, 0, sizeof(*gather));
 }
 
-static enum mt_status gather_heads(struct gather *gather)
+static enum mt_status allocate(struct layout *layout)
 {
-    const struct mt_shard *shard = gather->shard;
+    struct mt_gather *gather = layout->gather;
     const int n_rank = gather->comm->topology.n_rank;
-    const int64_t mine[HEAD_ITEMS] = {shard->n_piece, shard->n_byte, (int64_t)shard->checksum};
-    enum mt_status status =
-        MT_ALLOCATE(gather->head, (int64_t)n_rank * HEAD_ITEMS, "sizes of shards");
-    if (status == MT_OK) {
-        status = MT_ALLOCATE(gather->slice, (int64_t)n_rank * SLICE_PIECES * PIECE_ITEMS,
-                             "pieces of all ranks");
+    const char *what = "pieces of all ranks";
+    MT_TRY(MT_ALLOCATE(gather->n_piece, n_rank, what));
+    MT_TRY(MT_ALLOCATE(gather->mine, 1 + layout->shard->n_piece, what));
+    MT_TRY(MT_ALLOCATE(layout->n_byte, n_rank, what));
+    MT_TRY(MT_ALLOCATE(layout->slice, (int64_t)n_rank * SLICE_PIECES * PIECE_ITEMS, what));
+    MT_TRY(mt_plan_init(&gather->plan, n_rank));
+    return mt_exec_create(gather->comm, n_rank, &gather->exec);
+}
+
+/* Rank 0, when it knows how much there is. */
+static enum mt_status allocate_all(struct layout *layout)
+{
+    struct mt_gather *gather = layout->gather;
+    const int n_rank = gather->comm->topology.n_rank;
+    const char *what = "pieces of the checkpoint";
+    MT_TRY(MT_ALLOCATE(layout->piece, layout->n_piece, what));
+    MT_TRY(MT_ALLOCATE(gather->place, layout->n_piece, what));
+    return MT_ALLOCATE(gather->all, n_rank + layout->n_piece, what);
+}
+
+static enum mt_status gather_heads(struct layout *layout)
+{
+    struct mt_gather *gather = layout->gather;
+    struct mt_comm *comm = gather->comm;
+    const int64_t mine[HEAD_ITEMS] = {layout->shard->n_piece, layout->shard->n_byte};
+    MT_TRY(mt_together_agree(comm, allocate(layout)));
+    MT_TRY(mt_comm_gather_i64(comm, mine, HEAD_ITEMS, layout->slice));
+    for (int r = 0; r < comm->topology.n_rank; ++r) {
+        const int64_t *head = layout->slice + (int64_t)r * HEAD_ITEMS;
+        gather->n_piece[r] = head[0];
+        layout->n_byte[r] = head[1];
+        layout->n_piece += head[0];
+        layout->max_piece = mt_max_i64(layout->max_piece, head[0]);
     }
-    MT_TRY(mt_together_agree(gather->comm, status));
-    MT_TRY(mt_comm_gather_i64(gather->comm, mine, HEAD_ITEMS, gather->head));
-    for (int r = 0; r < n_rank; ++r) {
-        const int64_t n = gather->head[(int64_t)r * HEAD_ITEMS];
-        gather->n_piece += n;
-        gather->max_piece = mt_max_i64(gather->max_piece, n);
-    }
-    if (gather->comm->rank == 0) {
-        status = MT_ALLOCATE(gather->piece, gather->n_piece, "pieces of the checkpoint");
-    }
-    return mt_together_agree(gather->comm, status);
+    return mt_together_agree(comm, comm->rank == 0 ? allocate_all(layout) : MT_OK);
 }
 
 /* Pieces [first, first + SLICE_PIECES) of every rank. */
-static enum mt_status gather_slice(struct gather *gather, int64_t first, int64_t *n_done)
+static enum mt_status gather_slice(struct layout *layout, int64_t first)
 {
-    const struct mt_shard *shard = gather->shard;
+    const struct mt_gather *gather = layout->gather;
+    const struct mt_shard *shard = layout->shard;
     int64_t mine[SLICE_PIECES][PIECE_ITEMS] = {{0}};
     for (int64_t i = first; i < mt_min_i64(first + SLICE_PIECES, shard->n_piece); ++i) {
         const struct mt_shard_piece *piece = &shard->piece[i];
-        const int64_t item[PIECE_ITEMS] = {(int64_t)piece->tensor * MT_N_KIND + piece->kind,
-                                           piece->first_row, piece->n_row,
-                                           (int64_t)piece->checksum};
+        const int64_t item[PIECE_ITEMS] = {piece->tensor, piece->kind, piece->first_row,
+                                           piece->n_row};
         memcpy(mine[i - first], item, sizeof(item));
     }
     MT_TRY(mt_comm_gather_i64(gather->comm, mine[0], (int64_t)SLICE_PIECES * PIECE_ITEMS,
-                              gather->slice));
+                              layout->slice));
+    int64_t arrival = first; /* of the slice's first piece of rank r */
     for (int r = 0; r < gather->comm->topology.n_rank && gather->comm->rank == 0; ++r) {
-        const int64_t n = gather->head[(int64_t)r * HEAD_ITEMS] - first;
-        for (int64_t i = 0; i < mt_min_i64(SLICE_PIECES, n); ++i) {
-            const int64_t *item = gather->slice + ((int64_t)r * SLICE_PIECES + i) * PIECE_ITEMS;
-            gather->piece[(*n_done)++] =
-                (struct gathered_piece){.tensor = (int)(item[0] / MT_N_KIND),
-                                        .kind = (int)(item[0] % MT_N_KIND),
-                                        .piece = {.shard = r,
-                                                  .first_row = item[1],
-                                                  .n_row = item[2],
-                                                  .checksum = (uint64_t)item[3]}};
+        const int64_t n = mt_min_i64(SLICE_PIECES, gather->n_piece[r] - first);
+        for (int64_t i = 0; i < n; ++i) {
+            const int64_t *item = layout->slice + ((int64_t)r * SLICE_PIECES + i) * PIECE_ITEMS;
+            layout->piece[arrival + i] = (struct gathered_piece){
+                .tensor = (int)item[0],
+                .kind = (int)item[1],
+                .arrival = arrival + i,
+                .piece = {.shard = r, .first_row = item[2], .n_row = item[3]}};
         }
+        arrival += gather->n_piece[r];
     }
     return MT_OK;
 }
@@ -106,21 +129,22 @@ static bool is_same_tensor(const struct gathered_piece *x, const struct gathered
 }
 
 /* The next tensor from sorted pieces [first, end). */
-static enum mt_status add_tensor(const struct gather *gather, int64_t first, int64_t end,
+static enum mt_status add_tensor(const struct layout *layout, int64_t first, int64_t end,
                                  struct mt_manifest *manifest, struct mt_manifest_tensor *entry)
 {
-    const struct gathered_piece *piece = gather->piece;
-    const struct mt_tensor *tensor = &gather->shard->table->tensor[piece[first].tensor];
+    const struct gathered_piece *piece = layout->piece;
+    const struct mt_tensor *tensor = &layout->shard->table->tensor[piece[first].tensor];
     int64_t next_row = 0;
     mt_checkpoint_dataset_name(entry->name, tensor->name,
                                (enum mt_checkpoint_kind)piece[first].kind);
     entry->n_dim = tensor->n_dim;
     memcpy(entry->dim, tensor->dim, sizeof(entry->dim));
-    entry->is_cut = mt_shard_is_cut(gather->shard, piece[first].tensor);
+    entry->is_cut = mt_shard_is_cut(layout->shard, piece[first].tensor);
     entry->first_piece = first;
     entry->n_piece = end - first;
     for (int64_t i = first; i < end; ++i) {
         manifest->piece[i] = piece[i].piece;
+        layout->gather->place[piece[i].arrival] = i;
         if (piece[i].piece.first_row != next_row) {
             break;
         }
@@ -136,66 +160,127 @@ static enum mt_status add_tensor(const struct gather *gather, int64_t first, int
 }
 
 /* Rank 0, pieces sorted. */
-static enum mt_status fill_manifest(const struct gather *gather, const char *config_text,
+static enum mt_status fill_manifest(const struct layout *layout, const char *config_text,
                                     struct mt_manifest *manifest)
 {
-    const struct gathered_piece *piece = gather->piece;
+    const struct gathered_piece *piece = layout->piece;
+    const int n_rank = layout->gather->comm->topology.n_rank;
     int64_t n_tensor = 0;
-    for (int64_t i = 0; i < gather->n_piece; ++i) {
+    for (int64_t i = 0; i < layout->n_piece; ++i) {
         n_tensor += i == 0 || !is_same_tensor(&piece[i - 1], &piece[i]);
     }
-    const int64_t n_table = gather->shard->table->n_tensor;
+    const int64_t n_table = layout->shard->table->n_tensor;
     if (n_tensor != n_table && n_tensor != n_table * MT_N_KIND) {
         return MT_FAIL(MT_ERR_INTERNAL,
                        "the ranks' parts belong to %lld tensors; all %lld, with optimizer state or "
                        "all without, were expected; this is a bug",
                        (long long)n_tensor, (long long)n_table);
     }
-    MT_TRY(mt_manifest_init(manifest, gather->comm->topology.n_rank, n_tensor, gather->n_piece,
-                            config_text));
+    MT_TRY(mt_manifest_init(manifest, n_rank, n_tensor, layout->n_piece, config_text));
     int64_t t = 0;
-    for (int64_t first = 0, end = 0; first < gather->n_piece; first = end, ++t) {
-        while (end < gather->n_piece && is_same_tensor(&piece[first], &piece[end])) {
+    for (int64_t first = 0, end = 0; first < layout->n_piece; first = end, ++t) {
+        while (end < layout->n_piece && is_same_tensor(&piece[first], &piece[end])) {
             ++end;
         }
-        MT_TRY(add_tensor(gather, first, end, manifest, &manifest->tensor[t]));
+        MT_TRY(add_tensor(layout, first, end, manifest, &manifest->tensor[t]));
         if (manifest->tensor[t].is_cut) {
             manifest->format_version = MT_CHECKPOINT_FORMAT_VERSION;
         }
     }
-    for (int r = 0; r < gather->comm->topology.n_rank; ++r) {
-        manifest->file[1 + r].n_byte = gather->head[(int64_t)r * HEAD_ITEMS + 1];
-        manifest->file[1 + r].checksum = (uint64_t)gather->head[(int64_t)r * HEAD_ITEMS + 2];
+    for (int r = 0; r < n_rank; ++r) {
+        manifest->file[1 + r].n_byte = layout->n_byte[r];
     }
     return mt_manifest_number_rows(manifest);
 }
 
-static enum mt_status gather_all(struct gather *gather, const char *config_text,
+static enum mt_status gather_all(struct layout *layout, const char *config_text,
                                  struct mt_manifest *manifest)
 {
-    int64_t n_done = 0;
+    const struct mt_gather *gather = layout->gather;
     enum mt_status status = MT_OK;
-    MT_TRY(gather_heads(gather));
-    for (int64_t first = 0; first < gather->max_piece; first += SLICE_PIECES) {
-        MT_TRY(gather_slice(gather, first, &n_done));
+    MT_TRY(gather_heads(layout));
+    for (int64_t first = 0; first < layout->max_piece; first += SLICE_PIECES) {
+        MT_TRY(gather_slice(layout, first));
     }
     if (gather->comm->rank == 0) {
-        MT_ASSERT(n_done == gather->n_piece);
-        qsort(gather->piece, (size_t)n_done, sizeof(*gather->piece), compare_pieces);
-        status = fill_manifest(gather, config_text, manifest);
+        qsort(layout->piece, (size_t)layout->n_piece, sizeof(*layout->piece), compare_pieces);
+        status = fill_manifest(layout, config_text, manifest);
     }
     return mt_together_agree(gather->comm, status);
 }
 
-enum mt_status mt_gather_manifest(struct mt_comm *comm, const struct mt_shard *shard,
-                                  const char *config_text, struct mt_manifest *manifest)
+enum mt_status mt_gather_layout(struct mt_gather *gather, struct mt_comm *comm,
+                                const struct mt_shard *shard, const char *config_text,
+                                struct mt_manifest *manifest)
 {
-    struct gather gather = {.comm = comm, .shard = shard};
+    struct layout layout = {.gather = gather, .shard = shard};
+    memset(gather, 0, sizeof(*gather));
     memset(manifest, 0, sizeof(*manifest));
-    const enum mt_status status = gather_all(&gather, config_text, manifest);
-    clear_gather(&gather);
+    gather->comm = comm;
+    const enum mt_status status = gather_all(&layout, config_text, manifest);
+    mt_memory_free(layout.slice);
+    mt_memory_free(layout.n_byte);
+    mt_memory_free(layout.piece);
     if (status != MT_OK) {
         mt_manifest_clear(manifest);
+        mt_gather_clear(gather);
     }
     return status;
+}
+
+/* ---- checksums ---- */
+
+/* Straight to rank 0: the others have no more to do with it once it is sent. */
+static void plan_checksums(struct mt_gather *gather)
+{
+    const int64_t item_bytes = (int64_t)sizeof(int64_t);
+    const int rank = gather->comm->rank;
+    mt_plan_reset(&gather->plan, "checkpoint", MT_ELEMENT_BYTE);
+    if (rank != 0) {
+        mt_plan_send(&gather->plan, 0, 0, MT_BUFFER_SEND, 0,
+                     (1 + gather->n_piece[rank]) * item_bytes);
+        return;
+    }
+    int64_t offset = (1 + gather->n_piece[0]) * item_bytes;
+    for (int r = 1; r < gather->comm->topology.n_rank; ++r) {
+        const int64_t n_byte = (1 + gather->n_piece[r]) * item_bytes;
+        mt_plan_recv(&gather->plan, 0, r, MT_BUFFER_RECV, offset, n_byte);
+        offset += n_byte;
+    }
+}
+
+enum mt_status mt_gather_begin(struct mt_gather *gather, const struct mt_shard *shard)
+{
+    int64_t *mine = gather->comm->rank == 0 ? gather->all : gather->mine;
+    mine[0] = (int64_t)shard->checksum;
+    for (int64_t i = 0; i < shard->n_piece; ++i) {
+        mine[1 + i] = (int64_t)shard->piece[i].checksum;
+    }
+    void *const buffer[MT_N_BUFFER] = {gather->mine, gather->all, NULL};
+    plan_checksums(gather);
+    return mt_exec_begin(gather->exec, &gather->plan, buffer);
+}
+
+bool mt_gather_is_active(const struct mt_gather *gather)
+{
+    return gather->exec != NULL && mt_exec_is_active(gather->exec);
+}
+
+enum mt_status mt_gather_poll(struct mt_gather *gather, bool *done)
+{
+    return mt_exec_poll(gather->exec, done);
+}
+
+enum mt_status mt_gather_end(struct mt_gather *gather, struct mt_manifest *manifest)
+{
+    MT_TRY(mt_exec_end(gather->exec));
+    const int64_t *next = gather->all;
+    int64_t arrival = 0;
+    for (int r = 0; r < gather->comm->topology.n_rank && gather->comm->rank == 0; ++r) {
+        manifest->file[1 + r].checksum = (uint64_t)*next++;
+        for (int64_t i = 0; i < gather->n_piece[r]; ++i) {
+            manifest->piece[gather->place[arrival++]].checksum = (uint64_t)*next++;
+        }
+    }
+    return MT_OK;
 }

@@ -95,20 +95,31 @@ static enum mt_status access_list(bool in_memory, hid_t *list)
     return MT_OK;
 }
 
-enum mt_status mt_hdf5_create(const char *path, bool in_memory, hid_t *file)
+static enum mt_status create(const char *path, bool is_over, bool in_memory, hid_t *file)
 {
     enum mt_status status = MT_OK;
     hid_t access = H5I_INVALID_HID;
-    hid_t create = H5I_INVALID_HID;
+    hid_t list = H5I_INVALID_HID;
     *file = H5I_INVALID_HID;
     mt_hdf5_init();
     MT_TRY_GOTO(access_list(in_memory, &access));
-    MT_TRY_GOTO(plain_list(H5P_FILE_CREATE, &create));
-    MT_TRY_HDF5_GOTO(MT_ERR_RESOURCE, path, *file = H5Fcreate(path, H5F_ACC_EXCL, create, access));
+    MT_TRY_GOTO(plain_list(H5P_FILE_CREATE, &list));
+    MT_TRY_HDF5_GOTO(MT_ERR_RESOURCE, path,
+                     *file = H5Fcreate(path, is_over ? H5F_ACC_TRUNC : H5F_ACC_EXCL, list, access));
 cleanup:
-    (void)H5Pclose(create);
+    (void)H5Pclose(list);
     (void)H5Pclose(access);
     return status;
+}
+
+enum mt_status mt_hdf5_create(const char *path, bool in_memory, hid_t *file)
+{
+    return create(path, false, in_memory, file);
+}
+
+enum mt_status mt_hdf5_create_over(const char *path, hid_t *file)
+{
+    return create(path, true, false, file);
 }
 
 enum mt_status mt_hdf5_take_image(hid_t file, const char *path, char **image, int64_t *n_byte)
@@ -124,6 +135,17 @@ enum mt_status mt_hdf5_take_image(hid_t file, const char *path, char **image, in
         return MT_FAIL(MT_ERR_INTERNAL, "H5Fget_file_image gave another size than it announced");
     }
     *n_byte = n;
+    return MT_OK;
+}
+
+enum mt_status mt_hdf5_renew_image(hid_t file, const char *path, char *image, int64_t n_byte)
+{
+    MT_TRY_HDF5(MT_ERR_INTERNAL, path, H5Fflush(file, H5F_SCOPE_GLOBAL));
+    if (H5Fget_file_image(file, NULL, 0) != n_byte ||
+        H5Fget_file_image(file, image, (size_t)n_byte) != n_byte) {
+        return MT_FAIL(MT_ERR_INTERNAL, "%s: its image is no longer of %lld bytes", path,
+                       (long long)n_byte);
+    }
     return MT_OK;
 }
 

@@ -28,8 +28,12 @@ void mt_hdf5_init(void);
 /* A new file; nothing in it depends on when it is made. in_memory: an image for mt_hdf5_take_image
  * instead of a file on disk. */
 enum mt_status mt_hdf5_create(const char *path, bool in_memory, hid_t *file);
+/* The same on disk where a file exists already: what is in it is gone. */
+enum mt_status mt_hdf5_create_over(const char *path, hid_t *file);
 /* The flushed image of an in-memory file; freed by mt_memory_free. */
 enum mt_status mt_hdf5_take_image(hid_t file, const char *path, char **image, int64_t *n_byte);
+/* The same again, after changes that need no room: image [n_byte] of the size it had. */
+enum mt_status mt_hdf5_renew_image(hid_t file, const char *path, char *image, int64_t n_byte);
 /* Closes and looks at the result, also after an error: `status` is returned first. */
 enum mt_status mt_hdf5_close(hid_t file, const char *path, enum mt_status status);
 /* All groups above `name` ("/model/layers/0/moe/router"). */

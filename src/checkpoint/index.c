@@ -66,6 +66,9 @@ static enum mt_status write_attributes(const struct mt_manifest *manifest, hid_t
     struct named_integer integer[N_INTEGER];
     MT_TRY(write_text(file, path, "format", MT_MANIFEST_FORMAT));
     MT_TRY(write_text(file, path, "config", manifest->config_text));
+    if (manifest->versions != NULL) {
+        MT_TRY(write_text(file, path, "versions", manifest->versions));
+    }
     list_integers(manifest, integer);
     for (int i = 0; i < N_INTEGER; ++i) {
         MT_TRY(write_attribute(file, path, integer[i].name, H5T_STD_I64LE, H5T_NATIVE_INT64,
@@ -206,22 +209,81 @@ static enum mt_status fill_file(const struct mt_manifest *manifest,
     return MT_OK;
 }
 
+static const char IN_MEMORY[] = "index.h5"; /* names it in errors */
+
+enum mt_status mt_index_open(struct mt_index *index, const struct mt_manifest *manifest,
+                             const struct mt_run_state *state)
+{
+    hid_t file = H5I_INVALID_HID;
+    memset(index, 0, sizeof(*index));
+    MT_TRY(mt_hdf5_create(IN_MEMORY, true, &file));
+    index->file = file;
+    enum mt_status status = fill_file(manifest, state, file, IN_MEMORY);
+    if (status == MT_OK) {
+        status = mt_hdf5_take_image(file, IN_MEMORY, &index->image, &index->n_byte);
+    }
+    if (status != MT_OK) {
+        mt_index_close(index);
+    }
+    return status;
+}
+
+static enum mt_status renew_attributes(const struct mt_manifest *manifest, hid_t file)
+{
+    struct named_integer integer[N_INTEGER];
+    list_integers(manifest, integer);
+    enum mt_status status = MT_OK;
+    for (int i = 0; i < N_INTEGER && status == MT_OK; ++i) {
+        const hid_t attribute = H5Aopen(file, integer[i].name, H5P_DEFAULT);
+        status = mt_hdf5_status(H5Awrite(attribute, H5T_NATIVE_INT64, &integer[i].value),
+                                MT_ERR_INTERNAL, IN_MEMORY, "H5Awrite", __FILE__, __LINE__);
+        (void)H5Aclose(attribute);
+    }
+    return status;
+}
+
+static enum mt_status renew_array(const struct mt_state_array *array, hid_t file)
+{
+    char name[MT_CHECKPOINT_NAME_BYTES];
+    array_name(name, array);
+    if (array->n == 0) {
+        return MT_OK;
+    }
+    const hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
+    const enum mt_status status = mt_hdf5_status(
+        H5Dwrite(dataset, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, array->values),
+        MT_ERR_INTERNAL, IN_MEMORY, "H5Dwrite", __FILE__, __LINE__);
+    (void)H5Dclose(dataset);
+    return status;
+}
+
+enum mt_status mt_index_update(struct mt_index *index, const struct mt_manifest *manifest,
+                               const struct mt_run_state *state)
+{
+    const hid_t file = index->file;
+    MT_TRY(renew_attributes(manifest, file));
+    for (int i = 0; i < state->n_array; ++i) {
+        MT_TRY(renew_array(&state->array[i], file));
+    }
+    return mt_hdf5_renew_image(file, IN_MEMORY, index->image, index->n_byte);
+}
+
+void mt_index_close(struct mt_index *index)
+{
+    if (index->file > 0) {
+        (void)H5Fclose(index->file);
+    }
+    mt_memory_free(index->image);
+    memset(index, 0, sizeof(*index));
+}
+
 enum mt_status mt_index_write(const struct mt_manifest *manifest, const struct mt_run_state *state,
                               const char *path)
 {
-    hid_t file = H5I_INVALID_HID;
-    char *image = NULL;
-    int64_t n_byte = 0;
-    MT_TRY(mt_hdf5_create(path, true, &file));
-    enum mt_status status = fill_file(manifest, state, file, path);
-    if (status == MT_OK) {
-        status = mt_hdf5_take_image(file, path, &image, &n_byte);
-    }
-    status = mt_hdf5_close(file, path, status);
-    if (status == MT_OK) {
-        status = mt_disk_write_file(path, image, n_byte);
-    }
-    mt_memory_free(image);
+    struct mt_index index;
+    MT_TRY(mt_index_open(&index, manifest, state));
+    const enum mt_status status = mt_disk_write_file(path, index.image, index.n_byte);
+    mt_index_close(&index);
     return status;
 }
 

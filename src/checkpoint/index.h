@@ -8,7 +8,21 @@
 
 #include "checkpoint/manifest.h"
 
-/* The whole file, synced: made in memory, so that only plain writes can fail. */
+/* The file is made in memory, so that only plain writes can fail, and kept open: what is the same
+ * from save to save is made once. mt_index_update renews the rest - attributes, arrays - and the
+ * image, whose bytes are those of a file made afresh. */
+struct mt_index {
+    int64_t file; /* hid_t; 0: closed */
+    char *image;  /* [n_byte] */
+    int64_t n_byte;
+};
+enum mt_status mt_index_open(struct mt_index *index, const struct mt_manifest *manifest,
+                             const struct mt_run_state *state);
+enum mt_status mt_index_update(struct mt_index *index, const struct mt_manifest *manifest,
+                               const struct mt_run_state *state);
+void mt_index_close(struct mt_index *index); /* of a zeroed one, too */
+
+/* The whole file, synced. */
 enum mt_status mt_index_write(const struct mt_manifest *manifest, const struct mt_run_state *state,
                               const char *path);
 /* Fills state->array; one that the file lacks, or has with another length, becomes zeros: what it

@@ -2,13 +2,41 @@
 #include "checkpoint/checkpoint.h"
 
 #include "base/memory.h"
+#include "checkpoint/disk.h"
 #include "checkpoint/manifest.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 _Static_assert(sizeof(((struct mt_checkpoint_tensor *)0)->name) == MT_CHECKPOINT_NAME_BYTES,
                "names are copied whole");
+_Static_assert(sizeof(((struct mt_checkpoint_file *)0)->name) == MT_MANIFEST_FILE_NAME_BYTES,
+               "names are copied whole");
+
+static int64_t bytes_of_file(const char *folder, const char *name)
+{
+    char path[MT_PATH_BYTES];
+    struct stat about;
+    if (mt_disk_join(path, folder, name) != MT_OK) {
+        mt_error_clear();
+        return -1;
+    }
+    return stat(path, &about) == 0 && S_ISREG(about.st_mode) ? about.st_size : -1;
+}
+
+static void fill_files(struct mt_checkpoint_info *info, const char *path,
+                       const struct mt_manifest *manifest)
+{
+    info->n_file = manifest->n_file;
+    for (int64_t i = 0; i < manifest->n_file; ++i) {
+        struct mt_checkpoint_file *file = &info->file[i];
+        memcpy(file->name, manifest->file[i].name, sizeof(file->name));
+        file->n_byte = manifest->file[i].n_byte;
+        file->n_found_byte = bytes_of_file(path, file->name);
+        info->n_byte += file->n_byte;
+    }
+}
 
 static void fill_info(struct mt_checkpoint_info *info, struct mt_manifest *manifest)
 {
@@ -17,10 +45,6 @@ static void fill_info(struct mt_checkpoint_info *info, struct mt_manifest *manif
     info->format_version = manifest->format_version;
     info->world_size = manifest->world_size;
     info->config_hash = manifest->config_hash;
-    info->n_file = manifest->n_file;
-    for (int64_t i = 0; i < manifest->n_file; ++i) {
-        info->n_byte += manifest->file[i].n_byte;
-    }
     info->n_tensor = (int)manifest->n_tensor;
     for (int t = 0; t < info->n_tensor; ++t) {
         const struct mt_manifest_tensor *from = &manifest->tensor[t];
@@ -30,7 +54,9 @@ static void fill_info(struct mt_checkpoint_info *info, struct mt_manifest *manif
         memcpy(to->dim, from->dim, sizeof(to->dim));
     }
     info->config_text = manifest->config_text;
+    info->versions = manifest->versions;
     manifest->config_text = NULL;
+    manifest->versions = NULL;
 }
 
 enum mt_status mt_checkpoint_read_info(const char *path, struct mt_checkpoint_info *info)
@@ -38,19 +64,25 @@ enum mt_status mt_checkpoint_read_info(const char *path, struct mt_checkpoint_in
     struct mt_manifest manifest;
     memset(info, 0, sizeof(*info));
     MT_TRY(mt_manifest_read(path, &manifest));
-    const enum mt_status status =
-        MT_ALLOCATE(info->tensor, manifest.n_tensor, "tensors of a checkpoint");
-    if (status == MT_OK) {
-        fill_info(info, &manifest);
-    }
+    enum mt_status status = MT_OK;
+    MT_TRY_GOTO(MT_ALLOCATE(info->tensor, manifest.n_tensor, "tensors of a checkpoint"));
+    MT_TRY_GOTO(MT_ALLOCATE(info->file, manifest.n_file, "files of a checkpoint"));
+    fill_files(info, path, &manifest);
+    fill_info(info, &manifest);
+cleanup:
     mt_manifest_clear(&manifest);
+    if (status != MT_OK) {
+        mt_checkpoint_info_clear(info);
+    }
     return status;
 }
 
 void mt_checkpoint_info_clear(struct mt_checkpoint_info *info)
 {
     mt_memory_free(info->config_text);
+    mt_memory_free(info->versions);
     mt_memory_free(info->tensor);
+    mt_memory_free(info->file);
     memset(info, 0, sizeof(*info));
 }
 

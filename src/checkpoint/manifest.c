@@ -33,12 +33,24 @@ cleanup:
     return status;
 }
 
+enum mt_status mt_manifest_set_versions(struct mt_manifest *manifest, const char *versions)
+{
+    if (versions == NULL || versions[0] == '\0') {
+        return MT_OK;
+    }
+    const size_t n_byte = strlen(versions) + 1;
+    MT_TRY(MT_ALLOCATE(manifest->versions, (int64_t)n_byte, "checkpoint manifest"));
+    memcpy(manifest->versions, versions, n_byte);
+    return MT_OK;
+}
+
 void mt_manifest_clear(struct mt_manifest *manifest)
 {
     mt_memory_free(manifest->file);
     mt_memory_free(manifest->tensor);
     mt_memory_free(manifest->piece);
     mt_memory_free(manifest->config_text);
+    mt_memory_free(manifest->versions);
     memset(manifest, 0, sizeof(*manifest));
 }
 

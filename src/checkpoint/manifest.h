@@ -45,6 +45,7 @@ struct mt_manifest {
     int world_size;
     uint64_t config_hash;
     char *config_text;
+    char *versions; /* as struct mt_checkpoint_info; NULL: not said */
     int64_t n_file, n_tensor, n_piece;
     struct mt_manifest_file *file;
     struct mt_manifest_tensor *tensor;
@@ -54,6 +55,8 @@ struct mt_manifest {
 /* Room for so many; n_file = world_size + 1. */
 enum mt_status mt_manifest_init(struct mt_manifest *manifest, int world_size, int64_t n_tensor,
                                 int64_t n_piece, const char *config_text);
+/* Copies the text; NULL and "": not said. */
+enum mt_status mt_manifest_set_versions(struct mt_manifest *manifest, const char *versions);
 void mt_manifest_clear(struct mt_manifest *manifest);
 
 /* name [MT_MANIFEST_FILE_NAME_BYTES] of file[index] of a checkpoint by world_size ranks. */

@@ -255,6 +255,8 @@ static enum mt_status read_root(const char *path, const json_t *root, struct mt_
         return fail_key(path, "config", "the text of a configuration");
     }
     MT_TRY(mt_manifest_init(manifest, (int)world_size, n_tensor, n_piece, config));
+    MT_TRY(
+        mt_manifest_set_versions(manifest, json_string_value(json_object_get(root, "versions"))));
     MT_TRY(get_integer(path, root, "format_version", 1, MT_CHECKPOINT_FORMAT_VERSION,
                        &manifest->format_version));
     MT_TRY(get_checksum(path, root, "config_hash", &manifest->config_hash));

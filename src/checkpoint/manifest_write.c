@@ -74,13 +74,14 @@ static json_t *state_json(const struct mt_run_state *state)
 /* NULL: no memory, or a configuration that is not UTF-8. Packing passes that on. */
 static json_t *manifest_json(const struct mt_manifest *manifest)
 {
-    return json_pack("{s:s, s:I, s:I, s:I, s:i, s:o, s:s, s:o, s:o, s:o}", "format",
+    return json_pack("{s:s, s:I, s:I, s:I, s:i, s:o, s:s, s:s*, s:o, s:o, s:o}", "format",
                      MT_MANIFEST_FORMAT, "format_version", (json_int_t)manifest->format_version,
                      "step", (json_int_t)manifest->state.step, "tokens_seen",
                      (json_int_t)manifest->state.tokens_seen, "world_size", manifest->world_size,
                      "config_hash", checksum_json(manifest->config_hash), "config",
-                     manifest->config_text, "state", state_json(&manifest->state), "files",
-                     files_json(manifest), "tensors", tensors_json(manifest));
+                     manifest->config_text, "versions", manifest->versions, "state",
+                     state_json(&manifest->state), "files", files_json(manifest), "tensors",
+                     tensors_json(manifest));
 }
 
 /* body "{...}" without its closing brace, then the last key. */

@@ -4,10 +4,13 @@
 #include "checkpoint/disk.h"
 #include "checkpoint/hdf5_file.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 static int compare_parts(const void *a, const void *b)
 {
@@ -17,12 +20,6 @@ static int compare_parts(const void *a, const void *b)
         return x->tensor < y->tensor ? -1 : 1;
     }
     return x->first < y->first ? -1 : x->first > y->first;
-}
-
-static const float *part_data(const struct mt_part *part, enum mt_checkpoint_kind kind)
-{
-    const float *const data[MT_N_KIND] = {part->value, part->exp_avg, part->exp_avg_sq};
-    return data[kind];
 }
 
 bool mt_shard_is_cut(const struct mt_shard *shard, int tensor)
@@ -101,6 +98,8 @@ void mt_shard_clear(struct mt_shard *shard)
 {
     mt_memory_free(shard->part);
     mt_memory_free(shard->piece);
+    mt_memory_free(shard->extent);
+    mt_memory_free(shard->frame);
     memset(shard, 0, sizeof(*shard));
 }
 
@@ -159,50 +158,102 @@ cleanup:
     return status;
 }
 
-static enum mt_status create_layout(struct mt_shard *shard, const char *path)
+/* ---- extents and frame ---- */
+
+static int64_t piece_bytes(const struct mt_shard *shard, const struct mt_shard_piece *piece)
 {
-    hid_t file = H5I_INVALID_HID;
-    MT_TRY(mt_hdf5_create(path, false, &file));
-    return mt_hdf5_close(file, path, create_datasets(shard, file, path));
+    return piece->n_row * row_elements_of(shard, piece->tensor) * (int64_t)sizeof(float);
 }
 
-static enum mt_status write_piece(const struct mt_shard *shard, struct mt_shard_piece *piece,
-                                  int descriptor, const char *path, XXH3_state_t *state)
+static int compare_extents(const void *a, const void *b)
 {
-    int64_t offset = piece->offset;
-    (void)XXH3_64bits_reset(state);
-    for (int p = piece->first_part; p < piece->first_part + piece->n_part; ++p) {
-        const struct mt_part *part = shard->part[p];
-        const float *data = part_data(part, piece->kind);
-        const int64_t n_byte = part->n_element * (int64_t)sizeof(float);
-        (void)XXH3_64bits_update(state, data, (size_t)n_byte);
-        MT_TRY(mt_disk_write(descriptor, path, offset, data, n_byte));
-        offset += n_byte;
+    const struct mt_shard_extent *x = a;
+    const struct mt_shard_extent *y = b;
+    return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+/* Extents of the pieces, sorted; then those of the frame between them. */
+static enum mt_status list_extents(struct mt_shard *shard)
+{
+    struct mt_shard_extent *data = NULL;
+    MT_TRY(MT_ALLOCATE(shard->extent, 2 * shard->n_piece + 1, "extents of a shard"));
+    MT_TRY(MT_ALLOCATE(data, shard->n_piece, "extents of a shard"));
+    for (int64_t i = 0; i < shard->n_piece; ++i) {
+        const struct mt_shard_piece *piece = &shard->piece[i];
+        data[i] = (struct mt_shard_extent){piece->offset, piece_bytes(shard, piece), i};
+        shard->n_data_byte += data[i].n_byte;
     }
-    piece->checksum = XXH3_64bits_digest(state);
+    qsort(data, (size_t)shard->n_piece, sizeof(*data), compare_extents);
+    int64_t end = 0;
+    for (int64_t i = 0; i <= shard->n_piece; ++i) {
+        const int64_t next = i < shard->n_piece ? data[i].offset : shard->n_byte;
+        MT_ASSERT(end <= next); /* datasets do not overlap */
+        if (end < next) {
+            shard->extent[shard->n_extent++] = (struct mt_shard_extent){end, next - end, -1};
+        }
+        if (i < shard->n_piece) {
+            shard->extent[shard->n_extent++] = data[i];
+            end = next + data[i].n_byte;
+        }
+    }
+    mt_memory_free(data);
     return MT_OK;
 }
 
-static enum mt_status write_data(struct mt_shard *shard, const char *path)
+static enum mt_status read_frame(struct mt_shard *shard, int descriptor, const char *path)
 {
-    int descriptor = -1;
-    MT_TRY(mt_disk_open_to_write(path, false, &descriptor));
-    enum mt_status status = MT_OK;
-    XXH3_state_t *state = XXH3_createState();
-    if (state == NULL) {
-        status = MT_FAIL(MT_ERR_RESOURCE, "no memory for a checksum's state; it needs 1 KiB; free "
-                                          "memory on this machine");
+    int64_t used = 0;
+    MT_TRY(MT_ALLOCATE(shard->frame, shard->n_byte - shard->n_data_byte, "the frame of a shard"));
+    for (int64_t i = 0; i < shard->n_extent; ++i) {
+        const struct mt_shard_extent *extent = &shard->extent[i];
+        if (extent->piece < 0) {
+            MT_TRY(mt_disk_read(descriptor, path, extent->offset, shard->frame + used,
+                                extent->n_byte));
+            used += extent->n_byte;
+        }
     }
-    for (int64_t i = 0; i < shard->n_piece && status == MT_OK; ++i) {
-        status = write_piece(shard, &shard->piece[i], descriptor, path, state);
-    }
-    (void)XXH3_freeState(state);
-    return mt_disk_finish(descriptor, path, status);
+    return MT_OK;
 }
 
-enum mt_status mt_shard_write(struct mt_shard *shard, const char *path)
+static enum mt_status lay_out(struct mt_shard *shard, int descriptor, const char *path)
 {
-    MT_TRY(create_layout(shard, path));
-    MT_TRY(write_data(shard, path));
-    return mt_disk_checksum(path, &shard->n_byte, &shard->checksum);
+    hid_t file = H5I_INVALID_HID;
+    struct stat about;
+    MT_TRY(mt_hdf5_create_over(path, &file));
+    MT_TRY(mt_hdf5_close(file, path, create_datasets(shard, file, path)));
+    if (fstat(descriptor, &about) != 0) {
+        return MT_FAIL(MT_ERR_INTERNAL, "the size of a shard's layout is unknown: %s",
+                       strerror(errno));
+    }
+    shard->n_byte = about.st_size;
+    MT_TRY(list_extents(shard));
+    return read_frame(shard, descriptor, path);
+}
+
+/* In shared memory, sparse: only what HDF5 writes takes room. Elsewhere where there is none. */
+static int open_scratch(char *path, size_t bytes)
+{
+    static const char *const folder[] = {"/dev/shm", "/tmp"};
+    int descriptor = -1;
+    for (int i = 0; i < 2 && descriptor < 0; ++i) {
+        (void)snprintf(path, bytes, "%s/moetrain-shard-XXXXXX", folder[i]);
+        descriptor = mkostemp(path, O_CLOEXEC);
+    }
+    return descriptor;
+}
+
+enum mt_status mt_shard_lay_out(struct mt_shard *shard)
+{
+    char path[64];
+    const int descriptor = open_scratch(path, sizeof(path));
+    if (descriptor < 0) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "no scratch file for the layout of a checkpoint: %s: %s; a few KiB in "
+                       "/dev/shm or /tmp were expected; make room there",
+                       path, strerror(errno));
+    }
+    const enum mt_status status = lay_out(shard, descriptor, path);
+    (void)unlink(path);
+    (void)close(descriptor);
+    return status;
 }

@@ -1,8 +1,13 @@
 /* A shard: what one rank owns, in one HDF5 file of contiguous datasets.
  *
- * The library lays the file out and is done before any data: it is known to report success on a
- * full disk, and it never syncs. Then the data are written at the datasets' offsets by plain
- * pwrite. */
+ * HDF5 lays the file out where there is no disk, and is done before any data: the library is known
+ * to report success on a full disk, it never syncs, and only one thread may call it. What it put
+ * around the data is kept as the shard's frame. From then on a save is plain writing in ascending
+ * order, by any thread:
+ *
+ *   | frame | piece | piece | frame | piece | ...                      every byte of the file once
+ *
+ * A layout serves until experts change owners. */
 #ifndef MT_CHECKPOINT_SHARD_H
 #define MT_CHECKPOINT_SHARD_H
 
@@ -19,6 +24,11 @@ struct mt_shard_piece {
     uint64_t checksum;
 };
 
+/* Bytes [offset, offset + n_byte) of the file: those of a piece, or piece -1: of the frame. */
+struct mt_shard_extent {
+    int64_t offset, n_byte, piece;
+};
+
 struct mt_shard {
     const struct mt_tensor_table *table;
     bool is_cut; /* experts are */
@@ -26,8 +36,12 @@ struct mt_shard {
     const struct mt_part **part; /* [n_part] by tensor, then first element */
     int64_t n_piece;
     struct mt_shard_piece *piece; /* by tensor, kind, row */
-    int64_t n_byte;
-    uint64_t checksum; /* of the file */
+    int64_t n_extent;
+    struct mt_shard_extent *extent; /* ascending, without gaps */
+    char *frame;                    /* the frame's bytes, one extent behind the other */
+    int64_t n_data_byte;            /* of all pieces */
+    int64_t n_byte;                 /* of the file */
+    uint64_t checksum;              /* of the file, after writing */
 };
 
 /* Pieces of what the store owns: values, and optimizer state where there is some. */
@@ -35,8 +49,16 @@ enum mt_status mt_shard_plan(const struct mt_store *store, struct mt_shard *shar
 /* Whether rows of a tensor of the table are those of its first two dimensions (manifest.h). */
 bool mt_shard_is_cut(const struct mt_shard *shard, int tensor);
 void mt_shard_clear(struct mt_shard *shard);
-/* Writes the file and syncs it; fills in offsets and checksums. The parts must not change
- * meanwhile. */
-enum mt_status mt_shard_write(struct mt_shard *shard, const char *path);
+/* Offsets, extents and frame of a planned shard. Calls HDF5; touches no disk. */
+enum mt_status mt_shard_lay_out(struct mt_shard *shard);
+
+/* ---- shard_write.c: no HDF5, nothing allocated ---- */
+
+/* Copies what the pieces are made of to staging [n_data_byte / 4], in the order of the extents; the
+ * pieces' checksums on the way. */
+void mt_shard_stage(struct mt_shard *shard, float *staging);
+/* Writes a new file and syncs it; fills in the file's checksum. staging: NULL takes the data from
+ * the store's parts, which must not change meanwhile, and fills in the pieces' checksums. */
+enum mt_status mt_shard_write(struct mt_shard *shard, const float *staging, const char *path);
 
 #endif

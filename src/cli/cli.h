@@ -72,6 +72,9 @@ void mt_help_version(FILE *out);
 /* moetrain, MPI, oneDNN, HDF5, hwloc, as they are loaded. */
 enum { MT_N_VERSION = 5, MT_VERSION_BYTES = 48 };
 void mt_help_versions(char version[MT_N_VERSION][MT_VERSION_BYTES]);
+/* The same with their names, in one line. */
+enum { MT_VERSIONS_LINE_BYTES = MT_N_VERSION * (MT_VERSION_BYTES + 16) };
+void mt_help_versions_line(char line[MT_VERSIONS_LINE_BYTES]);
 
 /* Collective for commands that are jobs: loads the configuration, agrees on it, handles
  * --check-config (then *config stays NULL). Free with mt_memory_free. */

@@ -150,3 +150,11 @@ void mt_help_versions(char version[MT_N_VERSION][MT_VERSION_BYTES])
     (void)snprintf(version[4], MT_VERSION_BYTES, "%u.%u.%u", hwloc >> 16, hwloc >> 8 & 255,
                    hwloc & 255);
 }
+
+void mt_help_versions_line(char line[MT_VERSIONS_LINE_BYTES])
+{
+    char version[MT_N_VERSION][MT_VERSION_BYTES];
+    mt_help_versions(version);
+    (void)snprintf(line, MT_VERSIONS_LINE_BYTES, "moetrain %s, %s, oneDNN %s, HDF5 %s, hwloc %s",
+                   version[0], version[1], version[2], version[3], version[4]);
+}

@@ -19,19 +19,59 @@ static enum mt_status print_tensor(const char *path, const struct mt_checkpoint_
     return MT_OK;
 }
 
+static enum mt_status fail_file(const char *path, const struct mt_checkpoint_file *file)
+{
+    char found[48] = "is missing";
+    if (file->n_found_byte >= 0) {
+        (void)snprintf(found, sizeof(found), "has %lld bytes", (long long)file->n_found_byte);
+    }
+    return MT_FAIL(MT_ERR_INPUT,
+                   "%s/%s %s; %lld bytes were expected from the manifest; use a whole copy, or "
+                   "another checkpoint",
+                   path, file->name, found, (long long)file->n_byte);
+}
+
+/* The first file that is missing or of another size. */
+static enum mt_status check_files(const char *path, const struct mt_checkpoint_info *info)
+{
+    for (int64_t i = 0; i < info->n_file; i++) {
+        if (info->file[i].n_found_byte != info->file[i].n_byte) {
+            return fail_file(path, &info->file[i]);
+        }
+    }
+    return MT_OK;
+}
+
+static void print_files(const struct mt_checkpoint_info *info)
+{
+    (void)printf("%-58s bytes\n", "file");
+    for (int64_t i = 0; i < info->n_file; i++) {
+        (void)printf("%-58s %lld\n", info->file[i].name, (long long)info->file[i].n_byte);
+    }
+}
+
+static void print_head(const char *path, const struct mt_checkpoint_info *info)
+{
+    (void)printf("checkpoint   %s\nformat       moetrain-checkpoint %lld\nstep         %lld\n"
+                 "tokens seen  %lld\nwritten by   %d rank%s\nfiles        %lld, %lld bytes\n"
+                 "config hash  %016llx\n\n",
+                 path, (long long)info->format_version, (long long)info->step,
+                 (long long)info->tokens_seen, info->world_size, info->world_size == 1 ? "" : "s",
+                 (long long)info->n_file, (long long)info->n_byte,
+                 (unsigned long long)info->config_hash);
+}
+
 enum mt_status mt_command_inspect(const struct mt_arguments *arguments)
 {
     const char *path = arguments->positional[0];
     struct mt_checkpoint_info info;
-    enum mt_status status = MT_OK;
     MT_TRY(mt_checkpoint_read_info(path, &info));
-    (void)printf("checkpoint   %s\nformat       moetrain-checkpoint %lld\nstep         %lld\n"
-                 "tokens seen  %lld\nwritten by   %d rank%s\nfiles        %lld, %lld bytes\n"
-                 "config hash  %016llx\n\n%-58s shape, dtype, rank:rows\n",
-                 path, (long long)info.format_version, (long long)info.step,
-                 (long long)info.tokens_seen, info.world_size, info.world_size == 1 ? "" : "s",
-                 (long long)info.n_file, (long long)info.n_byte,
-                 (unsigned long long)info.config_hash, "tensor");
+    enum mt_status status = check_files(path, &info);
+    if (status == MT_OK) {
+        print_head(path, &info);
+        print_files(&info);
+        (void)printf("\n%-58s shape, dtype, rank:rows\n", "tensor");
+    }
     for (int t = 0; t < info.n_tensor && status == MT_OK; t++) {
         status = print_tensor(path, &info.tensor[t]);
     }

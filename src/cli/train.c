@@ -31,6 +31,9 @@ enum mt_status mt_command_train(const struct mt_arguments *arguments)
                                     "--resume PATH and --init-from both say where the run starts; "
                                     "expected one of them; leave the other out"));
     }
+    char versions[MT_VERSIONS_LINE_BYTES];
+    mt_help_versions_line(versions);
+    options.versions = versions;
     mt_log_init(mt_job_rank() == 0, mt_argument(arguments, "--quiet") != NULL);
     enum mt_status status = mt_job_agree(mt_job_watchdog_start(config->comm.watchdog_seconds));
     if (status == MT_OK) {

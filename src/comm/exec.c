@@ -233,6 +233,17 @@ static void count_traffic(struct mt_comm *comm, const struct mt_plan *plan)
     comm->traffic[at].sent_bytes += mt_plan_sent_bytes(plan);
 }
 
+/* The oldest that is under way is too young to have the same. Complete ones may be older: who needs
+ * nothing of a collective soon may end it much later. */
+static bool is_next_tag_free(const struct mt_comm *comm)
+{
+    int oldest = 0;
+    while (oldest < comm->n_active && is_complete(comm->active[oldest])) {
+        ++oldest;
+    }
+    return oldest == comm->n_active || comm->sequence - comm->active[oldest]->number < TAG_BOUND;
+}
+
 enum mt_status mt_exec_begin(struct mt_exec *exec, const struct mt_plan *plan,
                              void *const buffer[MT_N_BUFFER])
 {
@@ -240,7 +251,7 @@ enum mt_status mt_exec_begin(struct mt_exec *exec, const struct mt_plan *plan,
     MT_ASSERT(exec->plan == NULL);
     MT_ASSERT(plan->n_op <= exec->max_op);
     MT_ASSERT(comm->n_active < MT_MAX_ACTIVE);
-    MT_ASSERT(comm->n_active == 0 || comm->sequence - comm->active[0]->number < TAG_BOUND);
+    MT_ASSERT(is_next_tag_free(comm));
     exec->plan = plan;
     for (int i = 0; i < MT_N_BUFFER; ++i) {
         exec->buffer[i] = buffer[i];

@@ -48,6 +48,7 @@ enum mt_comm_all_to_all {
 };
 enum mt_comm_overlap { MT_COMM_OVERLAP_AUTO, MT_COMM_OVERLAP_ON, MT_COMM_OVERLAP_OFF };
 enum mt_routing { MT_ROUTING_LEARNED, MT_ROUTING_REPLAY, MT_ROUTING_SYNTHETIC };
+enum mt_nonfinite_action { MT_NONFINITE_STOP, MT_NONFINITE_ROLLBACK };
 enum mt_recompute { MT_RECOMPUTE_NONE, MT_RECOMPUTE_ATTENTION, MT_RECOMPUTE_LAYER };
 enum mt_comm_transport { MT_COMM_TRANSPORT_AUTO, MT_COMM_TRANSPORT_MPI, MT_COMM_TRANSPORT_NCCL };
 enum mt_dtype { MT_FLOAT32, MT_BFLOAT16 };
@@ -127,11 +128,13 @@ struct mt_config {
     } data;
     struct {
         int64_t steps, global_batch_size, micro_batch_size;
-        int64_t eval_interval, eval_sequences, nonfinite_patience;
+        int64_t eval_interval, eval_sequences, nonfinite_patience, replica_check_interval;
+        enum mt_nonfinite_action nonfinite_action;
         enum mt_recompute recompute;
     } train;
     struct {
         int64_t interval, keep, keep_every;
+        bool async;
     } checkpoint;
     struct {
         enum mt_device_kind kind;

@@ -284,12 +284,17 @@ static const struct mt_key table[] = {
            "What backward computes again instead of keeping it; routing is always kept.",
            DEFAULT("\"none\""), FIELD(train.recompute)),
     INTEGER("train", "nonfinite_patience", 0, 0x1p30,
-            "Steps in a row with a non-finite loss or gradient that are skipped before the run "
-            "ends with code 5.",
+            "Steps in a row with a non-finite loss or gradient that are skipped before "
+            "nonfinite_action.",
             DEFAULT("3"), FIELD(train.nonfinite_patience)),
+    CHOICE("train", "nonfinite_action", "stop|rollback",
+           "Then: the run ends with code 5, or goes back to its last checkpoint and on with the "
+           "data that follow; a second time to the same checkpoint it ends too.",
+           DEFAULT("\"stop\""), FIELD(train.nonfinite_action)),
     INTEGER("train", "replica_check_interval", 0, 0x1p40,
-            "Steps between comparisons of working copies; 0 = never.", DEFAULT("0"), ONLY("0"),
-            NO_FIELD),
+            "Steps between comparisons of the dense working copies of all ranks, which must be "
+            "equal bit for bit; 0 = never.",
+            DEFAULT("0"), FIELD(train.replica_check_interval)),
     INTEGER("checkpoint", "interval", 0, 0x1p40,
             "Steps between checkpoints, and one at the last step; 0 = never.", DEFAULT("0"),
             FIELD(checkpoint.interval)),
@@ -298,8 +303,10 @@ static const struct mt_key table[] = {
     INTEGER("checkpoint", "keep_every", 0, 0x1p40,
             "Checkpoints at multiples of this many steps are kept for good; 0 = none.",
             DEFAULT("0"), FIELD(checkpoint.keep_every)),
-    BOOL("checkpoint", "async", "Saving goes on under the following steps.", DEFAULT("false"),
-         ONLY("false"), NO_FIELD),
+    BOOL("checkpoint", "async",
+         "Saving goes on under the following steps, from a copy of the owned state in memory; "
+         "false: training waits for the disk. The files are the same.",
+         DEFAULT("true"), FIELD(checkpoint.async)),
     REAL("checkpoint", "max_overhead_percent", 0, 100,
          "Saves less often when saving costs more; 0 = off.", DEFAULT("0.0"), ONLY("0.0"),
          NO_FIELD),

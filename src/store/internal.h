@@ -61,6 +61,8 @@ struct mt_store {
     const struct mt_tensor_table *table;
     struct mt_layout layout;
     bool training, is_cut;
+    mt_store_guard_fn guard; /* NULL: nobody */
+    void *guard_context;
 
     /* dense: blocks of all buckets; optimizer state of the owned ranges only */
     float *dense_value, *dense_grad, *dense_avg, *dense_avg_sq;
@@ -134,6 +136,8 @@ void mt_dense_destroy(struct mt_store *store);
 enum mt_status mt_experts_create(struct mt_store *store, const struct mt_store_options *options,
                                  const struct mt_sizes *sizes);
 void mt_experts_destroy(struct mt_store *store);
+/* Before owned values or optimizer state change. */
+void mt_store_call_guard(const struct mt_store *store);
 enum mt_status mt_parts_create(struct mt_store *store);
 
 /* parts.c: after owners changed */

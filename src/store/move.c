@@ -138,6 +138,7 @@ enum mt_status mt_store_move_experts(struct mt_store *store, const int *owner)
         mt_experts_zero_grad(store);
         return MT_OK;
     }
+    mt_store_call_guard(store);
     mt_span_begin(MT_PHASE_MATERIALIZE);
     mt_device_settle(store->device);
     mark_staying(store, owner);

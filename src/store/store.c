@@ -53,6 +53,19 @@ void mt_store_destroy(struct mt_store *store)
     mt_memory_free(store);
 }
 
+void mt_store_set_guard(struct mt_store *store, mt_store_guard_fn guard, void *context)
+{
+    store->guard = guard;
+    store->guard_context = context;
+}
+
+void mt_store_call_guard(const struct mt_store *store)
+{
+    if (store->guard != NULL) {
+        store->guard(store->guard_context);
+    }
+}
+
 const struct mt_tensor_table *mt_store_table(const struct mt_store *store)
 {
     return store->table;

@@ -82,6 +82,11 @@ int mt_store_owner(const struct mt_store *store, int tensor, int64_t index);
 /* Owned values from (seed, tensor name, index): the same on any number of ranks. */
 void mt_store_init_values(struct mt_store *store, uint64_t seed);
 
+/* Called before owned values or optimizer state change - an update, a move of experts - for
+ * somebody who reads them at his own time. NULL: nobody. */
+typedef void (*mt_store_guard_fn)(void *context);
+void mt_store_set_guard(struct mt_store *store, mt_store_guard_fn guard, void *context);
+
 /* ---- dense: used by layers ---- */
 /* Working copy and gradient of a dense tensor, full shape. */
 const float *mt_store_value(const struct mt_store *store, int tensor);
@@ -153,6 +158,13 @@ const int *mt_store_owners(const struct mt_store *store, int layer);
  * afterwards, parts are others; mt_store_publish afterwards is the caller's. Collective, between
  * two steps: nothing in flight, no copies (asserted); training only. */
 enum mt_status mt_store_move_experts(struct mt_store *store, const int *owner);
+
+/* ---- copies that must be equal ---- */
+/* Of the dense working copies, which all are here (mt_store_use_all): hash [R], one of what each
+ * rank owns; or hash [n_tensor], one of each dense tensor, 0 of others. The same on all ranks
+ * unless a bit has changed. */
+void mt_store_hash_owners(const struct mt_store *store, uint64_t *hash);
+void mt_store_hash_tensors(const struct mt_store *store, uint64_t *hash);
 
 /* ---- sums over chunks ---- */
 /* Chunks of the whole model, numbered alike on any number of ranks. */

@@ -25,6 +25,7 @@ static struct mt_weight *weight_of(const struct mt_store *store, const struct mt
 void mt_store_update(struct mt_store *store, const struct mt_adamw *args)
 {
     MT_ASSERT(store->training);
+    mt_store_call_guard(store);
     for (int p = 0; p < store->n_part; ++p) {
         const struct mt_part *part = &store->part[p];
         store->item[p] = (struct mt_adamw_item){.value = part->value,

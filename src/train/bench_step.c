@@ -52,6 +52,7 @@ static enum mt_status prepare(struct bench *b, const struct mt_bench_step *bench
     *b->config = *bench->config;
     b->config->train.steps =
         mt_max_i64(bench->config->train.steps, bench->n_warm + bench->n_step); /* of the schedule */
+    b->config->checkpoint.interval = 0;
     if (b->config->moe.routing != MT_ROUTING_REPLAY) {
         b->config->moe.trace[0] = '\0';
     }

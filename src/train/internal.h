@@ -3,7 +3,7 @@
 #define MT_TRAIN_INTERNAL_H
 
 #include "base/clock.h"
-#include "checkpoint/checkpoint.h"
+#include "checkpoint/saver.h"
 #include "data/mixture.h"
 #include "data/sampler.h"
 #include "data/trace.h"
@@ -34,6 +34,17 @@ struct mt_traces {
     int64_t *count; /* of one step of the replay, as mt_trace_read gives them */
 };
 
+/* Saving of checkpoints: saving.c. */
+struct mt_saving {
+    struct mt_checkpoint_options options;
+    char *config_text;
+    struct mt_saver *saver;
+    int n_done, n_failed;    /* ranks, in the last step's gather: mt_saver_advance */
+    int n_failed_in_row;     /* saves */
+    int64_t n_overtaken;     /* saves that waited for the one before them */
+    int64_t told_blocked_ns; /* of the saver's blocked_ns, in metrics */
+};
+
 struct mt_trainer {
     const struct mt_config *config;
     struct mt_session session;
@@ -48,12 +59,15 @@ struct mt_trainer {
     struct mt_run_dir dir;
     FILE *metrics;    /* rank 0 */
     double *gathered; /* [R, n] of metrics.c */
+    int64_t *replica; /* [R, max(R, tensors)] of replicas.c, then one rank's; NULL: not compared */
     double *mine;
     int64_t start_ns;    /* of this process's training */
     int64_t first_step;  /* done before this process */
+    int64_t rolled_back; /* to this step, the last time; -1: never */
     bool stop_requested; /* agreed by all ranks */
     double train_flops_per_token;
     int64_t costs_state[MT_COSTS_STATE]; /* train/costs.h */
+    struct mt_saving saving;
 };
 
 /* trainer_open.c. Collective, agreed: everything but run directory and state, from
@@ -72,6 +86,16 @@ enum mt_status mt_metrics_step(struct mt_trainer *trainer, const struct mt_step_
 enum mt_status mt_metrics_evaluation(struct mt_trainer *trainer,
                                      const struct mt_evaluation *evaluation);
 
+/* nonfinite.c. Collective, after the metrics of a step: beyond the configured patience the run ends
+ * (MT_ERR_DIVERGED) or goes back to its last checkpoint; *is_back: it has, the step is undone. */
+enum mt_status mt_nonfinite_check(struct mt_trainer *trainer, const struct mt_step_result *result,
+                                  bool *is_back);
+
+/* replicas.c. Open before the first step; check is collective, while working copies are at rest. */
+enum mt_status mt_replicas_open(struct mt_trainer *trainer);
+void mt_replicas_close(struct mt_trainer *trainer);
+enum mt_status mt_replicas_check(struct mt_trainer *trainer);
+
 /* traces.c. Open is collective and agreed, after resuming. */
 enum mt_status mt_traces_open(struct mt_trainer *trainer);
 void mt_traces_close(struct mt_trainer *trainer);
@@ -87,7 +111,20 @@ int64_t mt_metrics_last_step(const char *path);
  * *is_finished: nothing is left to do. */
 enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_options *options,
                          bool *is_finished);
-/* Collective, agreed. */
-enum mt_status mt_save(struct mt_trainer *trainer);
+/* Collective. Back to the newest valid checkpoint of the run, apart from the position in the data
+ * and the count of skipped steps, which stay; metrics are cut. The caller publishes. *is_found:
+ * there is one. */
+enum mt_status mt_resume_newest(struct mt_trainer *trainer, bool *is_found);
+
+/* saving.c. Collective, agreed, between two steps. A save that fails is told of and training goes
+ * on; MT_ERR_RESOURCE when the second in a row fails, or one that was to be complete. */
+enum mt_status mt_saving_open(struct mt_trainer *trainer, const char *versions);
+void mt_saving_close(struct mt_trainer *trainer); /* waits for this rank's writer */
+/* Begins a save; is_last: it is complete on return. */
+enum mt_status mt_save(struct mt_trainer *trainer, bool is_last);
+/* After the metrics of a step, with saving.n_done and n_failed: what is going on goes on. */
+enum mt_status mt_saving_advance(struct mt_trainer *trainer);
+/* Nothing is going on any more; a failure is only told of. */
+enum mt_status mt_saving_finish(struct mt_trainer *trainer);
 
 #endif

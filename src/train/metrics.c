@@ -19,7 +19,9 @@ enum {
     ITEM_STEP_TIME = 1,
     ITEM_WAIT = 2,
     ITEM_MEMORY = 3,
-    ITEM_PHASE = 4,
+    ITEM_SAVE = 4,    /* enum mt_save_signal */
+    ITEM_BLOCKED = 5, /* by checkpoints, since the last line */
+    ITEM_PHASE = 6,
     ITEM_TRAFFIC = ITEM_PHASE + MT_N_PHASE,
     N_ITEM = ITEM_TRAFFIC + MT_MAX_TRAFFIC
 };
@@ -67,6 +69,8 @@ void mt_metrics_close(struct mt_trainer *trainer)
     }
     mt_memory_free(trainer->mine);
     mt_memory_free(trainer->gathered);
+    trainer->mine = NULL;
+    trainer->gathered = NULL;
 }
 
 static double item(const struct mt_trainer *trainer, int rank, int index)
@@ -92,6 +96,15 @@ static double item_max(const struct mt_trainer *trainer, int index)
     return largest;
 }
 
+static int rank_of(const struct mt_trainer *trainer, int index, double value)
+{
+    int rank = 0;
+    while (item(trainer, rank, index) < value) {
+        rank++;
+    }
+    return rank;
+}
+
 static double item_mean(const struct mt_trainer *trainer, int index)
 {
     return item_sum(trainer, index) / trainer->session.comm.topology.n_rank;
@@ -106,6 +119,28 @@ static bool wants_stop(const struct mt_trainer *trainer, const struct mt_step_re
     return mt_job_stop_requested() || (limit_s > 0 && elapsed_s + step_s > limit_s);
 }
 
+/* Ranks whose item is at least so much. */
+static int count(const struct mt_trainer *trainer, int index, double least)
+{
+    int n = 0;
+    for (int r = 0; r < trainer->session.comm.topology.n_rank; r++) {
+        n += item(trainer, r, index) >= least;
+    }
+    return n;
+}
+
+static enum mt_status gather_saving(struct mt_trainer *trainer, double *mine)
+{
+    struct mt_saving *saving = &trainer->saving;
+    enum mt_save_signal signal = MT_SIGNAL_NONE;
+    MT_TRY(mt_saver_signal(saving->saver, &signal));
+    const int64_t blocked_ns = mt_saver_times(saving->saver)->blocked_ns;
+    mine[ITEM_SAVE] = signal;
+    mine[ITEM_BLOCKED] = (double)(blocked_ns - saving->told_blocked_ns) / NS_PER_S;
+    saving->told_blocked_ns = blocked_ns;
+    return MT_OK;
+}
+
 static enum mt_status gather(struct mt_trainer *trainer, const struct mt_step_result *result)
 {
     struct mt_comm *comm = &trainer->session.comm;
@@ -117,6 +152,7 @@ static enum mt_status gather(struct mt_trainer *trainer, const struct mt_step_re
     mine[ITEM_STEP_TIME] = (double)result->step_time_ns / NS_PER_S;
     mine[ITEM_WAIT] = (double)totals.exposed_wait_ns / NS_PER_S;
     mine[ITEM_MEMORY] = (double)mt_memory_peak_resident_bytes();
+    MT_TRY(gather_saving(trainer, mine));
     for (int p = 0; p < MT_N_PHASE; p++) {
         mine[ITEM_PHASE + p] = (double)totals.phase_ns[p] / NS_PER_S;
     }
@@ -127,6 +163,8 @@ static enum mt_status gather(struct mt_trainer *trainer, const struct mt_step_re
     MT_TRY(mt_comm_gather_f64(comm, mine, N_ITEM, trainer->gathered));
     mt_span_end(MT_PHASE_METRICS);
     trainer->stop_requested = item_sum(trainer, ITEM_STOP) > 0;
+    trainer->saving.n_done = count(trainer, ITEM_SAVE, MT_SIGNAL_DONE);
+    trainer->saving.n_failed = count(trainer, ITEM_SAVE, MT_SIGNAL_FAILED);
     return MT_OK;
 }
 
@@ -203,6 +241,22 @@ static void set_moe(json_t *object, const struct mt_moe_stats *moe)
     }
 }
 
+static void set_saving(json_t *object, const struct mt_trainer *trainer)
+{
+    const struct mt_saver_times *times = mt_saver_times(trainer->saving.saver);
+    const double largest = item_max(trainer, ITEM_BLOCKED);
+    json_t *saving = json_object();
+    set(saving, "blocked", real(largest));
+    set(saving, "blocked_rank", json_integer(rank_of(trainer, ITEM_BLOCKED, largest)));
+    set(saving, "saved", json_integer((json_int_t)times->n_saved));
+    set(saving, "overtaken", json_integer((json_int_t)trainer->saving.n_overtaken));
+    set(saving, "stage", real((double)times->stage_ns / NS_PER_S));
+    set(saving, "write", real((double)times->write_ns / NS_PER_S));
+    set(saving, "read_back", real((double)times->read_back_ns / NS_PER_S));
+    set(saving, "commit", real((double)times->commit_ns / NS_PER_S));
+    set(object, "checkpoint_s", saving);
+}
+
 static json_t *step_line(const struct mt_trainer *trainer, const struct mt_step_result *result)
 {
     const double step_s = item_max(trainer, ITEM_STEP_TIME);
@@ -228,6 +282,9 @@ static json_t *step_line(const struct mt_trainer *trainer, const struct mt_step_
     set(line, "exposed_comm_s", real(item_mean(trainer, ITEM_WAIT)));
     set_traffic(line, trainer);
     set_sources(line, trainer);
+    if (trainer->config->checkpoint.interval > 0) {
+        set_saving(line, trainer);
+    }
     return line;
 }
 

@@ -156,31 +156,22 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
     return mt_job_agree(cut);
 }
 
-enum mt_status mt_save(struct mt_trainer *trainer)
+enum mt_status mt_resume_newest(struct mt_trainer *trainer, bool *is_found)
 {
-    char *text = NULL;
-    char path[MT_PATH_BYTES];
-    struct mt_moe *moe = mt_model_moe(trainer->session.model);
-    mt_span_begin(MT_PHASE_CHECKPOINT);
-    if (moe != NULL) {
-        mt_moe_write_state(moe);
+    char path[MT_PATH_BYTES] = "";
+    struct mt_run_state *state = &trainer->state;
+    const int64_t next_sequence = state->next_sequence;
+    const int64_t n_skipped = state->n_skipped;
+    MT_TRY(find_own(trainer, path));
+    *is_found = path[0] != '\0';
+    if (!*is_found) {
+        return MT_OK;
     }
-    enum mt_status status = mt_job_agree(mt_config_to_text(trainer->config, &text));
-    if (status == MT_OK) {
-        const struct mt_checkpoint_options options = {
-            .folder = trainer->dir.checkpoints,
-            .keep = trainer->config->checkpoint.keep,
-            .keep_every = trainer->config->checkpoint.keep_every,
-            .config_text = text,
-            .config_hash = mt_config_hash(trainer->config),
-        };
-        status = mt_job_agree(mt_checkpoint_save(trainer->session.store, &trainer->session.comm,
-                                                 &trainer->state, &options, path));
-    }
-    mt_memory_free(text);
-    mt_span_end(MT_PHASE_CHECKPOINT);
-    if (status == MT_OK) {
-        mt_log_line("checkpoint %s", path);
-    }
-    return status;
+    MT_TRY(load(trainer, path));
+    state->next_sequence = next_sequence;
+    state->n_skipped = n_skipped;
+    state->n_skipped_in_row = 0;
+    return mt_job_agree(trainer->session.comm.rank == 0
+                            ? mt_metrics_cut(trainer->dir.metrics, state->step)
+                            : MT_OK);
 }

@@ -91,6 +91,11 @@ static void clear_ownership(struct mt_placement *ownership, int64_t n_layer)
     mt_memory_free(ownership);
 }
 
+bool mt_session_stages_saves(const struct mt_config *config)
+{
+    return config->checkpoint.async && config->checkpoint.interval > 0;
+}
+
 enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, bool training,
                                    int64_t max_sequence, struct mt_memory_estimate *estimate)
 {
@@ -114,7 +119,11 @@ enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, b
     MT_TRY_GOTO(mt_store_plan_bytes(&device, &tensors.table, &options, n_rank, &estimate->store));
     estimate->activations = mt_model_activation_bytes(config, n_rank, max_sequence);
     estimate->skew = mt_model_skew_bytes(config, max_sequence);
-    estimate->total = mt_store_total_bytes(&estimate->store) + estimate->activations;
+    if (training && mt_session_stages_saves(config)) {
+        estimate->checkpoint = estimate->store.optimizer / 2 * 3; /* both moments, and values */
+    }
+    estimate->total =
+        mt_store_total_bytes(&estimate->store) + estimate->activations + estimate->checkpoint;
     estimate->program = PROGRAM_BYTES;
 cleanup:
     clear_ownership(ownership, config->model.num_layers);

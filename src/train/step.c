@@ -129,6 +129,7 @@ enum mt_status mt_train_step(struct mt_trainer *trainer, struct mt_step_result *
         MT_TRY(mt_model_backward(model, &batch));
         loss_sum += micro_loss;
     }
+    MT_TRY(mt_replicas_check(trainer));
     MT_TRY(finish_gradients(trainer, loss_sum, result));
     MT_TRY(clip_and_update(trainer, result));
     return record(trainer, result);

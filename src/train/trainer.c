@@ -148,29 +148,10 @@ static enum mt_status save_when_due(struct mt_trainer *trainer)
 {
     const int64_t interval = trainer->config->checkpoint.interval;
     const bool is_last = trainer->state.step == trainer->config->train.steps;
-    if (trainer->stop_requested || is_due(trainer->state.step, interval) ||
-        (interval > 0 && is_last)) {
-        return mt_save(trainer);
+    if (trainer->stop_requested || (interval > 0 && is_last)) {
+        return mt_save(trainer, true);
     }
-    return MT_OK;
-}
-
-/* Every rank sees the same numbers, so every rank gives up at the same step. */
-static enum mt_status check_patience(const struct mt_trainer *trainer,
-                                     const struct mt_step_result *result)
-{
-    const int64_t patience = trainer->config->train.nonfinite_patience;
-    if (trainer->state.n_skipped_in_row <= patience) {
-        return MT_OK;
-    }
-    return mt_job_agree(MT_FAIL(
-        MT_ERR_DIVERGED,
-        "training diverged: loss %g and gradient norm %g are not finite for the %lld. step in a "
-        "row; "
-        "expected at most train.nonfinite_patience = %lld; lower optimizer.lr or look at the data, "
-        "and start again: the last checkpoint is kept",
-        result->loss, result->grad_norm, (long long)trainer->state.n_skipped_in_row,
-        (long long)patience));
+    return is_due(trainer->state.step, interval) ? mt_save(trainer, false) : MT_OK;
 }
 
 /* A failure between two agreements is this rank's alone: the others wait for it in a collective. */
@@ -196,7 +177,12 @@ static enum mt_status run_steps(struct mt_trainer *trainer)
         result.step_time_ns = mt_clock_ns() - start_ns;
         or_abort(mt_traces_end_step(trainer, &result));
         or_abort(mt_metrics_step(trainer, &result));
-        MT_TRY(check_patience(trainer, &result));
+        MT_TRY(mt_saving_advance(trainer));
+        bool is_back = false;
+        MT_TRY(mt_nonfinite_check(trainer, &result, &is_back));
+        if (is_back) {
+            continue;
+        }
         or_abort(evaluate_when_due(trainer));
         MT_TRY(save_when_due(trainer));
         if (trainer->stop_requested && trainer->state.step < n_step) {
@@ -228,14 +214,17 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
     MT_TRY(prepare_costs(trainer));
     MT_TRY(mt_store_publish(trainer->session.store));
     trainer->first_step = trainer->state.step;
+    trainer->rolled_back = -1;
     trainer->start_ns = mt_clock_ns();
     enum mt_status status = MT_OK;
     if (trainer->session.comm.rank == 0) {
         status = mt_run_dir_write_config(&trainer->dir, trainer->config);
     }
     MT_TRY(mt_job_agree(status));
+    MT_TRY(mt_saving_open(trainer, options->versions));
     MT_TRY(mt_job_agree(mt_metrics_open(trainer)));
     MT_TRY(mt_traces_open(trainer));
+    MT_TRY(mt_job_agree(mt_replicas_open(trainer)));
     return run_steps(trainer);
 }
 
@@ -252,6 +241,8 @@ enum mt_status mt_train(const struct mt_train_options *options)
     MT_TRY_GOTO(mt_trainer_open(trainer));
     MT_TRY_GOTO(run(trainer, options));
 cleanup:
+    mt_replicas_close(trainer);
+    mt_saving_close(trainer);
     mt_traces_close(trainer);
     mt_metrics_close(trainer);
     mt_log_close();

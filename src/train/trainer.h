@@ -15,6 +15,7 @@ struct mt_train_options {
     enum mt_resume resume;
     const char *resume_path; /* of MT_RESUME_PATH */
     const char *init_from;   /* checkpoint whose weights start the run, or NULL */
+    const char *versions;    /* of program and libraries, for checkpoints */
 };
 
 /* Collective, agreed. MT_OK: done, also when there was nothing left to do. MT_STOPPED: stopped on

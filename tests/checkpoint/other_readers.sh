@@ -1,6 +1,7 @@
 #!/bin/bash
-# What other programs see: h5ls and h5dump (package hdf5-tools) read every tensor of index.h5 at
-# full shape, also of a copy and from elsewhere; a missing shard reads as NaN, never as zeros.
+# What other programs see: h5ls and h5dump (package hdf5-tools) and h5py (python3-h5py) read every
+# tensor of index.h5 at full shape, also of a copy and from elsewhere; a missing shard reads as NaN,
+# never as zeros.
 set -euo pipefail
 export LC_ALL=C
 
@@ -11,6 +12,11 @@ fail()
 }
 
 command -v h5dump >/dev/null || fail "h5dump is missing; install the package hdf5-tools"
+python=/usr/bin/python3
+for candidate in python3 /usr/bin/python3; do
+    ! "$candidate" -c 'import h5py' 2>/dev/null || python=$candidate
+done
+"$python" -c 'import h5py' || fail "h5py is missing; install the package python3-h5py"
 rm -rf run copy && mkdir run
 timeout -k 5 60 mpirun -q -np 3 --oversubscribe --allow-run-as-root --bind-to none \
     "$MT_BUILD/tests/checkpoint/save_example" run/checkpoints
@@ -49,6 +55,10 @@ cut=run/cut/step-00000001/index.h5
 for name in $names; do
     values "$index" "$name" >want
     values "$cut" "$name" | cmp -s - want || fail "$name reads otherwise with cut experts"
+done
+
+for saved in run/checkpoints run/cut; do
+    "$python" "$(dirname "$0")/read_with_h5py.py" $saved/step-00000001 || fail "h5py reads $saved otherwise"
 done
 
 values "$index" /model/1/dense >want

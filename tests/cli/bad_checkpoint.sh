@@ -50,6 +50,13 @@ rm -rf other
 fresh
 : >$last/notes.txt
 refuse 3 'notes.txt is not part of the checkpoint' verify $last
+# Inspecting looks at the files as well, without reading them.
+fresh
+rm $last/shard-00001-of-00002.h5
+refuse 3 'shard-00001-of-00002.h5 is missing; [0-9]+ bytes were expected' inspect $last
+fresh
+damage truncate $last/shard-00000-of-00002.h5
+refuse 3 'shard-00000-of-00002.h5 has [0-9]+ bytes; [0-9]+ bytes were expected' inspect $last
 # Not one is valid: nothing is thrown away unasked.
 fresh
 damage flip $last/shard-00000-of-00002.h5

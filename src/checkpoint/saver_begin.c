@@ -1,0 +1,257 @@
+/* A save up to the point where its writers are at work. */
+#include "base/clock.h"
+#include "base/memory.h"
+#include "base/size.h"
+#include "checkpoint/checksum.h"
+#include "checkpoint/disk.h"
+#include "checkpoint/saver_internal.h"
+#include "checkpoint/together.h"
+
+#include <unistd.h>
+
+/* ---- what a rank can own ---- */
+
+static bool is_expert(const struct mt_store *store, int tensor)
+{
+    return mt_store_table(store)->tensor[tensor].kind == MT_TENSOR_EXPERT;
+}
+
+/* Elements of the largest expert of any layer. */
+static int64_t expert_elements(const struct mt_store *store)
+{
+    const struct mt_tensor_table *table = mt_store_table(store);
+    int64_t largest = 0;
+    int64_t sum = 0; /* of gate, up and down, which follow each other */
+    for (int t = 0; t < table->n_tensor; ++t) {
+        const bool goes_on = t > 0 && is_expert(store, t - 1) &&
+                             table->tensor[t].layer == table->tensor[t - 1].layer;
+        sum = is_expert(store, t) ? (goes_on ? sum : 0) + mt_tensor_row_elements(&table->tensor[t])
+                                  : 0;
+        largest = mt_max_i64(largest, sum);
+    }
+    return largest;
+}
+
+int64_t mt_saver_staging_bytes(const struct mt_store *store)
+{
+    int64_t n_element = 0;
+    for (int p = 0; p < mt_store_n_part(store); ++p) {
+        const struct mt_part *part = mt_store_part(store, p);
+        if (mt_store_is_cut(store) || !is_expert(store, part->tensor)) {
+            n_element += part->n_element;
+        }
+    }
+    if (!mt_store_is_cut(store)) {
+        n_element += mt_store_capacity(store) * expert_elements(store);
+    }
+    return n_element * MT_N_KIND * (int64_t)sizeof(float);
+}
+
+/* ---- beginning ---- */
+
+static enum mt_status name_paths(struct mt_saver *saver, int64_t step)
+{
+    const char *folder = saver->options->folder;
+    char shard[MT_MANIFEST_FILE_NAME_BYTES];
+    mt_folder_step_name(saver->name, step);
+    mt_folder_temporary_name(saver->temporary_name, step);
+    mt_manifest_file_name(shard, saver->comm->topology.n_rank, 1 + (int64_t)saver->comm->rank);
+    MT_TRY(mt_disk_join(saver->path, folder, saver->name));
+    MT_TRY(mt_disk_join(saver->temporary, folder, saver->temporary_name));
+    return mt_disk_join(saver->shard_path, saver->temporary, shard);
+}
+
+/* Rank 0. */
+static enum mt_status prepare_folder(const struct mt_saver *saver, int64_t *newest)
+{
+    const char *folder = saver->options->folder;
+    int64_t *step = NULL;
+    int64_t n = 0;
+    MT_TRY(mt_disk_make_folder(folder));
+    MT_TRY(mt_folder_clean(folder));
+    MT_TRY(mt_folder_steps(folder, &step, &n));
+    *newest = n > 0 ? step[0] : -1;
+    mt_memory_free(step);
+    return MT_OK;
+}
+
+static enum mt_status prepare(struct mt_saver *saver)
+{
+    struct mt_comm *comm = saver->comm;
+    if (saver->is_prepared) {
+        return MT_OK;
+    }
+    MT_TRY(
+        mt_together_agree(comm, comm->rank == 0 ? prepare_folder(saver, &saver->newest) : MT_OK));
+    MT_TRY(mt_together_share(comm, &saver->newest, 1));
+    saver->is_prepared = true;
+    return MT_OK;
+}
+
+/* Rank 0: what has the name is no checkpoint, or one that does not verify. */
+static enum mt_status discard_damaged(const struct mt_saver *saver, int64_t step)
+{
+    return saver->comm->rank == 0 ? mt_folder_discard(saver->options->folder, step) : MT_OK;
+}
+
+/* Rank 0. */
+static enum mt_status retire(const struct mt_saver *saver, int64_t step)
+{
+    const struct mt_checkpoint_options *options = saver->options;
+    return saver->comm->rank == 0
+               ? mt_folder_retire(options->folder, step, options->keep, options->keep_every)
+               : MT_OK;
+}
+
+/* Whether the step was saved before: a run that resumes and stops at once comes here again. */
+static enum mt_status look_for_existing(struct mt_saver *saver, int64_t step, bool *is_complete)
+{
+    struct mt_comm *comm = saver->comm;
+    struct mt_manifest manifest;
+    int64_t is_there = access(saver->path, F_OK) == 0;
+    *is_complete = false;
+    if (step > saver->newest) {
+        return MT_OK;
+    }
+    MT_TRY(mt_together_share(comm, &is_there, 1));
+    if (is_there == 0) {
+        return MT_OK;
+    }
+    const enum mt_status status = mt_together_verify(comm, saver->path, &manifest);
+    if (status == MT_ERR_INPUT) {
+        mt_error_clear(); /* an invalid one is replaced */
+        return mt_together_agree(comm, discard_damaged(saver, step));
+    }
+    MT_TRY(status); /* memory, communication: it may be whole */
+    mt_manifest_clear(&manifest);
+    *is_complete = true;
+    return mt_together_agree(comm, retire(saver, step));
+}
+
+/* Of the owners of all experts, the same on every rank. */
+static uint64_t hash_owners(const struct mt_store *store)
+{
+    const struct mt_tensor_table *table = mt_store_table(store);
+    XXH3_state_t sum;
+    mt_checksum_begin(&sum);
+    for (int t = 0; t < table->n_tensor; ++t) {
+        const struct mt_tensor *tensor = &table->tensor[t];
+        if (tensor->kind == MT_TENSOR_EXPERT) {
+            mt_checksum_add(&sum, mt_store_owners(store, tensor->layer),
+                            (size_t)tensor->dim[0] * sizeof(int));
+        }
+    }
+    return mt_checksum_end(&sum);
+}
+
+static enum mt_status plan_shard(struct mt_saver *saver)
+{
+    MT_TRY(mt_shard_plan(saver->store, &saver->shard));
+    return mt_shard_lay_out(&saver->shard);
+}
+
+static void describe_run(struct mt_saver *saver, const struct mt_run_state *state)
+{
+    struct mt_manifest *manifest = &saver->manifest;
+    manifest->state = *state;
+    manifest->state.n_array = 0;
+    manifest->state.array = NULL;
+    manifest->config_hash = saver->options->config_hash;
+}
+
+/* All that stays the same from save to save, until experts change owners. */
+static enum mt_status lay_out(struct mt_saver *saver, const struct mt_run_state *state)
+{
+    struct mt_comm *comm = saver->comm;
+    const uint64_t owners = hash_owners(saver->store);
+    if (saver->has_layout && saver->owners == owners) {
+        return MT_OK;
+    }
+    mt_saver_clear_layout(saver);
+    MT_TRY(mt_together_agree(comm, plan_shard(saver)));
+    MT_TRY(mt_gather_layout(&saver->gather, comm, &saver->shard, saver->options->config_text,
+                            &saver->manifest));
+    enum mt_status status = MT_OK;
+    if (comm->rank == 0) {
+        describe_run(saver, state);
+        MT_TRY_GOTO(mt_manifest_set_versions(&saver->manifest, saver->options->versions));
+        status = mt_index_open(&saver->index, &saver->manifest, state);
+    }
+cleanup:
+    MT_TRY(mt_together_agree(comm, status));
+    saver->has_layout = true;
+    saver->owners = owners;
+    return MT_OK;
+}
+
+/* The writer thread of every rank. Folders are made by whoever comes first. */
+static enum mt_status write_shard(void *context)
+{
+    struct mt_saver *saver = context;
+    struct mt_saver_times *task = &saver->task;
+    const int64_t start_ns = mt_clock_ns();
+    if (saver->staging != NULL) {
+        mt_shard_stage(&saver->shard, saver->staging);
+        mt_writer_release(saver->writer);
+    }
+    const int64_t staged_ns = mt_clock_ns();
+    MT_TRY(mt_disk_make_folder(saver->temporary));
+    MT_TRY(mt_shard_write(&saver->shard, saver->staging, saver->shard_path));
+    const int64_t written_ns = mt_clock_ns();
+    MT_TRY(mt_disk_read_back(saver->shard_path, saver->shard.n_byte, saver->shard.checksum));
+    task->stage_ns = staged_ns - start_ns;
+    task->write_ns = written_ns - staged_ns;
+    task->read_back_ns = mt_clock_ns() - written_ns;
+    task->n_byte = saver->shard.n_byte;
+    return MT_OK;
+}
+
+/* Rank 0: what the index says of the run, as of now. */
+static enum mt_status take_state(struct mt_saver *saver, const struct mt_run_state *state)
+{
+    if (saver->comm->rank != 0) {
+        return MT_OK;
+    }
+    describe_run(saver, state);
+    return mt_index_update(&saver->index, &saver->manifest, state);
+}
+
+static enum mt_status begin(struct mt_saver *saver, const struct mt_run_state *state)
+{
+    bool is_complete = false;
+    MT_ASSERT(saver->phase == MT_SAVER_IDLE);
+    MT_TRY(name_paths(saver, state->step)); /* alike on every rank */
+    MT_TRY(prepare(saver));
+    MT_TRY(look_for_existing(saver, state->step, &is_complete));
+    if (is_complete) {
+        return MT_OK;
+    }
+    MT_TRY(lay_out(saver, state));
+    const enum mt_status status = take_state(saver, state);
+    if (status == MT_OK) {
+        mt_writer_begin(saver->writer, write_shard, saver);
+    } else {
+        mt_writer_fail(saver->writer, status);
+    }
+    saver->phase = MT_SAVER_WRITING;
+    return MT_OK;
+}
+
+enum mt_status mt_saver_prepare(struct mt_saver *saver, const struct mt_run_state *state)
+{
+    MT_TRY(prepare(saver));
+    return lay_out(saver, state);
+}
+
+enum mt_status mt_saver_begin(struct mt_saver *saver, const struct mt_run_state *state)
+{
+    const int64_t start_ns = mt_clock_ns();
+    const enum mt_status status = begin(saver, state);
+    saver->times.blocked_ns += mt_clock_ns() - start_ns;
+    return status;
+}
+
+bool mt_saver_is_busy(const struct mt_saver *saver)
+{
+    return saver->phase != MT_SAVER_IDLE;
+}
