@@ -58,11 +58,12 @@ struct mt_analysis {
     int64_t
         *caused_by_phase_ns; /* [R, MT_N_PHASE + 1] of which arose in busy phase p; last: other */
     int64_t
-        *caused_by_layer_ns; /* [R, L + 1] of which before a collective of layer l; last: none */
-    double *share;           /* [R, MT_N_CAUSE] of step time that each costs */
-    double *slowdown;        /* [R] time at equal work over the median rank's; 1: as others */
-    double *rows_ratio;      /* [R] rows over the mean */
-    double row_ns, layer_ns; /* expert time of a healthy rank: layer_ns + row_ns * rows */
+        *caused_by_layer_ns;  /* [R, L + 1] of which before a collective of layer l; last: none */
+    double *share;            /* [R, MT_N_CAUSE] of step time that each costs */
+    double *slowdown;         /* [R] time at equal work over the median rank's; 1: as others */
+    double *rows_ratio;       /* [R] rows over the mean */
+    double row_ns, layer_ns;  /* expert time of a healthy rank: layer_ns + row_ns * rows */
+    struct mt_finding *worst; /* [R] the worst of each rank, however small */
     int n_finding;
     struct mt_finding *finding; /* [n_finding] above the threshold, the worst first */
 };

@@ -31,21 +31,26 @@ struct mt_profile_rank {
     int64_t error_ns; /* largest of its knots; 0 for rank 0 */
     int n_knot;
     struct mt_profile_knot *knot; /* [n_knot] of its last start, as written; ascending */
+    int64_t last_step;            /* the last that it recorded; 0: none */
+    bool has_ended;               /* regularly: else it runs still, or was killed */
 };
 
-/* A rank's part in one collective. All ranks have the same numbers in the same order, but a step of
- * which a rank's records are lost has fewer (n_collective = 0). */
+/* A rank's part in one collective. It belongs to the step in which it was begun, also when it ended
+ * in the next one (parameters travel under the next forward). Whoever entered the wait went on at
+ * max(need_ns, done_ns), and stood still for max(0, done_ns - need_ns). */
 struct mt_profile_collective {
-    int64_t number;   /* in the order of begins, the same on every rank; joins them */
+    int64_t number;   /* in the order of begins, the same on every rank: joins them */
     int kind;         /* index into kind[] */
     int phase;        /* enum mt_phase open when it was posted; MT_N_PHASE: none */
     int busy_phase;   /* where this rank was longest since its previous record, not waiting */
     int layer;        /* -1: of no layer */
     int micro;        /* micro-batch; -1: of none */
     int64_t begin_ns; /* posted: this rank has arrived */
-    int64_t need_ns;  /* the wait was entered; >= begin_ns */
-    int64_t done_ns;  /* the wait was over; done_ns - need_ns is what the rank stood still */
+    int64_t need_ns;  /* the wait was entered; done_ns when nobody waited */
+    int64_t done_ns;  /* found complete, by a poll or in the wait; may lie before need_ns */
     int64_t n_bytes;  /* sent by this rank */
+    int n_source;     /* ranks that this one receives from; 0: it waits for nobody */
+    uint64_t sources; /* bit r: from rank r; 0 when R > 64 */
 };
 
 /* A piece of one rank's time, for traces. Tracks nest by time: a span of the compute track may lie
