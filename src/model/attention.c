@@ -139,6 +139,7 @@ enum mt_status mt_attention_layer_forward(struct mt_model *model, struct mt_mode
     struct mt_layer_saved *saved = &half->saved[layer];
     const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
     const struct shape shape = shape_of(model, &half->micro);
+    mt_record_set_layer(layer);
     mt_span_begin(MT_PHASE_ATTENTION);
     const int64_t mark = mt_arena_mark(&half->arena);
     MT_TRY(attend(model, half, tensors, saved, &shape));
@@ -167,6 +168,7 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, struct mt_mod
     const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
     const struct shape shape = shape_of(model, &half->micro);
     const int64_t n = shape.n_token;
+    mt_record_set_layer(layer);
     mt_span_begin(MT_PHASE_ATTENTION_BACKWARD);
     const int64_t mark = mt_arena_mark(&half->arena);
     struct mt_layer_saved saved = half->saved[layer];

@@ -93,6 +93,7 @@ enum mt_status mt_ffn_layer_forward_begin(struct mt_model *model, struct mt_mode
     const int64_t width = model->config->model.hidden_size;
     const bool is_shared = keep && mt_model_recomputes_ffn(model);
     struct mt_layer_saved *saved = &half->saved[layer];
+    mt_record_set_layer(layer);
     saved->h_ffn = is_shared ? half->h_ffn : mt_half_floats(half, n * width);
     saved->rstd_ffn = mt_half_floats(half, n);
     mt_model_add_norm_forward(model, tensors->post_attention_norm, saved->h_ffn, saved->rstd_ffn,
@@ -112,6 +113,7 @@ enum mt_status mt_ffn_layer_forward_begin(struct mt_model *model, struct mt_mode
 enum mt_status mt_ffn_layer_forward_experts(struct mt_model *model, struct mt_model_half *half,
                                             int layer)
 {
+    mt_record_set_layer(layer);
     return mt_config_is_dense_layer(model->config, layer)
                ? MT_OK
                : mt_moe_forward_experts(model->moe, layer, mt_half_index(model, half));
@@ -120,6 +122,7 @@ enum mt_status mt_ffn_layer_forward_experts(struct mt_model *model, struct mt_mo
 enum mt_status mt_ffn_layer_forward_end(struct mt_model *model, struct mt_model_half *half,
                                         int layer)
 {
+    mt_record_set_layer(layer);
     return mt_config_is_dense_layer(model->config, layer)
                ? MT_OK
                : mt_moe_forward_end(model->moe, mt_half_index(model, half));
@@ -132,6 +135,7 @@ enum mt_status mt_ffn_layer_backward_begin(struct mt_model *model, struct mt_mod
     const int64_t n = mt_micro_n_token(&half->micro);
     const int64_t width = model->config->model.hidden_size;
     struct mt_layer_saved saved = half->saved[layer];
+    mt_record_set_layer(layer);
     half->mark = mt_arena_mark(&half->arena);
     half->d_h = mt_half_floats(half, n * width);
     if (mt_model_recomputes_ffn(model)) {
@@ -150,6 +154,7 @@ enum mt_status mt_ffn_layer_backward_begin(struct mt_model *model, struct mt_mod
 enum mt_status mt_ffn_layer_backward_experts(struct mt_model *model, struct mt_model_half *half,
                                              int layer)
 {
+    mt_record_set_layer(layer);
     return mt_config_is_dense_layer(model->config, layer)
                ? MT_OK
                : mt_moe_backward_experts(model->moe, layer, mt_half_index(model, half));
@@ -160,6 +165,7 @@ enum mt_status mt_ffn_layer_backward_end(struct mt_model *model, struct mt_model
 {
     const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
     const struct mt_layer_saved *saved = &half->saved[layer];
+    mt_record_set_layer(layer);
     if (!mt_config_is_dense_layer(model->config, layer)) {
         MT_TRY(mt_moe_backward_end(model->moe, layer, mt_half_index(model, half),
                                    half->micro.token_share));

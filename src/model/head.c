@@ -39,6 +39,7 @@ enum mt_status mt_head_loss(struct mt_model *model, struct mt_model_half *half, 
     const int64_t n = mt_micro_n_token(micro);
     const int64_t width = model->config->model.hidden_size;
     MT_TRY(mt_store_use_bucket(model->store, model->tensors->bucket_head));
+    mt_record_set_layer(-1);
     mt_span_begin(MT_PHASE_HEAD);
     const int64_t mark = mt_arena_mark(&half->arena);
     float *hidden = mt_half_floats(half, n * width);

@@ -200,6 +200,7 @@ static void cut_micro(struct mt_model *model, const struct mt_micro_batch *micro
 static void begin_micro(struct mt_model *model, const struct mt_micro_batch *micro)
 {
     cut_micro(model, micro);
+    mt_record_set_micro(micro->index);
     for (int h = 0; h < model->n_half; h++) {
         mt_arena_release(&model->half[h].arena, 0);
     }
@@ -214,6 +215,7 @@ static enum mt_status embed(struct mt_model *model, struct mt_model_half *half, 
     const int64_t n = mt_micro_n_token(&half->micro);
     const int64_t width = model->config->model.hidden_size;
     MT_TRY(mt_store_use_bucket(model->store, model->tensors->bucket_embed));
+    mt_record_set_layer(-1);
     mt_span_begin(MT_PHASE_EMBED);
     *x = mt_half_floats(half, n * width);
     mt_embedding_forward(model->device, *x, half->micro.token,
@@ -231,6 +233,7 @@ static bool has_experts(const struct mt_model *model, int64_t layer)
 /* Copies of the layer's experts travel under its attention. */
 static enum mt_status begin_layer(struct mt_model *model, int layer, bool is_kept)
 {
+    mt_record_set_layer(layer);
     MT_TRY(mt_store_use_bucket(model->store, model->tensors->layer[layer].bucket));
     return has_experts(model, layer) ? mt_moe_prefetch(model->moe, layer, is_kept) : MT_OK;
 }
@@ -324,6 +327,7 @@ enum mt_status mt_model_head_and_loss(struct mt_model *model, const struct mt_mi
 
 static void embed_backward(struct mt_model *model, const struct mt_model_half *half)
 {
+    mt_record_set_layer(-1);
     mt_span_begin(MT_PHASE_EMBED_BACKWARD);
     mt_embedding_backward(model->device, mt_store_grad(model->store, model->tensors->embed),
                           half->micro.token, half->d_x, mt_micro_n_token(&half->micro),

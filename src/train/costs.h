@@ -80,7 +80,4 @@ void mt_costs_fit_link(int64_t small_ps, int64_t large_ps, int64_t *alpha_ps, in
 /* Who `rank` measures with at that level, NODE or NETWORK; -1: nobody. Mutual. */
 int mt_costs_partner(const struct mt_topology *topology, int rank, enum mt_level level);
 
-/* Median of value [n], the lower one of two; sorts. n = 0: 0. */
-int64_t mt_costs_median(int64_t *value, int n);
-
 #endif

@@ -122,8 +122,9 @@ enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, b
     if (training && mt_session_stages_saves(config)) {
         estimate->checkpoint = estimate->store.optimizer / 2 * 3; /* both moments, and values */
     }
-    estimate->total =
-        mt_store_total_bytes(&estimate->store) + estimate->activations + estimate->checkpoint;
+    estimate->profile = training ? mt_profiling_bytes(config) : 0;
+    estimate->total = mt_store_total_bytes(&estimate->store) + estimate->activations +
+                      estimate->checkpoint + estimate->profile;
     estimate->program = PROGRAM_BYTES;
 cleanup:
     clear_ownership(ownership, config->model.num_layers);
