@@ -13,6 +13,7 @@ enum {
     MAX_DIM = 5,
     MAX_STEPS = 1 << 24,
     MAX_STEP_VALUES = 1 << 28,
+    MAX_CHUNK_VALUES = 1 << 28,
     REASON_BYTES = 512,
     CACHE_SLOTS = 521,
     CACHE_BYTES =
@@ -107,13 +108,84 @@ void mt_trace_hdf5_close(struct mt_trace_hdf5 *hdf5)
     hdf5->file = hdf5->counts = hdf5->steps = H5I_INVALID_HID;
 }
 
+/* Chunks of another size, at other places or too many make the library read beyond its buffers; of
+ * missing ones it makes zeros. */
+static bool has_whole_chunks(hid_t dataset, hid_t list, hid_t space)
+{
+    hsize_t dim[MAX_DIM], most[MAX_DIM], chunk[MAX_DIM];
+    hsize_t n_chunk = 0;
+    int64_t expected = 1;
+    int64_t n_value = 1; /* of a chunk */
+    const int n_dim = H5Pget_chunk(list, MAX_DIM, chunk);
+    bool is_whole = n_dim >= 1 && n_dim <= MAX_DIM &&
+                    H5Sget_simple_extent_dims(space, dim, most) == n_dim &&
+                    H5Dget_num_chunks(dataset, space, &n_chunk) >= 0;
+    for (int d = 0; d < n_dim && is_whole; ++d) {
+        is_whole =
+            chunk[d] >= 1 && chunk[d] <= most[d] && chunk[d] <= MAX_CHUNK_VALUES &&
+            mt_size_multiply(n_value, (int64_t)chunk[d], &n_value) &&
+            mt_size_multiply(expected, (int64_t)((dim[d] + chunk[d] - 1) / chunk[d]), &expected);
+    }
+    return is_whole && n_value <= MAX_CHUNK_VALUES && n_chunk == (hsize_t)expected;
+}
+
+/* In one piece, of the size that shape and type say. */
+static bool has_whole_block(hid_t dataset, hid_t space)
+{
+    const hid_t type = H5Dget_type(dataset);
+    const hssize_t n_value = H5Sget_simple_extent_npoints(space);
+    int64_t expected = 0;
+    const bool is_whole =
+        n_value >= 0 && mt_size_multiply((int64_t)n_value, (int64_t)H5Tget_size(type), &expected) &&
+        H5Dget_storage_size(dataset) == (hsize_t)expected;
+    (void)H5Tclose(type);
+    return is_whole;
+}
+
+/* Before values are read: they lie in this very file, for a virtual dataset or external storage
+ * would read any other, and all of them do. */
+static enum mt_status check_storage(hid_t dataset, const char *path, const char *name)
+{
+    const hid_t list = H5Dget_create_plist(dataset);
+    const hid_t space = H5Dget_space(dataset);
+    const H5D_layout_t layout = H5Pget_layout(list);
+    const bool is_whole = H5Pget_external_count(list) == 0 &&
+                          ((layout == H5D_CHUNKED && has_whole_chunks(dataset, list, space)) ||
+                           (layout == H5D_CONTIGUOUS && has_whole_block(dataset, space)));
+    (void)H5Sclose(space);
+    (void)H5Pclose(list);
+    if (!is_whole) {
+        return MT_FAIL(MT_ERR_INPUT,
+                       "%s: %s is damaged, not written whole, in other files, or in chunks above "
+                       "2^28 counts; expected a whole dataset in this file; copy the counts into "
+                       "it",
+                       path, name);
+    }
+    return MT_OK;
+}
+
+static enum mt_status open_dataset(hid_t file, const char *path, const char *name, hid_t *dataset)
+{
+    H5L_info_t about;
+    MT_TRY_TRACE(MT_ERR_INPUT, path, H5Lget_info(file, name, &about, H5P_DEFAULT));
+    if (about.type != H5L_TYPE_HARD) {
+        return MT_FAIL(MT_ERR_INPUT,
+                       "%s: %s is a link to somewhere else; a dataset in this file was expected; "
+                       "copy the counts into it",
+                       path, name);
+    }
+    MT_TRY_TRACE(MT_ERR_INPUT, path, *dataset = H5Dopen2(file, name, H5P_DEFAULT));
+    return MT_OK;
+}
+
 /* dim [MAX_DIM] */
 static enum mt_status get_layout(hid_t dataset, const char *path, const char *name, int *n_dim,
                                  hsize_t *dim)
 {
     const hid_t type = H5Dget_type(dataset);
     const hid_t space = H5Dget_space(dataset);
-    const bool is_integer = type >= 0 && H5Tget_class(type) == H5T_INTEGER;
+    const bool is_integer =
+        type >= 0 && H5Tget_class(type) == H5T_INTEGER && H5Tget_size(type) <= sizeof(int64_t);
     *n_dim = space < 0 ? -1 : H5Sget_simple_extent_ndims(space);
     const bool has_dims =
         *n_dim >= 1 && *n_dim <= MAX_DIM && H5Sget_simple_extent_dims(space, dim, NULL) == *n_dim;
@@ -180,8 +252,7 @@ static enum mt_status read_steps(struct mt_trace_hdf5 *hdf5, int64_t **step)
     if (!is_there) {
         return MT_OK;
     }
-    MT_TRY_TRACE(MT_ERR_INPUT, hdf5->path,
-                 hdf5->steps = H5Dopen2(hdf5->file, "/step", H5P_DEFAULT));
+    MT_TRY(open_dataset(hdf5->file, hdf5->path, "/step", &hdf5->steps));
     MT_TRY(get_layout(hdf5->steps, hdf5->path, "/step", &n_dim, dim));
     if (n_dim != 1 || dim[0] != (hsize_t)hdf5->n_step) {
         return MT_FAIL(MT_ERR_INPUT,
@@ -189,6 +260,7 @@ static enum mt_status read_steps(struct mt_trace_hdf5 *hdf5, int64_t **step)
                        "of the %lld steps of /counts",
                        hdf5->path, n_dim, (unsigned long long)dim[0], (long long)hdf5->n_step);
     }
+    MT_TRY(check_storage(hdf5->steps, hdf5->path, "/step"));
     MT_TRY_TRACE(MT_ERR_INPUT, hdf5->path,
                  H5Dread(hdf5->steps, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, *step));
     for (int64_t i = 0; i < hdf5->n_step; ++i) {
@@ -286,10 +358,10 @@ static enum mt_status check_all(const struct mt_trace_hdf5 *hdf5)
 enum mt_status mt_trace_hdf5_open_datasets(struct mt_trace_hdf5 *hdf5, int64_t least_steps,
                                            int64_t **step)
 {
-    MT_TRY_TRACE(MT_ERR_INPUT, hdf5->path,
-                 hdf5->counts = H5Dopen2(hdf5->file, "/counts", H5P_DEFAULT));
+    MT_TRY(open_dataset(hdf5->file, hdf5->path, "/counts", &hdf5->counts));
     MT_TRY(learn_shape(hdf5, least_steps));
-    return read_steps(hdf5, step);
+    MT_TRY(read_steps(hdf5, step));
+    return check_storage(hdf5->counts, hdf5->path, "/counts");
 }
 
 enum mt_status mt_trace_hdf5_open(struct mt_trace_hdf5 *hdf5, const char *path, int64_t **step)

@@ -4,7 +4,6 @@
 #include "data/trace.h"
 #include "support/test.h"
 
-#include <hdf5.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -342,88 +341,6 @@ static void a_trace_cut_at_any_byte_is_refused(void **state)
     assert_int_equal(mt_memory_n_live(), 0);
 }
 
-/* /counts of a type and shape, all values alike; /step when n_step >= 0. */
-static const char *write_hdf5(const char *name, hid_t type, int n_dim, const hsize_t *dim,
-                              const int64_t *step, hsize_t n_step)
-{
-    const char *path = path_of(name);
-    (void)unlink(path);
-    const hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
-    hid_t space = H5Screate_simple(n_dim, dim, NULL);
-    hid_t set = H5Dcreate2(file, "counts", type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    assert_true(set >= 0);
-    (void)H5Dclose(set);
-    (void)H5Sclose(space);
-    if (step != NULL) {
-        space = H5Screate_simple(1, &n_step, NULL);
-        set = H5Dcreate2(file, "step", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-        assert_true(H5Dwrite(set, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, step) >= 0);
-        (void)H5Dclose(set);
-        (void)H5Sclose(space);
-    }
-    (void)H5Fclose(file);
-    return path;
-}
-
-static void put_value(const char *path, hid_t type, const void *value)
-{
-    const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
-    const hid_t set = H5Dopen2(file, "counts", H5P_DEFAULT);
-    assert_true(H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, value) >= 0);
-    (void)H5Dclose(set);
-    (void)H5Fclose(file);
-}
-
-static void hostile_hdf5_files_are_refused(void **state)
-{
-    (void)state;
-    struct mt_trace *trace = NULL;
-    static const hsize_t plain[] = {2, 1, 3};
-    static const hsize_t empty[] = {0, 1, 3};
-    static const hsize_t six[] = {1, 1, 1, 1, 1, 1};
-    static const hsize_t vast[] = {1, 1, 65536, 65536};
-    static const int64_t twice[] = {4, 4};
-    static const int64_t fine[] = {4, 6};
-    MT_TEST_FAILS(mt_trace_open(write_text("a.h5", "no HDF5", 7), &trace), MT_ERR_INPUT, "/counts");
-    MT_TEST_FAILS(mt_trace_open(write_hdf5("a.h5", H5T_IEEE_F64LE, 3, plain, NULL, 0), &trace),
-                  MT_ERR_INPUT, "another type");
-    MT_TEST_FAILS(mt_trace_open(write_hdf5("a.h5", H5T_STD_I32LE, 2, plain, NULL, 0), &trace),
-                  MT_ERR_INPUT, "has 2 dimensions");
-    MT_TEST_FAILS(mt_trace_open(write_hdf5("a.h5", H5T_STD_I32LE, 3, empty, NULL, 0), &trace),
-                  MT_ERR_INPUT, "of which one is 0");
-    MT_TEST_FAILS(mt_trace_open(write_hdf5("a.h5", H5T_STD_I32LE, 6, six, NULL, 0), &trace),
-                  MT_ERR_INPUT, "has 6 dimensions");
-    MT_TEST_FAILS(mt_trace_open(write_hdf5("a.h5", H5T_STD_I8LE, 4, vast, NULL, 0), &trace),
-                  MT_ERR_INPUT, "more than 2^28");
-    MT_TEST_FAILS(mt_trace_open(write_hdf5("a.h5", H5T_STD_I32LE, 3, plain, twice, 2), &trace),
-                  MT_ERR_INPUT, "/step[1] is 4");
-    MT_TEST_FAILS(mt_trace_open(write_hdf5("a.h5", H5T_STD_I32LE, 3, plain, fine, 1), &trace),
-                  MT_ERR_INPUT, "one number for each of the 2 steps");
-    const int negative[] = {1, 2, 3, 4, -5, 6};
-    const char *path = write_hdf5("a.h5", H5T_STD_I32BE, 3, plain, fine, 2);
-    put_value(path, H5T_NATIVE_INT, negative);
-    MT_TEST_FAILS(mt_trace_open(path, &trace), MT_ERR_INPUT, "/counts[1], value 1");
-    const uint64_t large[] = {1, 2, 3, 4, UINT64_MAX, 6};
-    path = write_hdf5("a.h5", H5T_STD_U64LE, 3, plain, fine, 2);
-    put_value(path, H5T_NATIVE_UINT64, large);
-    MT_TEST_FAILS(mt_trace_open(path, &trace), MT_ERR_INPUT, "/counts[1], value 1");
-    static const hsize_t two_micro[] = {1, 2, 1, 1, 1};
-    const int64_t much[] = {INT64_MAX, 1};
-    path = write_hdf5("a.h5", H5T_STD_I64LE, 5, two_micro, NULL, 0);
-    put_value(path, H5T_NATIVE_INT64, much);
-    MT_TEST_FAILS(mt_trace_open(path, &trace), MT_ERR_INPUT, "/counts[0], value 1");
-    const uint8_t small[] = {1, 2, 3, 4, 255, 6};
-    int64_t counts[3] = {0};
-    path = write_hdf5("a.h5", H5T_STD_U8LE, 3, plain, fine, 2);
-    put_value(path, H5T_NATIVE_UINT8, small);
-    MT_TEST_OK(mt_trace_open(path, &trace));
-    MT_TEST_OK(mt_trace_read(trace, 1, counts));
-    assert_int_equal(counts[1], 255);
-    assert_int_equal(mt_trace_step(trace, 1), 6);
-    mt_trace_close(trace);
-    assert_int_equal(mt_memory_n_live(), 0);
-}
-
 static void appending_allocates_nothing_in_text_formats(void **state)
 {
     (void)state;
@@ -468,7 +385,6 @@ int main(void)
         cmocka_unit_test(places_that_hold_no_trace_are_refused),
         cmocka_unit_test(a_text_with_carriage_returns_and_gaps_between_steps_is_read),
         cmocka_unit_test(a_trace_cut_at_any_byte_is_refused),
-        cmocka_unit_test(hostile_hdf5_files_are_refused),
         cmocka_unit_test(appending_allocates_nothing_in_text_formats),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -92,7 +92,7 @@ static void pack_plain(float *out, const float *in, int64_t stride, struct block
 
 static inline __mmask16 mask_of(int64_t n)
 {
-    return n >= 16 ? (__mmask16)0xffff : n <= 0 ? (__mmask16)0 : (__mmask16)((1U << n) - 1U);
+    return (__mmask16)(n >= 16 ? 0xffffU : n <= 0 ? 0U : (1U << n) - 1U);
 }
 
 /* Packing reads short runs of rows, which the processor's own prefetching does not foresee: fetched
