@@ -87,6 +87,8 @@ struct mt_trainer {
  * trainer->config. */
 enum mt_status mt_trainer_open(struct mt_trainer *trainer);
 void mt_trainer_close(struct mt_trainer *trainer); /* of whatever was opened */
+/* The same for what can make steps but is no run, after opening: costs and first values. */
+enum mt_status mt_trainer_start(struct mt_trainer *trainer);
 
 /* step.c: one optimizer step; trainer->state.step is the number of the step being made. */
 enum mt_status mt_train_step(struct mt_trainer *trainer, struct mt_step_result *result);
