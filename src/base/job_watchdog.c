@@ -75,7 +75,10 @@ static void bark(void)
                    "%s did not complete within %lld s; every rank must reach it; %s: look at that "
                    "rank, then start again",
                    name, (long long)dog.deadline_s,
-                   missing[0] != '\0' ? missing : "a rank of another machine is missing");
+                   missing[0] != '\0'
+                       ? missing
+                       : "no rank of this machine has stopped, so one of another machine has, or "
+                         "one that is there waits for something else, e.g. its disk");
     mt_job_speak(true, text);
     mt_job_speak_last_words();
     _exit(MT_ERR_TIMEOUT);

@@ -19,7 +19,7 @@ import time
 
 import runs
 
-WATCHDOG_S = 5
+WATCHDOG_S = 10
 SETTINGS = ["checkpoint.keep=3", 'schedule.kind="constant"', f"comm.watchdog_seconds={WATCHDOG_S}",
             "train.replica_check_interval=3",
             f'placement.costs="{runs.SOURCE}/tests/support/costs.json"']
