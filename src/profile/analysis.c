@@ -190,7 +190,7 @@ static struct mt_finding make_finding(const struct costs *c, const struct mt_ana
     const int64_t *by_layer = analysis->caused_by_layer_ns + (int64_t)rank * (n_layer + 1);
     struct mt_finding finding = {.rank = rank, .cause = cause, .layer = -1};
     finding.share = sum_costs(c, rank, cause);
-    finding.persistence = mt_find_persistence(c->cost, c->study->n, &finding.period);
+    finding.persistence = mt_analysis_persistence(c->cost, c->study->n, &finding.period);
     finding.phase = find_most(by_phase, MT_N_PHASE + 1);
     if (cause == MT_CAUSE_LATE_DATA) {
         finding.phase = MT_PHASE_DATA;
