@@ -7,6 +7,8 @@
 
 static const char ASSUMED_WORKLOAD[] = "hot_rank";
 static const double ASSUMED_SKEW = 2.0;
+/* Of a workload, which has no end: what a million steps do not tell, more will not. */
+enum { MOST_STEPS = 1 << 20 };
 
 static int n_moe_layer(const struct mt_config *config)
 {
@@ -107,7 +109,7 @@ void mt_plan_loads_clear(struct mt_plan_loads *loads)
 
 int64_t mt_plan_loads_n_step(const struct mt_plan_loads *loads)
 {
-    return loads->trace != NULL ? mt_trace_n_step(loads->trace) : INT64_MAX;
+    return loads->trace != NULL ? mt_trace_n_step(loads->trace) : MOST_STEPS;
 }
 
 /* Rows that all ranks together send in a layer of the micro-batch. */

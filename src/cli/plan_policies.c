@@ -53,15 +53,15 @@ static enum mt_status choose_sample(struct mt_plan_policies *plan,
     const int64_t n_warm =
         mt_min_i64(mt_min_i64(config->placement.load_window, by_size), n_there / 4);
     MT_TRY(mt_argument_integer(arguments, "--warm-up", n_warm, 0, &plan->n_warm));
-    plan->n_warm = mt_min_i64(plan->n_warm, n_there);
-    MT_TRY(mt_argument_integer(arguments, "--steps", mt_min_i64(by_size, n_there - plan->n_warm), 1,
+    const int64_t n_left = mt_max_i64(n_there - plan->n_warm, 0);
+    MT_TRY(mt_argument_integer(arguments, "--steps", mt_max_i64(mt_min_i64(by_size, n_left), 1), 1,
                                &plan->n_step));
-    if (plan->n_step > n_there - plan->n_warm) {
+    if (plan->n_step > n_left) {
         return MT_FAIL(MT_ERR_CONFIG,
-                       "--steps %lld and %lld that warm up are more than the %lld of the trace; "
-                       "expected at most %lld",
+                       "--steps %lld after --warm-up %lld are more than the %lld that %s; expected "
+                       "a sum of at most that",
                        (long long)plan->n_step, (long long)plan->n_warm, (long long)n_there,
-                       (long long)(n_there - plan->n_warm));
+                       plan->loads.trace != NULL ? "the trace has" : "plan goes through");
     }
     return MT_OK;
 }

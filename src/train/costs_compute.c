@@ -173,6 +173,13 @@ static enum mt_status prepare(struct work *w)
     return mt_linear_prepare(&w->meter, w->width, q_width);
 }
 
+/* A device may be paced so slowly that sums of its times leave 63 bits. */
+static int64_t whole_ps(double ps)
+{
+    static const double longest_ps = 1e18;
+    return llround(fmin(ps, longest_ps));
+}
+
 static void measure(struct work *w, int64_t n_sequence, struct mt_costs *costs)
 {
     mt_weight_pack(&w->meter, &w->q, w->values);
@@ -184,9 +191,9 @@ static void measure(struct work *w, int64_t n_sequence, struct mt_costs *costs)
     w->n_row = N_ROW;
     const double rows_ps = time_of(w, run_expert);
     const double row_ps = fmax(1.0, (rows_ps - one_ps) / (N_ROW - 1));
-    costs->row_ps = llround(row_ps);
-    costs->instance_ps = llround(pack_ps + fmax(0.0, one_ps - row_ps));
-    costs->attention_ps = llround(time_of(w, run_attention) * (double)n_sequence);
+    costs->row_ps = whole_ps(row_ps);
+    costs->instance_ps = whole_ps(pack_ps + fmax(0.0, one_ps - row_ps));
+    costs->attention_ps = whole_ps(time_of(w, run_attention) * (double)n_sequence);
 }
 
 enum mt_status mt_costs_measure_compute(const struct mt_session *session, int64_t n_sequence,

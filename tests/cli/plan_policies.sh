@@ -99,11 +99,13 @@ one_layer '[[3,3,3,3,0,0,0,0],[0,0,0,0,3,3,3,3]]'
 [ "$(exchange)" != 0 ] && [ "$(ratio)" = 1.000 ] || fail "sources of 2 ranks: $(exchange) s, $(ratio)"
 refuse_plan() { refuse "$1" "$2" "${plan[@]}" "${@:3}"; }
 refuse_plan 2 'the trace has 16 experts and 4 layers; the model has 8 and 2' --ranks 4 --trace other.csv
+refuse_plan 2 'steps 1 after --warm-up 20 are more than the 9 that the trace has' --ranks 4 --trace good.csv --warm-up 20
+refuse_plan 2 'that plan goes through' --ranks 4 --warm-up 9223372036854775807
 refuse_plan 3 'missing.csv: No such file' --ranks 4 --trace missing.csv
 head -c 100 good.csv >short.csv
 refuse_plan 3 'short.csv:' --ranks 4 --trace short.csv
 refuse_plan 2 'ends in .csv, .jsonl or .h5' --ranks 4 --trace good.txt
-refuse_plan 2 '--steps 10 and 2 .* more than the 9 of the trace' --ranks 4 --trace good.csv --steps 10
+refuse_plan 2 '--steps 10 after --warm-up 2 are more than the 9' --ranks 4 --trace good.csv --steps 10
 refuse_plan 2 'both say the loads' --ranks 4 --trace good.csv --workload burst
 refuse_plan 2 '--workload boring is not known; expected one of balanced' --ranks 4 --workload boring
 refuse_plan 2 '--skew 0.5 is not a number of at least 1' --ranks 4 --skew 0.5

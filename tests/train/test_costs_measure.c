@@ -108,6 +108,19 @@ static void a_paced_device_costs_exactly_what_it_imitates(void **state)
     }
 }
 
+static void a_device_that_is_paced_to_a_standstill_has_costs(void **state)
+{
+    struct world world;
+    struct mt_costs costs;
+    MT_UNUSED(state);
+    open_world(&world, "device={pace_gflops=1e-300, pace_gbytes_per_s=1e-300}");
+    MT_TEST_OK(mt_costs_measure(&world.session, 2, &costs));
+    assert_in_range(costs.row_ps, 1, mt_costs_fields[0].most);
+    assert_int_equal(costs.instance_ps, mt_costs_fields[1].most);
+    assert_int_equal(costs.attention_ps, mt_costs_fields[2].most);
+    close_world(&world);
+}
+
 static void bandwidth_makes_instances_cost_something(void **state)
 {
     struct world world;
@@ -212,6 +225,7 @@ static void the_device_of_a_session_advances_what_the_session_began(void **state
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(measured_costs_are_sane_and_the_same_on_all_ranks),
     cmocka_unit_test(a_paced_device_costs_exactly_what_it_imitates),
+    cmocka_unit_test(a_device_that_is_paced_to_a_standstill_has_costs),
     cmocka_unit_test(bandwidth_makes_instances_cost_something),
     cmocka_unit_test(costs_are_kept_as_long_as_the_run_is_the_same),
     cmocka_unit_test(measuring_leaves_nothing_begun_and_nothing_allocated),
