@@ -9,7 +9,7 @@
 
 #include <stdio.h>
 
-enum { MT_MAX_OPTION = 24, MT_MAX_POSITIONAL = 2, MT_MAX_OVERRIDE = 256 };
+enum { MT_MAX_OPTION = 24, MT_MAX_POSITIONAL = 3, MT_MAX_OVERRIDE = 256 };
 
 struct mt_option {
     const char *name;       /* "--run-dir" */
@@ -90,6 +90,7 @@ enum mt_status mt_command_train(const struct mt_arguments *arguments);
 enum mt_status mt_command_eval(const struct mt_arguments *arguments);
 enum mt_status mt_command_generate(const struct mt_arguments *arguments);
 enum mt_status mt_command_inspect(const struct mt_arguments *arguments);
+enum mt_status mt_command_checkpoint(const struct mt_arguments *arguments);
 enum mt_status mt_command_verify(const struct mt_arguments *arguments);
 enum mt_status mt_command_plan(const struct mt_arguments *arguments);
 enum mt_status mt_command_bench(const struct mt_arguments *arguments);

@@ -123,7 +123,15 @@ const struct mt_command mt_commands[] = {
      .run = mt_command_doctor},
     {.name = "import", .refusal = "`moetrain train --init-from` takes weights of a checkpoint"},
     {.name = "export", .refusal = "a checkpoint's index.h5 opens with any HDF5 reader"},
-    {.name = "checkpoint", .refusal = "a checkpoint's index.h5 opens with any HDF5 reader"},
+    {.name = "checkpoint",
+     .synopsis = "checkpoint convert CHECKPOINT NEW",
+     .summary = "writes a checkpoint anew, with one shard; weights alone, in bfloat16, as asked",
+     .min_positional = 3,
+     .max_positional = 3,
+     .option = {{"--weights-only", NULL, "without the optimizer's state"},
+                {"--dtype", "float32|bfloat16",
+                 "of the elements; bfloat16 with --weights-only [float32]"}},
+     .run = mt_command_checkpoint},
     {.name = "data", .refusal = "text files are read as they are (data.format = \"bytes\")"},
 };
 const int mt_n_command = (int)(sizeof(mt_commands) / sizeof(mt_commands[0]));
