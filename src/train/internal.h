@@ -58,9 +58,10 @@ struct mt_trainer {
     FILE *metrics;    /* rank 0 */
     double *gathered; /* [R, n] of metrics.c */
     double *mine;
-    int64_t start_ns;    /* of this process's training */
-    int64_t first_step;  /* done before this process */
-    bool stop_requested; /* agreed by all ranks */
+    int64_t start_ns;        /* of this process's training */
+    int64_t first_step;      /* done before this process */
+    bool stop_requested;     /* agreed by all ranks */
+    bool is_first_step_owed; /* rank 0: attempts.h counts this start from a checkpoint */
     double train_flops_per_token;
     int64_t costs_state[MT_COSTS_STATE]; /* train/costs.h */
     struct mt_saving saving;
@@ -99,6 +100,9 @@ int64_t mt_metrics_last_step(const char *path);
  * *is_finished: nothing is left to do. */
 enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_options *options,
                          bool *is_finished);
+/* Of a start from a checkpoint: its first step is done; or it ended before that. */
+void mt_resume_step_done(struct mt_trainer *trainer);
+void mt_resume_ended(struct mt_trainer *trainer, enum mt_status status);
 
 /* saving.c. Collective, agreed, between two steps. A save that fails is told of and training goes
  * on; MT_ERR_RESOURCE when the second in a row fails, or one that was to be complete. */

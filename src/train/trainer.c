@@ -194,6 +194,7 @@ static enum mt_status run_steps(struct mt_trainer *trainer)
         result.step_time_ns = mt_clock_ns() - start_ns;
         or_abort(mt_traces_end_step(trainer, &result));
         or_abort(mt_metrics_step(trainer, &result));
+        mt_resume_step_done(trainer);
         MT_TRY(mt_saving_advance(trainer));
         MT_TRY(check_patience(trainer, &result));
         or_abort(evaluate_when_due(trainer));
@@ -252,6 +253,7 @@ enum mt_status mt_train(const struct mt_train_options *options)
     MT_TRY_GOTO(mt_trainer_open(trainer));
     MT_TRY_GOTO(run(trainer, options));
 cleanup:
+    mt_resume_ended(trainer, status);
     mt_saving_close(trainer);
     mt_traces_close(trainer);
     mt_metrics_close(trainer);
