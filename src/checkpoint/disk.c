@@ -89,6 +89,11 @@ enum mt_status mt_disk_make_folder(const char *path)
     return MT_OK;
 }
 
+enum mt_status mt_disk_make_passing_folder(const char *path)
+{
+    return mkdir(path, 0777) == 0 || errno == EEXIST ? MT_OK : fail_write("make the folder", path);
+}
+
 enum mt_status mt_disk_sync_folder(const char *path)
 {
     const int descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

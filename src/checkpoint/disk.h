@@ -15,6 +15,8 @@ enum mt_status mt_disk_join(char *path, const char *folder, const char *name);
 
 /* Makes the folder and what is missing above it; no error when it is there. */
 enum mt_status mt_disk_make_folder(const char *path);
+/* One folder that need not outlive a power cut: nothing is synced. No error when it is there. */
+enum mt_status mt_disk_make_passing_folder(const char *path);
 /* fsync of a folder: what was created, renamed or removed in it stays so. */
 enum mt_status mt_disk_sync_folder(const char *path);
 /* A file or a folder with everything in it; links are not followed; no error when it is missing. */

@@ -215,8 +215,10 @@ enum mt_status mt_index_open(struct mt_index *index, const struct mt_manifest *m
                              const struct mt_run_state *state)
 {
     hid_t file = H5I_INVALID_HID;
+    char name[64]; /* of its own among those that are open in memory */
     memset(index, 0, sizeof(*index));
-    MT_TRY(mt_hdf5_create(IN_MEMORY, true, &file));
+    (void)snprintf(name, sizeof(name), "%s at %p", IN_MEMORY, (void *)index);
+    MT_TRY(mt_hdf5_create(name, true, &file));
     index->file = file;
     enum mt_status status = fill_file(manifest, state, file, IN_MEMORY);
     if (status == MT_OK) {

@@ -195,7 +195,7 @@ static enum mt_status write_shard(void *context)
         mt_writer_release(saver->writer);
     }
     const int64_t staged_ns = mt_clock_ns();
-    MT_TRY(mt_disk_make_folder(saver->temporary));
+    MT_TRY(mt_disk_make_passing_folder(saver->temporary));
     MT_TRY(mt_shard_write(&saver->shard, saver->staging, saver->shard_path));
     const int64_t written_ns = mt_clock_ns();
     MT_TRY(mt_disk_read_back(saver->shard_path, saver->shard.n_byte, saver->shard.checksum));

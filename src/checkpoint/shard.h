@@ -29,6 +29,7 @@ struct mt_shard_extent {
     int64_t offset, n_byte, piece;
 };
 
+enum { MT_SHARD_BLOCK_BYTES = 512 << 10 }; /* fits the second-level cache */
 struct mt_shard {
     const struct mt_tensor_table *table;
     bool is_cut; /* experts are */
@@ -39,6 +40,7 @@ struct mt_shard {
     int64_t n_extent;
     struct mt_shard_extent *extent; /* ascending, without gaps */
     char *frame;                    /* the frame's bytes, one extent behind the other */
+    char *block;                    /* [MT_SHARD_BLOCK_BYTES] for writing */
     int64_t n_data_byte;            /* of all pieces */
     int64_t n_byte;                 /* of the file */
     uint64_t checksum;              /* of the file, after writing */

@@ -54,25 +54,44 @@ void mt_shard_stage(struct mt_shard *shard, float *staging)
     }
 }
 
-/* A file that is written from its first byte to its last. */
+/* A file that is written from its first byte to its last, in blocks of whole pages: many extents
+ * are small, and a call for each took twice the time. */
 struct stream {
     int descriptor;
     const char *path;
-    int64_t offset;
-    XXH3_state_t file, piece;
-    bool sums_piece;
+    int64_t offset; /* of the block in the file */
+    int64_t n_used; /* bytes of the block */
+    char *block;    /* [MT_SHARD_BLOCK_BYTES] */
+    XXH3_state_t file;
 };
 
-static enum mt_status put(struct stream *stream, const char *data, int64_t n_byte)
+static enum mt_status flush(struct stream *stream)
 {
-    for (int64_t done = 0; done < n_byte; done += SLICE_BYTES) {
-        const int64_t n = mt_min_i64(SLICE_BYTES, n_byte - done);
-        mt_checksum_add(&stream->file, data + done, (size_t)n);
-        if (stream->sums_piece) {
-            mt_checksum_add(&stream->piece, data + done, (size_t)n);
+    mt_checksum_add(&stream->file, stream->block, (size_t)stream->n_used);
+    MT_TRY(mt_disk_write(stream->descriptor, stream->path, stream->offset, stream->block,
+                         stream->n_used));
+    stream->offset += stream->n_used;
+    stream->n_used = 0;
+    return MT_OK;
+}
+
+/* piece: NULL, or sums the data too. */
+static enum mt_status put(struct stream *stream, const char *data, int64_t n_byte,
+                          XXH3_state_t *piece)
+{
+    while (n_byte > 0) {
+        const int64_t n = mt_min_i64(n_byte, MT_SHARD_BLOCK_BYTES - stream->n_used);
+        char *to = stream->block + stream->n_used;
+        memcpy(to, data, (size_t)n);
+        if (piece != NULL) {
+            mt_checksum_add(piece, to, (size_t)n);
         }
-        MT_TRY(mt_disk_write(stream->descriptor, stream->path, stream->offset, data + done, n));
-        stream->offset += n;
+        stream->n_used += n;
+        data += n;
+        n_byte -= n;
+        if (stream->n_used == MT_SHARD_BLOCK_BYTES) {
+            MT_TRY(flush(stream));
+        }
     }
     return MT_OK;
 }
@@ -81,14 +100,13 @@ static enum mt_status put(struct stream *stream, const char *data, int64_t n_byt
 static enum mt_status put_parts(struct stream *stream, const struct mt_shard *shard,
                                 struct mt_shard_piece *piece)
 {
-    mt_checksum_begin(&stream->piece);
-    stream->sums_piece = true;
+    XXH3_state_t sum;
+    mt_checksum_begin(&sum);
     for (int p = piece->first_part; p < piece->first_part + piece->n_part; ++p) {
         const struct mt_part *part = shard->part[p];
-        MT_TRY(put(stream, part_data(part, piece->kind), part_bytes(part)));
+        MT_TRY(put(stream, part_data(part, piece->kind), part_bytes(part), &sum));
     }
-    stream->sums_piece = false;
-    piece->checksum = mt_checksum_end(&stream->piece);
+    piece->checksum = mt_checksum_end(&sum);
     return MT_OK;
 }
 
@@ -99,21 +117,21 @@ static enum mt_status put_all(struct stream *stream, struct mt_shard *shard, con
     for (int64_t i = 0; i < shard->n_extent; ++i) {
         const struct mt_shard_extent *extent = &shard->extent[i];
         if (extent->piece < 0) {
-            MT_TRY(put(stream, frame, extent->n_byte));
+            MT_TRY(put(stream, frame, extent->n_byte, NULL));
             frame += extent->n_byte;
         } else if (staging == NULL) {
             MT_TRY(put_parts(stream, shard, &shard->piece[extent->piece]));
         } else {
-            MT_TRY(put(stream, staged, extent->n_byte));
+            MT_TRY(put(stream, staged, extent->n_byte, NULL));
             staged += extent->n_byte;
         }
     }
-    return MT_OK;
+    return flush(stream);
 }
 
 enum mt_status mt_shard_write(struct mt_shard *shard, const float *staging, const char *path)
 {
-    struct stream stream = {.path = path};
+    struct stream stream = {.path = path, .block = shard->block};
     MT_TRY(mt_disk_open_to_write(path, true, &stream.descriptor));
     mt_checksum_begin(&stream.file);
     const enum mt_status status = put_all(&stream, shard, staging);

@@ -91,9 +91,11 @@ enum mt_status mt_command_bench(const struct mt_arguments *arguments)
     if (strcmp(what, "policies") == 0) {
         return bench_policies(arguments);
     }
-    const bool is_later = strcmp(what, "checkpoint") == 0;
+    if (strcmp(what, "checkpoint") == 0) {
+        return mt_command_bench_checkpoint(arguments);
+    }
     return mt_job_agree(MT_FAIL(MT_ERR_CONFIG,
-                                "%s is %s; expected moetrain bench kernels, step, collectives, "
-                                "planner or policies",
-                                what, is_later ? "not in this version" : "no benchmark"));
+                                "%s is no benchmark; expected moetrain bench kernels, step, "
+                                "collectives, planner, policies or checkpoint",
+                                what));
 }

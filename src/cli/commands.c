@@ -91,16 +91,20 @@ const struct mt_command mt_commands[] = {
                  "machine's packages, caches, cores, GPUs and network cards"}},
      .run = mt_command_plan},
     {.name = "bench",
-     .synopsis = "bench kernels|step|collectives|planner|policies [CONFIG]",
-     .summary = "tables with rate, bandwidth, ratio to the measured bound, of operations and of a "
-                "training step; planning times; policies side by side on paced ranks",
+     .synopsis = "bench kernels|step|collectives|planner|policies|checkpoint [CONFIG]",
+     .summary =
+         "tables with rate, bandwidth, ratio to the measured bound, of operations and of a "
+         "training step; planning times; policies side by side on paced ranks; what checkpoints "
+         "cost a run",
      .min_positional = 1,
      .max_positional = 2,
      .is_job = true,
      .option = {MT_CONFIG_OPTIONS,
                 {"--only", "TEXT", "kernels: the operations with this in their name"},
                 {"--warm-up", "N", "step: steps that are not timed, before the others [3]"},
-                {"--steps", "N", "step: steps that are timed [10]"},
+                {"--steps", "N",
+                 "step: steps that are timed [10]; checkpoint: from save to save [50]"},
+                {"--saves", "N", "checkpoint: saves that are timed [20]"},
                 {"--json", NULL, "step: one JSON object instead of the table"},
                 {"--ranks-per-node", "N",
                  "collectives: ranks that count as a node [what shares memory]"},

@@ -67,16 +67,7 @@ static enum mt_status open_trainer(struct bench *b)
     struct mt_trainer *trainer = b->trainer;
     trainer->config = b->config;
     MT_TRY(mt_trainer_open(trainer));
-    struct mt_moe *moe = mt_model_moe(trainer->session.model);
-    if (moe != NULL) {
-        struct mt_costs costs;
-        enum mt_costs_origin origin = MT_COSTS_MEASURED;
-        MT_TRY(mt_costs_decide(&trainer->session, trainer->split.micro_batch, trainer->costs_state,
-                               &costs, &origin));
-        mt_moe_set_costs(moe, &costs);
-    }
-    mt_store_init_values(trainer->session.store, (uint64_t)b->config->run.seed);
-    MT_TRY(mt_store_publish(trainer->session.store));
+    MT_TRY(mt_trainer_start(trainer));
     MT_TRY(mt_job_agree(mt_comm_reserve_small(&trainer->session.comm, N_VERDICT)));
     MT_TRY(mt_traces_open(trainer));
     trainer->session.device.account = &b->account;

@@ -59,10 +59,11 @@ struct mt_trainer {
     double *gathered; /* [R, n] of metrics.c */
     int64_t *replica; /* [R, max(R, tensors)] of replicas.c, then one rank's; NULL: not compared */
     double *mine;
-    int64_t start_ns;    /* of this process's training */
-    int64_t first_step;  /* done before this process */
-    int64_t rolled_back; /* to this step, the last time; -1: never */
-    bool stop_requested; /* agreed by all ranks */
+    int64_t start_ns;        /* of this process's training */
+    int64_t first_step;      /* done before this process */
+    int64_t rolled_back;     /* to this step, the last time; -1: never */
+    bool stop_requested;     /* agreed by all ranks */
+    bool is_first_step_owed; /* rank 0: attempts.h counts this start from a checkpoint */
     double train_flops_per_token;
     int64_t costs_state[MT_COSTS_STATE]; /* train/costs.h */
     struct mt_saving saving;
@@ -72,6 +73,8 @@ struct mt_trainer {
  * trainer->config. */
 enum mt_status mt_trainer_open(struct mt_trainer *trainer);
 void mt_trainer_close(struct mt_trainer *trainer); /* of whatever was opened */
+/* The same for what can make steps but is no run, after opening: costs and first values. */
+enum mt_status mt_trainer_start(struct mt_trainer *trainer);
 
 /* step.c: one optimizer step; trainer->state.step is the number of the step being made. */
 enum mt_status mt_train_step(struct mt_trainer *trainer, struct mt_step_result *result);
@@ -113,6 +116,9 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
  * and the count of skipped steps, which stay; metrics are cut. The caller publishes. *is_found:
  * there is one. */
 enum mt_status mt_resume_newest(struct mt_trainer *trainer, bool *is_found);
+/* Of a start from a checkpoint: its first step is done; or it ended before that. */
+void mt_resume_step_done(struct mt_trainer *trainer);
+void mt_resume_ended(struct mt_trainer *trainer, enum mt_status status);
 
 /* saving.c. Collective, agreed, between two steps. A save that fails is told of and training goes
  * on; MT_ERR_RESOURCE when the second in a row fails, or one that was to be complete. */

@@ -175,6 +175,7 @@ static enum mt_status run_steps(struct mt_trainer *trainer)
         result.step_time_ns = mt_clock_ns() - start_ns;
         or_abort(mt_traces_end_step(trainer, &result));
         or_abort(mt_metrics_step(trainer, &result));
+        mt_resume_step_done(trainer);
         MT_TRY(mt_saving_advance(trainer));
         bool is_back = false;
         MT_TRY(mt_nonfinite_check(trainer, &result, &is_back));
@@ -240,6 +241,7 @@ enum mt_status mt_train(const struct mt_train_options *options)
     MT_TRY_GOTO(run(trainer, options));
 cleanup:
     mt_replicas_close(trainer);
+    mt_resume_ended(trainer, status);
     mt_saving_close(trainer);
     mt_traces_close(trainer);
     mt_metrics_close(trainer);

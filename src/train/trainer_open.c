@@ -46,6 +46,20 @@ enum mt_status mt_trainer_open(struct mt_trainer *trainer)
     return MT_OK;
 }
 
+enum mt_status mt_trainer_start(struct mt_trainer *trainer)
+{
+    struct mt_moe *moe = mt_model_moe(trainer->session.model);
+    if (moe != NULL) {
+        struct mt_costs costs;
+        enum mt_costs_origin origin = MT_COSTS_MEASURED;
+        MT_TRY(mt_costs_decide(&trainer->session, trainer->split.micro_batch, trainer->costs_state,
+                               &costs, &origin));
+        mt_moe_set_costs(moe, &costs);
+    }
+    mt_store_init_values(trainer->session.store, (uint64_t)trainer->config->run.seed);
+    return mt_store_publish(trainer->session.store);
+}
+
 void mt_trainer_close(struct mt_trainer *trainer)
 {
     mt_optim_destroy(trainer->optim);
