@@ -8,6 +8,7 @@
 #include "data/trace.h"
 #include "optim/optim.h"
 #include "train/costs.h"
+#include "train/interval.h"
 #include "train/run_dir.h"
 #include "train/session.h"
 #include "train/trainer.h"
@@ -42,6 +43,8 @@ struct mt_saving {
     int n_failed_in_row;     /* saves */
     int64_t n_overtaken;     /* saves that waited for the one before them */
     int64_t told_blocked_ns; /* of the saver's blocked_ns, in metrics */
+    int64_t told_cost_ns;    /* the same with the writer's own time */
+    struct mt_interval interval;
 };
 
 struct mt_trainer {

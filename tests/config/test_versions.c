@@ -25,8 +25,6 @@ static void values_of_later_versions_are_refused_by_name(void **state)
          "optimizer.dense_sharding = \"full\" is not in this version; \"optimizer\" is"},
         {"data.format=\"tokens\"",
          "data.format = \"tokens\" is not in this version; \"bytes\" and \"random\" are"},
-        {"checkpoint.max_overhead_percent=1",
-         "checkpoint.max_overhead_percent = 1 is not in this version; 0.0 is"},
         {"profile.enabled=false", "profile.enabled = false is not in this version; true is"},
         {"profile.trace_steps=[3]", "profile.trace_steps = [...] is not in this version; [] is"},
         {"profile.window=10", "profile.window = 10 is not in this version; 50 is"},
