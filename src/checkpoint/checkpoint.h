@@ -13,8 +13,13 @@
 #include "store/store.h"
 
 /* The newest that is read. Written is the oldest that can say what is to be said: 2 only of cut
- * experts, whose pieces are smaller than one row of dim[0]. */
-enum { MT_CHECKPOINT_PLAIN_VERSION = 1, MT_CHECKPOINT_FORMAT_VERSION = 2 };
+ * experts, whose pieces are smaller than one row of dim[0]; 3 only of weights in bfloat16. */
+enum {
+    MT_CHECKPOINT_PLAIN_VERSION = 1,
+    MT_CHECKPOINT_CUT_VERSION = 2,
+    MT_CHECKPOINT_BFLOAT16_VERSION = 3,
+    MT_CHECKPOINT_FORMAT_VERSION = 3
+};
 
 /* Errors of the collective calls are agreed (the lowest failing rank's, recorded on every rank) but
  * not spoken: the caller may go on without. */
@@ -58,6 +63,12 @@ enum mt_status mt_checkpoint_save(struct mt_store *store, struct mt_comm *comm,
 enum mt_status mt_checkpoint_find(struct mt_comm *comm, const char *folder, char *path, char *notes,
                                   size_t notes_bytes);
 
+/* The same for a run that starts from it. A checkpoint from which the last starts all ended before a
+ * step was done (attempts.h) is set aside for the valid one before it, if there is one; notes say
+ * so. */
+enum mt_status mt_checkpoint_find_to_start(struct mt_comm *comm, const char *folder, char *path,
+                                           char *notes, size_t notes_bytes);
+
 /* Collective. Reads owned parts (values; optimizer state unless weights_only), then the caller
  * publishes. Verified before use. MT_ERR_INPUT naming file and tensor that differ; the store's
  * values are then undefined. state may be NULL; with weights_only its arrays are left alone. */
@@ -73,6 +84,7 @@ struct mt_checkpoint_file {
 };
 struct mt_checkpoint_tensor {
     char name[128]; /* e.g. "/model/norm" */
+    bool is_bfloat16;
     int n_dim;
     int64_t dim[3];
 };
@@ -92,6 +104,18 @@ void mt_checkpoint_info_clear(struct mt_checkpoint_info *info);
 /* Ranks that own rows of a tensor, as text "0:0-31 1:32-63", from the manifest; of cut experts rows
  * of [E,F,D] seen as [E F, D]. text [bytes] */
 enum mt_status mt_checkpoint_owners(const char *path, const char *tensor, char *text, size_t bytes);
+
+/* Not collective: another form of a checkpoint, as the new directory `to`: one shard, whatever
+ * ranks wrote it; without optimizer state when weights_only; bfloat16: weights rounded to it, and
+ * nothing else. The source is verified first; what is left of it has the same bits, and weights that were
+ * bfloat16 are exact in float32. MT_ERR_RESOURCE when the disk refuses, MT_ERR_CONFIG when `to` is
+ * there. */
+struct mt_convert_options {
+    bool weights_only;
+    enum mt_dtype dtype; /* MT_BFLOAT16 needs weights_only */
+};
+enum mt_status mt_checkpoint_convert(const char *from, const char *to,
+                                     const struct mt_convert_options *options);
 
 /* Not collective: reads everything and checks every checksum, the set of tensors and of files.
  * MT_ERR_INPUT naming the file (and tensor) at fault. */

@@ -22,8 +22,7 @@ void mt_folder_temporary_name(char *name, int64_t step)
     (void)snprintf(name, MT_STEP_NAME_BYTES, ".%s%08lld.tmp", STEP_PREFIX, (long long)step);
 }
 
-/* -1: not the name of a checkpoint. */
-static int64_t parse_step(const char *name)
+int64_t mt_folder_parse_step(const char *name)
 {
     const size_t prefix = strlen(STEP_PREFIX);
     if (strncmp(name, STEP_PREFIX, prefix) != 0) {
@@ -55,7 +54,7 @@ enum mt_status mt_folder_steps(const char *folder, int64_t **step, int64_t *n)
     MT_TRY(mt_disk_list(folder, &names));
     const enum mt_status status = MT_ALLOCATE(*step, names.n, "steps of checkpoints");
     for (int64_t i = 0; i < names.n && status == MT_OK; ++i) {
-        const int64_t parsed = parse_step(names.name[i]);
+        const int64_t parsed = mt_folder_parse_step(names.name[i]);
         if (parsed >= 0) {
             (*step)[(*n)++] = parsed;
         }
@@ -99,6 +98,18 @@ enum mt_status mt_folder_discard(const char *folder, int64_t step)
     MT_TRY(mt_disk_rename(folder, name, removed));
     MT_TRY(mt_disk_join(path, folder, removed));
     return mt_disk_remove(path);
+}
+
+enum mt_status mt_folder_set_aside(const char *folder, int64_t step)
+{
+    char name[MT_STEP_NAME_BYTES];
+    char failed[MT_STEP_NAME_BYTES + 16];
+    char path[MT_PATH_BYTES];
+    mt_folder_step_name(name, step);
+    (void)snprintf(failed, sizeof(failed), "%s.failed", name);
+    MT_TRY(mt_disk_join(path, folder, failed));
+    MT_TRY(mt_disk_remove(path)); /* of the same step, once before */
+    return mt_disk_rename(folder, name, failed);
 }
 
 enum mt_status mt_folder_retire(const char *folder, int64_t newest, int64_t keep,

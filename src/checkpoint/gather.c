@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A piece on its way: 4 items of 8 bytes; 128 pieces of a rank at once, 4 MiB from 1024 ranks. */
-enum { HEAD_ITEMS = 2, PIECE_ITEMS = 4, SLICE_PIECES = 128 };
+/* A piece on its way: 5 items of 8 bytes; 128 pieces of a rank at once, 5 MiB from 1024 ranks. */
+enum { HEAD_ITEMS = 2, PIECE_ITEMS = 5, SLICE_PIECES = 128 };
 
 struct gathered_piece {
     int tensor, kind;
@@ -87,7 +87,7 @@ static enum mt_status gather_slice(struct layout *layout, int64_t first)
     for (int64_t i = first; i < mt_min_i64(first + SLICE_PIECES, shard->n_piece); ++i) {
         const struct mt_shard_piece *piece = &shard->piece[i];
         const int64_t item[PIECE_ITEMS] = {piece->tensor, piece->kind, piece->first_row,
-                                           piece->n_row};
+                                           piece->n_row, piece->offset};
         memcpy(mine[i - first], item, sizeof(item));
     }
     MT_TRY(mt_comm_gather_i64(gather->comm, mine[0], (int64_t)SLICE_PIECES * PIECE_ITEMS,
@@ -101,7 +101,7 @@ static enum mt_status gather_slice(struct layout *layout, int64_t first)
                 .tensor = (int)item[0],
                 .kind = (int)item[1],
                 .arrival = arrival + i,
-                .piece = {.shard = r, .first_row = item[2], .n_row = item[3]}};
+                .piece = {.shard = r, .first_row = item[2], .n_row = item[3], .offset = item[4]}};
         }
         arrival += gather->n_piece[r];
     }
@@ -184,7 +184,7 @@ static enum mt_status fill_manifest(const struct layout *layout, const char *con
         }
         MT_TRY(add_tensor(layout, first, end, manifest, &manifest->tensor[t]));
         if (manifest->tensor[t].is_cut) {
-            manifest->format_version = MT_CHECKPOINT_FORMAT_VERSION;
+            manifest->format_version = MT_CHECKPOINT_CUT_VERSION;
         }
     }
     for (int r = 0; r < n_rank; ++r) {

@@ -76,6 +76,21 @@ enum mt_status mt_hdf5_dataset_list(hid_t *list)
     return plain_list(H5P_DATASET_CREATE, list);
 }
 
+enum mt_status mt_hdf5_data_list(hid_t *list)
+{
+    static const char WHAT[] = "datasets";
+    enum mt_status status = MT_OK;
+    MT_TRY(mt_hdf5_dataset_list(list));
+    MT_TRY_HDF5_GOTO(MT_ERR_INTERNAL, WHAT, H5Pset_layout(*list, H5D_CONTIGUOUS));
+    MT_TRY_HDF5_GOTO(MT_ERR_INTERNAL, WHAT, H5Pset_alloc_time(*list, H5D_ALLOC_TIME_EARLY));
+    MT_TRY_HDF5_GOTO(MT_ERR_INTERNAL, WHAT, H5Pset_fill_time(*list, H5D_FILL_TIME_NEVER));
+    return MT_OK;
+cleanup:
+    (void)H5Pclose(*list);
+    *list = H5I_INVALID_HID;
+    return status;
+}
+
 static enum mt_status access_list(bool in_memory, hid_t *list)
 {
     static const char what[] = "a property list";
@@ -147,6 +162,26 @@ enum mt_status mt_hdf5_renew_image(hid_t file, const char *path, char *image, in
                        (long long)n_byte);
     }
     return MT_OK;
+}
+
+enum mt_status mt_hdf5_element_type(bool is_bfloat16, hid_t *type)
+{
+    static const char BFLOAT16[] = "bfloat16";
+    enum { SIGN_BIT = 15, EXPONENT_BIT = 7, EXPONENT_BITS = 8, MANTISSA_BITS = 7, BYTES = 2 };
+    mt_hdf5_init();
+    MT_TRY_HDF5(MT_ERR_INTERNAL, BFLOAT16, *type = H5Tcopy(H5T_IEEE_F32LE));
+    if (!is_bfloat16) {
+        return MT_OK;
+    }
+    enum mt_status status = MT_OK;
+    MT_TRY_HDF5_GOTO(MT_ERR_INTERNAL, BFLOAT16,
+                     H5Tset_fields(*type, SIGN_BIT, EXPONENT_BIT, EXPONENT_BITS, 0, MANTISSA_BITS));
+    MT_TRY_HDF5_GOTO(MT_ERR_INTERNAL, BFLOAT16, H5Tset_precision(*type, SIGN_BIT + 1));
+    MT_TRY_HDF5_GOTO(MT_ERR_INTERNAL, BFLOAT16, H5Tset_size(*type, BYTES));
+    return MT_OK;
+cleanup:
+    (void)H5Tclose(*type);
+    return status;
 }
 
 enum mt_status mt_hdf5_close(hid_t file, const char *path, enum mt_status status)

@@ -24,6 +24,10 @@ enum mt_status mt_hdf5_status(int64_t result, enum mt_status code, const char *p
 /* No printing by the library, no plugins. Before any other call; again at no cost. */
 void mt_hdf5_init(void);
 
+/* The file type of elements: float32 or bfloat16, little-endian; H5Tclose. HDF5 knows how to turn
+ * either into the other, so that every reader sees numbers. */
+enum mt_status mt_hdf5_element_type(bool is_bfloat16, hid_t *type);
+
 /* ---- writing ---- */
 /* A new file; nothing in it depends on when it is made. in_memory: an image for mt_hdf5_take_image
  * instead of a file on disk. */
@@ -40,6 +44,9 @@ enum mt_status mt_hdf5_close(hid_t file, const char *path, enum mt_status status
 enum mt_status mt_hdf5_make_groups(hid_t file, const char *path, const char *name);
 /* A creation list for datasets without times; H5Pclose. */
 enum mt_status mt_hdf5_dataset_list(hid_t *list);
+
+/* The same for contiguous ones that are allocated early and filled by plain writing. */
+enum mt_status mt_hdf5_data_list(hid_t *list);
 
 /* ---- reading files that somebody else may have made ---- */
 enum mt_status mt_hdf5_open(const char *path, hid_t *file);

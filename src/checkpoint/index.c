@@ -360,7 +360,7 @@ static bool maps_pieces(hid_t dataset, const struct mt_manifest *manifest,
     const hid_t list = H5Dget_create_plist(dataset);
     bool same = list >= 0 && H5Pget_layout(list) == H5D_VIRTUAL &&
                 H5Pget_virtual_count(list, &n) >= 0 && (int64_t)n == tensor->n_piece;
-    const int64_t row_elements = mt_manifest_row_bytes(tensor) / (int64_t)sizeof(float);
+    const int64_t row_elements = mt_manifest_row_elements(tensor);
     for (size_t i = 0; i < n && same; ++i) {
         const struct mt_manifest_piece *piece = &manifest->piece[tensor->first_piece + (int64_t)i];
         const char *want = manifest->file[1 + piece->shard].name;

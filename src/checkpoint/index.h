@@ -28,6 +28,9 @@ enum mt_status mt_index_write(const struct mt_manifest *manifest, const struct m
 /* Fills state->array; one that the file lacks, or has with another length, becomes zeros: what it
  * describes was configured otherwise. */
 enum mt_status mt_index_read_arrays(const char *path, const struct mt_run_state *state);
+/* All arrays that the file has, in memory that mt_index_free_arrays frees. */
+enum mt_status mt_index_take_arrays(const char *path, struct mt_run_state *state);
+void mt_index_free_arrays(struct mt_run_state *state); /* of a zeroed one, too */
 /* Attributes and virtual datasets say what the manifest says. */
 enum mt_status mt_index_check(const char *path, const struct mt_manifest *manifest);
 

@@ -50,6 +50,7 @@ static void fill_info(struct mt_checkpoint_info *info, struct mt_manifest *manif
         const struct mt_manifest_tensor *from = &manifest->tensor[t];
         struct mt_checkpoint_tensor *to = &info->tensor[t];
         memcpy(to->name, from->name, sizeof(to->name));
+        to->is_bfloat16 = from->is_bfloat16;
         to->n_dim = from->n_dim;
         memcpy(to->dim, from->dim, sizeof(to->dim));
     }

@@ -108,13 +108,23 @@ int64_t mt_manifest_n_row(const struct mt_manifest_tensor *tensor)
     return tensor->is_cut ? tensor->dim[0] * tensor->dim[1] : tensor->dim[0];
 }
 
+int64_t mt_manifest_row_elements(const struct mt_manifest_tensor *tensor)
+{
+    int64_t n = 1;
+    for (int d = tensor->is_cut ? 2 : 1; d < tensor->n_dim; ++d) {
+        n *= tensor->dim[d];
+    }
+    return n;
+}
+
+int64_t mt_manifest_element_bytes(const struct mt_manifest_tensor *tensor)
+{
+    return (int64_t)(tensor->is_bfloat16 ? sizeof(uint16_t) : sizeof(float));
+}
+
 int64_t mt_manifest_row_bytes(const struct mt_manifest_tensor *tensor)
 {
-    int64_t n_byte = (int64_t)sizeof(float);
-    for (int d = tensor->is_cut ? 2 : 1; d < tensor->n_dim; ++d) {
-        n_byte *= tensor->dim[d];
-    }
-    return n_byte;
+    return mt_manifest_row_elements(tensor) * mt_manifest_element_bytes(tensor);
 }
 
 int mt_manifest_shard_shape(const struct mt_manifest *manifest,

@@ -27,6 +27,7 @@ struct mt_manifest_file {
 struct mt_manifest_piece {
     int shard;
     int64_t first_row, n_row, shard_row;
+    int64_t offset; /* bytes, in the shard's file; -1: older checkpoints do not say */
     uint64_t checksum;
 };
 
@@ -34,7 +35,8 @@ struct mt_manifest_piece {
 struct mt_manifest_tensor {
     char name[MT_CHECKPOINT_NAME_BYTES]; /* "/model/norm", "/optimizer/norm/exp_avg" */
     int n_dim;
-    bool is_cut; /* n_dim = 3 */
+    bool is_cut;      /* n_dim = 3 */
+    bool is_bfloat16; /* two bytes an element, else float32 */
     int64_t dim[3];
     int64_t first_piece, n_piece;
 };
@@ -72,7 +74,9 @@ enum mt_status mt_manifest_number_rows(struct mt_manifest *manifest);
 int64_t mt_manifest_shard_rows(const struct mt_manifest *manifest,
                                const struct mt_manifest_tensor *tensor, int shard);
 int64_t mt_manifest_n_row(const struct mt_manifest_tensor *tensor);
-int64_t mt_manifest_row_bytes(const struct mt_manifest_tensor *tensor);
+int64_t mt_manifest_row_elements(const struct mt_manifest_tensor *tensor);
+int64_t mt_manifest_element_bytes(const struct mt_manifest_tensor *tensor);
+int64_t mt_manifest_row_bytes(const struct mt_manifest_tensor *tensor); /* in the shard */
 /* Shape of a tensor's dataset in a shard, dim [3]; returns its n_dim. */
 int mt_manifest_shard_shape(const struct mt_manifest *manifest,
                             const struct mt_manifest_tensor *tensor, int shard, int64_t *dim);

@@ -138,6 +138,10 @@ static enum mt_status read_pieces(const char *path, const json_t *row, struct mt
         MT_TRY(get_integer(path, value, "first_row", next_row, next_row, &piece->first_row));
         MT_TRY(get_integer(path, value, "rows", 1, rows_left, &piece->n_row));
         MT_TRY(get_checksum(path, value, "xxh3", &piece->checksum));
+        piece->offset = -1;
+        if (json_object_get(value, "offset") != NULL) {
+            MT_TRY(get_integer(path, value, "offset", 0, INT64_MAX, &piece->offset));
+        }
         piece->shard = (int)shard;
         next_row += piece->n_row;
     }
@@ -159,8 +163,9 @@ static enum mt_status read_tensor(const char *path, const json_t *row, struct mt
         return fail_key(path, "name", "a path below /model/ or /optimizer/");
     }
     (void)snprintf(tensor->name, sizeof(tensor->name), "%s", name);
-    if (dtype == NULL || strcmp(dtype, MT_MANIFEST_DTYPE) != 0) {
-        return fail_key(path, "dtype", MT_MANIFEST_DTYPE);
+    tensor->is_bfloat16 = dtype != NULL && strcmp(dtype, MT_MANIFEST_BFLOAT16) == 0;
+    if (dtype == NULL || (!tensor->is_bfloat16 && strcmp(dtype, MT_MANIFEST_FLOAT32) != 0)) {
+        return fail_key(path, "dtype", MT_MANIFEST_FLOAT32 " or " MT_MANIFEST_BFLOAT16);
     }
     MT_TRY(read_shape(path, row, tensor));
     return read_pieces(path, row, manifest, tensor);

@@ -2,8 +2,9 @@
 #ifndef MT_CHECKPOINT_MANIFEST_TEXT_H
 #define MT_CHECKPOINT_MANIFEST_TEXT_H
 
-#define MT_MANIFEST_FORMAT "moetrain-checkpoint"
-#define MT_MANIFEST_DTYPE  "float32"
+#define MT_MANIFEST_FORMAT   "moetrain-checkpoint"
+#define MT_MANIFEST_FLOAT32  "float32"
+#define MT_MANIFEST_BFLOAT16 "bfloat16"
 /* The end of the file, of fixed length; the checksum is that of everything before it. */
 #define MT_MANIFEST_TAIL_FORMAT "\n \"checksum\": \"%016llx\"\n}\n"
 enum {

@@ -38,6 +38,9 @@ static json_t *pieces_json(const struct mt_manifest *manifest,
         json_t *row = json_pack("{s:i, s:I, s:I, s:o}", "shard", piece->shard, "first_row",
                                 (json_int_t)piece->first_row, "rows", (json_int_t)piece->n_row,
                                 "xxh3", checksum_json(piece->checksum));
+        if (piece->offset >= 0) {
+            (void)json_object_set_new(row, "offset", json_integer((json_int_t)piece->offset));
+        }
         (void)json_array_append_new(pieces, row);
     }
     return pieces;
@@ -52,9 +55,9 @@ static json_t *tensors_json(const struct mt_manifest *manifest)
         for (int d = 0; d < tensor->n_dim; ++d) {
             (void)json_array_append_new(shape, json_integer(tensor->dim[d]));
         }
-        json_t *row =
-            json_pack("{s:s, s:s, s:o, s:o}", "name", tensor->name, "dtype", MT_MANIFEST_DTYPE,
-                      "shape", shape, "pieces", pieces_json(manifest, tensor));
+        json_t *row = json_pack("{s:s, s:s, s:o, s:o}", "name", tensor->name, "dtype",
+                                tensor->is_bfloat16 ? MT_MANIFEST_BFLOAT16 : MT_MANIFEST_FLOAT32,
+                                "shape", shape, "pieces", pieces_json(manifest, tensor));
         if (tensor->is_cut) {
             (void)json_object_set_new(row, "row_dims", json_integer(2));
         }

@@ -142,10 +142,7 @@ static enum mt_status create_datasets(struct mt_shard *shard, hid_t file, const 
 {
     enum mt_status status = MT_OK;
     hid_t list = H5I_INVALID_HID;
-    MT_TRY_GOTO(mt_hdf5_dataset_list(&list));
-    MT_TRY_HDF5_GOTO(MT_ERR_INTERNAL, path, H5Pset_layout(list, H5D_CONTIGUOUS));
-    MT_TRY_HDF5_GOTO(MT_ERR_INTERNAL, path, H5Pset_alloc_time(list, H5D_ALLOC_TIME_EARLY));
-    MT_TRY_HDF5_GOTO(MT_ERR_INTERNAL, path, H5Pset_fill_time(list, H5D_FILL_TIME_NEVER));
+    MT_TRY_GOTO(mt_hdf5_data_list(&list));
     const struct mt_shard_piece *piece = shard->piece;
     for (int64_t first = 0, end = 0; first < shard->n_piece; first = end) {
         while (end < shard->n_piece && piece[end].tensor == piece[first].tensor &&

@@ -40,18 +40,18 @@ static enum mt_status locate(struct mt_shard_reader *reader,
         return MT_OK;
     }
     int64_t dim[MT_HDF5_MAX_DIM];
+    enum mt_status status = MT_OK;
     hid_t dataset = H5I_INVALID_HID;
+    hid_t type = H5I_INVALID_HID;
     const int n_dim = mt_manifest_shard_shape(reader->manifest, tensor, reader->shard, dim);
     MT_TRY(mt_hdf5_open_dataset(reader->file, reader->path, tensor->name, &dataset));
-    enum mt_status status =
-        mt_hdf5_check_shape(dataset, reader->path, tensor->name, H5T_IEEE_F32LE, n_dim, dim);
-    if (status == MT_OK) {
-        status = mt_hdf5_data_offset(dataset, reader->path, tensor->name, &reader->offset);
-    }
+    MT_TRY_GOTO(mt_hdf5_element_type(tensor->is_bfloat16, &type));
+    MT_TRY_GOTO(mt_hdf5_check_shape(dataset, reader->path, tensor->name, type, n_dim, dim));
+    MT_TRY_GOTO(mt_hdf5_data_offset(dataset, reader->path, tensor->name, &reader->offset));
+    reader->tensor = tensor;
+cleanup:
+    (void)H5Tclose(type);
     (void)H5Dclose(dataset);
-    if (status == MT_OK) {
-        reader->tensor = tensor;
-    }
     return status;
 }
 
@@ -68,13 +68,31 @@ static enum mt_status read_bytes(const struct mt_shard_reader *reader, int64_t a
     return mt_disk_read(reader->descriptor, reader->path, offset, data, n_byte);
 }
 
+/* data [n] holds n bfloat16 in its upper half, which become float32 in place: each is read before
+ * anything is written behind it. */
+static void widen(float *data, int64_t n)
+{
+    const char *packed = (const char *)data + n * (int64_t)sizeof(uint16_t);
+    for (int64_t i = 0; i < n; ++i) {
+        uint16_t half = 0;
+        memcpy(&half, packed + i * (int64_t)sizeof(half), sizeof(half));
+        const uint32_t bits = (uint32_t)half << 16;
+        memcpy(&data[i], &bits, sizeof(bits));
+    }
+}
+
 enum mt_status mt_shard_read_elements(struct mt_shard_reader *reader,
                                       const struct mt_manifest_tensor *tensor, int64_t first,
                                       int64_t n_element, float *data)
 {
-    const int64_t float_bytes = (int64_t)sizeof(float);
+    const int64_t n_byte = mt_manifest_element_bytes(tensor);
+    const int64_t unused = n_element * ((int64_t)sizeof(float) - n_byte);
     MT_TRY(locate(reader, tensor));
-    return read_bytes(reader, first * float_bytes, data, n_element * float_bytes);
+    MT_TRY(read_bytes(reader, first * n_byte, (char *)data + unused, n_element * n_byte));
+    if (tensor->is_bfloat16) {
+        widen(data, n_element);
+    }
+    return MT_OK;
 }
 
 enum mt_status mt_shard_fail_piece(const struct mt_shard_reader *reader,

@@ -21,7 +21,7 @@ enum mt_status mt_shard_open(struct mt_shard_reader *reader, const char *folder,
                              const struct mt_manifest *manifest, int shard);
 void mt_shard_close(struct mt_shard_reader *reader);
 
-/* Elements [first, first + n_element) of the shard's dataset of a tensor. */
+/* Elements [first, first + n_element) of the shard's dataset of a tensor, as float32. */
 enum mt_status mt_shard_read_elements(struct mt_shard_reader *reader,
                                       const struct mt_manifest_tensor *tensor, int64_t first,
                                       int64_t n_element, float *data);

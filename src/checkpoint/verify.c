@@ -137,7 +137,7 @@ static enum mt_status check_all(const char *path, const struct mt_manifest *mani
 {
     char index_path[MT_PATH_BYTES];
     for (int64_t i = 0; i < manifest->n_file; ++i) {
-        MT_TRY(mt_checkpoint_check_file(path, &manifest->file[i]));
+        MT_TRY(mt_checkpoint_check_file(path, manifest, i));
     }
     MT_TRY(check_listing(path, manifest));
     MT_TRY(check_tensor_set(path, manifest));

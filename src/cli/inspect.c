@@ -15,7 +15,8 @@ static enum mt_status print_tensor(const char *path, const struct mt_checkpoint_
                          (long long)tensor->dim[d]);
     }
     MT_TRY(mt_checkpoint_owners(path, tensor->name, owners, sizeof(owners)));
-    (void)printf("%-58s [%s] float32  %s\n", tensor->name, shape, owners);
+    (void)printf("%-58s [%s] %s  %s\n", tensor->name, shape,
+                 tensor->is_bfloat16 ? "bfloat16" : "float32", owners);
     return MT_OK;
 }
 

@@ -140,6 +140,7 @@ struct mt_config {
     } train;
     struct {
         int64_t interval, keep, keep_every;
+        double max_overhead_percent; /* 0 = off */
         bool async;
     } checkpoint;
     struct {

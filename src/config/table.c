@@ -308,8 +308,9 @@ static const struct mt_key table[] = {
          "false: training waits for the disk. The files are the same.",
          DEFAULT("true"), FIELD(checkpoint.async)),
     REAL("checkpoint", "max_overhead_percent", 0, 100,
-         "Saves less often when saving costs more; 0 = off.", DEFAULT("0.0"), ONLY("0.0"),
-         NO_FIELD),
+         "Where saving costs more than this share of the time, saves at twice, four times, eight "
+         "times .. the interval (0: of one step); 0 = off.",
+         DEFAULT("0.0"), FIELD(checkpoint.max_overhead_percent)),
     BOOL("profile", "enabled",
          "Each rank records what it does and when, in the run directory's folder profile.",
          DEFAULT("true"), FIELD(profile.enabled)),

@@ -11,6 +11,7 @@
 #include "profile/clocks.h"
 #include "profile/writer.h"
 #include "train/costs.h"
+#include "train/interval.h"
 #include "train/run_dir.h"
 #include "train/session.h"
 #include "train/trainer.h"
@@ -45,6 +46,8 @@ struct mt_saving {
     int n_failed_in_row;     /* saves */
     int64_t n_overtaken;     /* saves that waited for the one before them */
     int64_t told_blocked_ns; /* of the saver's blocked_ns, in metrics */
+    int64_t told_cost_ns;    /* the same with the writer's own time */
+    struct mt_interval interval;
 };
 
 /* The recorder in this run (profiling.c). */
@@ -74,10 +77,11 @@ struct mt_trainer {
     double *gathered; /* [R, n] of metrics.c */
     int64_t *replica; /* [R, max(R, tensors)] of replicas.c, then one rank's; NULL: not compared */
     double *mine;
-    int64_t start_ns;    /* of this process's training */
-    int64_t first_step;  /* done before this process */
-    int64_t rolled_back; /* to this step, the last time; -1: never */
-    bool stop_requested; /* agreed by all ranks */
+    int64_t start_ns;        /* of this process's training */
+    int64_t first_step;      /* done before this process */
+    int64_t rolled_back;     /* to this step, the last time; -1: never */
+    bool stop_requested;     /* agreed by all ranks */
+    bool is_first_step_owed; /* rank 0: attempts.h counts this start from a checkpoint */
     double train_flops_per_token;
     int64_t costs_state[MT_COSTS_STATE]; /* train/costs.h */
     struct mt_saving saving;
@@ -140,6 +144,9 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
  * and the count of skipped steps, which stay; metrics are cut. The caller publishes. *is_found:
  * there is one. */
 enum mt_status mt_resume_newest(struct mt_trainer *trainer, bool *is_found);
+/* Of a start from a checkpoint: its first step is done; or it ended before that. */
+void mt_resume_step_done(struct mt_trainer *trainer);
+void mt_resume_ended(struct mt_trainer *trainer, enum mt_status status);
 
 /* saving.c. Collective, agreed, between two steps. A save that fails is told of and training goes
  * on; MT_ERR_RESOURCE when the second in a row fails, or one that was to be complete. */

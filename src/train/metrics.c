@@ -19,9 +19,10 @@ enum {
     ITEM_STEP_TIME = 1,
     ITEM_WAIT = 2,
     ITEM_MEMORY = 3,
-    ITEM_SAVE = 4,    /* enum mt_save_signal */
-    ITEM_BLOCKED = 5, /* by checkpoints, since the last line */
-    ITEM_PHASE = 6,
+    ITEM_SAVE = 4,      /* enum mt_save_signal */
+    ITEM_BLOCKED = 5,   /* by checkpoints, since the last line */
+    ITEM_SAVE_COST = 6, /* the same and the writer's own time */
+    ITEM_PHASE = 7,
     ITEM_TRAFFIC = ITEM_PHASE + MT_N_PHASE,
     N_ITEM = ITEM_TRAFFIC + MT_MAX_TRAFFIC
 };
@@ -138,6 +139,9 @@ static enum mt_status gather_saving(struct mt_trainer *trainer, double *mine)
     mine[ITEM_SAVE] = signal;
     mine[ITEM_BLOCKED] = (double)(blocked_ns - saving->told_blocked_ns) / NS_PER_S;
     saving->told_blocked_ns = blocked_ns;
+    const int64_t cost_ns = blocked_ns + mt_saver_times(saving->saver)->cpu_ns;
+    mine[ITEM_SAVE_COST] = (double)(cost_ns - saving->told_cost_ns) / NS_PER_S;
+    saving->told_cost_ns = cost_ns;
     return MT_OK;
 }
 
@@ -165,6 +169,8 @@ static enum mt_status gather(struct mt_trainer *trainer, const struct mt_step_re
     trainer->stop_requested = item_sum(trainer, ITEM_STOP) > 0;
     trainer->saving.n_done = count(trainer, ITEM_SAVE, MT_SIGNAL_DONE);
     trainer->saving.n_failed = count(trainer, ITEM_SAVE, MT_SIGNAL_FAILED);
+    mt_interval_add_step(&trainer->saving.interval, item_max(trainer, ITEM_STEP_TIME),
+                         item_max(trainer, ITEM_SAVE_COST));
     return MT_OK;
 }
 

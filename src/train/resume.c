@@ -2,6 +2,8 @@
 #include "base/job.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "checkpoint/attempts.h"
+#include "checkpoint/folder.h"
 #include "config/load.h"
 #include "train/internal.h"
 
@@ -47,9 +49,38 @@ static enum mt_status resume_data(struct mt_trainer *trainer)
     return MT_OK;
 }
 
+/* The start is written down until its first step is done; one from elsewhere is somebody's wish. */
+static void note_start(struct mt_trainer *trainer, const char *path)
+{
+    const char *folder = trainer->dir.checkpoints;
+    const size_t length = strlen(folder);
+    if (trainer->session.comm.rank == 0 && strncmp(path, folder, length) == 0 &&
+        path[length] == '/') {
+        mt_attempts_add(folder, mt_folder_parse_step(path + length + 1));
+        trainer->is_first_step_owed = true;
+    }
+}
+
+void mt_resume_step_done(struct mt_trainer *trainer)
+{
+    if (trainer->is_first_step_owed) {
+        mt_attempts_forget(trainer->dir.checkpoints);
+        trainer->is_first_step_owed = false;
+    }
+}
+
+void mt_resume_ended(struct mt_trainer *trainer, enum mt_status status)
+{
+    const bool in_order = status != MT_ERR_INTERNAL && status != MT_ERR_DIVERGED;
+    if (trainer->is_first_step_owed && in_order) {
+        mt_attempts_take_back(trainer->dir.checkpoints);
+    }
+}
+
 static enum mt_status load(struct mt_trainer *trainer, const char *path)
 {
     MT_TRY(mt_job_agree(check_config(trainer, path)));
+    note_start(trainer, path);
     MT_TRY(mt_job_agree(mt_checkpoint_load(trainer->session.store, &trainer->session.comm, path,
                                            false, &trainer->state)));
     struct mt_moe *moe = mt_model_moe(trainer->session.model);
@@ -79,8 +110,8 @@ static enum mt_status start_fresh(struct mt_trainer *trainer, const char *init_f
 static enum mt_status find_own(struct mt_trainer *trainer, char *path)
 {
     char notes[NOTES_BYTES] = "";
-    MT_TRY(mt_job_agree(mt_checkpoint_find(&trainer->session.comm, trainer->dir.checkpoints, path,
-                                           notes, sizeof(notes))));
+    MT_TRY(mt_job_agree(mt_checkpoint_find_to_start(
+        &trainer->session.comm, trainer->dir.checkpoints, path, notes, sizeof(notes))));
     if (notes[0] != '\0' && path[0] == '\0') {
         return mt_job_agree(MT_FAIL(
             MT_ERR_INPUT,

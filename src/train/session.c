@@ -93,7 +93,8 @@ static void clear_ownership(struct mt_placement *ownership, int64_t n_layer)
 
 bool mt_session_stages_saves(const struct mt_config *config)
 {
-    return config->checkpoint.async && config->checkpoint.interval > 0;
+    return config->checkpoint.async &&
+           (config->checkpoint.interval > 0 || config->checkpoint.max_overhead_percent > 0);
 }
 
 enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, bool training,

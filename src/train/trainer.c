@@ -146,12 +146,14 @@ static enum mt_status evaluate_when_due(struct mt_trainer *trainer)
 
 static enum mt_status save_when_due(struct mt_trainer *trainer)
 {
-    const int64_t interval = trainer->config->checkpoint.interval;
-    const bool is_last = trainer->state.step == trainer->config->train.steps;
-    if (trainer->stop_requested || (interval > 0 && is_last)) {
-        return mt_save(trainer, true);
+    struct mt_interval *interval = &trainer->saving.interval;
+    const int64_t step = trainer->state.step;
+    const bool is_last = step == trainer->config->train.steps && mt_interval_saves(trainer->config);
+    if (!is_last && !trainer->stop_requested && !mt_interval_is_due(interval, step)) {
+        return MT_OK;
     }
-    return is_due(trainer->state.step, interval) ? mt_save(trainer, false) : MT_OK;
+    mt_interval_begin_save(interval, step);
+    return mt_save(trainer, is_last || trainer->stop_requested);
 }
 
 /* A failure between two agreements is this rank's alone: the others wait for it in a collective. */
@@ -179,6 +181,7 @@ static enum mt_status run_steps(struct mt_trainer *trainer)
         result.step_time_ns = mt_clock_ns() - start_ns;
         or_abort(mt_traces_end_step(trainer, &result));
         or_abort(mt_metrics_step(trainer, &result));
+        mt_resume_step_done(trainer);
         MT_TRY(mt_saving_advance(trainer));
         bool is_back = false;
         MT_TRY(mt_nonfinite_check(trainer, &result, &is_back));
@@ -218,6 +221,7 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
     MT_TRY(mt_store_publish(trainer->session.store));
     trainer->first_step = trainer->state.step;
     trainer->rolled_back = -1;
+    mt_interval_init(&trainer->saving.interval, trainer->config, trainer->state.step);
     trainer->start_ns = mt_clock_ns();
     enum mt_status status = MT_OK;
     if (trainer->session.comm.rank == 0) {
@@ -246,6 +250,7 @@ enum mt_status mt_train(const struct mt_train_options *options)
     MT_TRY_GOTO(run(trainer, options));
 cleanup:
     mt_replicas_close(trainer);
+    mt_resume_ended(trainer, status);
     mt_saving_close(trainer);
     mt_traces_close(trainer);
     mt_profiling_close(trainer);

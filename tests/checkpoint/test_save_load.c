@@ -188,7 +188,7 @@ static void info_of_cut_experts_counts_rows_of_their_matrices(void **unused)
     mt_test_save_on(MPI_COMM_WORLD, folder, table, MT_TEST_CUT, 7);
     const char *path = mt_test_path(folder, "step-00000007");
     MT_TEST_OK(mt_checkpoint_read_info(path, &info));
-    assert_int_equal(info.format_version, MT_CHECKPOINT_FORMAT_VERSION);
+    assert_int_equal(info.format_version, MT_CHECKPOINT_CUT_VERSION);
     assert_int_equal(info.tensor[2].n_dim, 3);
     assert_int_equal(info.tensor[2].dim[0], 3);
     assert_int_equal(info.tensor[2].dim[1], 2);

@@ -20,7 +20,7 @@ static const char *const public_names =
     "moe.balance.bias_update_rate placement.policy placement.slots placement.overlap_experts "
     "placement.rematerialize placement.calibrate placement.load_window "
     "placement.reshard_interval placement.costs placement.shadow comm.all_to_all comm.exact "
-    "comm.transport comm.ranks_per_node comm.watchdog_seconds comm.rehearse_alpha_us "
+    "comm.transport comm.ranks_per_node comm.watchdog_seconds comm.rehearse_alpha_us comm.overlap "
     "optimizer.name optimizer.lr "
     "optimizer.betas optimizer.eps optimizer.weight_decay optimizer.grad_clip "
     "optimizer.dense_sharding schedule.kind schedule.warmup_steps schedule.decay_steps "

@@ -23,8 +23,6 @@ static void values_of_later_versions_are_refused_by_name(void **state)
          "comm.transport = \"nccl\" is not in this version; \"auto\" and \"mpi\" are"},
         {"optimizer.dense_sharding=\"full\"",
          "optimizer.dense_sharding = \"full\" is not in this version; \"optimizer\" is"},
-        {"checkpoint.max_overhead_percent=1",
-         "checkpoint.max_overhead_percent = 1 is not in this version; 0.0 is"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         mt_case_override_says(cases[i].override, cases[i].message);

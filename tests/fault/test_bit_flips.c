@@ -1,7 +1,8 @@
 /* Ten thousand flipped bits and a thousand zeroed holes, at seeded places over all files of a
- * checkpoint: each is found, and the file named. */
+ * checkpoint: each is found, the file named, and in a shard the tensor. */
 #include "base/memory.h"
 #include "base/random.h"
+#include "checkpoint/manifest.h"
 #include "checkpoint/saved.h"
 #include "support/mpi_main.h"
 
@@ -10,12 +11,20 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { N_FLIP = 10000, N_HOLE = 1000, MAX_HOLE_BYTES = 512, N_FILE = 3, SEED = 20261122 };
+enum {
+    N_FLIP = 10000,
+    N_HOLE = 1000,
+    MAX_HOLE_BYTES = 512,
+    N_FILE = 3,
+    SHARD = 2,
+    SEED = 20261122
+};
 
 static const char *const file_name[N_FILE] = {"manifest.json", "index.h5",
                                               "shard-00000-of-00001.h5"};
 static char folder[MT_PATH_BYTES];
 static char checkpoint[MT_PATH_BYTES + 16];
+static struct mt_manifest manifest;
 
 static int begin(void **state)
 {
@@ -25,12 +34,14 @@ static int begin(void **state)
     mt_test_save_on(MPI_COMM_WORLD, folder, table, -1, 1);
     (void)snprintf(checkpoint, sizeof(checkpoint), "%s/step-00000001", folder);
     mt_memory_free(table);
+    MT_TEST_OK(mt_manifest_read(checkpoint, &manifest));
     return 0;
 }
 
 static int end(void **state)
 {
     MT_UNUSED(state);
+    mt_manifest_clear(&manifest);
     mt_test_remove_folder(MPI_COMM_WORLD, folder);
     return 0;
 }
@@ -58,17 +69,35 @@ static int draw_place(uint64_t stream, int i, int64_t *offset)
     return f;
 }
 
-static void expect_found(const char *name, const char *what, int64_t offset)
+/* Whose bytes lie at `offset` of the shard. */
+static const char *tensor_at(int64_t offset)
 {
+    for (int64_t t = 0; t < manifest.n_tensor; ++t) {
+        const struct mt_manifest_tensor *tensor = &manifest.tensor[t];
+        const struct mt_manifest_piece *piece = manifest.piece + tensor->first_piece;
+        for (int64_t i = 0; i < tensor->n_piece; ++i) {
+            const int64_t n_byte = piece[i].n_row * mt_manifest_row_bytes(tensor);
+            if (offset >= piece[i].offset && offset < piece[i].offset + n_byte) {
+                return tensor->name;
+            }
+        }
+    }
+    return "no tensor has suffered";
+}
+
+static void expect_found(const char *name, const char *what, int64_t offset, bool names_tensor)
+{
+    const char *where = names_tensor ? tensor_at(offset) : "";
     const enum mt_status status = mt_checkpoint_verify(checkpoint);
-    if (status != MT_ERR_INPUT || strstr(mt_error_last()->text, name) == NULL) {
+    if (status != MT_ERR_INPUT || strstr(mt_error_last()->text, name) == NULL ||
+        strstr(mt_error_last()->text, where) == NULL) {
         fail_msg("%s at byte %lld of %s: code %d, \"%s\"", what, (long long)offset, name,
                  (int)status, mt_error_last()->text);
     }
     mt_error_clear();
 }
 
-static void each_of_10000_flipped_bits_is_found_and_its_file_named(void **state)
+static void each_of_10000_flipped_bits_is_found_and_named(void **state)
 {
     MT_UNUSED(state);
     for (int i = 0; i < N_FLIP; ++i) {
@@ -77,7 +106,7 @@ static void each_of_10000_flipped_bits_is_found_and_its_file_named(void **state)
         const char *path = mt_test_path(checkpoint, file_name[f]);
         const unsigned char mask = (unsigned char)(1U << (mt_random_u64(SEED, 2, (uint64_t)i) % 8));
         mt_test_flip(path, offset, mask);
-        expect_found(file_name[f], "a flipped bit", offset);
+        expect_found(file_name[f], "a flipped bit", offset, f == SHARD);
         mt_test_flip(path, offset, mask);
     }
     MT_TEST_OK(mt_checkpoint_verify(checkpoint));
@@ -119,7 +148,7 @@ static void each_zeroed_hole_is_found_and_its_file_named(void **state)
         const char *path = mt_test_path(checkpoint, file_name[f]);
         const int64_t n = 1 + (int64_t)(mt_random_u64(SEED, 4, (uint64_t)i) % MAX_HOLE_BYTES);
         if (zero(path, offset, kept, n, &n_kept) > 0) {
-            expect_found(file_name[f], "a zeroed hole", offset);
+            expect_found(file_name[f], "a zeroed hole", offset, false);
             ++n_found;
         }
         put_back(path, offset, kept, n_kept);
@@ -133,7 +162,7 @@ static void each_zeroed_hole_is_found_and_its_file_named(void **state)
 int main(int argc, char **argv)
 {
     static const struct CMUnitTest tests[] = {
-        IN_FOLDER(each_of_10000_flipped_bits_is_found_and_its_file_named),
+        IN_FOLDER(each_of_10000_flipped_bits_is_found_and_named),
         IN_FOLDER(each_zeroed_hole_is_found_and_its_file_named),
     };
     return mt_test_mpi_main(argc, argv, tests, (int)(sizeof(tests) / sizeof(tests[0])));
