@@ -2,6 +2,7 @@
  * is added to the phase that was on top. So a nanosecond is counted once. */
 #include "base/clock.h"
 
+#include "base/record.h"
 #include "base/status.h"
 
 #include <errno.h>
@@ -17,8 +18,14 @@ static const char *const phase_names[MT_N_PHASE] = {
 #undef MT_PHASE_NAME
 };
 
+struct open_span {
+    enum mt_phase phase;
+    int64_t begin_ns;
+    int64_t rows, n_bytes;
+};
+
 static struct {
-    enum mt_phase stack[SPAN_DEPTH_MAX];
+    struct open_span stack[SPAN_DEPTH_MAX];
     int depth;
     int64_t stamp_ns; /* until when time has been charged */
     struct mt_span_totals totals;
@@ -69,18 +76,21 @@ const char *mt_phase_name(enum mt_phase phase)
     return phase_names[phase];
 }
 
-static void charge_innermost(void)
+int64_t mt_span_charge(void)
 {
     const int64_t now_ns = mt_clock_ns();
     if (span.depth > 0) {
-        span.totals.phase_ns[span.stack[span.depth - 1]] += now_ns - span.stamp_ns;
+        const enum mt_phase phase = span.stack[span.depth - 1].phase;
+        span.totals.phase_ns[phase] += now_ns - span.stamp_ns;
+        mt_record_charge(phase, now_ns - span.stamp_ns);
     }
     span.stamp_ns = now_ns;
+    return now_ns;
 }
 
 static void publish_innermost(void)
 {
-    const char *name = span.depth > 0 ? phase_names[span.stack[span.depth - 1]] : NULL;
+    const char *name = span.depth > 0 ? phase_names[span.stack[span.depth - 1].phase] : NULL;
     atomic_store_explicit(&span_current, name, memory_order_relaxed);
 }
 
@@ -88,41 +98,54 @@ void mt_span_begin(enum mt_phase phase)
 {
     MT_ASSERT((int)phase >= 0 && phase < MT_N_PHASE);
     MT_ASSERT(span.depth < SPAN_DEPTH_MAX);
-    charge_innermost();
-    span.stack[span.depth] = phase;
+    span.stack[span.depth] = (struct open_span){.phase = phase, .begin_ns = mt_span_charge()};
     ++span.depth;
     publish_innermost();
 }
 
 void mt_span_end(enum mt_phase phase)
 {
-    MT_ASSERT(span.depth > 0 && span.stack[span.depth - 1] == phase);
-    charge_innermost();
-    --span.depth;
+    MT_ASSERT(span.depth > 0 && span.stack[span.depth - 1].phase == phase);
+    const int64_t now_ns = mt_span_charge();
+    const struct open_span *top = &span.stack[--span.depth];
+    mt_record_span(phase, top->begin_ns, now_ns, top->rows, top->n_bytes);
     publish_innermost();
+}
+
+void mt_span_add_work(int64_t rows, int64_t n_bytes)
+{
+    if (span.depth > 0) {
+        span.stack[span.depth - 1].rows += rows;
+        span.stack[span.depth - 1].n_bytes += n_bytes;
+    }
 }
 
 void mt_span_add_wait_ns(int64_t wait_ns)
 {
     MT_ASSERT(wait_ns >= 0);
     span.totals.exposed_wait_ns += wait_ns;
+    if (span.depth > 0) {
+        const enum mt_phase phase = span.stack[span.depth - 1].phase;
+        span.totals.wait_ns[phase] += wait_ns;
+        mt_record_charge(phase, -wait_ns);
+    }
 }
 
 void mt_span_totals(struct mt_span_totals *totals)
 {
-    charge_innermost();
+    (void)mt_span_charge();
     *totals = span.totals;
 }
 
 void mt_span_reset(void)
 {
-    charge_innermost();
+    (void)mt_span_charge();
     memset(&span.totals, 0, sizeof(span.totals));
 }
 
 enum mt_phase mt_span_phase(void)
 {
-    return span.depth > 0 ? span.stack[span.depth - 1] : MT_N_PHASE;
+    return span.depth > 0 ? span.stack[span.depth - 1].phase : MT_N_PHASE;
 }
 
 const char *mt_span_current(void)

@@ -1,7 +1,8 @@
 /* Monotonic time, and the spans that the step is made of.
  *
  * Spans are always on: begin and end cost two clock readings. A span belongs to a named phase;
- * per step and phase the time is summed, and handed to metrics (`phase_s`). */
+ * per step and phase the time is summed, and handed to metrics (`phase_s`) and to the recorder
+ * (base/record.h). */
 #ifndef MT_BASE_CLOCK_H
 #define MT_BASE_CLOCK_H
 
@@ -64,11 +65,16 @@ void mt_span_end(enum mt_phase phase);
 
 /* Time waited inside a span for others to communicate: the step's exposed communication. */
 void mt_span_add_wait_ns(int64_t wait_ns);
+/* Work done inside the innermost open span, if any: base/record.h. */
+void mt_span_add_work(int64_t rows, int64_t n_bytes);
+/* Brings the sums up to now, and returns now. */
+int64_t mt_span_charge(void);
 
 /* What was summed since the last reset. */
 struct mt_span_totals {
     int64_t phase_ns[MT_N_PHASE];
-    int64_t exposed_wait_ns;
+    int64_t wait_ns[MT_N_PHASE]; /* of which waited for others */
+    int64_t exposed_wait_ns;     /* waited for others, in all */
 };
 void mt_span_totals(struct mt_span_totals *totals);
 void mt_span_reset(void);

@@ -8,6 +8,7 @@
 #include "base/random.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,6 +224,25 @@ static void end_after_other(int code)
     end_job(code);
 }
 
+static struct {
+    mt_last_words_fn speak;
+    void *context;
+    atomic_flag is_spoken;
+} last_words = {.is_spoken = ATOMIC_FLAG_INIT};
+
+void mt_job_set_last_words(mt_last_words_fn speak, void *context)
+{
+    last_words.speak = speak;
+    last_words.context = context;
+}
+
+void mt_job_speak_last_words(void)
+{
+    if (last_words.speak != NULL && !atomic_flag_test_and_set(&last_words.is_spoken)) {
+        last_words.speak(last_words.context);
+    }
+}
+
 void mt_job_abort(enum mt_status status)
 {
     const enum mt_status code = status == MT_OK ? MT_ERR_INTERNAL : status;
@@ -232,6 +252,7 @@ void mt_job_abort(enum mt_status status)
     }
     mt_job.is_spoken = true;
     (void)signal(SIGTERM, SIG_DFL); /* mpirun's way of killing: go at once, do not save */
+    mt_job_speak_last_words();
     if (winner != 0) {
         end_after_other(winner);
     }

@@ -60,6 +60,15 @@ void mt_job_watch_end(void);
 enum mt_status mt_job_signals_install(void);
 bool mt_job_stop_requested(void);
 
+/* SIGUSR2 asks for the last window of the profile: true once for each request. */
+bool mt_job_dump_requested(void);
+
+/* What is done last when this process ends by mt_job_abort or the watchdog: writing a file, no MPI.
+ * The watchdog calls it on its own thread while the main thread waits in a collective. NULL: none.
+ */
+typedef void (*mt_last_words_fn)(void *context);
+void mt_job_set_last_words(mt_last_words_fn speak, void *context);
+
 /* A foreign call and its own words: MT_TRY_MPI(MPI_Bcast(...)) */
 enum mt_status mt_job_mpi_status(int mpi_code, const char *call, const char *file, int line);
 #define MT_TRY_MPI(call) MT_TRY(mt_job_mpi_status((call), #call, __FILE__, __LINE__))

@@ -45,6 +45,9 @@ void mt_job_speak(bool names_rank, const char *text);
  * without a record. */
 void mt_job_speak_error(bool names_rank, int code);
 
+/* Calls what mt_job_set_last_words was given, once. */
+void mt_job_speak_last_words(void);
+
 /* From here on stop signals change nothing: the process is ending, and mpirun sends SIGTERM to
  * ranks that end a moment later than the first. */
 void mt_job_signals_finish(void);

@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -22,6 +23,13 @@ static const char LEFT_AT_ONCE[] =
     "start it again to go on from there\n";
 
 static atomic_int n_request;
+static atomic_bool is_dump_requested;
+
+static void on_dump_signal(int number)
+{
+    MT_UNUSED(number);
+    atomic_store(&is_dump_requested, true);
+}
 
 static void on_stop_signal(int number)
 {
@@ -55,6 +63,7 @@ static enum mt_status leave_to_listener(void)
     (void)sigemptyset(&stop);
     (void)sigaddset(&stop, SIGUSR1);
     (void)sigaddset(&stop, SIGTERM);
+    (void)sigaddset(&stop, SIGUSR2);
     int error = pthread_sigmask(SIG_UNBLOCK, &stop, NULL);
     if (error == 0) {
         error = pthread_create(&listener, NULL, await_signals, NULL);
@@ -75,12 +84,15 @@ static enum mt_status leave_to_listener(void)
 enum mt_status mt_job_signals_install(void)
 {
     struct sigaction stop = {.sa_handler = on_stop_signal, .sa_flags = SA_RESTART};
+    struct sigaction dump = {.sa_handler = on_dump_signal, .sa_flags = SA_RESTART};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     (void)sigemptyset(&stop.sa_mask);
+    (void)sigemptyset(&dump.sa_mask);
     (void)sigemptyset(&ignore.sa_mask);
     /* A reader that goes away and a quota on file sizes must not kill the run: writes then fail. */
     if (sigaction(SIGUSR1, &stop, NULL) != 0 || sigaction(SIGTERM, &stop, NULL) != 0 ||
-        sigaction(SIGPIPE, &ignore, NULL) != 0 || sigaction(SIGXFSZ, &ignore, NULL) != 0) {
+        sigaction(SIGUSR2, &dump, NULL) != 0 || sigaction(SIGPIPE, &ignore, NULL) != 0 ||
+        sigaction(SIGXFSZ, &ignore, NULL) != 0) {
         return MT_FAIL(MT_ERR_INTERNAL, "signal handlers could not be installed: %s",
                        strerror(errno));
     }
@@ -93,9 +105,15 @@ void mt_job_signals_finish(void)
     (void)sigemptyset(&ignore.sa_mask);
     (void)sigaction(SIGUSR1, &ignore, NULL);
     (void)sigaction(SIGTERM, &ignore, NULL);
+    (void)sigaction(SIGUSR2, &ignore, NULL);
 }
 
 bool mt_job_stop_requested(void)
 {
     return atomic_load(&n_request) > 0;
+}
+
+bool mt_job_dump_requested(void)
+{
+    return atomic_exchange(&is_dump_requested, false);
 }

@@ -57,6 +57,7 @@ static void bark(void)
     const int64_t number = atomic_load_explicit(&watch.number, memory_order_relaxed);
     const int winner = mt_job_claim(MT_ERR_TIMEOUT);
     if (winner != 0) {
+        mt_job_speak_last_words();
         /* Leave the speaker time for its message: this exit makes mpirun kill the others. */
         mt_clock_sleep_until_ns(mt_clock_ns() + 2 * PERIOD_NS);
         _exit(winner);
@@ -76,6 +77,7 @@ static void bark(void)
                    name, (long long)dog.deadline_s,
                    missing[0] != '\0' ? missing : "a rank of another machine is missing");
     mt_job_speak(true, text);
+    mt_job_speak_last_words();
     _exit(MT_ERR_TIMEOUT);
 }
 

@@ -28,6 +28,7 @@ static void print_memory(const struct mt_memory_estimate *estimate)
     print_bytes("optimizer state of own chunks", store->optimizer);
     print_bytes("staging of collectives", store->staging);
     print_bytes("activations of a micro-batch", estimate->activations);
+    print_bytes("rings of the profiler", estimate->profile);
     print_bytes("total", estimate->total);
     print_bytes("resident, with the program and its libraries",
                 estimate->total + estimate->program);

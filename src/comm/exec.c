@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/job.h"
 #include "base/memory.h"
+#include "base/record.h"
 #include "base/size.h"
 
 #include <sched.h>
@@ -33,6 +34,7 @@ struct mt_exec {
     int64_t first_op, end_op; /* of the round under way; first_op = n_op: done */
     int64_t wave_offset;      /* bytes of each message that earlier waves moved */
     int64_t largest_bytes;    /* largest message of the round */
+    int64_t record;           /* of the recorder; -1: not recorded */
 };
 
 enum mt_status mt_exec_create(struct mt_comm *comm, int64_t max_op, struct mt_exec **out)
@@ -194,6 +196,7 @@ static enum mt_status start_round(struct mt_exec *exec)
 {
     const struct mt_plan *plan = exec->plan;
     if (is_complete(exec)) {
+        mt_record_done(exec->record);
         return MT_OK;
     }
     while (exec->end_op < plan->n_op &&
@@ -219,18 +222,40 @@ static enum mt_status finish_wave(struct mt_exec *exec)
     return start_round(exec);
 }
 
-static void count_traffic(struct mt_comm *comm, const struct mt_plan *plan)
+static void count_traffic(struct mt_comm *comm, const char *name, int64_t sent_bytes)
 {
     int at = 0;
-    while (at < comm->n_traffic && strcmp(comm->traffic[at].name, plan->name) != 0) {
+    while (at < comm->n_traffic && strcmp(comm->traffic[at].name, name) != 0) {
         ++at;
     }
     if (at == comm->n_traffic) {
         MT_ASSERT(comm->n_traffic < MT_MAX_TRAFFIC);
-        comm->traffic[at] = (struct mt_traffic){.name = plan->name};
+        comm->traffic[at] = (struct mt_traffic){.name = name};
         ++comm->n_traffic;
     }
-    comm->traffic[at].sent_bytes += mt_plan_sent_bytes(plan);
+    comm->traffic[at].sent_bytes += sent_bytes;
+}
+
+/* What the account and the recorder want to know of a plan, in one look at its ops. */
+static struct mt_collective_facts facts_of(const struct mt_exec *exec, int n_rank)
+{
+    enum { MASK_BITS = 64 };
+    struct mt_collective_facts facts = {.name = exec->plan->name, .number = exec->number};
+    for (int64_t i = 0; i < exec->plan->n_op; ++i) {
+        const struct mt_op *op = &exec->plan->op[i];
+        if (op->kind == MT_OP_SEND) {
+            facts.n_bytes += op->n_bytes;
+        } else if (op->kind == MT_OP_RECV && n_rank <= MASK_BITS) {
+            facts.sources |= UINT64_C(1) << op->peer;
+        } else if (op->kind == MT_OP_RECV) {
+            ++facts.n_source;
+        }
+    }
+    if (n_rank <= MASK_BITS) {
+        facts.n_source = __builtin_popcountll(facts.sources);
+    }
+    facts.n_source = (int)mt_min_i64(facts.n_source, n_rank - 1);
+    return facts;
 }
 
 enum mt_status mt_exec_begin(struct mt_exec *exec, const struct mt_plan *plan,
@@ -249,7 +274,9 @@ enum mt_status mt_exec_begin(struct mt_exec *exec, const struct mt_plan *plan,
     exec->first_op = 0;
     exec->end_op = 0;
     comm->active[comm->n_active++] = exec;
-    count_traffic(comm, plan);
+    const struct mt_collective_facts facts = facts_of(exec, comm->topology.n_rank);
+    count_traffic(comm, facts.name, facts.n_bytes);
+    exec->record = mt_record_arrive(&facts);
     return start_round(exec);
 }
 
@@ -305,6 +332,7 @@ enum mt_status mt_exec_end(struct mt_exec *exec)
         return MT_OK;
     }
     const int64_t start_ns = mt_clock_ns();
+    mt_record_need(exec->record, start_ns);
     mt_job_watch_begin(exec->plan->name, exec->number);
     const enum mt_status status = wait_for(exec);
     mt_job_watch_end();

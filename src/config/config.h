@@ -14,6 +14,7 @@ enum {
     MT_NAME_BYTES = 256,
     MT_MAX_PATHS = 256,
     MT_MAX_SLOWDOWNS = 1024,
+    MT_MAX_INTEGERS = 256,
     MT_POLICY_BYTES = 32
 };
 
@@ -39,6 +40,11 @@ enum mt_recompute { MT_RECOMPUTE_NONE, MT_RECOMPUTE_ATTENTION, MT_RECOMPUTE_LAYE
 enum mt_comm_transport { MT_COMM_TRANSPORT_AUTO, MT_COMM_TRANSPORT_MPI, MT_COMM_TRANSPORT_NCCL };
 enum mt_dtype { MT_FLOAT32, MT_BFLOAT16 };
 enum mt_device_kind { MT_DEVICE_AUTO, MT_DEVICE_CPU, MT_DEVICE_CUDA };
+
+struct mt_integer_list {
+    int n;
+    int64_t value[MT_MAX_INTEGERS];
+};
 
 struct mt_path_list {
     int n;
@@ -111,6 +117,11 @@ struct mt_config {
     struct {
         int64_t interval, keep, keep_every;
     } checkpoint;
+    struct {
+        bool enabled;
+        struct mt_integer_list trace_steps;
+        int64_t window;
+    } profile;
     struct {
         enum mt_device_kind kind;
         enum mt_dtype dtype;

@@ -48,9 +48,9 @@
     {                                                        \
         HEAD(MT_KEY_PATHS, section, name, help), __VA_ARGS__ \
     }
-#define INTEGERS(section, name, help, ...)                      \
-    {                                                           \
-        HEAD(MT_KEY_INTEGERS, section, name, help), __VA_ARGS__ \
+#define INTEGERS(section, name, min_, max_, help, ...)                                        \
+    {                                                                                         \
+        HEAD(MT_KEY_INTEGERS, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
     }
 
 #define REQUIRED(example_)          .required = true, .example = (example_)
@@ -281,12 +281,13 @@ static const struct mt_key table[] = {
     REAL("checkpoint", "max_overhead_percent", 0, 100,
          "Saves less often when saving costs more; 0 = off.", DEFAULT("0.0"), ONLY("0.0"),
          NO_FIELD),
-    BOOL("profile", "enabled", "Times of all phases are measured and recorded.", DEFAULT("true"),
-         ONLY("true"), NO_FIELD),
-    INTEGERS("profile", "trace_steps", "Steps of which a full trace is written.", DEFAULT("[]"),
-             ONLY("[]"), NO_FIELD),
+    BOOL("profile", "enabled",
+         "Each rank records what it does and when, in the run directory's folder profile.",
+         DEFAULT("true"), FIELD(profile.enabled)),
+    INTEGERS("profile", "trace_steps", 0, 0x1p40, "Steps of which every span is written.",
+             DEFAULT("[]"), .example = "[100, 101]", FIELD(profile.trace_steps)),
     INTEGER("profile", "window", 1, 0x1p30, "Steps over which stragglers are looked for.",
-            DEFAULT("50"), ONLY("50"), NO_FIELD),
+            DEFAULT("50"), FIELD(profile.window)),
     CHOICE("device", "kind", "auto|cpu|cuda", "What computes.", DEFAULT("\"auto\""),
            FIELD(device.kind)),
     CHOICE("device", "dtype", "float32|bfloat16",
@@ -392,7 +393,7 @@ void mt_key_describe_values(const struct mt_key *key, char *text, size_t bytes)
         [MT_KEY_CHOICE] = "",
         [MT_KEY_TEXT] = "string",
         [MT_KEY_REAL_PAIR] = "two numbers, each ",
-        [MT_KEY_INTEGERS] = "list of integers",
+        [MT_KEY_INTEGERS] = "list of integers, each ",
         [MT_KEY_PATHS] = "list of paths",
         [MT_KEY_FACTORS] = "table rank = factor, each ",
     };

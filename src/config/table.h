@@ -19,7 +19,7 @@ enum mt_key_type {
     MT_KEY_CHOICE,       /* an enum whose values number `choices` from 0 */
     MT_KEY_TEXT,         /* char [field_bytes]; one of `choices` when there are any */
     MT_KEY_REAL_PAIR,    /* double [2] */
-    MT_KEY_INTEGERS,     /* a list; no key of this version stores one */
+    MT_KEY_INTEGERS,     /* struct mt_integer_list */
     MT_KEY_PATHS,        /* struct mt_path_list */
     MT_KEY_FACTORS       /* rank -> factor: config.device.slowdown_* */
 };

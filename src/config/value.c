@@ -295,15 +295,29 @@ static bool assign_real_pair(const struct assignment *a)
 static bool assign_integers(const struct assignment *a)
 {
     const struct mt_toml_entry *entry = a->entry;
+    struct mt_integer_list *list = a->field;
     if (entry->value.type != MT_TOML_ARRAY) {
         return refuse_type(a, &entry->value);
     }
-    for (int64_t i = 0; i < entry->n_item; i++) {
-        if (entry->item[i].type != MT_TOML_INTEGER) {
-            return refuse_type(a, &entry->item[i]);
-        }
+    if (entry->n_item > MT_MAX_INTEGERS) {
+        mt_report_add(&a->load->report, a->place, "%s.%s has %lld entries; at most %d are expected",
+                      a->key->section, a->key->name, (long long)entry->n_item,
+                      (int)MT_MAX_INTEGERS);
+        return false;
     }
-    return is_in_version(a);
+    memset(list, 0, sizeof(*list));
+    for (int64_t i = 0; i < entry->n_item; i++) {
+        const struct mt_toml_value *item = &entry->item[i];
+        if (item->type != MT_TOML_INTEGER) {
+            return refuse_type(a, item);
+        }
+        if (!is_in_range(a->key, (double)item->integer)) {
+            return refuse_range(a, item);
+        }
+        list->value[i] = item->integer;
+    }
+    list->n = (int)entry->n_item;
+    return true;
 }
 
 static bool refuse_path(const struct assignment *a, const char *why)

@@ -102,6 +102,16 @@ static void put_paths(struct sink *sink, const struct mt_path_list *list)
     put_word(sink, "]");
 }
 
+static void put_integers(struct sink *sink, const struct mt_integer_list *list)
+{
+    put_word(sink, "[");
+    for (int i = 0; i < list->n; i++) {
+        put_word(sink, i == 0 ? "" : ", ");
+        put_integer(sink, list->value[i]);
+    }
+    put_word(sink, "]");
+}
+
 static void put_factors(struct sink *sink, const struct mt_config *config)
 {
     put_word(sink, "{");
@@ -168,7 +178,8 @@ static void put_value(struct sink *sink, const struct mt_config *config, const s
         put_factors(sink, config);
         break;
     case MT_KEY_INTEGERS:
-        break; /* has no field */
+        put_integers(sink, field);
+        break;
     }
 }
 

@@ -136,6 +136,7 @@ enum mt_status mt_attention_layer_forward(struct mt_model *model, int layer,
 {
     const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
     const struct shape shape = shape_of(model, micro);
+    mt_record_set_layer(layer);
     mt_span_begin(MT_PHASE_ATTENTION);
     const int64_t mark = mt_arena_mark(&model->arena);
     MT_TRY(attend(model, tensors, saved, &shape));
@@ -165,6 +166,7 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, int layer,
     const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
     const struct shape shape = shape_of(model, micro);
     const int64_t n = shape.n_token;
+    mt_record_set_layer(layer);
     mt_span_begin(MT_PHASE_ATTENTION_BACKWARD);
     const int64_t mark = mt_arena_mark(&model->arena);
     struct mt_layer_saved saved = *kept;

@@ -88,6 +88,7 @@ enum mt_status mt_ffn_layer_forward(struct mt_model *model, int layer, float *ou
     const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
     const int64_t width = model->config->model.hidden_size;
     const bool is_shared = keep && mt_model_recomputes_ffn(model);
+    mt_record_set_layer(layer);
     saved->h_ffn = is_shared ? model->h_ffn : mt_model_floats(model, n_token * width);
     saved->rstd_ffn = mt_model_floats(model, n_token);
     mt_model_add_norm_forward(model, tensors->post_attention_norm, saved->h_ffn, saved->rstd_ffn,
@@ -111,6 +112,7 @@ enum mt_status mt_ffn_layer_backward(struct mt_model *model, int layer,
     const int64_t mark = mt_arena_mark(&model->arena);
     float *d_h = mt_model_floats(model, n * width);
     struct mt_layer_saved saved = *kept;
+    mt_record_set_layer(layer);
     if (mt_model_recomputes_ffn(model)) {
         mt_model_norm_forward(model, tensors->post_attention_norm, saved.h_ffn, saved.rstd_ffn,
                               saved.x_middle, n, width);

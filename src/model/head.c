@@ -37,6 +37,7 @@ enum mt_status mt_head_loss(struct mt_model *model, const struct mt_micro_batch 
     const int64_t n = mt_micro_n_token(micro);
     const int64_t width = model->config->model.hidden_size;
     MT_TRY(mt_store_use_bucket(model->store, model->tensors->bucket_head));
+    mt_record_set_layer(-1);
     mt_span_begin(MT_PHASE_HEAD);
     const int64_t mark = mt_arena_mark(&model->arena);
     float *hidden = mt_model_floats(model, n * width);

@@ -2,8 +2,8 @@
 #ifndef MT_MODEL_INTERNAL_H
 #define MT_MODEL_INTERNAL_H
 
-#include "base/clock.h"
 #include "base/memory.h"
+#include "base/record.h"
 #include "model/model.h"
 
 /* Kept from a layer's forward for its backward; all cut from the activation arena. With

@@ -170,6 +170,7 @@ static enum mt_status embed(struct mt_model *model, const struct mt_micro_batch 
     const int64_t n = mt_micro_n_token(micro);
     const int64_t width = model->config->model.hidden_size;
     MT_TRY(mt_store_use_bucket(model->store, model->tensors->bucket_embed));
+    mt_record_set_layer(-1);
     mt_span_begin(MT_PHASE_EMBED);
     *x = mt_model_floats(model, n * width);
     mt_embedding_forward(model->device, *x, micro->token,
@@ -187,6 +188,7 @@ static bool has_experts(const struct mt_model *model, int64_t layer)
 static void begin_micro(struct mt_model *model, const struct mt_micro_batch *micro)
 {
     mt_arena_release(&model->arena, 0);
+    mt_record_set_micro(micro->index);
     if (model->moe != NULL) {
         mt_moe_begin_micro(model->moe, micro->index, micro->is_last);
     }
@@ -195,6 +197,7 @@ static void begin_micro(struct mt_model *model, const struct mt_micro_batch *mic
 /* Copies of the layer's experts travel under its attention. */
 static enum mt_status begin_layer(struct mt_model *model, int layer, bool is_kept)
 {
+    mt_record_set_layer(layer);
     MT_TRY(mt_store_use_bucket(model->store, model->tensors->layer[layer].bucket));
     return has_experts(model, layer) ? mt_moe_prefetch(model->moe, layer, is_kept) : MT_OK;
 }
@@ -263,6 +266,7 @@ enum mt_status mt_model_backward(struct mt_model *model, const struct mt_micro_b
         MT_TRY(end_layer_backward(model, l));
         MT_TRY(reduce_when_last(model, micro, model->tensors->layer[l].bucket));
     }
+    mt_record_set_layer(-1);
     mt_span_begin(MT_PHASE_EMBED_BACKWARD);
     mt_embedding_backward(model->device, mt_store_grad(model->store, model->tensors->embed),
                           micro->token, model->d_x, mt_micro_n_token(micro),

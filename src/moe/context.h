@@ -8,8 +8,8 @@
 #ifndef MT_MOE_CONTEXT_H
 #define MT_MOE_CONTEXT_H
 
-#include "base/clock.h"
 #include "base/memory.h"
+#include "base/record.h"
 #include "moe/balance.h"
 #include "moe/carrier.h"
 #include "moe/moe.h"

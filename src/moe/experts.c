@@ -57,6 +57,7 @@ static enum mt_status forward_part(struct mt_moe *moe, const struct part *part,
                                            .x = rows->x,
                                            .row_weight = rows->weight,
                                            .scratch = moe->expert_scratch};
+    mt_record_add_rows(part->groups.offset[part->groups.n_group] - part->groups.offset[0]);
     mt_expert_forward(moe->device, &args, &weights, part->groups);
     return mt_comm_poll(moe->comm);
 }

@@ -10,7 +10,7 @@
 #ifndef MT_PROFILE_PROFILE_H
 #define MT_PROFILE_PROFILE_H
 
-#include "base/clock.h"
+#include "base/record.h"
 #include "base/status.h"
 
 #include <stdbool.h>
@@ -55,10 +55,8 @@ struct mt_profile_collective {
 
 /* A piece of one rank's time, for traces. Tracks nest by time: a span of the compute track may lie
  * inside another one; collectives are in mt_profile_collective, not here. */
-enum mt_profile_track { MT_TRACK_COMPUTE, MT_TRACK_CHECKPOINT, MT_TRACK_DATA, MT_N_TRACK };
-
 struct mt_profile_span {
-    int track;
+    int track;        /* enum mt_track of base/record.h */
     int phase;        /* enum mt_phase */
     int layer, micro; /* -1: none */
     int64_t begin_ns, end_ns;
@@ -66,7 +64,7 @@ struct mt_profile_span {
     int64_t n_bytes; /* written or read inside; 0: none */
 };
 
-/* One rank's account of one step. A step is timed from begin to end (metrics: step_time_s); until is
+/* One rank's account of one step, timed from begin to end (metrics: step_time_s); until is
  * when the next one begins: metrics, evaluation and the stall of a save lie between. Phases add up
  * to at most until - begin. */
 struct mt_profile_step {

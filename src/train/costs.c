@@ -80,7 +80,7 @@ static enum mt_status agree_on_compute(struct mt_comm *comm, struct mt_costs *co
         for (int rank = 0; rank < n_rank; rank++) {
             sorted[rank] = all[rank * N + i];
         }
-        *value[i] = mt_costs_median(sorted, n_rank);
+        *value[i] = mt_median_i64(sorted, n_rank);
     }
     mt_memory_free(all);
     return status;

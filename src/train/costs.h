@@ -76,7 +76,4 @@ enum mt_status mt_costs_measure_links(struct mt_comm *comm, struct mt_costs *cos
 /* Who `rank` measures with at that level, NODE or NETWORK; -1: nobody. Mutual. */
 int mt_costs_partner(const struct mt_topology *topology, int rank, enum mt_level level);
 
-/* Median of value [n], the lower one of two; sorts. n = 0: 0. */
-int64_t mt_costs_median(int64_t *value, int n);
-
 #endif

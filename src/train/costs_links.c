@@ -1,10 +1,8 @@
 /* What a message costs at each level: ping-pong between partners. */
 #include "base/memory.h"
 #include "base/size.h"
+#include "comm/ping_pong.h"
 #include "train/costs.h"
-#include "train/ping_pong.h"
-
-#include <stdlib.h>
 
 enum { LARGE_KIB = MT_PING_LARGE_BYTES >> 10 };
 enum { N_SMALL = 33, N_LARGE = 9 };
@@ -30,22 +28,6 @@ int mt_costs_partner(const struct mt_topology *topology, int rank, enum mt_level
     return topology->member[topology->node_start[other_node] + other_local];
 }
 
-static int compare_i64(const void *left, const void *right)
-{
-    const int64_t a = *(const int64_t *)left;
-    const int64_t b = *(const int64_t *)right;
-    return (a > b) - (a < b);
-}
-
-int64_t mt_costs_median(int64_t *value, int n)
-{
-    if (n == 0) {
-        return 0;
-    }
-    qsort(value, (size_t)n, sizeof(*value), compare_i64);
-    return value[(n - 1) / 2];
-}
-
 static bool has_level(const struct mt_topology *topology, enum mt_level level)
 {
     for (int rank = 0; rank < topology->n_rank; ++rank) {
@@ -67,7 +49,7 @@ static int64_t median_over_ranks(struct links *p, enum mt_level level, bool alon
             p->sorted[n++] = p->all[2 * rank + column];
         }
     }
-    return mt_costs_median(p->sorted, n);
+    return mt_median_i64(p->sorted, n);
 }
 
 static enum mt_status measure_level(struct links *p, enum mt_level level, struct mt_costs *costs)

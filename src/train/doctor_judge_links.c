@@ -1,7 +1,7 @@
 /* Which link is odd, and whether it is a link or a rank behind all of its links. */
 #include "base/size.h"
+#include "comm/ping_pong.h"
 #include "train/doctor.h"
-#include "train/ping_pong.h"
 
 #include <math.h>
 

@@ -1,8 +1,8 @@
 /* Carries out the rounds in which pairs of ranks measure their links. */
 #include "base/clock.h"
 #include "base/memory.h"
+#include "comm/ping_pong.h"
 #include "train/doctor.h"
-#include "train/ping_pong.h"
 
 /* Trips of a round; medians of them. Links that come out odd are measured four times more, and the
  * best counts: on a machine that does other things too, one median in some is late, and a link that

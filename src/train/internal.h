@@ -2,11 +2,13 @@
 #ifndef MT_TRAIN_INTERNAL_H
 #define MT_TRAIN_INTERNAL_H
 
-#include "base/clock.h"
+#include "base/record.h"
 #include "checkpoint/checkpoint.h"
 #include "data/sampler.h"
 #include "data/trace.h"
 #include "optim/optim.h"
+#include "profile/clocks.h"
+#include "profile/writer.h"
 #include "train/costs.h"
 #include "train/run_dir.h"
 #include "train/session.h"
@@ -33,6 +35,16 @@ struct mt_traces {
     int64_t *count; /* of one step of the replay, as mt_trace_read gives them */
 };
 
+/* The recorder in this run (profiling.c). */
+struct mt_profiling {
+    bool is_on;
+    struct mt_profile_writer writer;
+    struct mt_clocks clocks;
+    int n_machine;            /* whose clocks differ */
+    int64_t error_ns;         /* of the clocks, at their last meeting */
+    int64_t since_meeting_ns; /* the same on all ranks */
+};
+
 struct mt_trainer {
     const struct mt_config *config;
     struct mt_session session;
@@ -43,6 +55,7 @@ struct mt_trainer {
     struct mt_run_state state;
     struct mt_state_array state_array[MT_MAX_STATE_ARRAY];
     struct mt_traces traces;
+    struct mt_profiling profiling;
     struct mt_run_dir dir;
     FILE *metrics;    /* rank 0 */
     double *gathered; /* [R, n] of metrics.c */
@@ -69,6 +82,16 @@ void mt_metrics_close(struct mt_trainer *trainer);
 enum mt_status mt_metrics_step(struct mt_trainer *trainer, const struct mt_step_result *result);
 enum mt_status mt_metrics_evaluation(struct mt_trainer *trainer,
                                      const struct mt_evaluation *evaluation);
+
+/* Of the slowest rank, in the last step; the same on every rank. */
+int64_t mt_metrics_step_ns(const struct mt_trainer *trainer);
+
+/* profiling.c. Open, begin_step and finish are collective; finish ends a regular run's profile,
+ * close without it leaves the last window of a failed one. */
+enum mt_status mt_profiling_open(struct mt_trainer *trainer);
+enum mt_status mt_profiling_begin_step(struct mt_trainer *trainer);
+enum mt_status mt_profiling_finish(struct mt_trainer *trainer);
+void mt_profiling_close(struct mt_trainer *trainer);
 
 /* traces.c. Open is collective and agreed, after resuming. */
 enum mt_status mt_traces_open(struct mt_trainer *trainer);

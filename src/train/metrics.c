@@ -130,6 +130,11 @@ static enum mt_status gather(struct mt_trainer *trainer, const struct mt_step_re
     return MT_OK;
 }
 
+int64_t mt_metrics_step_ns(const struct mt_trainer *trainer)
+{
+    return (int64_t)(item_max(trainer, ITEM_STEP_TIME) * NS_PER_S);
+}
+
 /* JSON has no NaN: null says that the number is not finite. */
 static json_t *real(double value)
 {

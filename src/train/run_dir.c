@@ -22,6 +22,7 @@ void mt_run_dir_init(struct mt_run_dir *dir, const struct mt_config *config)
     (void)snprintf(dir->metrics, sizeof(dir->metrics), "%s/metrics.jsonl", dir->path);
     (void)snprintf(dir->log, sizeof(dir->log), "%s/run.log", dir->path);
     (void)snprintf(dir->config, sizeof(dir->config), "%s/config.toml", dir->path);
+    (void)snprintf(dir->profile, sizeof(dir->profile), "%s/profile", dir->path);
     (void)snprintf(dir->checkpoints, sizeof(dir->checkpoints), "%s/checkpoints", dir->path);
 }
 

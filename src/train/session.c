@@ -114,7 +114,9 @@ enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, b
     MT_TRY_GOTO(mt_store_plan_bytes(&device, &tensors.table, &options, n_rank, &estimate->store));
     estimate->activations = mt_model_activation_bytes(config, n_rank, max_sequence);
     estimate->skew = mt_model_skew_bytes(config, max_sequence);
-    estimate->total = mt_store_total_bytes(&estimate->store) + estimate->activations;
+    estimate->profile = training ? mt_profiling_bytes(config) : 0;
+    estimate->total =
+        mt_store_total_bytes(&estimate->store) + estimate->activations + estimate->profile;
     estimate->program = PROGRAM_BYTES;
 cleanup:
     clear_ownership(ownership, config->model.num_layers);

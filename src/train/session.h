@@ -32,10 +32,13 @@ enum mt_status mt_session_place(struct mt_comm *comm, int *n_local, struct mt_co
 struct mt_memory_estimate {
     struct mt_store_bytes store; /* of the rank that holds most */
     int64_t activations;
-    int64_t skew; /* what other routing can add at most; not in total */
+    int64_t profile; /* the recorder's rings */
+    int64_t skew;    /* what other routing can add at most; not in total */
     int64_t total;
     int64_t program; /* code, MPI's and the libraries' memory: resident, but not in total */
 };
+/* Of the recorder and its file; 0 when profile.enabled is false (profiling.c). */
+int64_t mt_profiling_bytes(const struct mt_config *config);
 /* Not collective, needs no job. MT_ERR_RESOURCE when the sizes overflow. */
 enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, bool training,
                                    int64_t max_sequence, struct mt_memory_estimate *estimate);

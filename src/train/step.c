@@ -27,6 +27,7 @@ static enum mt_status load_micro_batch(struct mt_trainer *trainer, int64_t micro
         .index = (int)micro,
         .is_last = micro == mt_batch_n_micro(&trainer->split) - 1,
     };
+    mt_record_add_tokens(n * length);
     mt_span_end(MT_PHASE_DATA);
     return MT_OK;
 }
@@ -70,6 +71,7 @@ static enum mt_status finish_gradients(struct mt_trainer *trainer, double loss_s
 {
     const struct mt_config *config = trainer->config;
     result->n_token = config->train.global_batch_size * config->model.max_seq_len;
+    mt_record_set_micro(-1);
     MT_TRY(mt_store_reduce_finish(trainer->session.store));
     mt_span_begin(MT_PHASE_CLIP);
     MT_TRY(mt_optim_grad_norm(trainer->optim, &result->grad_norm));

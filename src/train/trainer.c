@@ -184,13 +184,15 @@ static enum mt_status run_steps(struct mt_trainer *trainer)
     const int64_t n_step = trainer->config->train.steps;
     while (trainer->state.step < n_step) {
         struct mt_step_result result = {0};
-        const int64_t start_ns = mt_clock_ns();
         trainer->state.step++;
         mt_job_set_step(trainer->state.step);
+        or_abort(mt_profiling_begin_step(trainer));
+        const int64_t start_ns = mt_clock_ns();
         mt_span_reset(); /* a step's line has nothing of the evaluation or save before it */
         mt_comm_reset_traffic(&trainer->session.comm);
         or_abort(mt_traces_begin_step(trainer));
         or_abort(mt_train_step(trainer, &result));
+        mt_record_step_end();
         result.step_time_ns = mt_clock_ns() - start_ns;
         or_abort(mt_traces_end_step(trainer, &result));
         or_abort(mt_metrics_step(trainer, &result));
@@ -200,12 +202,13 @@ static enum mt_status run_steps(struct mt_trainer *trainer)
         if (trainer->stop_requested && trainer->state.step < n_step) {
             mt_log_line("stopped after step %lld, saved: start it again to go on",
                         (long long)trainer->state.step);
+            MT_TRY(mt_profiling_finish(trainer));
             return MT_STOPPED;
         }
     }
     mt_log_line("done: %lld steps, %lld tokens; metrics in %s", (long long)n_step,
                 (long long)trainer->state.tokens_seen, trainer->dir.metrics);
-    return MT_OK;
+    return mt_profiling_finish(trainer);
 }
 
 static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_options *options)
@@ -233,6 +236,7 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
     }
     MT_TRY(mt_job_agree(status));
     MT_TRY(mt_job_agree(mt_metrics_open(trainer)));
+    MT_TRY(mt_profiling_open(trainer));
     MT_TRY(mt_traces_open(trainer));
     return run_steps(trainer);
 }
@@ -251,6 +255,7 @@ enum mt_status mt_train(const struct mt_train_options *options)
     MT_TRY_GOTO(run(trainer, options));
 cleanup:
     mt_traces_close(trainer);
+    mt_profiling_close(trainer);
     mt_metrics_close(trainer);
     mt_log_close();
     mt_trainer_close(trainer);

@@ -28,6 +28,7 @@ static const char *const unusual[] = {
     "data={validation=['v 1', 'v\"2'], format='random'}",
     "train={eval_interval=3, eval_sequences=5, recompute='layer', nonfinite_patience=0}",
     "checkpoint={interval=4, keep=7, keep_every=8}",
+    "profile={enabled=false, trace_steps=[7, 11], window=10}",
     "device={kind='cpu', dtype='bfloat16', threads=3, pace_gflops=1.5}",
     "device={pace_gbytes_per_s=2.25, slowdown={3=1.5, 11=2, 7=1.1}}",
 };

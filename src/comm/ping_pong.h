@@ -1,10 +1,11 @@
-/* Ping-pong between partners: what one message takes, for costs.json and for `moetrain doctor`.
+/* Ping-pong between partners: what one message takes, for costs.json and for `moetrain doctor`; and
+ * what another rank's clock shows, for profiles.
  *
  *   one round trip    rank a   --ping-->   rank b        round 0
  *                     rank a   <--pong--   rank b        round 1
  */
-#ifndef MT_TRAIN_PING_PONG_H
-#define MT_TRAIN_PING_PONG_H
+#ifndef MT_COMM_PING_PONG_H
+#define MT_COMM_PING_PONG_H
 
 #include "comm/comm.h"
 
@@ -32,5 +33,22 @@ void mt_ping_pong_clear(struct mt_ping_pong *p);
  * trips, for one message of n_bytes <= MT_PING_LARGE_BYTES; a first trip does not count. */
 enum mt_status mt_ping_pong_time(struct mt_ping_pong *p, int partner, int64_t n_bytes, int n_trip,
                                  int64_t *message_ps);
+
+/* A clock that is read; tests bring their own, with skew and drift. */
+struct mt_ping_clock {
+    int64_t (*read)(void *context); /* ns, never backwards */
+    void *context;
+};
+
+/* When this rank's clock was local_ns the reference's was local_ns + offset_ns, give or take
+ * error_ns: the reading was taken at some moment of a round trip of 2 * error_ns. */
+struct mt_clock_meeting {
+    int64_t local_ns, offset_ns, error_ns;
+};
+
+/* Collective: rank `other` asks `reference` n_trip >= 1 times what its clock shows, the other ranks
+ * take part. *best of rank `other`: from the shortest round trip; elsewhere untouched. */
+enum mt_status mt_ping_pong_clock(struct mt_ping_pong *p, int reference, int other, int n_trip,
+                                  const struct mt_ping_clock *clock, struct mt_clock_meeting *best);
 
 #endif

@@ -1,8 +1,10 @@
-#include "train/ping_pong.h"
+#include "comm/ping_pong.h"
 
 #include "base/clock.h"
 #include "base/memory.h"
-#include "train/costs.h"
+#include "base/size.h"
+
+#include <string.h>
 
 enum { MAX_OP = 2, PS_PER_NS = 1000 };
 
@@ -65,6 +67,46 @@ enum mt_status mt_ping_pong_time(struct mt_ping_pong *p, int partner, int64_t n_
         }
     }
     const int n_message = partner == p->comm->rank ? 1 : 2;
-    *message_ps = mt_costs_median(trip_ns, n_trip) * PS_PER_NS / n_message;
+    *message_ps = mt_median_i64(trip_ns, n_trip) * PS_PER_NS / n_message;
+    return MT_OK;
+}
+
+/* One message from `from` to `to`; the others only take part. */
+static enum mt_status send_one(struct mt_ping_pong *p, int from, int to)
+{
+    const int rank = p->comm->rank;
+    void *const buffer[MT_N_BUFFER] = {p->send, p->recv, NULL};
+    mt_plan_reset(&p->plan, "clocks", MT_ELEMENT_BYTE);
+    if (rank == from) {
+        mt_plan_send(&p->plan, 0, to, MT_BUFFER_SEND, 0, MT_PING_SMALL_BYTES);
+    } else if (rank == to) {
+        mt_plan_recv(&p->plan, 0, from, MT_BUFFER_RECV, 0, MT_PING_SMALL_BYTES);
+    }
+    MT_TRY(mt_exec_begin(p->exec, &p->plan, buffer));
+    return mt_exec_end(p->exec);
+}
+
+enum mt_status mt_ping_pong_clock(struct mt_ping_pong *p, int reference, int other, int n_trip,
+                                  const struct mt_ping_clock *clock, struct mt_clock_meeting *best)
+{
+    _Static_assert(sizeof(int64_t) == (size_t)MT_PING_SMALL_BYTES, "a message is one reading");
+    const int rank = p->comm->rank;
+    for (int i = 0; i < n_trip; ++i) {
+        const int64_t start_ns = clock->read(clock->context);
+        MT_TRY(send_one(p, other, reference));
+        if (rank == reference) {
+            const int64_t reading_ns = clock->read(clock->context);
+            memcpy(p->send, &reading_ns, sizeof(reading_ns));
+        }
+        MT_TRY(send_one(p, reference, other));
+        const int64_t end_ns = clock->read(clock->context);
+        if (rank == other && (i == 0 || end_ns - start_ns < 2 * best->error_ns)) {
+            int64_t reading_ns = 0;
+            memcpy(&reading_ns, p->recv, sizeof(reading_ns));
+            best->local_ns = start_ns + (end_ns - start_ns) / 2;
+            best->offset_ns = reading_ns - best->local_ns;
+            best->error_ns = (end_ns - start_ns + 1) / 2;
+        }
+    }
     return MT_OK;
 }
