@@ -1,6 +1,8 @@
 /* The data of the page: what report/sections.js draws. Times in seconds. */
 #include "profile/report_json.h"
 
+#include "base/memory.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -76,7 +76,7 @@ static void fill_column(struct mt_report *report, int c, int first, int end, dou
             n += step->is_there ? 1 : 0;
         }
         double *cell = &report->heat[(int64_t)r * report->n_column + c];
-        *cell = n > 0 ? sum_ns / n : NAN;
+        *cell = n > 0 ? sum_ns / n : (double)NAN;
         if (n > 0) {
             scratch[n_rank++] = *cell;
             column->worst_rank = *cell > column->worst_ns ? r : column->worst_rank;
