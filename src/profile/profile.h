@@ -85,6 +85,7 @@ struct mt_profile {
     char run[MT_PROFILE_NAME_BYTES];
     char version[MT_PROFILE_NAME_BYTES];
     char start_utc[MT_PROFILE_NAME_BYTES]; /* ISO 8601, of the first start */
+    int64_t start_session;                 /* the number of the first start: times count from it */
     int window;                            /* profile.window */
     int n_rank, n_layer, n_expert;         /* n_layer: all layers, dense ones too */
     struct mt_profile_rank *rank;          /* [n_rank] */

@@ -1,0 +1,432 @@
+/* Reading what a run left: files of all ranks, possibly damaged, into one model.
+ *
+ * A file is read twice: once for its shape (ranks, layers, the steps it has), once for its content.
+ * A killed run leaves half a line: at the end, or above the first line of its next start. Elsewhere
+ * a line that is no JSON breaks the file, and what stands before is kept. */
+#include "profile/profile.h"
+
+#include "base/memory.h"
+#include "base/size.h"
+#include "profile/reader.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LINE_BYTES = 512, PATH_BYTES = 4096 + 64 };
+
+static enum mt_status add_problem(struct mt_profile *profile, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+static enum mt_status add_problem(struct mt_profile *profile, const char *format, ...)
+{
+    char **longer = NULL;
+    char *text = NULL;
+    const int n = profile->n_problem;
+    va_list arguments;
+    MT_TRY(MT_ALLOCATE(longer, n + 1, "problems of a profile"));
+    for (int i = 0; i < n; ++i) {
+        longer[i] = profile->problem[i];
+    }
+    mt_memory_free(profile->problem);
+    profile->problem = longer;
+    MT_TRY(MT_ALLOCATE(text, LINE_BYTES, "problems of a profile"));
+    va_start(arguments, format);
+    (void)vsnprintf(text, LINE_BYTES, format, arguments);
+    va_end(arguments);
+    profile->problem[profile->n_problem++] = text;
+    return MT_OK;
+}
+
+/* ---- lines ---- */
+
+/* Calls `take` for each line that is a JSON object; false from it ends the file. */
+typedef bool (*take_fn)(void *context, const json_t *line);
+
+static bool read_lines(const char *path, take_fn take, void *context, bool *is_broken)
+{
+    FILE *file = fopen(path, "r");
+    char *text = NULL;
+    size_t capacity = 0;
+    bool was_bad = false;
+    *is_broken = false;
+    if (file == NULL) {
+        return false;
+    }
+    bool goes_on = true;
+    while (goes_on && getline(&text, &capacity, file) > 0) {
+        json_t *line = json_loads(text, 0, NULL);
+        const bool is_bad = !json_is_object(line);
+        *is_broken = was_bad && (is_bad || json_object_get(line, "profile") == NULL);
+        goes_on = !*is_broken && (is_bad || take(context, line));
+        was_bad = is_bad && text[0] != '\n';
+        json_decref(line);
+    }
+    free(text);
+    (void)fclose(file);
+    return true;
+}
+
+/* Foreign numbers stay so small that sums of some of them fit. */
+static int64_t bounded(int64_t value)
+{
+    const int64_t most = (int64_t)1 << 60;
+    return mt_max_i64(-most, mt_min_i64(value, most));
+}
+
+int64_t mt_reader_integer(const json_t *object, const char *key, int64_t otherwise)
+{
+    const json_t *value = json_object_get(object, key);
+    return json_is_integer(value) ? bounded((int64_t)json_integer_value(value)) : otherwise;
+}
+
+int64_t mt_reader_item(const json_t *array, size_t index)
+{
+    const json_t *value = json_array_get(array, index);
+    return json_is_integer(value) ? bounded((int64_t)json_integer_value(value)) : 0;
+}
+
+/* ---- first pass: shape ---- */
+
+struct shape {
+    bool has_header, is_foreign;
+    int64_t rank, n_rank, n_layer, session;
+    int64_t n_step, max_step;
+    int64_t *step; /* numbers as they come */
+    enum mt_status status;
+};
+
+static bool is_sound(const struct shape *shape)
+{
+    enum { MAX_RANKS = 1 << 20, MAX_LAYERS = 1 << 12 };
+    return shape->n_rank >= 1 && shape->n_rank <= MAX_RANKS && shape->rank >= 0 &&
+           shape->rank < shape->n_rank && shape->n_layer >= 0 && shape->n_layer <= MAX_LAYERS;
+}
+
+static enum mt_status append_step(struct shape *shape, int64_t number)
+{
+    if (shape->n_step == shape->max_step) {
+        int64_t *longer = NULL;
+        const int64_t room = mt_max_i64(64, 2 * shape->max_step);
+        MT_TRY(MT_ALLOCATE(longer, room, "steps of a profile"));
+        if (shape->n_step > 0) {
+            memcpy(longer, shape->step, (size_t)shape->n_step * sizeof(*longer));
+        }
+        mt_memory_free(shape->step);
+        shape->step = longer;
+        shape->max_step = room;
+    }
+    shape->step[shape->n_step++] = number;
+    return MT_OK;
+}
+
+static bool take_shape(void *context, const json_t *line)
+{
+    struct shape *shape = context;
+    if (json_object_get(line, "profile") != NULL) {
+        shape->has_header = true;
+        shape->rank = mt_reader_integer(line, "rank", -1);
+        shape->n_rank = mt_reader_integer(line, "ranks", 0);
+        shape->n_layer = mt_reader_integer(line, "layers", -1);
+        shape->session = mt_reader_integer(line, "session", 0);
+        shape->is_foreign = mt_reader_integer(line, "profile", 0) != 1 || !is_sound(shape);
+    }
+    if (!shape->has_header || shape->is_foreign) {
+        shape->is_foreign = true;
+        return false;
+    }
+    if (json_object_get(line, "step") != NULL) {
+        shape->status = append_step(shape, mt_reader_integer(line, "step", 0));
+    }
+    return shape->status == MT_OK;
+}
+
+struct found_file {
+    char name[32];
+    struct shape shape;
+    bool is_good;
+};
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(((const struct found_file *)a)->name, ((const struct found_file *)b)->name);
+}
+
+struct listing {
+    int n;
+    struct found_file *file;
+    char folder[PATH_BYTES];
+};
+
+static void clear_listing(struct listing *listing)
+{
+    for (int i = 0; i < listing->n; ++i) {
+        mt_memory_free(listing->file[i].shape.step);
+    }
+    mt_memory_free(listing->file);
+}
+
+static bool is_rank_file(const char *name)
+{
+    const size_t n = strlen(name);
+    return strncmp(name, "rank-", 5) == 0 && n > 6 && n < sizeof(((struct found_file *)0)->name) &&
+           strcmp(name + n - 6, ".jsonl") == 0;
+}
+
+static enum mt_status list_files(struct listing *listing)
+{
+    DIR *stream = opendir(listing->folder);
+    enum mt_status status = MT_OK;
+    int n = 0;
+    if (stream == NULL) {
+        return MT_FAIL(MT_ERR_INPUT,
+                       "cannot read %s: %s; expected the folder that a run with profile.enabled "
+                       "leaves; check the run directory",
+                       listing->folder, strerror(errno));
+    }
+    while (readdir(stream) != NULL) {
+        ++n;
+    }
+    rewinddir(stream);
+    MT_TRY_GOTO(MT_ALLOCATE(listing->file, n, "files of a profile"));
+    for (const struct dirent *entry = readdir(stream); entry != NULL && listing->n < n;
+         entry = readdir(stream)) {
+        if (is_rank_file(entry->d_name)) {
+            (void)snprintf(listing->file[listing->n++].name, sizeof(listing->file->name), "%s",
+                           entry->d_name);
+        }
+    }
+    qsort(listing->file, (size_t)listing->n, sizeof(*listing->file), compare_names);
+cleanup:
+    (void)closedir(stream);
+    return status;
+}
+
+static void path_of(const struct listing *listing, int index, char *path, size_t bytes)
+{
+    (void)snprintf(path, bytes, "%s/%s", listing->folder, listing->file[index].name);
+}
+
+static enum mt_status read_shapes(struct listing *listing, struct mt_profile *profile)
+{
+    for (int i = 0; i < listing->n; ++i) {
+        struct found_file *file = &listing->file[i];
+        char path[PATH_BYTES + 64];
+        bool is_broken = false;
+        path_of(listing, i, path, sizeof(path));
+        if (!read_lines(path, take_shape, &file->shape, &is_broken)) {
+            MT_TRY(add_problem(profile, "%s cannot be read: %s", file->name, strerror(errno)));
+        } else if (file->shape.is_foreign) {
+            MT_TRY(add_problem(
+                profile, "%s is not a rank's profile: its first line does not say so", file->name));
+        } else if (!file->shape.has_header) {
+            MT_TRY(add_problem(profile, "%s has not one whole line", file->name));
+        } else {
+            file->is_good = true;
+        }
+        MT_TRY(file->shape.status);
+        if (is_broken) {
+            MT_TRY(add_problem(
+                profile, "%s is broken after step %lld: the rest is left out", file->name,
+                (long long)(file->shape.n_step > 0 ? file->shape.step[file->shape.n_step - 1]
+                                                   : 0)));
+        }
+    }
+    return MT_OK;
+}
+
+/* Files of the newest start, one a rank. */
+static enum mt_status choose_files(struct listing *listing, struct mt_profile *profile,
+                                   const struct shape **newest)
+{
+    *newest = NULL;
+    for (int i = 0; i < listing->n; ++i) {
+        const struct found_file *file = &listing->file[i];
+        if (file->is_good && (*newest == NULL || file->shape.session > (*newest)->session)) {
+            *newest = &file->shape;
+        }
+    }
+    for (int i = 0; i < listing->n && *newest != NULL; ++i) {
+        struct found_file *file = &listing->file[i];
+        char wanted[32];
+        (void)snprintf(wanted, sizeof(wanted), "rank-%05lld.jsonl", (long long)file->shape.rank);
+        if (!file->is_good) {
+            continue;
+        }
+        if (file->shape.session != (*newest)->session || file->shape.n_rank != (*newest)->n_rank ||
+            file->shape.n_layer != (*newest)->n_layer) {
+            file->is_good = false;
+            MT_TRY(add_problem(profile, "%s is of another start, with %lld ranks", file->name,
+                               (long long)file->shape.n_rank));
+        } else if (strcmp(wanted, file->name) != 0) {
+            file->is_good = false;
+            MT_TRY(add_problem(profile, "%s says that it is rank %lld's", file->name,
+                               (long long)file->shape.rank));
+        }
+    }
+    return MT_OK;
+}
+
+/* ---- the union of steps ---- */
+
+static int compare_i64(const void *a, const void *b)
+{
+    const int64_t x = *(const int64_t *)a;
+    const int64_t y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static int64_t keep_unique(int64_t *number, int64_t n)
+{
+    int64_t kept = 0;
+    qsort(number, (size_t)n, sizeof(*number), compare_i64);
+    for (int64_t i = 0; i < n; ++i) {
+        if (kept == 0 || number[i] != number[kept - 1]) {
+            number[kept++] = number[i];
+        }
+    }
+    return kept;
+}
+
+/* Of a long run every k-th step and the last ones: memory stays bounded. */
+static int64_t thin_out(int64_t *number, int64_t n, int64_t most)
+{
+    enum { KEPT_AT_END = 200 };
+    const int64_t stride = mt_ceil_div(n, mt_max_i64(1, most - KEPT_AT_END));
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        if (n <= most || i % stride == 0 || i >= n - KEPT_AT_END) {
+            number[kept++] = number[i];
+        }
+    }
+    return kept;
+}
+
+static enum mt_status unite_steps(const struct listing *listing, int n_rank, int64_t **number,
+                                  int64_t *n)
+{
+    /* A step of one rank takes some 500 bytes without detail: 400 MB for 64 ranks. */
+    enum { MAX_RANK_STEPS = 800000, LEAST_STEPS = 400 };
+    int64_t n_all = 0;
+    for (int i = 0; i < listing->n; ++i) {
+        n_all += listing->file[i].is_good ? listing->file[i].shape.n_step : 0;
+    }
+    MT_TRY(MT_ALLOCATE(*number, n_all, "steps of a profile"));
+    *n = 0;
+    for (int i = 0; i < listing->n; ++i) {
+        const struct shape *shape = &listing->file[i].shape;
+        for (int64_t s = 0; listing->file[i].is_good && s < shape->n_step; ++s) {
+            (*number)[(*n)++] = shape->step[s];
+        }
+    }
+    *n = keep_unique(*number, *n);
+    *n = thin_out(*number, *n, mt_max_i64(LEAST_STEPS, MAX_RANK_STEPS / n_rank));
+    return MT_OK;
+}
+
+/* ---- all together ---- */
+
+static bool take_content(void *context, const json_t *line)
+{
+    struct mt_reader *reader = context;
+    reader->status = mt_reader_take(reader, line);
+    return reader->status == MT_OK;
+}
+
+static enum mt_status read_contents(struct listing *listing, struct mt_profile *profile)
+{
+    for (int i = 0; i < listing->n; ++i) {
+        const struct shape *shape = &listing->file[i].shape;
+        char path[PATH_BYTES + 64];
+        bool is_broken = false;
+        if (!listing->file[i].is_good) {
+            continue;
+        }
+        struct mt_reader reader = {.profile = profile, .rank = (int)shape->rank};
+        path_of(listing, i, path, sizeof(path));
+        (void)read_lines(path, take_content, &reader, &is_broken);
+        if (reader.status == MT_OK) {
+            reader.status = mt_reader_finish(&reader);
+        }
+        mt_reader_clear(&reader);
+        MT_TRY(reader.status);
+    }
+    return MT_OK;
+}
+
+static enum mt_status name_missing(struct mt_profile *profile)
+{
+    int n_missing = 0;
+    int first = -1;
+    for (int r = 0; r < profile->n_rank; ++r) {
+        if (!profile->rank[r].is_there) {
+            first = first < 0 ? r : first;
+            ++n_missing;
+        }
+    }
+    if (n_missing == 1) {
+        return add_problem(profile, "rank %d left nothing that can be read", first);
+    }
+    if (n_missing > 1) {
+        return add_problem(profile,
+                           "%d of %d ranks left nothing that can be read, the first of them rank "
+                           "%d",
+                           n_missing, profile->n_rank, first);
+    }
+    return MT_OK;
+}
+
+/* The shape is known: problems found so far move into the profile that is filled. */
+static enum mt_status fill(struct listing *listing, const struct shape *newest,
+                           struct mt_profile *profile)
+{
+    int64_t *number = NULL;
+    int64_t n_step = 0;
+    enum mt_status status = MT_OK;
+    struct mt_profile early = *profile;
+    *profile = (struct mt_profile){0};
+    MT_TRY_GOTO(unite_steps(listing, (int)newest->n_rank, &number, &n_step));
+    MT_TRY_GOTO(mt_profile_init(profile, (int)newest->n_rank, (int)n_step, (int)newest->n_layer));
+    memcpy(profile->step_number, number, (size_t)n_step * sizeof(*number));
+    profile->n_problem = early.n_problem;
+    profile->problem = early.problem;
+    early = (struct mt_profile){0};
+    for (int r = 0; r < profile->n_rank; ++r) {
+        profile->rank[r].is_there = false;
+    }
+    MT_TRY_GOTO(read_contents(listing, profile));
+    MT_TRY_GOTO(name_missing(profile));
+cleanup:
+    mt_profile_clear(&early);
+    mt_memory_free(number);
+    return status;
+}
+
+enum mt_status mt_profile_read(const char *run_dir, struct mt_profile *profile)
+{
+    enum mt_status status = MT_OK;
+    struct listing listing = {0};
+    const struct shape *newest = NULL;
+    *profile = (struct mt_profile){0};
+    (void)snprintf(listing.folder, sizeof(listing.folder), "%s/profile", run_dir);
+    MT_TRY_GOTO(list_files(&listing));
+    MT_TRY_GOTO(read_shapes(&listing, profile));
+    MT_TRY_GOTO(choose_files(&listing, profile, &newest));
+    if (newest == NULL) {
+        status = MT_FAIL(MT_ERR_INPUT,
+                         "%s has no profile that can be read%s%s; expected rank-00000.jsonl and so "
+                         "on from a run with profile.enabled; check the run directory",
+                         listing.folder, profile->n_problem > 0 ? ": " : "",
+                         profile->n_problem > 0 ? profile->problem[0] : "");
+        goto cleanup;
+    }
+    MT_TRY_GOTO(fill(&listing, newest, profile));
+cleanup:
+    if (status != MT_OK) {
+        mt_profile_clear(profile);
+    }
+    clear_listing(&listing);
+    return status;
+}
