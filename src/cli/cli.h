@@ -91,6 +91,7 @@ enum mt_status mt_command_verify(const struct mt_arguments *arguments);
 enum mt_status mt_command_plan(const struct mt_arguments *arguments);
 enum mt_status mt_command_bench(const struct mt_arguments *arguments);
 enum mt_status mt_command_doctor(const struct mt_arguments *arguments);
+enum mt_status mt_command_report(const struct mt_arguments *arguments);
 /* bench_step.c */
 enum mt_status mt_command_bench_step(const struct mt_arguments *arguments);
 /* configs/bench-cpu.toml, for commands without a CONFIG. */

@@ -188,6 +188,7 @@ static double scale_of(const struct mt_replay *replay, const struct mt_change *c
     case MT_CHANGE_COPIES:
         return is_of_copies(piece->phase, piece->layer) ? 0 : 1;
     case MT_CHANGE_NOTHING:
+    case MT_CHANGE_TRANSFERS_OF_BEFORE:
     case MT_CHANGE_TRANSFERS:
     default:
         return 1;
@@ -205,11 +206,16 @@ static int64_t work_ns(const struct mt_replay *replay, const struct mt_segment *
     return (int64_t)(ns + 0.5);
 }
 
-static bool is_free(const struct mt_change *change, const struct mt_part *part)
+static int64_t transfer_ns(const struct mt_change *change, const struct mt_part *part)
 {
-    return change->kind == MT_CHANGE_TRANSFERS ||
-           (change->kind == MT_CHANGE_PHASE && part->phase == change->phase) ||
-           (change->kind == MT_CHANGE_COPIES && is_of_copies(part->phase, part->layer));
+    const bool is_free =
+        change->kind == MT_CHANGE_TRANSFERS ||
+        (change->kind == MT_CHANGE_PHASE && part->phase == change->phase) ||
+        (change->kind == MT_CHANGE_COPIES && is_of_copies(part->phase, part->layer));
+    if (change->kind == MT_CHANGE_TRANSFERS_OF_BEFORE) {
+        return part->before_ns;
+    }
+    return is_free ? 0 : part->transfer_ns;
 }
 
 /* ---- the play ---- */
@@ -245,7 +251,7 @@ static bool find_ready(const struct mt_replay *replay, const struct mt_segment *
             node->source = s;
         }
     }
-    *ready_ns = last_ns + (is_free(change, part) ? 0 : part->transfer_ns);
+    *ready_ns = last_ns + transfer_ns(change, part);
     return true;
 }
 

@@ -10,9 +10,12 @@
  *
  * A wait is over when the rank has come to it and the last arrival that it needs is a transfer ago.
  * Needed are the sources of its messages, their sources in the same collective (relays), and of
- * these all who had arrived when it was over. How long transfers take is copied from the step
- * before: nothing that decides how long a step waits is copied from that step, and by how much a
- * replay without change differs from what was measured is the model's own error.
+ * these all who had arrived when it was over.
+ *
+ * Played unchanged the graph gives back what was measured, which proves little. So the model is
+ * also played with every transfer taken from the step before, MT_CHANGE_TRANSFERS_OF_BEFORE:
+ * nothing that decides how long a step waits is then copied from that step, and what it is off by
+ * is the model's own error.
  *
  * A change scales pieces of work or shortens transfers; everything else follows. What it would do
  * to transfers itself (fewer bytes, a freer network) is not modelled. Pure functions. */
@@ -23,6 +26,7 @@
 
 enum mt_change_kind {
     MT_CHANGE_NOTHING,
+    MT_CHANGE_TRANSFERS_OF_BEFORE, /* only to tell how far the model is off */
     MT_CHANGE_RANK,      /* `rank` as fast as the median of all, phase by phase, at its own work */
     MT_CHANGE_ALL_RANKS, /* every rank that is slower than the median as fast as it */
     MT_CHANGE_EXPERTS,   /* every rank's experts compute the mean number of rows, layer by layer */

@@ -119,7 +119,7 @@ static void measure_transfers(struct mt_part *part, int n_rank)
 
 /* Each step's transfers from the step before, the first one's from the last. */
 static void borrow_transfers(const struct mt_profile *profile, struct mt_segment *segment,
-                             int64_t first, const int64_t *measured_ns)
+                             int64_t first)
 {
     const int n_rank = profile->n_rank;
     for (int i = 0; i < segment->n_step; ++i) {
@@ -127,14 +127,14 @@ static void borrow_transfers(const struct mt_profile *profile, struct mt_segment
         for (int r = 0; r < n_rank; ++r) {
             const struct mt_profile_step *step =
                 mt_profile_step(profile, segment->first_step + i, r);
-            const struct mt_profile_step *other =
+            const struct mt_profile_step *before =
                 mt_profile_step(profile, segment->first_step + from, r);
             for (int c = 0; c < step->n_collective; ++c) {
                 const struct mt_profile_collective *own = &step->collective[c];
-                const struct mt_profile_collective *twin = find_twin(other, own, c);
+                const struct mt_profile_collective *twin = find_twin(before, own, c);
                 const int64_t number = (twin != NULL ? twin : own)->number - first;
-                mt_segment_part(segment, n_rank, (int)(own->number - first), r)->transfer_ns =
-                    measured_ns[number * n_rank + r];
+                mt_segment_part(segment, n_rank, (int)(own->number - first), r)->before_ns =
+                    mt_segment_part(segment, n_rank, (int)number, r)->transfer_ns;
             }
         }
     }
@@ -144,27 +144,21 @@ static enum mt_status build_collectives(const struct mt_profile *profile,
                                         struct mt_segment *segment, int64_t *first)
 {
     int64_t end = 0;
-    int64_t *measured_ns = NULL;
     const int n_rank = profile->n_rank;
     find_numbers(profile, segment, first, &end);
     if (*first > end) {
         return MT_OK; /* one rank, which meets nobody */
     }
     segment->n_collective = mt_size_to_int(end - *first);
-    const int64_t n = (int64_t)segment->n_collective * n_rank;
-    MT_TRY(MT_ALLOCATE(segment->part, n, "collectives of a replay"));
-    MT_TRY(MT_ALLOCATE(measured_ns, n, "transfers of a replay"));
+    MT_TRY(MT_ALLOCATE(segment->part, (int64_t)segment->n_collective * n_rank,
+                       "collectives of a replay"));
     fill_parts(profile, segment, *first);
     for (int c = 0; c < segment->n_collective; ++c) {
         struct mt_part *part = mt_segment_part(segment, n_rank, c, 0);
         close_sources(part, n_rank);
         measure_transfers(part, n_rank);
     }
-    for (int64_t i = 0; i < n; ++i) {
-        measured_ns[i] = segment->part[i].transfer_ns;
-    }
-    borrow_transfers(profile, segment, *first, measured_ns);
-    mt_memory_free(measured_ns);
+    borrow_transfers(profile, segment, *first);
     return MT_OK;
 }
 

@@ -100,6 +100,11 @@ void mt_report_destroy(struct mt_report *report)
     mt_memory_free(report);
 }
 
+const char *mt_report_finding(const struct mt_report *report)
+{
+    return report->finding;
+}
+
 const struct mt_profile *mt_report_profile(const struct mt_report *report)
 {
     return &report->profile;

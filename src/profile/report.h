@@ -24,6 +24,8 @@ enum mt_status mt_report_write_text(const struct mt_report *report, FILE *out);
 /* MT_ERR_RESOURCE when the file cannot be written. */
 enum mt_status mt_report_write_html(const struct mt_report *report, const char *path);
 
+/* "finding: none", ... */
+const char *mt_report_finding(const struct mt_report *report);
 const struct mt_profile *mt_report_profile(const struct mt_report *report);
 
 #endif

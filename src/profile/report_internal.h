@@ -33,6 +33,7 @@ struct mt_report_change {
     char name[MT_REPORT_LINE_BYTES];
     double step_ns, gain; /* gain: share of the replayed step */
     bool is_finding;      /* what the finding asks for */
+    bool is_bound;        /* nobody can do it, but it bounds what can be done */
 };
 
 /* Of the critical path, summed over ranks; the largest first. */
@@ -68,8 +69,9 @@ struct mt_report {
     int n_phase;
     struct mt_report_phase phase[MT_N_PHASE];
     int n_change;                                      /* 0: nothing could be replayed */
-    struct mt_report_change change[MT_REPORT_CHANGES]; /* by gain */
-    double replayed_ns;                                /* nothing changed */
+    struct mt_report_change change[MT_REPORT_CHANGES]; /* by gain, bounds last */
+    double unchanged_ns; /* replayed without a change: what gains are shares of */
+    double model_ns;     /* with the transfers of the step before: how far the model is off */
     int n_critical;
     struct mt_report_critical critical[2 * (MT_N_PHASE + 1)];
     double *critical_share; /* [R] of the path */
@@ -78,6 +80,7 @@ struct mt_report {
     int n_row_layer;                             /* layers that have rows */
     int *row_layer;                              /* [n_row_layer] */
     double *row_count;                           /* [n_row_layer, R] a step */
+    char finding[MT_REPORT_LINE_BYTES];
     char headline[MT_REPORT_LINE_BYTES];
     char detail[MT_REPORT_TEXT_BYTES];
     char run_line[MT_REPORT_TEXT_BYTES];
@@ -87,7 +90,7 @@ struct mt_report {
 enum mt_status mt_report_sum_up(struct mt_report *report);
 /* The replay's tables. */
 enum mt_status mt_report_replay(struct mt_report *report);
-/* headline, detail, run_line: needs all the others. */
+/* finding, headline, detail, run_line: needs all the others. */
 void mt_report_word(struct mt_report *report);
 
 /* The worst finding, or NULL. */
@@ -100,6 +103,10 @@ static inline const struct mt_finding *mt_report_worst(const struct mt_report *r
 void mt_report_phase_name(int phase, bool is_transfer, char *text);
 /* Phase in which rank's work made others wait longest; MT_N_PHASE: none. */
 int mt_report_blamed_phase(const struct mt_report *report, int rank);
+/* Of the model, relative: too long is positive. */
+double mt_report_error(const struct mt_report *report);
+/* How long each of the other ranks stood still because of this one, a step; mean. */
+double mt_report_caused_ns(const struct mt_report *report, int rank);
 /* Time for people: "1.23 s", "12.3 ms", "45 us". text [MT_REPORT_LINE_BYTES] */
 void mt_report_time(double ns, char *text);
 /* Where the report's numbers come from, sentence by sentence; false: there is no sentence i. */

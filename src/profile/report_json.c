@@ -56,10 +56,13 @@ static json_t *facts(const struct mt_report *report)
     append(list, json_pack("[s,s,s]", "step time", value, about));
     (void)snprintf(value, sizeof(value), "%.1f %%", report->lost_share * 100);
     append(list, json_pack("[s,s,s]", "waiting for others", value, "of all ranks' time"));
-    if (report->n_change > 0) {
-        (void)snprintf(value, sizeof(value), "%.1f %%", report->change[0].gain * 100);
-        (void)snprintf(about, sizeof(about), "if %.100s", report->change[0].name);
-        append(list, json_pack("[s,s,s]", "most to gain", value, about));
+    for (int i = 0; i < report->n_change; ++i) {
+        const struct mt_report_change *change = &report->change[i];
+        if (change->is_finding || (mt_report_worst(report) == NULL && i == 0)) {
+            (void)snprintf(value, sizeof(value), "%.1f %%", change->gain * 100);
+            (void)snprintf(about, sizeof(about), "if %.100s", change->name);
+            append(list, json_pack("[s,s,s]", "to gain", value, about));
+        }
     }
     if (report->metrics.n_step > 0) {
         (void)snprintf(value, sizeof(value), "%.0f", report->metrics.tokens_per_s);
@@ -165,7 +168,7 @@ static json_t *rank_of(const struct mt_report *report, int r)
     put(object, "work", mt_json_seconds(report->work_ns[r]));
     put(object, "waited", mt_json_seconds((double)analysis->wait_ns[r] / n));
     put(object, "transfer", mt_json_seconds((double)analysis->transfer_ns[r] / n));
-    put(object, "caused", mt_json_seconds((double)analysis->caused_ns[r] / n));
+    put(object, "caused", mt_json_seconds(mt_report_caused_ns(report, r)));
     put(object, "blamed_phase", json_string(analysis->caused_ns[r] > 0 && is_known ? phase : ""));
     put(object, "slowdown", real(analysis->slowdown[r]));
     put(object, "rows", real(analysis->rows_ratio[r]));
@@ -191,14 +194,15 @@ static json_t *what_if(const struct mt_report *report)
     const double measured_ns = mt_replay_measured_ns(report->replay);
     for (int i = 0; i < report->n_change; ++i) {
         const struct mt_report_change *change = &report->change[i];
-        append(list, json_pack("{s:s,s:o,s:o,s:b}", "name", change->name, "step",
-                               mt_json_seconds(change->step_ns), "gain", real(change->gain),
-                               "is_finding", (int)change->is_finding));
+        append(list,
+               json_pack("{s:s,s:o,s:o,s:b,s:b}", "name", change->name, "step",
+                         mt_json_seconds(change->step_ns), "gain", real(change->gain), "is_finding",
+                         (int)change->is_finding, "is_bound", (int)change->is_bound));
     }
-    return json_pack(
-        "{s:i,s:o,s:o,s:o,s:o}", "n_step", mt_replay_n_step(report->replay), "measured",
-        mt_json_seconds(measured_ns), "replayed", mt_json_seconds(report->replayed_ns), "error",
-        real(measured_ns > 0 ? report->replayed_ns / measured_ns - 1 : 0), "list", list);
+    return json_pack("{s:i,s:o,s:o,s:o,s:o}", "n_step", mt_replay_n_step(report->replay),
+                     "measured", mt_json_seconds(measured_ns), "replayed",
+                     mt_json_seconds(report->model_ns), "error", real(mt_report_error(report)),
+                     "list", list);
 }
 
 static json_t *rows(const struct mt_report *report)

@@ -15,10 +15,15 @@ enum { TRIED_RANKS = 3, TRIED_PHASES = 5 };
 
 static double gain_of(const struct mt_report *report, double step_ns)
 {
-    return report->replayed_ns > 0 ? 1 - step_ns / report->replayed_ns : 0;
+    return report->unchanged_ns > 0 ? 1 - step_ns / report->unchanged_ns : 0;
 }
 
-/* Keeps the list sorted by gain; the smallest falls off the end. */
+static bool comes_before(const struct mt_report_change *a, const struct mt_report_change *b)
+{
+    return a->is_bound != b->is_bound ? b->is_bound : a->gain > b->gain;
+}
+
+/* Keeps the list sorted; what comes last falls off its end. */
 static void add_change(struct mt_report *report, const struct mt_report_change *change)
 {
     int at = report->n_change;
@@ -27,13 +32,13 @@ static void add_change(struct mt_report *report, const struct mt_report_change *
     }
     if (at == MT_REPORT_CHANGES) {
         --at;
-        if (report->change[at].gain >= change->gain) {
+        if (!comes_before(change, &report->change[at])) {
             return;
         }
     } else {
         ++report->n_change;
     }
-    for (; at > 0 && report->change[at - 1].gain < change->gain; --at) {
+    for (; at > 0 && comes_before(change, &report->change[at - 1]); --at) {
         report->change[at] = report->change[at - 1];
     }
     report->change[at] = *change;
@@ -45,6 +50,7 @@ static void try_change(struct mt_report *report, const struct mt_change *change,
     entry->step_ns = mt_replay_run(report->replay, change);
     entry->gain = gain_of(report, entry->step_ns);
     entry->is_finding = is_finding;
+    entry->is_bound = change->kind == MT_CHANGE_PHASE;
     add_change(report, entry);
 }
 
@@ -167,7 +173,9 @@ enum mt_status mt_report_replay(struct mt_report *report)
     if (mt_replay_n_step(report->replay) == 0) {
         return MT_ALLOCATE(report->critical_share, report->n_rank, "report");
     }
-    report->replayed_ns = mt_replay_run(report->replay, &nothing);
+    report->model_ns =
+        mt_replay_run(report->replay, &(struct mt_change){.kind = MT_CHANGE_TRANSFERS_OF_BEFORE});
+    report->unchanged_ns = mt_replay_run(report->replay, &nothing);
     MT_TRY(find_critical(report));
     if (report->n_rank > 1) {
         try_ranks(report);

@@ -39,7 +39,7 @@ static void print_ranks(const struct mt_report *report, FILE *out)
         mt_report_time(report->work_ns[r], text[0]);
         mt_report_time((double)analysis->wait_ns[r] / n, text[1]);
         mt_report_time((double)analysis->transfer_ns[r] / n, text[2]);
-        mt_report_time((double)analysis->caused_ns[r] / n, text[3]);
+        mt_report_time(mt_report_caused_ns(report, r), text[3]);
         mt_report_phase_name(mt_report_blamed_phase(report, r), false, phase);
         (void)fprintf(out, "%4d  %-10.10s %9s  %9s  %9s  %9s  %10.2f  %4.2f  %s\n", r,
                       report->profile.rank[r].host, text[0], text[1], text[2], text[3],
@@ -74,16 +74,18 @@ static void print_phases(const struct mt_report *report, FILE *out)
 static void print_changes(const struct mt_report *report, FILE *out)
 {
     char measured[MT_REPORT_LINE_BYTES];
-    char replayed[MT_REPORT_LINE_BYTES];
+    char modelled[MT_REPORT_LINE_BYTES];
     if (mt_replay_n_step(report->replay) == 0) {
         heading(out, "what if: no step was recorded in detail by all ranks");
         return;
     }
     mt_report_time(mt_replay_measured_ns(report->replay), measured);
-    mt_report_time(report->replayed_ns, replayed);
-    (void)fprintf(out, "\nwhat if (%d steps replayed: %s a step; measured %s, %.2f %% off)\n",
-                  mt_replay_n_step(report->replay), replayed, measured,
-                  fabs(report->replayed_ns / mt_replay_measured_ns(report->replay) - 1) * 100);
+    mt_report_time(report->model_ns, modelled);
+    (void)fprintf(out,
+                  "\nwhat if (%d steps replayed, measured %s; with the messages of the step "
+                  "before %s: the model is %.2f %% off)\n",
+                  mt_replay_n_step(report->replay), measured, modelled,
+                  fabs(mt_report_error(report)) * 100);
     for (int i = 0; i < report->n_change; ++i) {
         const struct mt_report_change *change = &report->change[i];
         char text[MT_REPORT_LINE_BYTES];
@@ -170,13 +172,12 @@ enum mt_status mt_report_write_text(const struct mt_report *report, FILE *out)
 {
     char line[MT_REPORT_LINE_BYTES];
     char step[MT_REPORT_LINE_BYTES];
-    mt_analysis_print_finding(&report->analysis, line, sizeof(line));
     mt_report_time(report->step_ns, step);
     (void)fprintf(out,
                   "%s\n%s.%s%s\n\n%s\n%s a step, %.1f %% of the ranks' time waiting for "
                   "others\n",
-                  line, report->headline, report->detail[0] != '\0' ? "\n" : "", report->detail,
-                  report->run_line, step, report->lost_share * 100);
+                  report->finding, report->headline, report->detail[0] != '\0' ? "\n" : "",
+                  report->detail, report->run_line, step, report->lost_share * 100);
     if (report->n_rank > 1) {
         print_ranks(report, out);
     }

@@ -33,6 +33,19 @@ int mt_report_blamed_phase(const struct mt_report *report, int rank)
     return worst;
 }
 
+double mt_report_error(const struct mt_report *report)
+{
+    const double measured_ns = mt_replay_measured_ns(report->replay);
+    return measured_ns > 0 ? report->model_ns / measured_ns - 1 : 0;
+}
+
+double mt_report_caused_ns(const struct mt_report *report, int rank)
+{
+    const struct mt_analysis *analysis = &report->analysis;
+    return (double)analysis->caused_ns[rank] / fmax(1, analysis->n_detailed) /
+           fmax(1, report->n_rank - 1);
+}
+
 static void word_headline(const struct mt_finding *worst, char *text)
 {
     const int rank = worst->rank;
@@ -112,7 +125,7 @@ static void add_gain(struct mt_report *report)
     for (int i = 0; i < report->n_change; ++i) {
         const struct mt_report_change *change = &report->change[i];
         if (change->is_finding) {
-            mt_report_time(report->replayed_ns, with);
+            mt_report_time(report->unchanged_ns, with);
             mt_report_time(change->step_ns, without);
             (void)snprintf(line, sizeof(line),
                            " Without that a step would take %s instead of %s (%.1f %% less).",
@@ -163,9 +176,8 @@ static void word_nothing(struct mt_report *report)
     }
     (void)snprintf(report->headline, sizeof(report->headline), "No rank holds the others up");
     if (report->analysis.n_detailed == 0) {
-        (void)snprintf(
-            line, sizeof(line),
-            "No step was recorded in detail by every rank, so that waits are not known.");
+        (void)snprintf(report->headline, sizeof(report->headline), "Nobody's waits are known");
+        (void)snprintf(line, sizeof(line), "No step was recorded in detail by every rank.");
     } else {
         (void)snprintf(line, sizeof(line),
                        "Waiting for others takes %.1f %% of the ranks' time, and no rank alone "
@@ -191,6 +203,7 @@ static void word_run(struct mt_report *report)
 void mt_report_word(struct mt_report *report)
 {
     const struct mt_finding *worst = mt_report_worst(report);
+    mt_analysis_print_finding(&report->analysis, report->finding, sizeof(report->finding));
     word_run(report);
     if (worst == NULL) {
         word_nothing(report);
@@ -222,12 +235,8 @@ bool mt_report_source(const struct mt_report *report, int i, char *text)
         return true;
     case 2:
         (void)snprintf(text, MT_REPORT_LINE_BYTES,
-                       "%d steps were replayed for the what-ifs, %.2f %% off what was measured",
-                       mt_replay_n_step(report->replay),
-                       report->replayed_ns > 0
-                           ? fabs(report->replayed_ns / mt_replay_measured_ns(report->replay) - 1) *
-                                 100
-                           : 0.0);
+                       "%d steps were replayed for the what-ifs; the model is %.2f %% off",
+                       mt_replay_n_step(report->replay), fabs(mt_report_error(report)) * 100);
         return true;
     case 3:
         (void)snprintf(text, MT_REPORT_LINE_BYTES, "metrics.jsonl: %lld steps%s",

@@ -108,6 +108,12 @@ function cellMap(parent, map) {
   tell.now = readout(parent);
 }
 
+/* Where lanes are lower than a line of text, some go without a name, so that the bad one has room. */
+function isNamed(row, bad, high) {
+  const every = Math.max(1, Math.ceil(14 / high));
+  return row === bad || (row % every === 0 && (bad < 0 || Math.abs(row - bad) >= every));
+}
+
 const LEVELS = 10;
 
 /* -LEVELS .. LEVELS: how far from usual; `span` is where the colour is full. */
@@ -125,9 +131,8 @@ function drawCells(width, map, tell) {
   svg.append(draw("rect", { class: "frame", x: left, y: top, width: wide * map.n_column,
     height: high * map.n_row }));
   for (let row = 0; row < map.n_row; ++row) drawRow(svg, map, row, { left, top, wide, high });
-  const every = Math.max(1, Math.ceil(14 / high));
   for (let row = 0; row < map.n_row; ++row) {
-    if (row % every !== 0 && row !== map.bad_row) continue;
+    if (!isNamed(row, map.bad_row, high)) continue;
     write(svg, left - 8, top + row * high + high / 2 + 4, map.row_name(row),
       { "text-anchor": "end", class: row === map.bad_row ? "bad" : "" });
   }
@@ -212,25 +217,30 @@ function drawBothSides(width, rows, titles, label) {
   const side = (width - middle - note) / 2;
   const largest = Math.max(1e-12, ...rows.map((r) => Math.max(r.left, r.right)));
   const svg = canvas(width, top + rows.length * high + 4, label);
+  const isLow = high < 20;
+  const scale = isLow ? `; longest bar: ${time(largest)}` : "";
   write(svg, side, 12, titles[0], { "text-anchor": "end" });
-  write(svg, side + middle, 12, titles[1]);
+  write(svg, side + middle, 12, titles[1] + scale);
   rows.forEach((row, i) => {
     const y = top + i * high, base = y + high / 2 + 4;
-    const bars = [[side - row.left / largest * (side - 58), row.left, row.bad ? "fill-orange" : "fill-other"],
-      [side + middle, row.right, row.bad ? "fill-orange" : "fill-work"]];
-    for (const [x, value, style] of bars) {
-      svg.append(draw("rect", { class: style, x: x.toFixed(1), y: y + 2,
-        width: Math.max(0.5, value / largest * (side - 58)).toFixed(1), height: high - 4 }));
-    }
+    const long = (value) => value / largest * (side - 58);
+    const at = side - long(row.left);
+    bar(svg, at, y, long(row.left), high, row.bad ? "fill-orange" : "fill-other");
+    bar(svg, side + middle, y, long(row.right), high, row.bad ? "fill-orange" : "fill-work");
     write(svg, side + middle / 2, base, row.name, { "text-anchor": "middle",
       class: row.bad ? "bad" : "strong" });
-    const size = high < 20 ? { "font-size": 11 } : {};
-    write(svg, bars[0][0] - 5, base, time(row.left), Object.assign({ "text-anchor": "end" }, size));
-    write(svg, side + middle + row.right / largest * (side - 58) + 5, base,
-      time(row.right), size);
+    if (!isLow || row.bad || row.right > largest / 4) {
+      write(svg, at - 5, base, time(row.left), { "text-anchor": "end" });
+      write(svg, side + middle + long(row.right) + 5, base, time(row.right));
+    }
     write(svg, width - note + 8, base, row.note, row.bad ? { class: "bad" } : {});
   });
   return svg;
+}
+
+function bar(svg, x, y, width, height, style) {
+  svg.append(draw("rect", { class: style, x: x.toFixed(1), y: y + 2,
+    width: Math.max(0.5, width).toFixed(1), height: height - 4 }));
 }
 
 /* lanes: {length, ranks: [[[begin, length, style, name], ...]], path: [[rank, begin, end]]} */
@@ -246,10 +256,9 @@ function drawLanes(width, lanes, bad, tell) {
   const height = top + n * high + 34;
   const toX = (t) => left + t / lanes.length * (width - left - right);
   const svg = canvas(width, height, "One step on every rank, with its critical path");
-  const every = Math.max(1, Math.ceil(14 / high));
   lanes.ranks.forEach((pieces, rank) => {
     const y = top + rank * high;
-    if (rank % every === 0 || rank === bad) {
+    if (isNamed(rank, bad, high)) {
       write(svg, left - 8, y + high / 2 + 4, "rank " + rank,
         { "text-anchor": "end", class: rank === bad ? "bad" : "" });
     }

@@ -28,7 +28,7 @@ function showRanks() {
   } else {
     bothSides(at, report.ranks.map((r) => ({ name: "rank " + r.rank, left: r.waited,
       right: r.caused, note: r.note, bad: r.rank === bad })),
-      ["waited for others, a step", "made others wait, a step"],
+      ["waited for others, a step", "made each of the others wait, a step"],
       "For each rank: how long it waited and how long others waited for it");
   }
   at.append(folded("Table of ranks", table([
@@ -36,7 +36,7 @@ function showRanks() {
     { head: "at work", kind: "number", of: (r) => time(r.work) },
     { head: "waited", kind: "number", of: (r) => time(r.waited) },
     { head: "messages", kind: "number", of: (r) => time(r.transfer) },
-    { head: "made others wait", kind: "number", of: (r) => time(r.caused) },
+    { head: "made others wait, each", kind: "number", of: (r) => time(r.caused) },
     { head: "mostly in", of: (r) => r.blamed_phase },
     { head: "time at equal work", kind: "number", of: (r) => ratio(r.slowdown) },
     { head: "rows", kind: "number", of: (r) => ratio(r.rows) },
@@ -123,15 +123,25 @@ function showWhatIf() {
     say("whatif", "Steps cannot be replayed: none was recorded in detail by all ranks.");
     return;
   }
-  say("whatif", `${what.n_step} recorded steps were played again with one thing changed. Played ` +
-    `without a change they take ${time(what.replayed)} where ${time(what.measured)} were ` +
-    `measured: the model is ${percent(Math.abs(what.error))} off.`);
-  place("whatif").append(table([
+  say("whatif", `${what.n_step} recorded steps were played again with one thing changed. The model ` +
+    `is ${percent(Math.abs(what.error))} off: with the messages of the step before it makes ` +
+    `${time(what.replayed)} of a step that took ${time(what.measured)}.`);
+  const columns = [
     { head: "if", of: (w) => w.name },
     { head: "a step takes", kind: "number", of: (w) => time(w.step) },
     { head: "shorter by", kind: "number", of: (w) => percent(w.gain) },
     { head: "", kind: "bar", of: (w) => w.gain },
-  ], what.list, "", (w) => w.is_finding));
+  ];
+  const real = what.list.filter((w) => !w.is_bound), bounds = what.list.filter((w) => w.is_bound);
+  if (real.length > 0) {
+    place("whatif").append(table(columns, real, "", (w) => w.is_finding));
+  } else {
+    note("whatif", "No change to ranks, rows or messages would gain half a percent.");
+  }
+  if (bounds.length > 0) {
+    place("whatif").append(table(columns, bounds,
+      "Bounds: what hiding a whole phase under others could gain at most."));
+  }
 }
 
 const STYLE = { work: "fill-work", experts: "fill-experts", other: "fill-other",
@@ -144,19 +154,26 @@ function showCritical() {
     say("critical", "Nothing to show.");
     return;
   }
-  place("critical").append(table([
+  const columns = [
     { head: "on the path", of: (p) => p.name },
     { head: "of a step", kind: "number", of: (p) => time(p.time) },
     { head: "share", kind: "number", of: (p) => percent(p.share) },
     { head: "", kind: "bar", of: (p) => p.share },
     { head: "mostly on", of: (p) => `rank ${p.rank} (${percent(p.rank_share)})` },
-  ], critical.phases, "", (p) => p.rank === bad && p.rank_share > 0.5));
+  ];
+  const isLarge = (p, i) => i < 4 || p.share >= 0.02;
+  place("critical").append(table(columns, critical.phases.filter(isLarge), "",
+    (p) => p.rank === bad && p.rank_share > 0.5));
+  const small = critical.phases.filter((p, i) => !isLarge(p, i));
+  if (small.length > 0) {
+    place("critical").append(folded(`${small.length} smaller parts`, table(columns, small)));
+  }
   place("critical").append(folded("By rank", table([
     { head: "rank", of: (r) => r.rank },
     { head: "share of the path", kind: "number", of: (r) => percent(r.share) },
     { head: "", kind: "bar", of: (r) => r.share },
   ], critical.ranks, "", (r) => r.rank === bad)));
-  say("critical", `Step ${critical.step} as it was replayed. The dark line is the critical path; ` +
+  say("critical", `Step ${critical.step} as it was replayed. The line is the critical path; ` +
     "where it changes lanes, a message was waited for.");
   const at = place("critical", ".timeline");
   at.append(legend([["fill-work", "attention, head, gate"], ["fill-experts", "experts"],
@@ -235,11 +252,15 @@ function showSaves() {
       { head: "on rank", kind: "number", of: (s) => s.rank },
     ], report.saves, "The last 20 at most."));
   }
-  place("saves", ".memory").append(table([
+  const known = report.ranks.map((r) => r.memory).filter((m) => m > 0);
+  const list = table([
     { head: "rank", of: (r) => r.rank },
     { head: "memory, largest", kind: "number", of: (r) => (r.memory ? bytes(r.memory) : null) },
     { head: "", kind: "bar", of: (r) => r.memory || 0 },
-  ], report.ranks));
+  ], report.ranks);
+  place("saves", ".memory").append(make("p", {}, known.length === 0 ? "Memory was not recorded."
+    : `Memory: at most ${bytes(Math.max(...known))} on a rank, at least ` +
+      `${bytes(Math.min(...known))}.`), report.ranks.length > 16 ? folded("By rank", list) : list);
 }
 
 function showSources() {
