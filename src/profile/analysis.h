@@ -41,9 +41,8 @@ struct mt_finding {
     int period; /* steps, when periodic; else 0 */
     int phase;  /* where most of it arose: enum mt_phase; MT_N_PHASE: unknown */
     int layer;  /* -1: in no layer more than in others */
-    double
-        factor; /* slow device: time at equal work over the median rank's; routing load: rows over
-                      the mean; else 0 */
+    /* Slow device: time at equal work over the median rank's; routing load: rows over the mean. */
+    double factor; /* else 0 */
 };
 
 struct mt_analysis {
@@ -55,17 +54,17 @@ struct mt_analysis {
     int64_t *wait_ns;     /* [R] stood still because others had not arrived */
     int64_t *transfer_ns; /* [R] stood still although all had */
     int64_t *caused_ns;   /* [R] wait of all other ranks together that this one caused */
-    int64_t
-        *caused_by_phase_ns; /* [R, MT_N_PHASE + 1] of which arose in busy phase p; last: other */
-    int64_t
-        *caused_by_layer_ns;  /* [R, L + 1] of which before a collective of layer l; last: none */
-    double *share;            /* [R, MT_N_CAUSE] of step time that each costs */
-    double *slowdown;         /* [R] time at equal work over the median rank's; 1: as others */
-    double *rows_ratio;       /* [R] rows over the mean */
-    double row_ns, layer_ns;  /* expert time of a healthy rank: layer_ns + row_ns * rows */
+    /* Of which in busy phase p, last: in none; before a collective of layer l, last: of none. */
+    int64_t *caused_by_phase_ns; /* [R, MT_N_PHASE + 1] */
+    int64_t *caused_by_layer_ns; /* [R, L + 1] */
+    double *share;               /* [R, MT_N_CAUSE] of step time that each costs */
+    double *slowdown;            /* [R] time at equal work over the median rank's; 1: as others */
+    double *rows_ratio;          /* [R] rows over the mean */
+    int64_t *excess_ns;       /* [R, MT_N_PHASE] a step: time beyond the median's at equal work */
+    double row_ns, layer_ns;  /* experts of a healthy rank, a layer: layer_ns + row_ns * rows */
     struct mt_finding *worst; /* [R] the worst of each rank, however small */
     int n_finding;
-    struct mt_finding *finding; /* [n_finding] above the threshold, the worst first */
+    struct mt_finding *finding; /* [n_finding] above MT_FINDING_SHARE, the worst first */
 };
 
 /* What costs less of step time than this is not a finding (1 %). */

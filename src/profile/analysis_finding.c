@@ -1,9 +1,8 @@
-/* What an analysis says in words. */
-#include "profile/analysis.h"
+/* What an analysis says in words, and when in time. */
+#include "profile/analysis_internal.h"
 
+#include <math.h>
 #include <stdio.h>
-
-const double MT_FINDING_SHARE = 0.01;
 
 const char *mt_cause_name(enum mt_cause cause)
 {
@@ -34,4 +33,54 @@ void mt_analysis_print_finding(const struct mt_analysis *analysis, char *text, s
     const struct mt_finding *worst = &analysis->finding[0];
     (void)snprintf(text, bytes, "finding: rank %d %s %.1f%%", worst->rank,
                    mt_cause_name(worst->cause), worst->share * 100);
+}
+
+/* A step in which it cost at least half of what it costs in a bad one. */
+static bool is_bad(double cost, double worst)
+{
+    return cost > 0.5 * worst;
+}
+
+/* Bad steps at every `period`-th step of one remainder, and hardly any elsewhere. */
+static bool repeats(const double *cost, int n, double worst, int n_bad, int period)
+{
+    for (int remainder = 0; remainder < period; ++remainder) {
+        int n_here = 0;
+        int n_hit = 0;
+        for (int s = remainder; s < n; s += period) {
+            ++n_here;
+            n_hit += is_bad(cost[s], worst) ? 1 : 0;
+        }
+        if (n_here >= 3 && 10 * n_hit >= 8 * n_here && 10 * n_hit >= 8 * n_bad) {
+            return true;
+        }
+    }
+    return false;
+}
+
+enum mt_persistence mt_find_persistence(const double *cost, int n, int *period)
+{
+    double worst = 0;
+    double sum = 0;
+    int n_bad = 0;
+    *period = 0;
+    for (int s = 0; s < n; ++s) {
+        sum += cost[s];
+        worst = fmax(worst, cost[s]);
+    }
+    /* One step of a million must not decide what is bad: four times the mean is bad enough. */
+    worst = fmin(worst, n > 0 ? 4 * sum / n : 0.0);
+    for (int s = 0; s < n; ++s) {
+        n_bad += is_bad(cost[s], worst) ? 1 : 0;
+    }
+    if (2 * n_bad > n) {
+        return MT_PERMANENT;
+    }
+    for (int p = 2; p <= n / 3 && n_bad >= 3; ++p) {
+        if (repeats(cost, n, worst, n_bad, p)) {
+            *period = p;
+            return MT_PERIODIC;
+        }
+    }
+    return MT_TRANSIENT;
 }

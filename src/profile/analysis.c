@@ -1,0 +1,293 @@
+#include "profile/analysis_internal.h"
+
+#include "base/memory.h"
+#include "base/size.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+const double MT_FINDING_SHARE = 0.01;
+
+void mt_analysis_clear(struct mt_analysis *analysis)
+{
+    mt_memory_free(analysis->finding);
+    mt_memory_free(analysis->worst);
+    mt_memory_free(analysis->excess_ns);
+    mt_memory_free(analysis->rows_ratio);
+    mt_memory_free(analysis->slowdown);
+    mt_memory_free(analysis->share);
+    mt_memory_free(analysis->caused_by_layer_ns);
+    mt_memory_free(analysis->caused_by_phase_ns);
+    mt_memory_free(analysis->caused_ns);
+    mt_memory_free(analysis->transfer_ns);
+    mt_memory_free(analysis->wait_ns);
+    *analysis = (struct mt_analysis){0};
+}
+
+static enum mt_status allocate(struct mt_analysis *a, int64_t n_rank, int64_t n_layer)
+{
+    static const char what[] = "analysis";
+    MT_TRY(MT_ALLOCATE(a->wait_ns, n_rank, what));
+    MT_TRY(MT_ALLOCATE(a->transfer_ns, n_rank, what));
+    MT_TRY(MT_ALLOCATE(a->caused_ns, n_rank, what));
+    MT_TRY(MT_ALLOCATE(a->caused_by_phase_ns, n_rank * (MT_N_PHASE + 1), what));
+    MT_TRY(MT_ALLOCATE(a->caused_by_layer_ns, n_rank * (n_layer + 1), what));
+    MT_TRY(MT_ALLOCATE(a->share, n_rank * MT_N_CAUSE, what));
+    MT_TRY(MT_ALLOCATE(a->slowdown, n_rank, what));
+    MT_TRY(MT_ALLOCATE(a->rows_ratio, n_rank, what));
+    MT_TRY(MT_ALLOCATE(a->excess_ns, n_rank * MT_N_PHASE, what));
+    MT_TRY(MT_ALLOCATE(a->worst, n_rank, what));
+    return MT_ALLOCATE(a->finding, n_rank * MT_N_CAUSE, what);
+}
+
+static void clear_study(struct mt_study *study)
+{
+    mt_memory_free(study->scratch);
+    mt_memory_free(study->is_far);
+    mt_memory_free(study->is_slow);
+    mt_memory_free(study->is_detailed);
+    mt_memory_free(study->excess);
+    mt_memory_free(study->caused);
+}
+
+static enum mt_status allocate_study(struct mt_study *study)
+{
+    const int64_t n_rank = study->profile->n_rank;
+    const int64_t n = study->n * n_rank;
+    MT_TRY(MT_ALLOCATE(study->caused, n, "analysis"));
+    MT_TRY(MT_ALLOCATE(study->excess, n, "analysis"));
+    MT_TRY(MT_ALLOCATE(study->is_detailed, study->n, "analysis"));
+    MT_TRY(MT_ALLOCATE(study->is_slow, n_rank, "analysis"));
+    MT_TRY(MT_ALLOCATE(study->is_far, n_rank, "analysis"));
+    return MT_ALLOCATE(study->scratch, mt_max_i64(study->n, 2 * n_rank), "analysis");
+}
+
+int64_t mt_study_step_ns(const struct mt_study *study, int step)
+{
+    int64_t longest_ns = 0;
+    for (int r = 0; r < study->profile->n_rank; ++r) {
+        const struct mt_profile_step *its = mt_study_step(study, step, r);
+        if (its->is_there) {
+            longest_ns = mt_max_i64(longest_ns, its->until_ns - its->begin_ns);
+        }
+    }
+    return longest_ns;
+}
+
+/* What rank r's cause costs in one step, ns of step time: the wait that it caused, as the mean over
+ * those who can wait. Time at which all ranks stand alike makes nobody wait, and costs in full. */
+static double cost_ns(const struct mt_study *study, int step, int rank, enum mt_cause cause)
+{
+    const struct mt_caused *caused = &study->caused[mt_study_at(study, step, rank)];
+    const struct mt_excess *excess = &study->excess[mt_study_at(study, step, rank)];
+    const double others = fmax(1.0, study->profile->n_rank - 1);
+    const double device = study->is_slow[rank] ? excess->device : 0.0;
+    const double noise = study->is_slow[rank] ? 0.0 : excess->device;
+    const double all = device + noise + excess->rows + excess->data;
+    const double work = all > 0 ? caused->work / all : 0.0;
+    switch (cause) {
+    case MT_CAUSE_SLOW_DEVICE:
+        return work * device / others;
+    case MT_CAUSE_ROUTING_LOAD:
+        return work * excess->rows / others;
+    case MT_CAUSE_LATE_DATA:
+        return (work * excess->data + caused->data) / others;
+    case MT_CAUSE_CHECKPOINT:
+        return caused->checkpoint / others;
+    case MT_CAUSE_COMMUNICATION:
+        return study->is_far[rank] ? caused->network / others : 0.0;
+    default:
+        return (work * noise + caused->other + (all > 0 ? 0.0 : caused->work) +
+                (study->is_far[rank] ? 0.0 : caused->network)) /
+               others;
+    }
+}
+
+/* Time in a phase in which every rank stands: the shortest of all ranks' in that step. */
+static double common_ns(const struct mt_study *study, int step, int phase)
+{
+    int64_t least_ns = INT64_MAX;
+    for (int r = 0; r < study->profile->n_rank; ++r) {
+        const struct mt_profile_step *its = mt_study_step(study, step, r);
+        if (its->is_there) {
+            least_ns = mt_min_i64(least_ns, its->phase_ns[phase]);
+        }
+    }
+    return least_ns == INT64_MAX ? 0.0 : (double)least_ns;
+}
+
+/* Common time is charged to the rank that spent most of it, of all steps. */
+static int longest_in(const struct mt_study *study, int phase)
+{
+    int longest = 0;
+    int64_t most_ns = -1;
+    for (int r = 0; r < study->profile->n_rank; ++r) {
+        int64_t ns = 0;
+        for (int s = 0; s < study->n; ++s) {
+            ns += mt_study_step(study, s, r)->phase_ns[phase];
+        }
+        if (ns > most_ns) {
+            most_ns = ns;
+            longest = r;
+        }
+    }
+    return longest;
+}
+
+struct costs {
+    const struct mt_study *study;
+    double *cost;                   /* [n] of one rank and cause */
+    double total_ns, detailed_ns;   /* of all steps; of those with detail */
+    int longest_data, longest_save; /* ranks */
+};
+
+/* Fills cost [n] with shares of step time; returns their mean over the run. */
+static double sum_costs(const struct costs *c, int rank, enum mt_cause cause)
+{
+    const struct mt_study *study = c->study;
+    double caused_ns = 0;
+    double shared_ns = 0;
+    for (int s = 0; s < study->n; ++s) {
+        const double mine_ns = study->is_detailed[s] ? cost_ns(study, s, rank, cause) : 0.0;
+        double all_ns = 0;
+        if (cause == MT_CAUSE_LATE_DATA && rank == c->longest_data) {
+            all_ns = common_ns(study, s, MT_PHASE_DATA);
+        } else if (cause == MT_CAUSE_CHECKPOINT && rank == c->longest_save) {
+            all_ns = common_ns(study, s, MT_PHASE_CHECKPOINT);
+        }
+        caused_ns += mine_ns;
+        shared_ns += all_ns;
+        c->cost[s] = (mine_ns + all_ns) / fmax(1.0, (double)mt_study_step_ns(study, s));
+    }
+    return caused_ns / fmax(1.0, c->detailed_ns) + shared_ns / fmax(1.0, c->total_ns);
+}
+
+static int find_most(const int64_t *value, int n)
+{
+    int most = 0;
+    for (int i = 1; i < n; ++i) {
+        most = value[i] > value[most] ? i : most;
+    }
+    return most;
+}
+
+/* The layer with more than twice the mean of all that a layer caused; -1: none stands out. */
+static int find_layer(const int64_t *value, int n_layer)
+{
+    int64_t sum = 0;
+    for (int l = 0; l < n_layer; ++l) {
+        sum += value[l];
+    }
+    const int most = n_layer > 0 ? find_most(value, n_layer) : -1;
+    return most >= 0 && n_layer > 1 && value[most] * n_layer > 2 * sum ? most : -1;
+}
+
+static struct mt_finding make_finding(const struct costs *c, const struct mt_analysis *analysis,
+                                      int rank, enum mt_cause cause)
+{
+    const int n_layer = c->study->profile->n_layer;
+    const int64_t *by_phase = analysis->caused_by_phase_ns + (int64_t)rank * (MT_N_PHASE + 1);
+    const int64_t *by_layer = analysis->caused_by_layer_ns + (int64_t)rank * (n_layer + 1);
+    struct mt_finding finding = {.rank = rank, .cause = cause, .layer = -1};
+    finding.share = sum_costs(c, rank, cause);
+    finding.persistence = mt_find_persistence(c->cost, c->study->n, &finding.period);
+    finding.phase = find_most(by_phase, MT_N_PHASE + 1);
+    if (cause == MT_CAUSE_LATE_DATA) {
+        finding.phase = MT_PHASE_DATA;
+    } else if (cause == MT_CAUSE_CHECKPOINT) {
+        finding.phase = MT_PHASE_CHECKPOINT;
+    } else {
+        finding.layer = find_layer(by_layer, n_layer);
+    }
+    if (cause == MT_CAUSE_SLOW_DEVICE) {
+        finding.factor = analysis->slowdown[rank];
+    } else if (cause == MT_CAUSE_ROUTING_LOAD) {
+        finding.factor = analysis->rows_ratio[rank];
+    }
+    return finding;
+}
+
+/* The worst first; ties to the lower rank, then to the lower cause. */
+static int compare_findings(const void *a, const void *b)
+{
+    const struct mt_finding *x = a;
+    const struct mt_finding *y = b;
+    if (x->share != y->share) {
+        return x->share > y->share ? -1 : 1;
+    }
+    return x->rank != y->rank ? x->rank - y->rank : (int)x->cause - (int)y->cause;
+}
+
+static void find(const struct costs *c, struct mt_analysis *analysis)
+{
+    for (int r = 0; r < analysis->n_rank; ++r) {
+        analysis->worst[r] = (struct mt_finding){
+            .rank = r, .cause = MT_CAUSE_NONE, .phase = MT_N_PHASE, .layer = -1};
+        for (int cause = 0; cause < MT_N_CAUSE; ++cause) {
+            const struct mt_finding finding = make_finding(c, analysis, r, (enum mt_cause)cause);
+            analysis->share[(int64_t)r * MT_N_CAUSE + cause] = finding.share;
+            if (cause != MT_CAUSE_NONE && finding.share > analysis->worst[r].share) {
+                analysis->worst[r] = finding;
+            }
+            if (cause != MT_CAUSE_NONE && finding.share >= MT_FINDING_SHARE) {
+                analysis->finding[analysis->n_finding++] = finding;
+            }
+        }
+    }
+    qsort(analysis->finding, (size_t)analysis->n_finding, sizeof(*analysis->finding),
+          compare_findings);
+}
+
+static enum mt_status conclude(const struct mt_study *study, struct mt_analysis *analysis)
+{
+    struct costs c = {.study = study,
+                      .longest_data = longest_in(study, MT_PHASE_DATA),
+                      .longest_save = longest_in(study, MT_PHASE_CHECKPOINT)};
+    MT_TRY(MT_ALLOCATE(c.cost, study->n, "analysis"));
+    for (int s = 0; s < study->n; ++s) {
+        const double ns = (double)mt_study_step_ns(study, s);
+        c.total_ns += ns;
+        c.detailed_ns += study->is_detailed[s] ? ns : 0.0;
+    }
+    analysis->step_ns = study->n > 0 ? (int64_t)(c.total_ns / study->n) : 0;
+    find(&c, analysis);
+    mt_memory_free(c.cost);
+    return MT_OK;
+}
+
+/* Of the two ranks whose clocks are known worst. */
+static int64_t worst_error(const struct mt_profile *profile)
+{
+    int64_t first_ns = 0;
+    int64_t second_ns = 0;
+    for (int r = 0; r < profile->n_rank; ++r) {
+        const int64_t ns = profile->rank[r].error_ns;
+        second_ns = mt_max_i64(second_ns, mt_min_i64(first_ns, ns));
+        first_ns = mt_max_i64(first_ns, ns);
+    }
+    return first_ns + second_ns;
+}
+
+enum mt_status mt_analysis_make(const struct mt_profile *profile, int first, int n,
+                                struct mt_analysis *analysis)
+{
+    enum mt_status status = MT_OK;
+    struct mt_study study = {.profile = profile, .first = first, .n = n};
+    MT_ASSERT(first >= 0 && n >= 0 && first + n <= profile->n_step);
+    *analysis = (struct mt_analysis){.first_step = first,
+                                     .n_step = n,
+                                     .n_rank = profile->n_rank,
+                                     .error_ns = worst_error(profile)};
+    MT_TRY_GOTO(allocate(analysis, profile->n_rank, profile->n_layer));
+    MT_TRY_GOTO(allocate_study(&study));
+    MT_TRY_GOTO(mt_study_blame(&study, analysis));
+    MT_TRY_GOTO(mt_study_work(&study, analysis));
+    MT_TRY_GOTO(mt_study_pace(&study, analysis));
+    MT_TRY_GOTO(conclude(&study, analysis));
+cleanup:
+    clear_study(&study);
+    if (status != MT_OK) {
+        mt_analysis_clear(analysis);
+    }
+    return status;
+}

@@ -1,0 +1,70 @@
+/* What the files of the analysis share. Only they include it.
+ *
+ *   analysis_blame.c   arrivals -> waits, and whom each is owed to
+ *   analysis_work.c    time and rows -> a healthy rank's time, and the excess over it
+ *   analysis_pace.c    which ranks are slower than the others at equal work, beyond noise
+ *   analysis.c         both together: shares by rank and cause, findings
+ */
+#ifndef MT_PROFILE_ANALYSIS_INTERNAL_H
+#define MT_PROFILE_ANALYSIS_INTERNAL_H
+
+#include "profile/analysis.h"
+
+/* Waits that a rank caused in one step, ns summed over the ranks that waited. */
+struct mt_caused {
+    double work;       /* it was busy computing */
+    double data;       /* it was busy reading sequences */
+    double checkpoint; /* it was busy saving */
+    double network;    /* its messages had taken longer than others' */
+    double other;      /* it was busy with what is nobody's work in particular */
+};
+
+/* What a rank took beyond a healthy rank with mean rows, in one step, ns; >= 0. */
+struct mt_excess {
+    double device; /* at its own rows and tokens */
+    double rows;   /* that its rows explain */
+    double data;   /* reading sequences, beyond the median rank */
+    double ratio;  /* time over a healthy rank's at the same work; 0: it had none */
+};
+
+struct mt_study {
+    const struct mt_profile *profile;
+    int first, n;             /* steps */
+    struct mt_caused *caused; /* [n, R] zeros where a step has no detail */
+    struct mt_excess *excess; /* [n, R] */
+    bool *is_detailed;        /* [n] all ranks left arrivals */
+    bool *is_slow;            /* [R] at equal work, beyond noise */
+    bool *is_far;             /* [R] its messages take longer, beyond noise */
+    double *scratch;          /* [max(R, n, ...)] see mt_study_scratch */
+};
+
+static inline int64_t mt_study_at(const struct mt_study *study, int step, int rank)
+{
+    return (int64_t)step * study->profile->n_rank + rank;
+}
+
+static inline const struct mt_profile_step *mt_study_step(const struct mt_study *study, int step,
+                                                          int rank)
+{
+    return mt_profile_step(study->profile, study->first + step, rank);
+}
+
+/* Phases whose work is tokens: the same for ranks with the same number of them. */
+bool mt_phase_is_of_tokens(enum mt_phase phase);
+
+/* Of the slowest rank, until the next step begins. */
+int64_t mt_study_step_ns(const struct mt_study *study, int step);
+
+/* Lower median of value [n]; sorts. n = 0: 0. */
+double mt_median(double *value, int64_t n);
+
+/* Fills study->caused, is_detailed and the analysis's waits. */
+enum mt_status mt_study_blame(struct mt_study *study, struct mt_analysis *analysis);
+/* Fills study->excess, row_ns, layer_ns, rows_ratio. */
+enum mt_status mt_study_work(struct mt_study *study, struct mt_analysis *analysis);
+/* Fills is_slow, is_far, slowdown, excess_ns. */
+enum mt_status mt_study_pace(struct mt_study *study, struct mt_analysis *analysis);
+/* When in time cost [n] arose. *period: steps, when periodic, else 0. */
+enum mt_persistence mt_find_persistence(const double *cost, int n, int *period);
+
+#endif
