@@ -1,5 +1,5 @@
 /* Playing the graph: every rank goes along its chain until it has to wait for somebody who is not
- * there yet. Time never runs backwards along an edge that was measured, so somebody can always go. */
+ * there yet. Time never runs backwards along an edge that was measured: somebody can always go. */
 #include "profile/replay.h"
 
 #include "base/memory.h"

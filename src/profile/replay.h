@@ -1,7 +1,7 @@
 /* What would have been: the recorded steps played again with something changed.
  *
- * The graph. On each rank the records are a chain of pieces of work (phase, layer, duration) between
- * moments of communication: a collective is posted, later waited for.
+ * The graph. On each rank the records are a chain of pieces of work (phase, layer, duration)
+ * between moments of communication: a collective is posted, later waited for.
  *
  *   rank a   --attention--post--gate--wait ========> experts--post--
  *   rank b   --attention--gate--post--wait ==> experts------post----

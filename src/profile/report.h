@@ -1,5 +1,5 @@
-/* The straggler report of a run: what its profile, its metrics, the analysis and the replay say, for
- * people. The same numbers as one HTML file that needs nothing else, and as plain text. */
+/* The straggler report of a run: what its profile, its metrics, the analysis and the replay say,
+ * for people. The same numbers as one HTML file that needs nothing else, and as plain text. */
 #ifndef MT_PROFILE_REPORT_H
 #define MT_PROFILE_REPORT_H
 

@@ -18,7 +18,10 @@ static json_t *text_of(const char *text)
         char plain[MT_REPORT_TEXT_BYTES];
         size_t n = 0;
         for (; text[n] != '\0' && n + 1 < sizeof(plain); ++n) {
-            plain[n] = (unsigned char)text[n] < 128 ? text[n] : '?';
+            plain[n] = text[n];
+            if ((unsigned char)text[n] > 127) {
+                plain[n] = '?';
+            }
         }
         plain[n] = '\0';
         value = json_string(plain);

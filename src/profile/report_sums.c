@@ -181,37 +181,37 @@ static void sum_waits(struct mt_report *report)
 
 /* ---- rows, saves ---- */
 
+/* Mean rows of one layer a step. */
+static double rows_of(const struct mt_profile *profile, int rank, int layer)
+{
+    double sum = 0;
+    double n = 0;
+    for (int s = 0; s < profile->n_step; ++s) {
+        if (mt_profile_step(profile, s, rank)->is_there) {
+            sum += (double)mt_profile_by_layer(profile, profile->rows, s, rank)[layer];
+            n += 1;
+        }
+    }
+    return sum / fmax(1, n);
+}
+
+/* Layers without rows, the dense ones, are left out: the next one takes their place. */
 static enum mt_status sum_rows(struct mt_report *report)
 {
     const struct mt_profile *profile = &report->profile;
     MT_TRY(MT_ALLOCATE(report->row_layer, profile->n_layer, "report"));
     MT_TRY(MT_ALLOCATE(report->row_count, (int64_t)profile->n_layer * report->n_rank, "report"));
-    int64_t n = 0;
-    double *row_ns = NULL;
-    MT_TRY(MT_ALLOCATE(row_ns, report->n_rank, "report"));
     for (int l = 0; l < profile->n_layer; ++l) {
+        double *of = &report->row_count[(int64_t)report->n_row_layer * report->n_rank];
         double all = 0;
         for (int r = 0; r < report->n_rank; ++r) {
-            double sum = 0;
-            double n_step = 0;
-            for (int s = 0; s < profile->n_step; ++s) {
-                if (mt_profile_step(profile, s, r)->is_there) {
-                    sum += (double)mt_profile_by_layer(profile, profile->rows, s, r)[l];
-                    n_step += 1;
-                }
-            }
-            row_ns[r] = sum / fmax(1, n_step);
-            all += sum;
+            of[r] = rows_of(profile, r, l);
+            all += of[r];
         }
         if (all > 0) {
-            for (int r = 0; r < report->n_rank; ++r) {
-                report->row_count[n * report->n_rank + r] = row_ns[r];
-            }
-            report->row_layer[n++] = l;
+            report->row_layer[report->n_row_layer++] = l;
         }
     }
-    mt_memory_free(row_ns);
-    report->n_row_layer = (int)n;
     return MT_OK;
 }
 

@@ -21,10 +21,10 @@ enum { TRACK_WORK = 0, TRACK_CHECKPOINT = 1, TRACK_DATA = 2, TRACK_MESSAGES = 3 
 struct event {
     int track;
     int64_t begin_ns, end_ns;
-    char kind; /* 's'tep, 'p'hase, 'w'ait, 'm'essages */
-    int step;  /* into profile->step */
-    const struct mt_profile_span *span;
-    const struct mt_profile_collective *collective;
+    int step;                                       /* into profile->step */
+    const struct mt_profile_span *span;             /* a phase; NULL: none */
+    const struct mt_profile_collective *collective; /* messages, or a wait for them; NULL: none */
+    bool is_wait;
 };
 
 struct writer {
@@ -91,7 +91,7 @@ static int by_place(const void *left, const void *right)
     if (a->end_ns != b->end_ns) {
         return a->end_ns > b->end_ns ? -1 : 1; /* outer ones first */
     }
-    return (a->kind > b->kind) - (a->kind < b->kind);
+    return (a->collective != NULL) - (b->collective != NULL); /* a wait lies inside its phase */
 }
 
 static int64_t list_step(const struct mt_profile *profile, int s, int rank, struct event *event)
@@ -104,14 +104,12 @@ static int64_t list_step(const struct mt_profile *profile, int s, int rank, stru
     if (!step->is_there) {
         return 0;
     }
-    event[n++] = (struct event){
-        .begin_ns = step->begin_ns, .end_ns = step->until_ns, .kind = 's', .step = s};
+    event[n++] = (struct event){.begin_ns = step->begin_ns, .end_ns = step->until_ns, .step = s};
     for (int i = 0; i < step->n_span; ++i) {
         const struct mt_profile_span *span = &step->span[i];
         event[n++] = (struct event){.track = track_of[span->track],
                                     .begin_ns = span->begin_ns,
                                     .end_ns = span->end_ns,
-                                    .kind = 'p',
                                     .step = s,
                                     .span = span};
     }
@@ -120,15 +118,14 @@ static int64_t list_step(const struct mt_profile *profile, int s, int rank, stru
         event[n++] = (struct event){.track = TRACK_MESSAGES,
                                     .begin_ns = c->begin_ns,
                                     .end_ns = mt_max_i64(c->begin_ns, c->done_ns),
-                                    .kind = 'm',
                                     .step = s,
                                     .collective = c};
         if (c->done_ns > c->need_ns) {
             event[n++] = (struct event){.begin_ns = c->need_ns,
                                         .end_ns = c->done_ns,
-                                        .kind = 'w',
                                         .step = s,
-                                        .collective = c};
+                                        .collective = c,
+                                        .is_wait = true};
         }
     }
     return n;
@@ -199,7 +196,10 @@ static void clean(const char *name, char *text, size_t bytes)
     size_t n = 0;
     for (; name[n] != '\0' && n + 1 < bytes; ++n) {
         const unsigned char c = (unsigned char)name[n];
-        text[n] = c < 32 || c > 126 || c == '"' || c == '\\' ? '_' : name[n];
+        text[n] = name[n];
+        if (c < 32 || c > 126 || c == '"' || c == '\\') {
+            text[n] = '_';
+        }
     }
     text[n] = '\0';
 }
@@ -245,29 +245,20 @@ static void put_event(struct writer *writer, int rank, const struct event *event
     put(writer, ",\n{\"ph\":\"X\",\"pid\":%d,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f,", rank,
         event->track, begin_us, length_us);
     ++writer->n_event;
-    if (c != NULL) {
-        clean(profile->kind[c->kind], kind, sizeof(kind));
-    }
-    switch (event->kind) {
-    case 's':
-        put(writer, "\"name\":\"step %lld\"}", (long long)profile->step_number[event->step]);
-        break;
-    case 'p':
+    if (span != NULL) {
         put(writer,
             "\"name\":\"%s\",\"args\":{\"layer\":%d,\"micro\":%d,\"rows\":%lld,\"bytes\":%lld}}",
             phase_of(span->phase), span->layer, span->micro, (long long)span->rows,
             (long long)span->n_bytes);
-        break;
-    case 'w':
-        put(writer, "\"name\":\"wait: %s\",\"args\":{\"number\":%lld}}", kind,
-            (long long)c->number);
-        break;
-    default:
+    } else if (c == NULL) {
+        put(writer, "\"name\":\"step %lld\"}", (long long)profile->step_number[event->step]);
+    } else {
+        clean(profile->kind[c->kind], kind, sizeof(kind));
         put(writer,
-            "\"name\":\"%s\",\"args\":{\"number\":%lld,\"phase\":\"%s\",\"layer\":%d,"
+            "\"name\":\"%s%s\",\"args\":{\"number\":%lld,\"phase\":\"%s\",\"layer\":%d,"
             "\"micro\":%d,\"bytes\":%lld}}",
-            kind, (long long)c->number, phase_of(c->phase), c->layer, c->micro,
-            (long long)c->n_bytes);
+            event->is_wait ? "wait: " : "", kind, (long long)c->number, phase_of(c->phase),
+            c->layer, c->micro, (long long)c->n_bytes);
     }
 }
 

@@ -1,5 +1,5 @@
-/* A profile of a run that never was: R ranks whose speeds, rows and messages are given, so that what
- * the analysis, the replay and the report say can be set against the truth.
+/* A profile of a run that never was: R ranks whose speeds, rows and messages are given, so that
+ * what the analysis, the replay and the report say can be set against the truth.
  *
  * A step is made like the program's: layers of attention, gate, a meeting about counts, dispatch,
  * experts, combine; the head; the same backward, each layer's dense gradients on their way under
