@@ -75,7 +75,8 @@ int64_t mt_study_step_ns(const struct mt_study *study, int step)
 }
 
 /* What rank r's cause costs in one step, ns of step time: the wait that it caused, as the mean over
- * those who can wait. Time at which all ranks stand alike makes nobody wait, and costs in full. */
+ * those who can wait; but no more than the rank's excess, for without it the others would wait for
+ * the next one. */
 static double cost_ns(const struct mt_study *study, int step, int rank, enum mt_cause cause)
 {
     const struct mt_caused *caused = &study->caused[mt_study_at(study, step, rank)];
@@ -87,11 +88,11 @@ static double cost_ns(const struct mt_study *study, int step, int rank, enum mt_
     const double work = all > 0 ? caused->work / all : 0.0;
     switch (cause) {
     case MT_CAUSE_SLOW_DEVICE:
-        return work * device / others;
+        return fmin(work * device / others, device);
     case MT_CAUSE_ROUTING_LOAD:
-        return work * excess->rows / others;
+        return fmin(work * excess->rows / others, excess->rows);
     case MT_CAUSE_LATE_DATA:
-        return (work * excess->data + caused->data) / others;
+        return fmin((work * excess->data + caused->data) / others, excess->data);
     case MT_CAUSE_CHECKPOINT:
         return caused->checkpoint / others;
     case MT_CAUSE_COMMUNICATION:
@@ -190,7 +191,7 @@ static struct mt_finding make_finding(const struct costs *c, const struct mt_ana
     const int64_t *by_layer = analysis->caused_by_layer_ns + (int64_t)rank * (n_layer + 1);
     struct mt_finding finding = {.rank = rank, .cause = cause, .layer = -1};
     finding.share = sum_costs(c, rank, cause);
-    finding.persistence = mt_find_persistence(c->cost, c->study->n, &finding.period);
+    finding.persistence = mt_analysis_persistence(c->cost, c->study->n, &finding.period);
     finding.phase = find_most(by_phase, MT_N_PHASE + 1);
     if (cause == MT_CAUSE_LATE_DATA) {
         finding.phase = MT_PHASE_DATA;

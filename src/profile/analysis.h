@@ -75,6 +75,9 @@ enum mt_status mt_analysis_make(const struct mt_profile *profile, int first, int
                                 struct mt_analysis *analysis);
 void mt_analysis_clear(struct mt_analysis *analysis);
 
+/* When in time cost [n], a number a step, arose. *period: steps, when periodic, else 0. */
+enum mt_persistence mt_analysis_persistence(const double *cost, int n, int *period);
+
 /* "finding: none" or "finding: rank 3 slow-device 12.3%" (docs/profiling.md). text [bytes] */
 void mt_analysis_print_finding(const struct mt_analysis *analysis, char *text, size_t bytes);
 

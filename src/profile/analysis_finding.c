@@ -58,7 +58,7 @@ static bool repeats(const double *cost, int n, double worst, int n_bad, int peri
     return false;
 }
 
-enum mt_persistence mt_find_persistence(const double *cost, int n, int *period)
+enum mt_persistence mt_analysis_persistence(const double *cost, int n, int *period)
 {
     double worst = 0;
     double sum = 0;

@@ -64,7 +64,4 @@ enum mt_status mt_study_blame(struct mt_study *study, struct mt_analysis *analys
 enum mt_status mt_study_work(struct mt_study *study, struct mt_analysis *analysis);
 /* Fills is_slow, is_far, slowdown, excess_ns. */
 enum mt_status mt_study_pace(struct mt_study *study, struct mt_analysis *analysis);
-/* When in time cost [n] arose. *period: steps, when periodic, else 0. */
-enum mt_persistence mt_find_persistence(const double *cost, int n, int *period);
-
 #endif
