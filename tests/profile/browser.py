@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Opens a report in headless Chromium and fails on anything that a reader would stumble over.
+"""Opens reports in headless Chromium and fails on anything that a reader would stumble over.
 
-    browser.py REPORT.html [--pictures FOLDER] [--section ID ...]
+    browser.py REPORT.html ... [--pictures FOLDER] [--section ID ...]
 
 Checked, in light and dark and as wide as a phone: no console message, no exception, no request but
 the file itself, every section with a chart, a table or a sentence of its own, nothing wider than the
@@ -182,32 +182,39 @@ def take(browser, path, selector):
     pathlib.Path(path).write_bytes(base64.b64decode(picture["data"]))
 
 
+def look_at(browser, report, options):
+    found = []
+    url = report.resolve().as_uri()
+    for scheme, width in (("light", 1100), ("dark", 1100), ("light", 420)):
+        found += show(browser, url, scheme, width)
+        if options.pictures and width == 1100:
+            options.pictures.mkdir(parents=True, exist_ok=True)
+            for name in options.section or ["html"]:
+                selector = name if name in ("html", "header") else "#" + name
+                stem = report.stem + ("" if name == "html" else "-" + name)
+                take(browser, options.pictures / f"{stem}-{scheme}.png", selector)
+    for text in found:
+        print(f"{report}: {text}")
+    return len(found)
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("report", type=pathlib.Path)
+    parser.add_argument("report", type=pathlib.Path, nargs="+")
     parser.add_argument("--pictures", type=pathlib.Path)
     parser.add_argument("--section", action="append", default=[])
     options = parser.parse_args()
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         raise SystemExit("chromium is not installed; expected Debian's package chromium")
-    url = options.report.resolve().as_uri()
     browser = Browser(program)
-    found = []
     try:
-        for scheme, width in (("light", 1100), ("dark", 1100), ("light", 420)):
-            found += show(browser, url, scheme, width)
-            if options.pictures and width == 1100:
-                options.pictures.mkdir(parents=True, exist_ok=True)
-                for name in options.section or ["html"]:
-                    selector = name if name in ("html", "header") else "#" + name
-                    stem = options.report.stem + ("" if name == "html" else "-" + name)
-                    take(browser, options.pictures / f"{stem}-{scheme}.png", selector)
+        n_found = sum(look_at(browser, report, options) for report in options.report)
     finally:
         browser.close()
-    for text in found:
-        print(f"{options.report}: {text}")
-    return 1 if found else 0
+    if n_found == 0:
+        print(f"{len(options.report)} pages, each in light, dark and narrow: nothing to stumble over")
+    return 1 if n_found else 0
 
 
 if __name__ == "__main__":
