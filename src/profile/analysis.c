@@ -59,7 +59,7 @@ static enum mt_status allocate_study(struct mt_study *study)
     MT_TRY(MT_ALLOCATE(study->is_detailed, study->n, "analysis"));
     MT_TRY(MT_ALLOCATE(study->is_slow, n_rank, "analysis"));
     MT_TRY(MT_ALLOCATE(study->is_far, n_rank, "analysis"));
-    return MT_ALLOCATE(study->scratch, mt_max_i64(study->n, 2 * n_rank), "analysis");
+    return MT_ALLOCATE(study->scratch, study->n + 2 * n_rank, "analysis");
 }
 
 int64_t mt_study_step_ns(const struct mt_study *study, int step)
