@@ -98,6 +98,7 @@ enum mt_status mt_command_data(const struct mt_arguments *arguments);
 /* data_prepare.c */
 enum mt_status mt_command_data_prepare(const struct mt_arguments *arguments);
 enum mt_status mt_command_doctor(const struct mt_arguments *arguments);
+enum mt_status mt_command_report(const struct mt_arguments *arguments);
 /* bench_step.c */
 enum mt_status mt_command_bench_checkpoint(const struct mt_arguments *arguments);
 enum mt_status mt_command_bench_step(const struct mt_arguments *arguments);

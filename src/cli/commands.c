@@ -114,7 +114,18 @@ const struct mt_command mt_commands[] = {
                 {"--policies", "LIST", "policies: only these, e.g. ep,adaptive"},
                 {"--ablation", NULL, "policies: adaptive with parts switched off beside it"}},
      .run = mt_command_bench},
-    {.name = "report", .refusal = "phase times of every step are in metrics.jsonl"},
+    {.name = "report",
+     .synopsis = "report RUN_DIR",
+     .summary =
+         "who waits for whom, why, and what balance would buy: one HTML file, of a finished, "
+         "running or killed run (docs/profiling.md)",
+     .min_positional = 1,
+     .max_positional = 1,
+     .option = {{"-o", "FILE.html", "where to write the page [RUN_DIR/report.html]"},
+                {"--text", NULL, "as plain text on standard output; its first line is the finding"},
+                {"--trace", "FILE.json.gz",
+                 "the traced steps, for ui.perfetto.dev or chrome://tracing"}},
+     .run = mt_command_report},
     {.name = "doctor",
      .synopsis = "doctor [CONFIG]",
      .summary = "before a long run: measures every rank's cores, memory and links, compares "

@@ -59,7 +59,7 @@ static enum mt_status allocate_study(struct mt_study *study)
     MT_TRY(MT_ALLOCATE(study->is_detailed, study->n, "analysis"));
     MT_TRY(MT_ALLOCATE(study->is_slow, n_rank, "analysis"));
     MT_TRY(MT_ALLOCATE(study->is_far, n_rank, "analysis"));
-    return MT_ALLOCATE(study->scratch, mt_max_i64(study->n, 2 * n_rank), "analysis");
+    return MT_ALLOCATE(study->scratch, study->n + 2 * n_rank, "analysis");
 }
 
 int64_t mt_study_step_ns(const struct mt_study *study, int step)
@@ -75,7 +75,8 @@ int64_t mt_study_step_ns(const struct mt_study *study, int step)
 }
 
 /* What rank r's cause costs in one step, ns of step time: the wait that it caused, as the mean over
- * those who can wait. Time at which all ranks stand alike makes nobody wait, and costs in full. */
+ * those who can wait; but no more than the rank's excess, for without it the others would wait for
+ * the next one. */
 static double cost_ns(const struct mt_study *study, int step, int rank, enum mt_cause cause)
 {
     const struct mt_caused *caused = &study->caused[mt_study_at(study, step, rank)];
@@ -87,11 +88,11 @@ static double cost_ns(const struct mt_study *study, int step, int rank, enum mt_
     const double work = all > 0 ? caused->work / all : 0.0;
     switch (cause) {
     case MT_CAUSE_SLOW_DEVICE:
-        return work * device / others;
+        return fmin(work * device / others, device);
     case MT_CAUSE_ROUTING_LOAD:
-        return work * excess->rows / others;
+        return fmin(work * excess->rows / others, excess->rows);
     case MT_CAUSE_LATE_DATA:
-        return (work * excess->data + caused->data) / others;
+        return fmin((work * excess->data + caused->data) / others, excess->data);
     case MT_CAUSE_CHECKPOINT:
         return caused->checkpoint / others;
     case MT_CAUSE_COMMUNICATION:

@@ -29,6 +29,9 @@ enum mt_cause {
 /* As in the finding: "slow-device"; MT_CAUSE_NONE: "unknown". */
 const char *mt_cause_name(enum mt_cause cause);
 
+/* Phases whose work is tokens: the same for ranks with the same number of them. */
+bool mt_phase_is_of_tokens(enum mt_phase phase);
+
 enum mt_persistence { MT_TRANSIENT, MT_PERIODIC, MT_PERMANENT };
 const char *mt_persistence_name(enum mt_persistence persistence); /* "transient", ... */
 

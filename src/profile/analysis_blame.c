@@ -61,7 +61,7 @@ static int find_late(const struct blame *b, int r, bool only_sources, struct lat
     for (int q = 0; q < b->n_rank; ++q) {
         const int64_t arrival_ns = b->part[q]->begin_ns;
         if (q == r || arrival_ns - mine->need_ns <= error_of(b, q, r) ||
-            arrival_ns >= mine->done_ns || (only_sources && !receives_from(mine, q))) {
+            arrival_ns > mine->done_ns || (only_sources && !receives_from(mine, q))) {
             continue;
         }
         int at = n;

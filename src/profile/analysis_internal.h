@@ -24,7 +24,8 @@ struct mt_excess {
     double device; /* at its own rows and tokens */
     double rows;   /* that its rows explain */
     double data;   /* reading sequences, beyond the median rank */
-    double ratio;  /* time over a healthy rank's at the same work; 0: it had none */
+    double ratio;  /* time over the median rank's at the same work, in this step; 0: it had none */
+    double raw;    /* the same over what is usual in all steps */
 };
 
 struct mt_study {
@@ -35,7 +36,7 @@ struct mt_study {
     bool *is_detailed;        /* [n] all ranks left arrivals */
     bool *is_slow;            /* [R] at equal work, beyond noise */
     bool *is_far;             /* [R] its messages take longer, beyond noise */
-    double *scratch;          /* [max(R, n, ...)] see mt_study_scratch */
+    double *scratch;          /* [n + 2 R] */
 };
 
 static inline int64_t mt_study_at(const struct mt_study *study, int step, int rank)
@@ -49,14 +50,11 @@ static inline const struct mt_profile_step *mt_study_step(const struct mt_study 
     return mt_profile_step(study->profile, study->first + step, rank);
 }
 
-/* Phases whose work is tokens: the same for ranks with the same number of them. */
-bool mt_phase_is_of_tokens(enum mt_phase phase);
-
 /* Of the slowest rank, until the next step begins. */
 int64_t mt_study_step_ns(const struct mt_study *study, int step);
 
-/* Lower median of value [n]; sorts. n = 0: 0. */
-double mt_median(double *value, int64_t n);
+/* The value below which `part` of value [n] lies; sorts. n = 0: 0. The lower median: part = 0.5. */
+double mt_quantile(double *value, int64_t n, double part);
 
 /* Fills study->caused, is_detailed and the analysis's waits. */
 enum mt_status mt_study_blame(struct mt_study *study, struct mt_analysis *analysis);

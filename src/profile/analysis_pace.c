@@ -1,54 +1,69 @@
 /* Which ranks are slower than the others at equal work, beyond what chance and the machine do.
  *
- * In each step a rank's time is divided by that of the median rank at the same work. A slow device
- * shows in the median of these ratios over the steps; one that is slow now and then shows in many
- * outliers that other ranks do not have. */
+ * What a machine does to a rank now and then only ever takes time. So a slow device shows in its
+ * better steps: the lower quartile of its time over what is usual for the work, against that of the
+ * median rank. One that is slow now and then shows in many outliers that other ranks do not have.
+ */
 #include "profile/analysis_internal.h"
 
 #include "base/memory.h"
+#include "base/size.h"
 
 #include <math.h>
 #include <string.h>
 
-/* Slower than this and by more than 4 standard errors of the median, and than 3 times what half of
- * the other ranks differ: on 8 paced ranks of 2 loaded cores clean windows stay below 1 %, a
- * device slowed by 5 % shows 4 to 5 (docs/profiling-results). */
+/* Slower than this, by more than 4 standard errors of the quartile, and by more than 3 times what
+ * half of the other ranks differ (docs/profiling-results). */
 static const double LEAST_SLOWDOWN = 0.025;
 static const double STANDARD_ERRORS = 4;
 static const double SPREADS = 3;
 /* A rank is far when waiting for its messages costs this in most steps, and 3 times the others. */
 static const double LEAST_NETWORK = 0.005;
-/* Of a normal distribution: standard deviation over the median deviation; error of a median. */
+/* Of a normal distribution: standard deviation over the distance of quartile and median; error of
+ * the quartile of n values, in standard deviations over sqrt(n). */
 static const double DEVIATION = 1.4826;
-static const double MEDIAN_ERROR = 1.2533;
-/* Steps that are slow now and then: so much slower, so many, so many times those of the others. */
-static const double OUTLIER = 1.08;
+static const double QUARTILE_ERROR = 1.3626;
+/* Steps that are slow now and then: so much slower, so many, so many times those of any other. */
+static const double OUTLIER = 1.15;
 enum { LEAST_OUTLIERS = 8, TIMES_OTHERS = 4 };
 
 struct pace {
-    double median, deviation; /* of the ratios over the steps; median 1: no steps */
+    double quartile, error; /* over the steps; 0: no steps */
     int n, n_outlier;
 };
 
 static struct pace pace_of(const struct mt_study *study, int rank)
 {
-    struct pace pace = {.median = 1};
+    struct pace pace = {0};
     for (int s = 0; s < study->n; ++s) {
-        const double ratio = study->excess[mt_study_at(study, s, rank)].ratio;
-        if (ratio > 0) {
-            study->scratch[pace.n++] = ratio;
-            pace.n_outlier += ratio > OUTLIER ? 1 : 0;
+        const struct mt_excess *excess = &study->excess[mt_study_at(study, s, rank)];
+        if (excess->ratio > 0) {
+            study->scratch[pace.n++] = excess->raw;
+            pace.n_outlier += excess->ratio > OUTLIER ? 1 : 0;
         }
     }
-    if (pace.n == 0) {
-        return pace;
-    }
-    pace.median = mt_median(study->scratch, pace.n);
-    for (int i = 0; i < pace.n; ++i) {
-        study->scratch[i] = fabs(study->scratch[i] - pace.median);
-    }
-    pace.deviation = mt_median(study->scratch, pace.n);
+    pace.quartile = mt_quantile(study->scratch, pace.n, 0.25);
+    const double deviation = (mt_quantile(study->scratch, pace.n, 0.5) - pace.quartile) * DEVIATION;
+    pace.error = QUARTILE_ERROR * deviation / sqrt(fmax(1.0, (double)pace.n));
     return pace;
+}
+
+/* By the median rank's; 1 where a rank has no steps. */
+static void normalise(const struct mt_study *study, struct pace *pace)
+{
+    const int n_rank = study->profile->n_rank;
+    int64_t n = 0;
+    for (int r = 0; r < n_rank; ++r) {
+        if (pace[r].n > 0) {
+            study->scratch[n++] = pace[r].quartile;
+        }
+    }
+    const double middle = mt_quantile(study->scratch, n, 0.5);
+    for (int r = 0; r < n_rank; ++r) {
+        const bool has_steps = pace[r].n > 0 && middle > 0;
+        pace[r].quartile = has_steps ? pace[r].quartile / middle : 1.0;
+        pace[r].error = has_steps ? pace[r].error / middle : 0.0;
+    }
 }
 
 /* How much the other ranks differ from the median rank: half of them less. */
@@ -57,30 +72,26 @@ static double spread_of_others(const struct mt_study *study, const struct pace *
     int64_t n = 0;
     for (int r = 0; r < study->profile->n_rank; ++r) {
         if (r != rank && pace[r].n > 0) {
-            study->scratch[n++] = fabs(pace[r].median - 1);
+            study->scratch[n++] = fabs(pace[r].quartile - 1);
         }
     }
-    return mt_median(study->scratch, n);
+    return mt_quantile(study->scratch, n, 0.5);
 }
 
 static bool is_slow_throughout(const struct mt_study *study, const struct pace *pace, int rank)
 {
-    const double above = pace[rank].median - 1;
-    const double error =
-        MEDIAN_ERROR * DEVIATION * pace[rank].deviation / sqrt(fmax(1.0, (double)pace[rank].n));
-    return pace[rank].n > 0 && above > LEAST_SLOWDOWN && above > STANDARD_ERRORS * error &&
+    const double above = pace[rank].quartile - 1;
+    return above > LEAST_SLOWDOWN && above > STANDARD_ERRORS * pace[rank].error &&
            above > SPREADS * spread_of_others(study, pace, rank);
 }
 
 static bool is_slow_at_times(const struct mt_study *study, const struct pace *pace, int rank)
 {
-    int64_t n_others = 0;
+    int64_t most = 1;
     for (int r = 0; r < study->profile->n_rank; ++r) {
-        n_others += r != rank ? pace[r].n_outlier : 0;
+        most = r != rank ? mt_max_i64(most, pace[r].n_outlier) : most;
     }
-    const double mean = (double)n_others / fmax(1.0, study->profile->n_rank - 1);
-    return pace[rank].n_outlier >= LEAST_OUTLIERS &&
-           pace[rank].n_outlier > TIMES_OTHERS * fmax(1.0, mean);
+    return pace[rank].n_outlier >= LEAST_OUTLIERS && pace[rank].n_outlier > TIMES_OTHERS * most;
 }
 
 /* The median over the steps: a rank that the machine held up in one step is not far. */
@@ -93,7 +104,7 @@ static double network_share(const struct mt_study *study, int rank)
                                   fmax(1.0, (double)mt_study_step_ns(study, s));
         }
     }
-    return mt_median(study->scratch, n) / fmax(1.0, study->profile->n_rank - 1);
+    return mt_quantile(study->scratch, n, 0.5) / fmax(1.0, study->profile->n_rank - 1);
 }
 
 static void find_far(const struct mt_study *study, double *share)
@@ -110,7 +121,7 @@ static void find_far(const struct mt_study *study, double *share)
             }
         }
         study->is_far[r] =
-            share[r] > LEAST_NETWORK && share[r] > SPREADS * mt_median(study->scratch, n);
+            share[r] > LEAST_NETWORK && share[r] > SPREADS * mt_quantile(study->scratch, n, 0.5);
     }
 }
 
@@ -135,7 +146,7 @@ static void fill_excess(const struct mt_study *study, struct mt_analysis *analys
                 sorted[n++] = share[r];
             }
         }
-        const double middle = mt_median(sorted, n);
+        const double middle = mt_quantile(sorted, n, 0.5);
         for (int r = 0; r < n_rank; ++r) {
             const struct mt_profile_step *its = mt_study_step(study, s, r);
             const double busy = (double)(its->phase_ns[phase] - its->wait_ns[phase]);
@@ -160,8 +171,9 @@ enum mt_status mt_study_pace(struct mt_study *study, struct mt_analysis *analysi
     for (int r = 0; r < n_rank; ++r) {
         pace[r] = pace_of(study, r);
     }
+    normalise(study, pace);
     for (int r = 0; r < n_rank; ++r) {
-        analysis->slowdown[r] = pace[r].median;
+        analysis->slowdown[r] = pace[r].quartile;
         study->is_slow[r] = is_slow_throughout(study, pace, r) || is_slow_at_times(study, pace, r);
     }
     for (int p = 0; p < MT_N_PHASE; ++p) {

@@ -1,7 +1,7 @@
 /* What a healthy rank would have taken for the same work.
  *
  *   experts, a step's layer l:   time = layer_ns + row_ns * rows, times the rank's own factor
- *   attention, head and so on:   time per token of the median rank in that step
+ *   attention, head and so on:   time per token of the median rank
  *
  * The line is fitted to all ranks, steps and layers at once, with one factor a rank, so that a rank
  * that is slow at few rows and one that is quick at many are told from a line that bends. Rows that
@@ -21,13 +21,18 @@ static int compare_reals(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-double mt_median(double *value, int64_t n)
+double mt_quantile(double *value, int64_t n, double part)
 {
     if (n == 0) {
         return 0;
     }
     qsort(value, (size_t)n, sizeof(*value), compare_reals);
-    return value[(n - 1) / 2];
+    return value[(int64_t)((double)(n - 1) * part)];
+}
+
+static double median(double *value, int64_t n)
+{
+    return mt_quantile(value, n, 0.5);
 }
 
 bool mt_phase_is_of_tokens(enum mt_phase phase)
@@ -149,7 +154,7 @@ static double typical_row_ns(const struct mt_study *study)
             study->scratch[n++] = ns / rows;
         }
     }
-    return mt_median(study->scratch, n);
+    return median(study->scratch, n);
 }
 
 static void fit_line(const struct mt_study *study, struct line *line)
@@ -162,7 +167,7 @@ static void fit_line(const struct mt_study *study, struct line *line)
         for (int r = 0; r < n_rank; ++r) {
             line->factor[r] = study->scratch[r] = factor_of(study, line, r);
         }
-        const double middle = mt_median(study->scratch, n_rank);
+        const double middle = median(study->scratch, n_rank);
         for (int r = 0; r < n_rank; ++r) {
             line->factor[r] /= middle;
         }
@@ -186,7 +191,7 @@ static double token_phases_ns(const struct mt_profile_step *step)
     return ns;
 }
 
-/* Of the median rank in one step. */
+/* A token's time, of the median rank in one step. */
 static double token_ns(const struct mt_study *study, int step)
 {
     int64_t n = 0;
@@ -196,7 +201,7 @@ static double token_ns(const struct mt_study *study, int step)
             study->scratch[n++] = token_phases_ns(its) / (double)its->n_token;
         }
     }
-    return mt_median(study->scratch, n);
+    return median(study->scratch, n);
 }
 
 static double median_data_ns(const struct mt_study *study, int step)
@@ -204,7 +209,7 @@ static double median_data_ns(const struct mt_study *study, int step)
     for (int r = 0; r < study->profile->n_rank; ++r) {
         study->scratch[r] = busy_ns(mt_study_step(study, step, r), MT_PHASE_DATA);
     }
-    return mt_median(study->scratch, study->profile->n_rank);
+    return median(study->scratch, study->profile->n_rank);
 }
 
 static double mean_rows(const struct mt_study *study, int step, int layer)
@@ -240,11 +245,20 @@ static struct account account_of(const struct mt_study *study, const struct line
     return account;
 }
 
+static double usual_token_ns(const struct mt_study *study)
+{
+    double *by_step = study->scratch + 2 * (int64_t)study->profile->n_rank;
+    for (int s = 0; s < study->n; ++s) {
+        by_step[s] = token_ns(study, s);
+    }
+    return median(by_step, study->n);
+}
+
 /* What all ranks have in common in a step, a busy machine say, is nobody's excess. */
-static void fill_step(struct mt_study *study, const struct line *line, int step)
+static void fill_step(struct mt_study *study, const struct line *line, int step,
+                      double per_token_ns)
 {
     const int n_rank = study->profile->n_rank;
-    const double per_token_ns = token_ns(study, step);
     const double data_ns = median_data_ns(study, step);
     int64_t n = 0;
     for (int r = 0; r < n_rank; ++r) {
@@ -253,13 +267,13 @@ static void fill_step(struct mt_study *study, const struct line *line, int step)
         if (!mt_study_step(study, step, r)->is_there || account.expected_ns <= 0) {
             continue;
         }
-        excess->ratio = account.ns / account.expected_ns;
+        excess->raw = excess->ratio = account.ns / account.expected_ns;
         excess->rows = account.rows_ns;
         excess->device = account.expected_ns; /* times what the ratio is above the median: below */
         excess->data = fmax(0.0, busy_ns(mt_study_step(study, step, r), MT_PHASE_DATA) - data_ns);
         study->scratch[n++] = excess->ratio;
     }
-    const double middle = mt_median(study->scratch, n);
+    const double middle = median(study->scratch, n);
     for (int r = 0; r < n_rank; ++r) {
         struct mt_excess *excess = &study->excess[mt_study_at(study, step, r)];
         excess->ratio = middle > 0 ? excess->ratio / middle : 0.0;
@@ -291,8 +305,9 @@ enum mt_status mt_study_work(struct mt_study *study, struct mt_analysis *analysi
     struct line line = {0};
     MT_TRY(MT_ALLOCATE(line.factor, study->profile->n_rank, "analysis"));
     fit_line(study, &line);
+    const double per_token_ns = usual_token_ns(study);
     for (int s = 0; s < study->n; ++s) {
-        fill_step(study, &line, s);
+        fill_step(study, &line, s, per_token_ns);
     }
     fill_rows_ratio(study, analysis->rows_ratio);
     analysis->row_ns = line.row_ns;

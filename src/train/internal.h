@@ -9,6 +9,7 @@
 #include "data/trace.h"
 #include "optim/optim.h"
 #include "profile/clocks.h"
+#include "profile/live.h"
 #include "profile/writer.h"
 #include "train/costs.h"
 #include "train/interval.h"
@@ -55,6 +56,7 @@ struct mt_profiling {
     bool is_on;
     struct mt_profile_writer writer;
     struct mt_clocks clocks;
+    struct mt_live live;      /* rank 0 */
     int n_machine;            /* whose clocks differ */
     int64_t error_ns;         /* of the clocks, at their last meeting */
     int64_t since_meeting_ns; /* the same on all ranks */

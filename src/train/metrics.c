@@ -22,7 +22,8 @@ enum {
     ITEM_SAVE = 4,      /* enum mt_save_signal */
     ITEM_BLOCKED = 5,   /* by checkpoints, since the last line */
     ITEM_SAVE_COST = 6, /* the same and the writer's own time */
-    ITEM_PHASE = 7,
+    ITEM_LIVE = 7,      /* profile/live.h */
+    ITEM_PHASE = ITEM_LIVE + MT_N_LIVE,
     ITEM_TRAFFIC = ITEM_PHASE + MT_N_PHASE,
     N_ITEM = ITEM_TRAFFIC + MT_MAX_TRAFFIC
 };
@@ -157,6 +158,7 @@ static enum mt_status gather(struct mt_trainer *trainer, const struct mt_step_re
     mine[ITEM_WAIT] = (double)totals.exposed_wait_ns / NS_PER_S;
     mine[ITEM_MEMORY] = (double)mt_memory_peak_resident_bytes();
     MT_TRY(gather_saving(trainer, mine));
+    mt_live_measure(mine + ITEM_LIVE);
     for (int p = 0; p < MT_N_PHASE; p++) {
         mine[ITEM_PHASE + p] = (double)totals.phase_ns[p] / NS_PER_S;
     }
@@ -322,12 +324,16 @@ static void show_progress(const struct mt_trainer *trainer, const struct mt_step
     const double per_step_s = elapsed_s / (double)(state->step - trainer->first_step);
     const int64_t left_s = (int64_t)(per_step_s * (double)(n_step - state->step) + 0.5);
     const double step_s = item_max(trainer, ITEM_STEP_TIME);
+    char straggler[64] = "";
+    if (trainer->profiling.is_on) {
+        mt_live_print(&trainer->profiling.live, straggler, sizeof(straggler));
+    }
     /* What matters most comes first: a terminal of 80 columns cuts the line. */
-    mt_log_progress("step %lld/%lld  left %lld:%02lld:%02lld  loss %.4f  grad %.3g  lr %.3g  "
+    mt_log_progress("step %lld/%lld  left %lld:%02lld:%02lld%s  loss %.4f  grad %.3g  lr %.3g  "
                     "%.0f tok/s  load %.2f  %.3f s/step%s",
                     (long long)state->step, (long long)n_step, (long long)(left_s / 3600),
-                    (long long)(left_s / 60 % 60), (long long)(left_s % 60), result->loss,
-                    result->grad_norm, result->lr, (double)result->n_token / step_s,
+                    (long long)(left_s / 60 % 60), (long long)(left_s % 60), straggler,
+                    result->loss, result->grad_norm, result->lr, (double)result->n_token / step_s,
                     result->moe.rank_max_over_mean, step_s,
                     result->skipped ? "  skipped: not finite" : "");
 }
@@ -337,6 +343,9 @@ enum mt_status mt_metrics_step(struct mt_trainer *trainer, const struct mt_step_
     enum mt_status status = MT_OK;
     MT_TRY(gather(trainer, result));
     if (trainer->session.comm.rank == 0) {
+        if (trainer->profiling.is_on) {
+            MT_TRY(mt_live_add(&trainer->profiling.live, trainer->gathered + ITEM_LIVE, N_ITEM));
+        }
         status = write_line(trainer, step_line(trainer, result));
         show_progress(trainer, result);
     }

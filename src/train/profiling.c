@@ -150,6 +150,9 @@ enum mt_status mt_profiling_open(struct mt_trainer *trainer)
     MT_TRY(agree_on_start(trainer, session));
     MT_TRY(mt_job_agree(open_file(trainer, session)));
     MT_TRY(mt_job_agree(init_clocks(trainer)));
+    MT_TRY(mt_job_agree(mt_job_rank() == 0 ? mt_live_open(&profiling->live, mt_job_size(),
+                                                          trainer->config->profile.window)
+                                           : MT_OK));
     MT_TRY(meet_clocks(trainer));
     profiling->is_on = true;
     mt_job_set_last_words(write_last_words, profiling);
@@ -215,6 +218,7 @@ void mt_profiling_close(struct mt_trainer *trainer)
         mt_profile_writer_dump(&profiling->writer, profiling->writer.window);
     }
     mt_profile_writer_close(&profiling->writer);
+    mt_live_clear(&profiling->live);
     mt_clocks_clear(&profiling->clocks);
     mt_record_close();
     profiling->is_on = false;

@@ -35,7 +35,8 @@ expect 2 'unknown option --bogus' ranks 3 "$config" --bogus
 said_nothing_else
 
 # Names whose capability is not built yet.
-refuse 2 'moetrain report. is not in this version' report run
+refuse 3 'nowhere' report nowhere
+refuse 2 'an argument is missing' report
 refuse 2 'moetrain import. is not in this version' import
 refuse 2 'moetrain export. is not in this version' export
 refuse 2 'moetrain checkpoint. is not in this version' checkpoint convert
@@ -48,14 +49,14 @@ refuse 2 '"nope" is no policy' bench policies "$MT_SOURCE/configs/bench-policies
 # Questions are answered on standard output, with code 0.
 expect 0 "" one
 grep -q '^usage: ' out.txt || fail "no usage"
-for command in train eval generate inspect verify plan bench doctor; do
+for command in train eval generate inspect verify plan bench report doctor; do
     expect 0 "" one --help
     grep -q "^  $command " out.txt || fail "--help does not list $command"
     expect 0 "" one "$command" --help
     grep -qE "^usage: moetrain \[?$command" out.txt || fail "$command --help: $(head -1 out.txt)"
 done
-expect 0 "" one report --help
-grep -q 'not in this version' out.txt || fail "report --help"
+expect 0 "" one import --help
+grep -q 'not in this version' out.txt || fail "import --help"
 expect 0 "" one train --help
 for word in --set --run-dir --quiet --check-config --resume --init-from hidden_size load_window; do
     grep -q -- "$word" out.txt || fail "train --help lacks $word"

@@ -1,0 +1,317 @@
+/* Playing the graph: every rank goes along its chain until it has to wait for somebody who is not
+ * there yet. Time never runs backwards along an edge that was measured: somebody can always go. */
+#include "profile/replay.h"
+
+#include "base/memory.h"
+#include "base/size.h"
+#include "profile/replay_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- which steps ---- */
+
+static bool is_recorded(const struct mt_profile *profile, int s)
+{
+    for (int r = 0; r < profile->n_rank; ++r) {
+        const struct mt_profile_step *step = mt_profile_step(profile, s, r);
+        if (!step->is_there || (profile->n_rank > 1 && step->n_collective == 0) ||
+            step->n_lost > 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool is_next(const struct mt_profile *profile, int s)
+{
+    return s > 0 && profile->step_number[s] == profile->step_number[s - 1] + 1;
+}
+
+/* The first of the last max_step recorded steps. */
+static int find_first(const struct mt_profile *profile, int max_step)
+{
+    int s = profile->n_step;
+    for (int n = 0; s > 0 && n < max_step; n += is_recorded(profile, s) ? 1 : 0) {
+        --s;
+    }
+    return s;
+}
+
+/* Runs of recorded steps; segment NULL: only counts them. */
+static int list_segments(const struct mt_profile *profile, int first, struct mt_segment *segment)
+{
+    int n = 0;
+    bool is_open = false;
+    for (int s = first; s < profile->n_step; ++s) {
+        if (!is_recorded(profile, s)) {
+            is_open = false;
+            continue;
+        }
+        n += is_open && is_next(profile, s) ? 0 : 1;
+        if (segment != NULL && (!is_open || !is_next(profile, s))) {
+            segment[n - 1].first_step = s;
+        }
+        if (segment != NULL) {
+            ++segment[n - 1].n_step;
+        }
+        is_open = true;
+    }
+    return n;
+}
+
+static enum mt_status create(struct mt_replay *replay, int max_step)
+{
+    const struct mt_profile *profile = replay->profile;
+    const int first = find_first(profile, max_step);
+    const int64_t n_speed = (int64_t)replay->n_rank * (MT_N_PHASE + 1);
+    replay->n_segment = list_segments(profile, first, NULL);
+    MT_TRY(MT_ALLOCATE(replay->segment, replay->n_segment, "segments of a replay"));
+    (void)list_segments(profile, first, replay->segment);
+    for (int i = 0; i < replay->n_segment; ++i) {
+        MT_TRY(mt_segment_build(profile, &replay->segment[i]));
+        replay->n_step += replay->segment[i].n_step;
+    }
+    MT_TRY(MT_ALLOCATE(replay->slowness, n_speed, "speeds of a replay"));
+    MT_TRY(MT_ALLOCATE(replay->row_ns, replay->n_rank, "speeds of a replay"));
+    MT_TRY(MT_ALLOCATE(replay->next, replay->n_rank, "a replay"));
+    MT_TRY(MT_ALLOCATE(replay->now_ns, replay->n_rank, "a replay"));
+    return mt_replay_compare_ranks(replay);
+}
+
+enum mt_status mt_replay_create(const struct mt_profile *profile, int max_step,
+                                struct mt_replay **out)
+{
+    struct mt_replay *replay = NULL;
+    *out = NULL;
+    MT_TRY(MT_ALLOCATE(replay, 1, "replay"));
+    replay->profile = profile;
+    replay->n_rank = profile->n_rank;
+    const enum mt_status status = create(replay, max_step);
+    if (status != MT_OK) {
+        mt_replay_destroy(replay);
+        return status;
+    }
+    *out = replay;
+    return MT_OK;
+}
+
+void mt_replay_destroy(struct mt_replay *replay)
+{
+    if (replay == NULL) {
+        return;
+    }
+    for (int i = 0; replay->segment != NULL && i < replay->n_segment; ++i) {
+        mt_segment_clear(&replay->segment[i]);
+    }
+    mt_memory_free(replay->segment);
+    mt_memory_free(replay->slowness);
+    mt_memory_free(replay->row_ns);
+    mt_memory_free(replay->next);
+    mt_memory_free(replay->now_ns);
+    mt_memory_free(replay);
+}
+
+int mt_replay_n_step(const struct mt_replay *replay)
+{
+    return replay->n_step;
+}
+
+int mt_replay_step(const struct mt_replay *replay, int index)
+{
+    int i = 0;
+    MT_ASSERT(index >= 0 && index < replay->n_step);
+    while (index >= replay->segment[i].n_step) {
+        index -= replay->segment[i++].n_step;
+    }
+    return replay->segment[i].first_step + index;
+}
+
+double mt_replay_measured_ns(const struct mt_replay *replay)
+{
+    double sum_ns = 0;
+    for (int i = 0; i < replay->n_segment; ++i) {
+        sum_ns += (double)replay->segment[i].measured_ns;
+    }
+    return replay->n_step > 0 ? sum_ns / replay->n_step : 0;
+}
+
+double mt_replay_slowness(const struct mt_replay *replay, int rank, int phase)
+{
+    return replay->slowness[(int64_t)rank * (MT_N_PHASE + 1) + phase];
+}
+
+/* ---- changes ---- */
+
+/* Dense parameters and gradients are of no layer, copies of experts and theirs of one. */
+static bool is_of_copies(int phase, int layer)
+{
+    return layer >= 0 && (phase == MT_PHASE_MATERIALIZE || phase == MT_PHASE_REDUCE);
+}
+
+static bool is_expert(int phase)
+{
+    return phase == MT_PHASE_EXPERT || phase == MT_PHASE_EXPERT_BACKWARD;
+}
+
+/* Time of this layer's experts at the mean number of rows, over the time that they took. */
+static double balanced(const struct mt_replay *replay, int rank, const struct mt_piece *piece)
+{
+    const struct mt_profile *profile = replay->profile;
+    if (piece->layer < 0 || piece->layer >= profile->n_layer) {
+        return 1;
+    }
+    double mean = 0;
+    for (int r = 0; r < replay->n_rank; ++r) {
+        mean += (double)mt_profile_by_layer(profile, profile->rows, piece->step, r)[piece->layer] /
+                replay->n_rank;
+    }
+    const double rows =
+        (double)mt_profile_by_layer(profile, profile->rows, piece->step, rank)[piece->layer];
+    const double ns =
+        (double)mt_profile_by_layer(profile, profile->expert_ns, piece->step, rank)[piece->layer];
+    return ns > 0 ? fmax(0, 1 + replay->row_ns[rank] * (mean - rows) / ns) : 1;
+}
+
+static double scale_of(const struct mt_replay *replay, const struct mt_change *change, int rank,
+                       const struct mt_piece *piece)
+{
+    switch (change->kind) {
+    case MT_CHANGE_RANK:
+        return rank == change->rank ? 1 / mt_replay_slowness(replay, rank, piece->phase) : 1;
+    case MT_CHANGE_ALL_RANKS:
+        return 1 / mt_replay_slowness(replay, rank, piece->phase);
+    case MT_CHANGE_EXPERTS:
+        return is_expert(piece->phase) ? balanced(replay, rank, piece) : 1;
+    case MT_CHANGE_PHASE:
+        return piece->phase == change->phase ? 0 : 1;
+    case MT_CHANGE_COPIES:
+        return is_of_copies(piece->phase, piece->layer) ? 0 : 1;
+    case MT_CHANGE_NOTHING:
+    case MT_CHANGE_TRANSFERS_OF_BEFORE:
+    case MT_CHANGE_TRANSFERS:
+    default:
+        return 1;
+    }
+}
+
+static int64_t work_ns(const struct mt_replay *replay, const struct mt_segment *segment,
+                       const struct mt_change *change, int rank, const struct mt_node *node)
+{
+    double ns = 0;
+    for (int64_t i = node->first_piece; i < node->end_piece; ++i) {
+        const struct mt_piece *piece = &segment->work[i];
+        ns += (double)piece->ns * scale_of(replay, change, rank, piece);
+    }
+    return (int64_t)(ns + 0.5);
+}
+
+static int64_t transfer_ns(const struct mt_change *change, const struct mt_part *part)
+{
+    const bool is_free =
+        change->kind == MT_CHANGE_TRANSFERS ||
+        (change->kind == MT_CHANGE_PHASE && part->phase == change->phase) ||
+        (change->kind == MT_CHANGE_COPIES && is_of_copies(part->phase, part->layer));
+    if (change->kind == MT_CHANGE_TRANSFERS_OF_BEFORE) {
+        return part->before_ns;
+    }
+    return is_free ? 0 : part->transfer_ns;
+}
+
+/* ---- the play ---- */
+
+static bool needs(const struct mt_segment *segment, int n_rank, int collective, int rank, int other)
+{
+    const struct mt_part *mine = mt_segment_part(segment, n_rank, collective, rank);
+    const struct mt_part *theirs = mt_segment_part(segment, n_rank, collective, other);
+    if (other == rank || !theirs->is_there) {
+        return other == rank;
+    }
+    return n_rank <= 64 ? (mine->needed >> other & 1) != 0 : theirs->begin_ns <= mine->done_ns;
+}
+
+/* When the wait can be over, and by whose arrival; false: somebody has not arrived. */
+static bool find_ready(const struct mt_replay *replay, const struct mt_segment *segment,
+                       const struct mt_change *change, int rank, struct mt_node *node,
+                       int64_t *ready_ns)
+{
+    const int n_rank = replay->n_rank;
+    const struct mt_part *part = mt_segment_part(segment, n_rank, node->collective, rank);
+    int64_t last_ns = INT64_MIN;
+    for (int s = 0; s < n_rank; ++s) {
+        if (!needs(segment, n_rank, node->collective, rank, s)) {
+            continue;
+        }
+        const int64_t posted_ns = mt_segment_part(segment, n_rank, node->collective, s)->posted_ns;
+        if (posted_ns < 0) {
+            return false;
+        }
+        if (posted_ns > last_ns) {
+            last_ns = posted_ns;
+            node->source = s;
+        }
+    }
+    *ready_ns = last_ns + transfer_ns(change, part);
+    return true;
+}
+
+/* As far as this rank can go; true: it has moved. */
+static bool advance(struct mt_replay *replay, struct mt_segment *segment,
+                    const struct mt_change *change, int rank)
+{
+    const int64_t first = replay->next[rank];
+    for (; replay->next[rank] < segment->first_node[rank + 1]; ++replay->next[rank]) {
+        struct mt_node *node = &segment->node[replay->next[rank]];
+        int64_t ready_ns = INT64_MIN;
+        node->source = -1;
+        if (node->kind == MT_NODE_WAIT &&
+            !find_ready(replay, segment, change, rank, node, &ready_ns)) {
+            break;
+        }
+        node->come_ns = replay->now_ns[rank] + work_ns(replay, segment, change, rank, node);
+        node->go_ns = mt_max_i64(node->come_ns, ready_ns);
+        if (node->go_ns == node->come_ns) {
+            node->source = -1;
+        }
+        replay->now_ns[rank] = node->go_ns;
+        if (node->kind == MT_NODE_POST) {
+            mt_segment_part(segment, replay->n_rank, node->collective, rank)->posted_ns =
+                node->go_ns;
+        }
+    }
+    return replay->next[rank] > first;
+}
+
+static int64_t play(struct mt_replay *replay, struct mt_segment *segment,
+                    const struct mt_change *change)
+{
+    const int last_rank = replay->n_rank - 1;
+    for (int r = 0; r < replay->n_rank; ++r) {
+        replay->next[r] = segment->first_node[r];
+        replay->now_ns[r] = mt_segment_start_ns(replay, segment, r);
+    }
+    for (int64_t i = 0; i < (int64_t)segment->n_collective * replay->n_rank; ++i) {
+        segment->part[i].posted_ns = -1;
+    }
+    for (bool has_moved = true; has_moved;) {
+        has_moved = false;
+        for (int r = 0; r < replay->n_rank; ++r) {
+            has_moved = advance(replay, segment, change, r) || has_moved;
+        }
+    }
+    MT_ASSERT(replay->next[last_rank] == segment->first_node[last_rank + 1]);
+    int64_t end_ns = 0;
+    for (int r = 0; r < replay->n_rank; ++r) {
+        end_ns = mt_max_i64(end_ns, replay->now_ns[r]);
+    }
+    return end_ns - (segment->begin_ns - segment->base_ns);
+}
+
+double mt_replay_run(struct mt_replay *replay, const struct mt_change *change)
+{
+    double sum_ns = 0;
+    for (int i = 0; i < replay->n_segment; ++i) {
+        sum_ns += (double)play(replay, &replay->segment[i], change);
+    }
+    return replay->n_step > 0 ? sum_ns / replay->n_step : 0;
+}

@@ -1,0 +1,388 @@
+/* From records to the graph of a segment. */
+#include "base/memory.h"
+#include "base/size.h"
+#include "profile/replay_internal.h"
+
+#include <stdlib.h>
+
+enum { MASK_RANKS = 64, SPAN_DEPTH = 32 };
+
+/* ---- collectives ---- */
+
+static void find_numbers(const struct mt_profile *profile, const struct mt_segment *segment,
+                         int64_t *first, int64_t *end)
+{
+    *first = INT64_MAX;
+    *end = INT64_MIN;
+    for (int s = segment->first_step; s < segment->first_step + segment->n_step; ++s) {
+        for (int r = 0; r < profile->n_rank; ++r) {
+            const struct mt_profile_step *step = mt_profile_step(profile, s, r);
+            if (step->n_collective > 0) {
+                *first = mt_min_i64(*first, step->collective[0].number);
+                *end = mt_max_i64(*end, step->collective[step->n_collective - 1].number + 1);
+            }
+        }
+    }
+}
+
+static bool is_same_work(const struct mt_profile_collective *a,
+                         const struct mt_profile_collective *b)
+{
+    return a->kind == b->kind && a->phase == b->phase && a->layer == b->layer &&
+           a->micro == b->micro;
+}
+
+/* The same collective of another step: of equal ones the nearest in the order of begins. NULL: that
+ * step has none. */
+static const struct mt_profile_collective *find_twin(const struct mt_profile_step *step,
+                                                     const struct mt_profile_collective *of, int at)
+{
+    for (int distance = 0; distance < step->n_collective + at; ++distance) {
+        const int before = at - distance;
+        const int after = at + distance;
+        if (before >= 0 && before < step->n_collective &&
+            is_same_work(&step->collective[before], of)) {
+            return &step->collective[before];
+        }
+        if (after < step->n_collective && is_same_work(&step->collective[after], of)) {
+            return &step->collective[after];
+        }
+    }
+    return NULL;
+}
+
+static void fill_parts(const struct mt_profile *profile, struct mt_segment *segment, int64_t first)
+{
+    for (int s = segment->first_step; s < segment->first_step + segment->n_step; ++s) {
+        for (int r = 0; r < profile->n_rank; ++r) {
+            const struct mt_profile_step *step = mt_profile_step(profile, s, r);
+            for (int i = 0; i < step->n_collective; ++i) {
+                const struct mt_profile_collective *c = &step->collective[i];
+                *mt_segment_part(segment, profile->n_rank, (int)(c->number - first), r) =
+                    (struct mt_part){.is_there = true,
+                                     .phase = c->phase,
+                                     .layer = c->layer,
+                                     .needed = c->sources,
+                                     .begin_ns = c->begin_ns,
+                                     .done_ns = c->done_ns};
+            }
+        }
+    }
+}
+
+/* Sources of sources, until nothing is added: who passes on must have arrived, and who passes it to
+ * them. Then all but those who came when the wait was over. */
+static void close_sources(struct mt_part *part, int n_rank)
+{
+    bool has_grown = n_rank <= MASK_RANKS;
+    while (has_grown) {
+        has_grown = false;
+        for (int r = 0; r < n_rank; ++r) {
+            uint64_t all = part[r].needed;
+            for (int s = 0; s < n_rank; ++s) {
+                all |= (part[r].needed >> s & 1) != 0 ? part[s].needed : 0;
+            }
+            has_grown = has_grown || all != part[r].needed;
+            part[r].needed = all;
+        }
+    }
+    for (int r = 0; r < n_rank && n_rank <= MASK_RANKS; ++r) {
+        for (int s = 0; s < n_rank; ++s) {
+            if (s != r && (!part[s].is_there || part[s].begin_ns > part[r].done_ns)) {
+                part[r].needed &= ~((uint64_t)1 << s);
+            }
+        }
+    }
+}
+
+static bool is_needed(const struct mt_part *part, int n_rank, int rank, int source)
+{
+    if (source == rank || !part[source].is_there) {
+        return source == rank;
+    }
+    return n_rank <= MASK_RANKS ? (part[rank].needed >> source & 1) != 0
+                                : part[source].begin_ns <= part[rank].done_ns;
+}
+
+static void measure_transfers(struct mt_part *part, int n_rank)
+{
+    for (int r = 0; r < n_rank; ++r) {
+        int64_t last_ns = part[r].begin_ns;
+        for (int s = 0; s < n_rank; ++s) {
+            if (is_needed(part, n_rank, r, s)) {
+                last_ns = mt_max_i64(last_ns, part[s].begin_ns);
+            }
+        }
+        part[r].transfer_ns = mt_max_i64(0, part[r].done_ns - last_ns);
+    }
+}
+
+/* Each step's transfers from the step before, the first one's from the last. */
+static void borrow_transfers(const struct mt_profile *profile, struct mt_segment *segment,
+                             int64_t first)
+{
+    const int n_rank = profile->n_rank;
+    for (int i = 0; i < segment->n_step; ++i) {
+        const int from = (i + segment->n_step - 1) % segment->n_step;
+        for (int r = 0; r < n_rank; ++r) {
+            const struct mt_profile_step *step =
+                mt_profile_step(profile, segment->first_step + i, r);
+            const struct mt_profile_step *before =
+                mt_profile_step(profile, segment->first_step + from, r);
+            for (int c = 0; c < step->n_collective; ++c) {
+                const struct mt_profile_collective *own = &step->collective[c];
+                const struct mt_profile_collective *twin = find_twin(before, own, c);
+                const int64_t number = (twin != NULL ? twin : own)->number - first;
+                mt_segment_part(segment, n_rank, (int)(own->number - first), r)->before_ns =
+                    mt_segment_part(segment, n_rank, (int)number, r)->transfer_ns;
+            }
+        }
+    }
+}
+
+static enum mt_status build_collectives(const struct mt_profile *profile,
+                                        struct mt_segment *segment, int64_t *first)
+{
+    int64_t end = 0;
+    const int n_rank = profile->n_rank;
+    find_numbers(profile, segment, first, &end);
+    if (*first > end) {
+        return MT_OK; /* one rank, which meets nobody */
+    }
+    segment->n_collective = mt_size_to_int(end - *first);
+    MT_TRY(MT_ALLOCATE(segment->part, (int64_t)segment->n_collective * n_rank,
+                       "collectives of a replay"));
+    fill_parts(profile, segment, *first);
+    for (int c = 0; c < segment->n_collective; ++c) {
+        struct mt_part *part = mt_segment_part(segment, n_rank, c, 0);
+        close_sources(part, n_rank);
+        measure_transfers(part, n_rank);
+    }
+    borrow_transfers(profile, segment, *first);
+    return MT_OK;
+}
+
+/* ---- work ---- */
+
+/* A moment of one rank, as measured. */
+struct event {
+    int64_t at_ns, until_ns; /* a wait lasts, a post does not */
+    enum mt_node_kind kind;
+    int collective, step;
+    int busy_phase, layer;
+};
+
+static int by_time(const void *left, const void *right)
+{
+    const struct event *a = left;
+    const struct event *b = right;
+    if (a->at_ns != b->at_ns) {
+        return a->at_ns < b->at_ns ? -1 : 1;
+    }
+    if (a->kind != b->kind) {
+        return a->kind < b->kind ? -1 : 1;
+    }
+    return (a->collective > b->collective) - (a->collective < b->collective);
+}
+
+/* Posts and waits of one rank inside the segment, and the ends of its steps; returns how many. */
+static int64_t list_events(const struct mt_profile *profile, const struct mt_segment *segment,
+                           int rank, int64_t first, struct event *event)
+{
+    int64_t n = 0;
+    const int end = segment->first_step + segment->n_step;
+    const int64_t end_ns = mt_profile_step(profile, end - 1, rank)->until_ns;
+    for (int s = segment->first_step; s < end; ++s) {
+        const struct mt_profile_step *step = mt_profile_step(profile, s, rank);
+        for (int i = 0; i < step->n_collective; ++i) {
+            const struct mt_profile_collective *c = &step->collective[i];
+            struct event moment = {.at_ns = c->begin_ns,
+                                   .until_ns = c->begin_ns,
+                                   .kind = MT_NODE_POST,
+                                   .collective = (int)(c->number - first),
+                                   .step = s,
+                                   .busy_phase = c->busy_phase,
+                                   .layer = c->layer};
+            event[n++] = moment;
+            moment.kind = MT_NODE_WAIT;
+            moment.at_ns = c->need_ns;
+            moment.until_ns = mt_max_i64(c->need_ns, c->done_ns);
+            if (moment.until_ns <= end_ns && c->need_ns != c->done_ns) {
+                event[n++] = moment;
+            }
+        }
+        event[n++] = (struct event){.at_ns = step->until_ns,
+                                    .until_ns = step->until_ns,
+                                    .kind = MT_NODE_END,
+                                    .collective = -1,
+                                    .step = s,
+                                    .busy_phase = MT_N_PHASE,
+                                    .layer = -1};
+    }
+    qsort(event, (size_t)n, sizeof(*event), by_time);
+    return n;
+}
+
+/* Where a rank is in its spans. */
+struct reader {
+    const struct mt_profile *profile;
+    int rank, step, end_step, span;
+    int depth;
+    struct mt_profile_span open[SPAN_DEPTH];
+    struct mt_piece *piece;
+    int64_t n_piece;
+};
+
+static void add_piece(struct reader *reader, const struct event *to, int phase, int layer,
+                      int64_t ns)
+{
+    if (ns > 0) {
+        reader->piece[reader->n_piece++] =
+            (struct mt_piece){.step = to->step, .phase = phase, .layer = layer, .ns = ns};
+    }
+}
+
+static const struct mt_profile_span *peek_span(struct reader *reader)
+{
+    while (reader->step < reader->end_step) {
+        const struct mt_profile_step *step =
+            mt_profile_step(reader->profile, reader->step, reader->rank);
+        if (reader->span < step->n_span) {
+            return &step->span[reader->span];
+        }
+        ++reader->step;
+        reader->span = 0;
+    }
+    return NULL;
+}
+
+/* Spans that are over at now_ns are left, those that have begun are entered. Returns when the
+ * innermost one changes next. */
+static int64_t move_to(struct reader *reader, int64_t now_ns)
+{
+    const struct mt_profile_span *next = peek_span(reader);
+    while (next != NULL && next->begin_ns <= now_ns) {
+        while (reader->depth > 0 && reader->open[reader->depth - 1].end_ns <= next->begin_ns) {
+            --reader->depth;
+        }
+        if (reader->depth < SPAN_DEPTH) {
+            reader->open[reader->depth++] = *next;
+        }
+        ++reader->span;
+        next = peek_span(reader);
+    }
+    while (reader->depth > 0 && reader->open[reader->depth - 1].end_ns <= now_ns) {
+        --reader->depth;
+    }
+    const int64_t end_ns = reader->depth > 0 ? reader->open[reader->depth - 1].end_ns : INT64_MAX;
+    return next != NULL ? mt_min_i64(end_ns, next->begin_ns) : end_ns;
+}
+
+/* The work between from_ns and the event: as its spans tell, else all of the phase in which the
+ * rank was longest. */
+static void add_work(struct reader *reader, int64_t from_ns, const struct event *to)
+{
+    const bool is_traced = mt_profile_step(reader->profile, to->step, reader->rank)->n_span > 0;
+    if (!is_traced) {
+        add_piece(reader, to, to->busy_phase, to->layer, to->at_ns - from_ns);
+        return;
+    }
+    while (from_ns < to->at_ns) {
+        const int64_t until_ns = mt_min_i64(move_to(reader, from_ns), to->at_ns);
+        const struct mt_profile_span *in =
+            reader->depth > 0 ? &reader->open[reader->depth - 1] : NULL;
+        add_piece(reader, to, in != NULL ? in->phase : MT_N_PHASE, in != NULL ? in->layer : -1,
+                  until_ns - from_ns);
+        from_ns = until_ns;
+    }
+}
+
+/* Nodes of one rank behind those of the ranks before it. */
+static void chain_rank(struct mt_segment *segment, struct reader *reader, const struct event *event,
+                       int64_t n_event)
+{
+    const int n_rank = reader->profile->n_rank;
+    int64_t now_ns = mt_profile_step(reader->profile, segment->first_step, reader->rank)->begin_ns;
+    int64_t at = segment->first_node[reader->rank];
+    for (int64_t i = 0; i < n_event; ++i, ++at) {
+        struct mt_node *node = &segment->node[at];
+        *node = (struct mt_node){.kind = event[i].kind,
+                                 .collective = event[i].collective,
+                                 .first_piece = reader->n_piece};
+        add_work(reader, now_ns, &event[i]);
+        node->end_piece = reader->n_piece;
+        now_ns = mt_max_i64(now_ns, event[i].until_ns);
+        if (event[i].kind == MT_NODE_POST) {
+            mt_segment_part(segment, n_rank, event[i].collective, reader->rank)->post_node = at;
+        }
+    }
+    segment->first_node[reader->rank + 1] = at;
+}
+
+static void count_records(const struct mt_profile *profile, const struct mt_segment *segment,
+                          int64_t *n_event, int64_t *n_span)
+{
+    *n_event = 0;
+    *n_span = 0;
+    for (int s = segment->first_step; s < segment->first_step + segment->n_step; ++s) {
+        for (int r = 0; r < profile->n_rank; ++r) {
+            const struct mt_profile_step *step = mt_profile_step(profile, s, r);
+            *n_event += 2 * (int64_t)step->n_collective + 1;
+            *n_span += step->n_span;
+        }
+    }
+}
+
+static enum mt_status build_chains(const struct mt_profile *profile, struct mt_segment *segment,
+                                   int64_t first)
+{
+    int64_t n_event = 0;
+    int64_t n_span = 0;
+    struct event *event = NULL;
+    enum mt_status status = MT_OK;
+    count_records(profile, segment, &n_event, &n_span);
+    MT_TRY_GOTO(MT_ALLOCATE(event, n_event, "moments of a replay"));
+    MT_TRY_GOTO(MT_ALLOCATE(segment->node, n_event, "moments of a replay"));
+    /* a span ends a piece twice, at its begin and its end; an event once */
+    MT_TRY_GOTO(MT_ALLOCATE(segment->work, 2 * n_span + n_event, "work of a replay"));
+    MT_TRY_GOTO(MT_ALLOCATE(segment->first_node, profile->n_rank + 1, "chains of a replay"));
+    struct reader reader = {.profile = profile, .piece = segment->work};
+    for (int r = 0; r < profile->n_rank; ++r) {
+        reader.rank = r;
+        reader.step = segment->first_step;
+        reader.end_step = segment->first_step + segment->n_step;
+        reader.span = 0;
+        reader.depth = 0;
+        chain_rank(segment, &reader, event, list_events(profile, segment, r, first, event));
+    }
+cleanup:
+    mt_memory_free(event);
+    return status;
+}
+
+enum mt_status mt_segment_build(const struct mt_profile *profile, struct mt_segment *segment)
+{
+    int64_t first = 0;
+    int64_t end_ns = INT64_MIN;
+    segment->base_ns = INT64_MAX;
+    segment->begin_ns = INT64_MIN;
+    for (int r = 0; r < profile->n_rank; ++r) {
+        const int last = segment->first_step + segment->n_step - 1;
+        const int64_t begin_ns = mt_profile_step(profile, segment->first_step, r)->begin_ns;
+        segment->base_ns = mt_min_i64(segment->base_ns, begin_ns);
+        segment->begin_ns = mt_max_i64(segment->begin_ns, begin_ns);
+        end_ns = mt_max_i64(end_ns, mt_profile_step(profile, last, r)->until_ns);
+    }
+    segment->measured_ns = end_ns - segment->begin_ns;
+    MT_TRY(build_collectives(profile, segment, &first));
+    return build_chains(profile, segment, first);
+}
+
+void mt_segment_clear(struct mt_segment *segment)
+{
+    mt_memory_free(segment->part);
+    mt_memory_free(segment->node);
+    mt_memory_free(segment->work);
+    mt_memory_free(segment->first_node);
+    *segment = (struct mt_segment){0};
+}

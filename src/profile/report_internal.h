@@ -1,0 +1,118 @@
+/* What both forms of the report print, computed once. */
+#ifndef MT_PROFILE_REPORT_INTERNAL_H
+#define MT_PROFILE_REPORT_INTERNAL_H
+
+#include "profile/analysis.h"
+#include "profile/replay.h"
+#include "profile/report.h"
+#include "profile/run_metrics.h"
+
+/* Columns of charts over steps: 64 ranks of them are 7,680 cells, which a browser draws at once. */
+enum { MT_REPORT_COLUMNS = 120, MT_REPORT_CHANGES = 16, MT_REPORT_SAVES = 20 };
+enum { MT_REPORT_LINE_BYTES = 256, MT_REPORT_TEXT_BYTES = 1024 };
+
+enum mt_report_state { MT_RUN_FINISHED, MT_RUN_GOING_ON, MT_RUN_BROKEN_OFF };
+
+/* Some steps in a row. Means over them, of the ranks that recorded them. */
+struct mt_report_column {
+    int64_t first, last;        /* step numbers */
+    double step_ns;             /* until the next step begins, of the last rank */
+    double worst_ns, median_ns; /* at work, not waiting */
+    int worst_rank;
+};
+
+struct mt_report_phase {
+    int phase;
+    double mean_ns, max_ns; /* a step, at work */
+    double wait_ns;         /* a step, mean over ranks */
+    int worst_rank;
+    bool is_uneven; /* max far above mean, and worth a word */
+};
+
+struct mt_report_change {
+    char name[MT_REPORT_LINE_BYTES];
+    double step_ns, gain; /* gain: share of the replayed step */
+    bool is_finding;      /* what the finding asks for */
+    bool is_bound;        /* nobody can do it, but it bounds what can be done */
+};
+
+/* Of the critical path, summed over ranks; the largest first. */
+struct mt_report_critical {
+    int phase;
+    bool is_transfer;
+    double share, step_ns;
+    int rank; /* on which most of it lies */
+    double rank_share;
+};
+
+struct mt_report_save {
+    int64_t step;
+    double mean_ns, max_ns;
+    int rank;
+};
+
+struct mt_report {
+    struct mt_profile profile;
+    struct mt_run_metrics metrics;
+    struct mt_analysis analysis;
+    struct mt_replay *replay;
+    enum mt_report_state state;
+    int n_rank, n_node;
+    int64_t last_step;     /* that any rank recorded; 0: none */
+    double step_ns;        /* mean */
+    double lost_share;     /* of ranks' time, stood still because others had not arrived */
+    double *work_ns;       /* [R] a step, mean: not waiting */
+    int64_t *memory_bytes; /* [R] largest; 0: not recorded */
+    int n_column;
+    struct mt_report_column column[MT_REPORT_COLUMNS];
+    double *heat; /* [R, n_column] work over the median rank's; NaN: not recorded */
+    int n_phase;
+    struct mt_report_phase phase[MT_N_PHASE];
+    int n_change;                                      /* 0: nothing could be replayed */
+    struct mt_report_change change[MT_REPORT_CHANGES]; /* by gain, bounds last */
+    double unchanged_ns; /* replayed without a change: what gains are shares of */
+    double model_ns;     /* with the transfers of the step before: how far the model is off */
+    int n_critical;
+    struct mt_report_critical critical[2 * (MT_N_PHASE + 1)];
+    double *critical_share; /* [R] of the path */
+    int n_save;
+    struct mt_report_save save[MT_REPORT_SAVES]; /* the last ones, ascending */
+    int n_row_layer;                             /* layers that have rows */
+    int *row_layer;                              /* [n_row_layer] */
+    double *row_count;                           /* [n_row_layer, R] a step */
+    char finding[MT_REPORT_LINE_BYTES];
+    char headline[MT_REPORT_LINE_BYTES];
+    char detail[MT_REPORT_TEXT_BYTES];
+    char run_line[MT_REPORT_TEXT_BYTES];
+};
+
+/* The tables over steps, phases, rows and saves. */
+enum mt_status mt_report_sum_up(struct mt_report *report);
+/* The replay's tables. */
+enum mt_status mt_report_replay(struct mt_report *report);
+/* finding, headline, detail, run_line: needs all the others. */
+void mt_report_word(struct mt_report *report);
+
+/* The worst finding, or NULL. */
+static inline const struct mt_finding *mt_report_worst(const struct mt_report *report)
+{
+    return report->analysis.n_finding > 0 ? &report->analysis.finding[0] : NULL;
+}
+
+/* "moe.dispatch", "moe.dispatch, messages", "between phases". text [MT_REPORT_LINE_BYTES] */
+void mt_report_phase_name(int phase, bool is_transfer, char *text);
+/* Phase in which rank's work made others wait longest; MT_N_PHASE: none. */
+int mt_report_blamed_phase(const struct mt_report *report, int rank);
+/* Of the model, relative: too long is positive. */
+double mt_report_error(const struct mt_report *report);
+/* How long each of the other ranks stood still because of this one, a step; mean. */
+double mt_report_caused_ns(const struct mt_report *report, int rank);
+/* Time for people: "1.23 s", "12.3 ms", "45 us". text [MT_REPORT_LINE_BYTES] */
+void mt_report_time(double ns, char *text);
+/* Where the report's numbers come from, sentence by sentence; false: there is no sentence i. */
+bool mt_report_source(const struct mt_report *report, int i, char *text);
+
+/* The data of the page, as JSON text for a <script> element; mt_memory_free it. */
+enum mt_status mt_report_data(const struct mt_report *report, char **out);
+
+#endif

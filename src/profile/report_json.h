@@ -1,0 +1,15 @@
+/* Pieces of the page's data that have files of their own. */
+#ifndef MT_PROFILE_REPORT_JSON_H
+#define MT_PROFILE_REPORT_JSON_H
+
+#include "profile/report_internal.h"
+
+#include <jansson.h>
+
+/* Seconds with the digits that a picture needs. */
+json_t *mt_json_seconds(double ns);
+
+/* Sets lanes, path, names, length: the last replayed step. */
+enum mt_status mt_json_lanes(const struct mt_report *report, json_t *critical);
+
+#endif

@@ -1,0 +1,236 @@
+/* The report of made runs: what it says first, what it keeps quiet about, what it does with names
+ * that are no names. */
+#include "base/memory.h"
+#include "made_run.h"
+#include "profile/report.h"
+#include "profile/run_metrics.h"
+#include "profile/trace_export.h"
+#include "support/test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { FILE_BYTES = 1 << 22 };
+static char folder[] = "/tmp/moetrain-report-XXXXXX";
+static char path[128];
+static char content[FILE_BYTES];
+
+static int set_up(void **state)
+{
+    MT_UNUSED(state);
+    return mkdtemp(folder) == NULL;
+}
+
+static int tear_down(void **state)
+{
+    char command[128];
+    MT_UNUSED(state);
+    (void)snprintf(command, sizeof(command), "rm -rf %s", folder);
+    return system(command);
+}
+
+static const char *in_folder(const char *name)
+{
+    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+    return path;
+}
+
+static const char *slurp(const char *name)
+{
+    FILE *file = fopen(in_folder(name), "re");
+    assert_non_null(file);
+    const size_t n = fread(content, 1, FILE_BYTES - 1, file);
+    assert_true(n < FILE_BYTES - 1);
+    content[n] = '\0';
+    (void)fclose(file);
+    return content;
+}
+
+/* The text of the report of a profile, which is taken over. */
+static const char *text_of(struct mt_profile *profile)
+{
+    struct mt_report *report = NULL;
+    assert_int_equal(mt_report_create_from(folder, profile, &report), MT_OK);
+    FILE *out = fopen(in_folder("text"), "we");
+    assert_non_null(out);
+    assert_int_equal(mt_report_write_text(report, out), MT_OK);
+    (void)fclose(out);
+    assert_int_equal(mt_report_write_html(report, in_folder("page.html")), MT_OK);
+    mt_report_destroy(report);
+    assert_int_equal(mt_memory_n_live(), 0);
+    return slurp("text");
+}
+
+static const char *text_of_run(const struct made_run *run)
+{
+    struct mt_profile profile;
+    assert_int_equal(made_run_profile(run, &profile), MT_OK);
+    return text_of(&profile);
+}
+
+static struct made_run long_run(void)
+{
+    struct made_run run = made_run_plain();
+    run.n_step = 30;
+    run.jitter = 0.01;
+    return run;
+}
+
+static void the_first_line_is_the_finding_and_the_second_says_it(void **state)
+{
+    MT_UNUSED(state);
+    struct made_run run = long_run();
+    run.slow_rank = 2;
+    run.slowdown = 1.3;
+    const char *text = text_of_run(&run);
+    assert_ptr_equal(strstr(text, "finding: rank 2 slow-device "), text);
+    assert_non_null(strstr(text, "\nRank 2 is slow: the same work takes it 1.3"));
+    assert_non_null(strstr(text, "if rank 2 were as fast as the median rank  <- the finding"));
+
+    run = long_run();
+    run.hot_rank = 1;
+    run.hot = 2;
+    text = text_of_run(&run);
+    assert_ptr_equal(strstr(text, "finding: rank 1 routing-load "), text);
+    assert_non_null(strstr(text, "had the mean number of rows  <- the finding"));
+
+    run = long_run();
+    text = text_of_run(&run);
+    assert_ptr_equal(strstr(text, "finding: none\nNo rank holds the others up."), text);
+}
+
+static void any_state_of_a_run_has_a_report(void **state)
+{
+    MT_UNUSED(state);
+    struct made_run run = long_run();
+    run.killed_rank = 1;
+    run.killed_step = 17;
+    assert_non_null(strstr(text_of_run(&run), "broke off at step 30"));
+
+    run = long_run();
+    run.n_rank = 1;
+    assert_non_null(strstr(text_of_run(&run), "One rank: nobody to wait for"));
+
+    run = long_run();
+    run.n_step = 0;
+    assert_non_null(strstr(text_of_run(&run), "Nobody's waits are known"));
+
+    run = long_run();
+    run.detailed_from = run.n_step; /* sums only */
+    run.traced_from = run.n_step;
+    assert_non_null(strstr(text_of_run(&run), "no step was recorded in detail by all ranks"));
+
+    run = long_run();
+    run.hot_rank = 0;
+    run.hot = 4; /* all rows on one rank, none on the others */
+    assert_non_null(strstr(text_of_run(&run), "finding: rank 0 routing-load"));
+
+    run = made_run_plain();
+    run.n_step = 6;
+    run.n_rank = 65; /* beyond what a mask of sources holds */
+    run.n_node = 7;
+    run.slow_rank = 64;
+    run.slowdown = 2;
+    assert_non_null(strstr(text_of_run(&run), "finding: rank 64 slow-device"));
+}
+
+static void foreign_names_stay_text_in_the_page(void **state)
+{
+    MT_UNUSED(state);
+    static const char evil[] = "</script><b onload=\"x\">&\xff";
+    struct mt_profile profile;
+    struct made_run run = long_run();
+    run.slow_rank = 3;
+    run.slowdown = 2;
+    assert_int_equal(made_run_profile(&run, &profile), MT_OK);
+    (void)snprintf(profile.run, sizeof(profile.run), "%s", evil);
+    for (int r = 0; r < profile.n_rank; ++r) {
+        (void)snprintf(profile.rank[r].host, MT_PROFILE_NAME_BYTES, "%s", evil);
+    }
+    (void)text_of(&profile);
+    const char *page = slurp("page.html");
+    assert_null(strstr(page, "<b onload"));
+    const char *end = strstr(strstr(page, "id=\"data\""), "</script>");
+    assert_non_null(end);
+    assert_memory_equal(end, "</script>\n<script>", 18); /* the data end where they should */
+}
+
+static void metrics_with_broken_lines_are_counted_and_the_rest_is_used(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_run_metrics metrics;
+    FILE *out = fopen(in_folder("metrics.jsonl"), "we");
+    assert_non_null(out);
+    (void)fputs("{\"run\":{\"device\":\"cpu\"}}\n", out);
+    for (int s = 1; s <= 30; ++s) {
+        (void)fprintf(out,
+                      "{\"step\":%d,\"step_time_s\":0.5,\"tokens_per_s\":100,"
+                      "\"expert_load_max_over_mean_by_layer\":[1,2],\"placement\":{\"copies\":2,"
+                      "\"late_copies\":1,\"moves\":1,\"decisions\":[{\"layer\":1,\"expert\":%d,"
+                      "\"copies\":1,\"ranks\":[3],\"late\":true,\"rows\":7,\"saves_s\":1,"
+                      "\"costs_s\":0.5}]}}\n%s",
+                      s, s, s % 10 == 0 ? "{\"step\":3,\nnot json\n[]\n" : "");
+    }
+    (void)fputs("{\"step\":31,\"step_ti", out);
+    (void)fclose(out);
+    assert_int_equal(mt_run_metrics_read(folder, &metrics), MT_OK);
+    assert_int_equal(metrics.n_step, 30);
+    assert_int_equal(metrics.n_broken, 10);
+    assert_true(metrics.copies == 2 && metrics.late == 1 && metrics.n_move == 30);
+    assert_true(metrics.n_layer == 2 && metrics.layer_load[1] == 2);
+    assert_int_equal(metrics.n_decision, MT_RUN_DECISIONS);
+    assert_int_equal(metrics.decision[0].expert, 30); /* the latest first */
+    assert_int_equal(metrics.decision[MT_RUN_DECISIONS - 1].expert, 30 - MT_RUN_DECISIONS + 1);
+    mt_run_metrics_clear(&metrics);
+    assert_int_equal(unlink(in_folder("metrics.jsonl")), 0);
+    assert_int_equal(mt_run_metrics_read(folder, &metrics), MT_OK);
+    assert_false(metrics.is_there);
+    assert_int_equal(mt_memory_n_live(), 0);
+}
+
+static void a_trace_keeps_to_its_size_and_has_the_last_steps(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    struct mt_trace_export all;
+    struct mt_trace_export few;
+    struct made_run run = long_run();
+    run.traced_from = 20;
+    assert_int_equal(made_run_profile(&run, &profile), MT_OK);
+    assert_int_equal(mt_trace_export(&profile, in_folder("all"), MT_TRACE_MAX_BYTES, &all), MT_OK);
+    assert_int_equal(all.n_step, 10);
+    assert_int_equal(all.first_step, 21);
+    assert_int_equal(all.n_left_out, 0);
+    const int64_t all_bytes = (int64_t)strlen(slurp("all"));
+    assert_int_equal(mt_trace_export(&profile, in_folder("few"), all_bytes / 2, &few), MT_OK);
+    assert_true(few.n_step >= 3 && few.n_step <= 6);
+    assert_int_equal(few.n_left_out, 10 - few.n_step);
+    assert_int_equal(few.first_step, 31 - few.n_step);
+    assert_true((int64_t)strlen(slurp("few")) <= all_bytes / 2);
+    assert_int_equal(mt_trace_export(&profile, in_folder("few"), 1, &few), MT_OK);
+    assert_int_equal(few.n_step, 1);
+    assert_int_equal(mt_trace_export(&profile, in_folder("no/where"), 1, &few), MT_ERR_RESOURCE);
+    mt_error_clear();
+    mt_profile_clear(&profile);
+
+    run.traced_from = run.n_step;
+    assert_int_equal(made_run_profile(&run, &profile), MT_OK);
+    assert_int_equal(mt_trace_export(&profile, in_folder("none"), 1, &few), MT_ERR_INPUT);
+    mt_error_clear();
+    mt_profile_clear(&profile);
+    assert_int_equal(mt_memory_n_live(), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_first_line_is_the_finding_and_the_second_says_it),
+        cmocka_unit_test(any_state_of_a_run_has_a_report),
+        cmocka_unit_test(foreign_names_stay_text_in_the_page),
+        cmocka_unit_test(metrics_with_broken_lines_are_counted_and_the_rest_is_used),
+        cmocka_unit_test(a_trace_keeps_to_its_size_and_has_the_last_steps),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Is the what-if right? Runs with a slowdown and without it, by turns, on paced ranks; what the report
+of the slow run predicts for "as fast as the median rank" is set against what was then measured.
+
+    whatif_study.py MOETRAIN [--ranks 3,4] [--factors 1.1,1.2,1.5] [--pace 0.25] [--steps 24] [--turns 2]
+
+Prints a line a case and the worst errors. Gains are shares of the slow run's step; the model's own error
+is a replay with every message's time taken from the step before. Both runs of a turn are the same to the
+bit in all but time, so nothing but the device differs. Steps are medians over those replayed."""
+import argparse
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+
+MODEL = """
+[run]
+name = "whatif"
+seed = {seed}
+[model]
+hidden_size = 64
+num_layers = 2
+num_attention_heads = 4
+max_seq_len = 128
+[moe]
+num_experts = {experts}
+top_k = 2
+expert_intermediate_size = 256
+routing = "synthetic"
+workload = "balanced"
+[placement]
+policy = "ep"
+[optimizer]
+lr = 1e-3
+[data]
+format = "random"
+[train]
+steps = {steps}
+global_batch_size = {batch}
+micro_batch_size = 2
+[device]
+pace_gflops = {pace}
+"""
+
+
+def train(options, folder, name, n_rank, seed, slowdown):
+    run = folder / name
+    config = folder / f"{name}.toml"
+    config.write_text(MODEL.format(seed=seed, experts=4 * n_rank, steps=options.steps, batch=2 * n_rank,
+                                   pace=options.pace))
+    environment = dict(os.environ, OMP_NUM_THREADS="1", OMPI_MCA_mpi_yield_when_idle="1",
+                       OMP_WAIT_POLICY="passive")
+    command = ["mpirun", "-q", "--oversubscribe", "--allow-run-as-root", "--bind-to", "none", "--mca",
+               "btl_vader_single_copy_mechanism", "none", "-np", str(n_rank), options.moetrain, "train",
+               str(config), "--run-dir", str(run), "--quiet"]
+    if slowdown:
+        command += ["--set", f"device.slowdown={{ {slowdown[0]} = {slowdown[1]} }}"]
+    subprocess.run(command, check=True, env=environment, timeout=600)
+    return run
+
+
+def step_s(run, skip):
+    """Median time of a step, the first ones left out."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return statistics.median([line["step_time_s"] for line in lines if line.get("step", 0) > skip])
+
+
+def report(options, run, rank):
+    text = subprocess.run([options.moetrain, "report", str(run), "--text"], check=True, text=True,
+                          stdout=subprocess.PIPE).stdout
+    gain = re.search(rf"^ *(-?[\d.]+) % less, .*if rank {rank} were as fast", text, re.M)
+    model = re.search(r"the model is ([\d.]+) % off", text)
+    return text.splitlines()[0], float(gain.group(1)) / 100 if gain else 0.0, float(model.group(1)) / 100
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("moetrain")
+    parser.add_argument("--ranks", default="3,4")
+    parser.add_argument("--factors", default="1.1,1.2,1.5")
+    parser.add_argument("--pace", type=float, default=0.25)
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--turns", type=int, default=2)
+    options = parser.parse_args()
+    worst_gain = worst_model = 0.0
+    print("ranks slow rank factor   slow s  clean s  predicted gain  measured  off by  model off  finding")
+    for n_rank in map(int, options.ranks.split(",")):
+        for i, factor in enumerate(map(float, options.factors.split(","))):
+            rank = (1 + i) % n_rank
+            slow, clean, predicted, model = [], [], [], []
+            for turn in range(options.turns):
+                with tempfile.TemporaryDirectory() as name:
+                    folder = pathlib.Path(name)
+                    run = train(options, folder, "slow", n_rank, turn + 1, (rank, factor))
+                    slow.append(step_s(run, 2))
+                    finding, gain, error = report(options, run, rank)
+                    predicted.append(gain)
+                    model.append(error)
+                    clean.append(step_s(train(options, folder, "clean", n_rank, turn + 1, None), 2))
+            slow_s, clean_s = statistics.mean(slow), statistics.mean(clean)
+            measured = 1 - clean_s / slow_s
+            off = statistics.mean(predicted) - measured
+            worst_gain = max(worst_gain, abs(off))
+            worst_model = max(worst_model, *model)
+            print(f"{n_rank:5d} {rank:9d} {factor:6.2f} {slow_s:8.3f} {clean_s:8.3f}  {statistics.mean(predicted):13.1%}"
+                  f"  {measured:8.1%}  {off:+6.1%}  {max(model):9.2%}  {finding}", flush=True)
+    print(f"worst: gain {worst_gain:.1%} of a step off, model {worst_model:.2%} off")
+    return 0 if worst_gain <= 0.03 and worst_model <= 0.02 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
