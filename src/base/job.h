@@ -1,10 +1,11 @@
-/* The job: all ranks of one run, and its four endings.
+/* The job: all ranks of one run, and its five endings.
  *
  * 1. One rank knows: it speaks and MPI_Aborts the others           mt_job_abort
  * 2. Every rank computes the same error: rank 0 speaks             mt_job_agree
  * 3. Some ranks fail on the way to a meeting point: they agree,    mt_job_agree
  *    the lowest failing rank speaks
  * 4. A peer is stuck: a watchdog thread writes and _exits(124)     mt_job_watch_*
+ * 5. One rank crashes: its handler writes and _exits(1)            mt_job_crashes_install
  *
  * Any failure prints exactly one message on standard error:
  *   moetrain: rank 5 (node17) step 1200 moe.dispatch: what happened; what was expected; what to do
@@ -68,6 +69,10 @@ bool mt_job_dump_requested(void);
  */
 typedef void (*mt_last_words_fn)(void *context);
 void mt_job_set_last_words(mt_last_words_fn speak, void *context);
+
+/* Before mt_job_init: from now on SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT end the process with
+ * one message and code 1. */
+void mt_job_crashes_install(void);
 
 /* A foreign call and its own words: MT_TRY_MPI(MPI_Bcast(...)) */
 enum mt_status mt_job_mpi_status(int mpi_code, const char *call, const char *file, int line);

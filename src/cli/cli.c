@@ -155,6 +155,7 @@ static enum mt_status start_job(const struct mt_arguments *arguments, enum mt_st
 int mt_cli_main(int argc, char **argv)
 {
     static struct mt_arguments arguments;
+    mt_job_crashes_install();
     if (asks_question(argc, argv)) {
         if (is_below_mpirun() && mt_job_init(&argc, &argv) != MT_OK) {
             return mt_job_finish(MT_ERR_INTERNAL);

@@ -67,6 +67,11 @@ try 4 mpi_error 1 1 '^moetrain: MPI_Bcast failed: MPI_ERR_ROOT'
 try 4 stop_once 75 0 ''
 try 4 stop_twice 75 1 '^moetrain: stopped at once by a second signal'
 try 4 fail_unspoken 5 1 '^moetrain: rank [0-3] \([^)]+\): loss is NaN'
+if ! grep -qE "__[at]san_init" "$program"; then # sanitizers tell of crashes themselves
+    try 4 crash_one 1 1 "^moetrain: $where step 12 moe\\.dispatch: crashed with signal 11 \\(SIGSEGV, .*in moetrain\\+0x"
+    try 1 crash_one 1 1 '^moetrain: step 12 moe\.dispatch: crashed with signal 11'
+    try 4 give_up_one 1 1 "^moetrain: $where step 12 moe\\.dispatch: crashed with signal 6 \\(SIGABRT"
+fi
 try 4 no_such_ending 2 1 "^moetrain: no ending is called 'no_such_ending'"
 try 1 abort_one 4 1 '^moetrain: step 12 moe\.dispatch: no room'
 try 1 assert_one 1 1 '^moetrain: internal error in assert_one'

@@ -177,6 +177,34 @@ static int stop_twice(void)
     return stop(2);
 }
 
+/* As a kernel of the system would send it, and by a library that gives up. */
+static int crash(void (*crash_here)(void))
+{
+    if (is_odd_rank()) {
+        mt_job_set_step(12);
+        mt_span_begin(MT_PHASE_DISPATCH);
+        crash_here();
+    }
+    sleep_s(60);
+    return 0;
+}
+
+static void read_nothing(void)
+{
+    const volatile int *volatile nothing = NULL;
+    printf("%d", *nothing);
+}
+
+static int crash_one(void)
+{
+    return crash(read_nothing);
+}
+
+static int give_up_one(void)
+{
+    return crash(abort);
+}
+
 static int fail_unspoken(void)
 {
     return mt_job_finish(MT_FAIL(MT_ERR_DIVERGED, "loss is NaN; -; -"));
@@ -199,11 +227,13 @@ static const struct {
     {"mpi_error", mpi_error},         {"stop_by_others", stop_by_others},
     {"stop_once", stop_once},         {"stop_twice", stop_twice},
     {"fail_unspoken", fail_unspoken}, {"done", done},
+    {"crash_one", crash_one},         {"give_up_one", give_up_one},
 };
 
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
+    mt_job_crashes_install();
     if (strcmp(name, "fail_without_mpi") == 0) {
         return mt_job_finish(mt_job_agree(MT_FAIL(MT_ERR_CONFIG, "bad usage; -; -")));
     }

@@ -22,7 +22,7 @@ static const char *const unusual[] = {
     "placement={policy='quota', slots=3, overlap_experts=0, rematerialize=false}",
     "placement={calibrate=false, load_window=9, reshard_interval=0, costs='c', shadow=true}",
     "comm={all_to_all='direct', transport='mpi', ranks_per_node=3, watchdog_seconds=0,"
-    "exact=false, rehearse_alpha_us=50}",
+    "exact=false, rehearse_alpha_us=50, overlap='on'}",
     "optimizer={lr=0.0003, betas=[0.85, 0.999], eps=1e-6, weight_decay=0, grad_clip=0}",
     "schedule={kind='wsd', warmup_steps=7, decay_steps=11, min_lr_ratio=0}",
     "data={validation=['v 1', 'v\"2'], format='tokens', token_type='i16', "
@@ -98,6 +98,7 @@ static const char *const resolved_case = "[run]\n"
                                          "transport = \"auto\"\n"
                                          "ranks_per_node = \"auto\"\n"
                                          "watchdog_seconds = 600\n"
+                                         "overlap = \"auto\"\n"
                                          "rehearse_alpha_us = 0\n"
                                          "\n"
                                          "[optimizer]\n"
