@@ -106,6 +106,9 @@ void mt_span_add_wait_ns(int64_t wait_ns)
 {
     MT_ASSERT(wait_ns >= 0);
     span.totals.exposed_wait_ns += wait_ns;
+    if (span.depth > 0) {
+        span.totals.wait_ns[span.stack[span.depth - 1]] += wait_ns;
+    }
 }
 
 void mt_span_totals(struct mt_span_totals *totals)

@@ -68,7 +68,8 @@ void mt_span_add_wait_ns(int64_t wait_ns);
 /* What was summed since the last reset. */
 struct mt_span_totals {
     int64_t phase_ns[MT_N_PHASE];
-    int64_t exposed_wait_ns;
+    int64_t wait_ns[MT_N_PHASE]; /* of which waited for others */
+    int64_t exposed_wait_ns;     /* waited for others, in all */
 };
 void mt_span_totals(struct mt_span_totals *totals);
 void mt_span_reset(void);
