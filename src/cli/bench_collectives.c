@@ -38,7 +38,8 @@ static enum mt_status measure(struct mt_comm *comm, struct mt_costs *costs)
     return MT_OK;
 }
 
-static enum mt_status run(struct mt_comm *comm, struct chooser *chooser, int64_t alpha_us)
+static enum mt_status run(struct mt_comm *comm, struct chooser *chooser, int64_t alpha_us,
+                          int64_t most_bytes)
 {
     const struct mt_topology *topology = &comm->topology;
     struct mt_costs *costs = &chooser->cluster.costs;
@@ -47,6 +48,7 @@ static enum mt_status run(struct mt_comm *comm, struct chooser *chooser, int64_t
         mt_arena_init(&chooser->scratch, mt_exchange_scratch_bytes(topology->n_rank), "bench")));
     MT_TRY(measure(comm, costs));
     const struct mt_bench_options options = {
+        .most_bytes = most_bytes,
         .alpha_ps = {costs->alpha_ps[MT_LEVEL_NODE], costs->alpha_ps[MT_LEVEL_NETWORK]},
         .kib_ps = {costs->kib_ps[MT_LEVEL_NODE], costs->kib_ps[MT_LEVEL_NETWORK]},
         .choose = choose,
@@ -68,13 +70,15 @@ enum mt_status mt_command_bench_collectives(const struct mt_arguments *arguments
     struct chooser chooser = {0};
     int64_t per_node = 0;
     int64_t alpha_us = 0;
+    int64_t most_bytes = 0;
     MT_TRY(mt_job_agree(mt_argument_integer(arguments, "--ranks-per-node", 0, 0, &per_node)));
     MT_TRY(mt_job_agree(mt_argument_integer(arguments, "--rehearse-alpha-us", 0, 0, &alpha_us)));
+    MT_TRY(mt_job_agree(mt_argument_integer(arguments, "--most-bytes", 0, 0, &most_bytes)));
     per_node = per_node < MOST_RANKS ? per_node : MOST_RANKS;
     MT_TRY(mt_job_agree(mt_comm_init_mpi(&comm, mt_job_world(), (int)per_node)));
     enum mt_status status = mt_job_agree(mt_comm_rehearse(&comm, alpha_us));
     if (status == MT_OK) {
-        status = run(&comm, &chooser, alpha_us);
+        status = run(&comm, &chooser, alpha_us, most_bytes);
     }
     mt_arena_clear(&chooser.scratch);
     mt_cluster_clear(&chooser.cluster);

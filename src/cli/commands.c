@@ -110,6 +110,7 @@ const struct mt_command mt_commands[] = {
                  "collectives: ranks that count as a node [what shares memory]"},
                 {"--rehearse-alpha-us", "T",
                  "collectives: as comm.rehearse_alpha_us, for links without latency [0]"},
+                {"--most-bytes", "N", "collectives: blocks and vectors up to this size only"},
                 {"--skews", "LIST", "policies: largest rank load over the mean [1,1.1,1.3,2,3,4]"},
                 {"--policies", "LIST", "policies: only these, e.g. ep,adaptive"},
                 {"--ablation", NULL, "policies: adaptive with parts switched off beside it"}},

@@ -17,6 +17,7 @@ enum mt_bench_way {
 };
 
 struct mt_bench_options {
+    int64_t most_bytes; /* of a block or vector; 0: as the tables have them */
     /* Of links inside a node and between nodes, as all ranks together measured them; zeros: no
      * ratios to what they allow. */
     int64_t alpha_ps[MT_N_BENCH_LINK], kib_ps[MT_N_BENCH_LINK];
@@ -28,8 +29,8 @@ struct mt_bench_options {
 };
 
 /* Collective; transport mpi on the job's world (base/job.h). Rank 0 prints two tables to `out`
- * (others: unused, may be NULL). Times are medians, of the slowest rank; payloads are verified
- * first: MT_ERR_INTERNAL on every rank where any result is wrong.
+ * (others: unused, may be NULL). Times are lower quartiles, of the slowest rank; payloads are
+ * verified first: MT_ERR_INTERNAL on every rank where any result is wrong.
  *
  * All-to-alls, for equal blocks (even), blocks of four times the size for rank 0 (hot), and rows of
  * tokens for 8 of 64 experts (rows): bytes of a block, time, algorithm bandwidth = bytes that a

@@ -359,27 +359,27 @@ static double bound_s(const struct bench *bench)
     return most;
 }
 
-static void print_auto(const struct bench *bench, const double *median_s, FILE *out)
+static void print_auto(const struct bench *bench, const double *typical_s, FILE *out)
 {
     const bool is_rows = bench->workload == ROWS;
     for (int sums_may_differ = 0; sums_may_differ <= (is_rows ? 1 : 0); ++sums_may_differ) {
         const enum mt_bench_way way = bench->options->choose(
             bench->options->context, is_rows ? bench->n_row : bench->bytes,
             is_rows ? ROW_BYTES + 4 : 1, is_rows ? TOP_K : 1, sums_may_differ != 0);
-        double best = median_s[MT_BENCH_DIRECT];
+        double best = typical_s[MT_BENCH_DIRECT];
         for (int other = 0; other < MT_BENCH_DEDUPLICATED + sums_may_differ; ++other) {
-            best = median_s[other] < best ? median_s[other] : best;
+            best = typical_s[other] < best ? typical_s[other] : best;
         }
         (void)fprintf(out, "%-14s %-5s %10" PRId64 " %12.1f  %s, %.2f of the best%s\n", "auto",
-                      workload_names[bench->workload], bench->pair_bytes, median_s[way] * 1e6,
-                      way_name((int)way), median_s[way] / best,
+                      workload_names[bench->workload], bench->pair_bytes, typical_s[way] * 1e6,
+                      way_name((int)way), typical_s[way] / best,
                       sums_may_differ ? " (sums may differ)" : "");
     }
 }
 
 static enum mt_status report(struct bench *bench, double (*time_s)[MT_BENCH_REPEAT], FILE *out)
 {
-    double median_s[MT_N_BENCH_WAY] = {0.0};
+    double typical_s[MT_N_BENCH_WAY] = {0.0};
     const double bound = bound_s(bench);
     const double mean_bytes = (double)bench->pair_bytes * (double)bench->n_rank;
     for (int way = 0; way < MT_N_BENCH_WAY; ++way) {
@@ -388,19 +388,19 @@ static enum mt_status report(struct bench *bench, double (*time_s)[MT_BENCH_REPE
         if (!is_way(bench, way)) {
             continue;
         }
-        median_s[way] = mt_bench_median(time_s[way], MT_BENCH_REPEAT);
+        typical_s[way] = mt_bench_quartile(time_s[way], MT_BENCH_REPEAT);
         MT_TRY(mt_bench_most(bench->comm, crossing_bytes(bench, (enum mt_bench_way)way),
                              bench->time_s, &most, &crossing));
         if (bench->rank != 0) {
             continue;
         }
         (void)fprintf(out, "%-14s %-5s %10" PRId64 " %12.1f %10.3f %14" PRId64, way_name(way),
-                      workload_names[bench->workload], bench->pair_bytes, median_s[way] * 1e6,
-                      mean_bytes / median_s[way] * 1e-9, crossing);
-        (void)(bound > 0.0 ? fprintf(out, " %8.2f\n", median_s[way] / bound) : fputc('\n', out));
+                      workload_names[bench->workload], bench->pair_bytes, typical_s[way] * 1e6,
+                      mean_bytes / typical_s[way] * 1e-9, crossing);
+        (void)(bound > 0.0 ? fprintf(out, " %8.2f\n", typical_s[way] / bound) : fputc('\n', out));
     }
     if (bench->rank == 0 && bench->options->choose != NULL) {
-        print_auto(bench, median_s, out);
+        print_auto(bench, typical_s, out);
         (void)fflush(out);
     }
     return MT_OK;
@@ -447,9 +447,11 @@ static enum mt_status run_workload(struct mt_comm *comm, const struct mt_bench_o
                                    enum workload workload, FILE *out)
 {
     const int64_t n_rank = comm->topology.n_rank;
+    const int64_t last =
+        options->most_bytes > 0 ? mt_min_i64(options->most_bytes, LAST_BYTES) : LAST_BYTES;
     enum mt_status status = MT_OK;
     for (int64_t pair_bytes = FIRST_BYTES;
-         pair_bytes <= mt_min_i64(LAST_BYTES, LIMIT_BYTES / n_rank / n_rank) && status == MT_OK;
+         pair_bytes <= mt_min_i64(last, LIMIT_BYTES / n_rank / n_rank) && status == MT_OK;
          pair_bytes *= STEP) {
         struct bench bench = {.comm = comm,
                               .options = options,

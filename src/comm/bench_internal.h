@@ -14,8 +14,8 @@ enum mt_status mt_bench_exchanges(struct mt_comm *comm, const struct mt_bench_op
  * [R]: scratch. */
 enum mt_status mt_bench_time(struct mt_comm *comm, enum mt_status (*run)(void *context),
                              void *context, double *time_s, double *slowest_s);
-/* Median of time_s [n]; sorts. */
-double mt_bench_median(double *time_s, int n);
+/* Lower quartile of time_s [n], since other work on a machine only lengthens times; sorts. */
+double mt_bench_quartile(double *time_s, int n);
 /* Largest, and sum, over ranks of a number below 2^53. scratch [R] */
 enum mt_status mt_bench_most(struct mt_comm *comm, int64_t mine, double *scratch, int64_t *most,
                              int64_t *sum);

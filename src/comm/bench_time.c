@@ -28,10 +28,10 @@ static int compare_double(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-double mt_bench_median(double *time_s, int n)
+double mt_bench_quartile(double *time_s, int n)
 {
     qsort(time_s, (size_t)n, sizeof(*time_s), compare_double);
-    return time_s[n / 2];
+    return time_s[n / 4];
 }
 
 enum mt_status mt_bench_most(struct mt_comm *comm, int64_t mine, double *scratch, int64_t *most,

@@ -24,7 +24,8 @@ enum {
     ITEM_SAVE_COST = 6, /* the same and the writer's own time */
     ITEM_LIVE = 7,      /* profile/live.h */
     ITEM_PHASE = ITEM_LIVE + MT_N_LIVE,
-    ITEM_TRAFFIC = ITEM_PHASE + MT_N_PHASE,
+    ITEM_PHASE_WAIT = ITEM_PHASE + MT_N_PHASE,
+    ITEM_TRAFFIC = ITEM_PHASE_WAIT + MT_N_PHASE,
     N_ITEM = ITEM_TRAFFIC + MT_MAX_TRAFFIC
 };
 
@@ -161,6 +162,7 @@ static enum mt_status gather(struct mt_trainer *trainer, const struct mt_step_re
     mt_live_measure(mine + ITEM_LIVE);
     for (int p = 0; p < MT_N_PHASE; p++) {
         mine[ITEM_PHASE + p] = (double)totals.phase_ns[p] / NS_PER_S;
+        mine[ITEM_PHASE_WAIT + p] = (double)totals.wait_ns[p] / NS_PER_S;
     }
     for (int t = 0; t < comm->n_traffic; t++) {
         mine[ITEM_TRAFFIC + t] = (double)comm->traffic[t].sent_bytes;
@@ -196,16 +198,20 @@ static void set_phases(json_t *object, const struct mt_trainer *trainer)
 {
     json_t *mean = json_object();
     json_t *ratio = json_object();
+    json_t *wait = json_object();
     for (int p = 0; p < MT_N_PHASE; p++) {
         const double seconds = item_mean(trainer, ITEM_PHASE + p);
         if (seconds > 0) {
             set(mean, mt_phase_name((enum mt_phase)p), real(seconds));
             set(ratio, mt_phase_name((enum mt_phase)p),
                 real(item_max(trainer, ITEM_PHASE + p) / seconds));
+            set(wait, mt_phase_name((enum mt_phase)p),
+                real(item_mean(trainer, ITEM_PHASE_WAIT + p)));
         }
     }
     set(object, "phase_s", mean);
     set(object, "phase_max_over_mean", ratio);
+    set(object, "phase_wait_s", wait);
 }
 
 static void set_traffic(json_t *object, const struct mt_trainer *trainer)

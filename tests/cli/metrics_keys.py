@@ -8,7 +8,7 @@ COUNTS = ["step", "tokens_seen", "dead_experts", "skipped", "memory_peak_bytes"]
 NUMBERS = ["loss", "balance_loss", "z_loss", "grad_norm", "lr", "step_time_s", "tokens_per_s",
            "model_flops_per_s", "expert_load_max_over_mean", "rank_load_max_over_mean",
            "dropped_fraction", "exposed_comm_s"]
-OBJECTS = {"phase_s": float, "phase_max_over_mean": float, "bytes_sent": int}
+OBJECTS = {"phase_s": float, "phase_max_over_mean": float, "phase_wait_s": float, "bytes_sent": int}
 OTHERS = ["mfu", "expert_load_max_over_mean_by_layer", "placement"]
 DECISION = {"layer": int, "expert": int, "copies": int, "ranks": list, "late": bool, "rows": int,
             "saves_s": float, "costs_s": float}
@@ -46,7 +46,9 @@ def check_step(line, step, n_moe_layer):
     assert len(by_layer) == n_moe_layer and all(1 <= ratio <= 8 for ratio in by_layer)
     assert abs(sum(by_layer) / n_moe_layer - line["expert_load_max_over_mean"]) < 1e-9
     assert 1 <= line["rank_load_max_over_mean"] <= 2 and line["dropped_fraction"] == 0
-    assert set(line["phase_s"]) == set(line["phase_max_over_mean"])
+    assert set(line["phase_s"]) == set(line["phase_max_over_mean"]) == set(line["phase_wait_s"])
+    assert all(0 <= wait <= line["phase_s"][phase] for phase, wait in line["phase_wait_s"].items())
+    assert sum(line["phase_wait_s"].values()) <= line["exposed_comm_s"] * 1.000001
     assert all(1 <= ratio <= 2.000001 for ratio in line["phase_max_over_mean"].values())
     assert sum(line["phase_s"].values()) <= line["step_time_s"] * 1.05, "phases exceed the step"
     # The whole step of 128 tokens, on the slowest rank.
