@@ -238,7 +238,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--interval", type=int, default=20, help="steps from one save to the next [20]")
-    parser.add_argument("--pace", type=float, default=0.005, help="device.pace_gflops [0.005: a step takes 0.1 s]")
+    parser.add_argument("--pace", type=float, default=0.12, help="device.pace_gflops [0.12: a step takes 0.1 s]")
     parser.add_argument("--each", action="store_true", help="every kind of fault once")
     parser.add_argument("--kinds", help="only these, separated by commas")
     parser.add_argument("--dir", help="where the runs go; kept [a new folder, removed]")
