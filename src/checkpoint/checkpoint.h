@@ -63,9 +63,9 @@ enum mt_status mt_checkpoint_save(struct mt_store *store, struct mt_comm *comm,
 enum mt_status mt_checkpoint_find(struct mt_comm *comm, const char *folder, char *path, char *notes,
                                   size_t notes_bytes);
 
-/* The same for a run that starts from it. A checkpoint from which the last starts all ended before a
- * step was done (attempts.h) is set aside for the valid one before it, if there is one; notes say
- * so. */
+/* The same for a run that starts from it. A checkpoint from which the last starts all ended before
+ * a step was done (attempts.h) is set aside for the valid one before it, if there is one; notes
+ * say so. */
 enum mt_status mt_checkpoint_find_to_start(struct mt_comm *comm, const char *folder, char *path,
                                            char *notes, size_t notes_bytes);
 
