@@ -14,13 +14,19 @@ import tempfile
 import runs
 
 COMMON = ["checkpoint.interval=1", "checkpoint.keep=100", "train.micro_batch_size=1", "train.global_batch_size=16",
-          "schedule.decay_steps=20", "placement.slots=2", "model.init_std=0.3", "moe.num_experts=16",
+          "schedule.decay_steps=20", "model.init_std=0.3", "moe.num_experts=16",
           "placement.reshard_interval=2", "comm.watchdog_seconds=120",
           f'placement.costs="{runs.SOURCE}/tests/support/costs.json"']
 
 
+def placing(policy):
+    """fsdp needs room for every expert; the others are to choose which to copy."""
+    slots = '"auto"' if policy == "fsdp" else "2"
+    return [f'placement.policy="{policy}"', f"placement.slots={slots}"]
+
+
 def train(folder, ranks, policy, *settings):
-    run = runs.Run(folder, ranks, COMMON + [f'placement.policy="{policy}"', *settings])
+    run = runs.Run(folder, ranks, COMMON + placing(policy) + list(settings))
     run.start()
     if run.wait(300) != 0:
         raise runs.Unusable(f"{folder} on {ranks} ranks under {policy}: {run.said()[:600]}")
@@ -36,7 +42,7 @@ def in_one_shard(checkpoint, folder):
 
 def reload(saved, folder, ranks, policy):
     """What `ranks` load of step 3 of `saved`, as a checkpoint."""
-    settings = COMMON + [f'placement.policy="{policy}"', "train.steps=4"]
+    settings = COMMON + placing(policy) + ["train.steps=4"]
     program = runs.LIBRARY.parent / "reload"
     done = subprocess.run(runs.MPIRUN + ["-np", str(ranks), str(program), str(runs.SOURCE / "configs/tiny.toml"),
                                          str(saved.path(3)), folder] + settings,

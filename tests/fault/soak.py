@@ -48,6 +48,7 @@ class Soak:
         self.damaged = set()
         self.tally = {}
         self.slowest_end_s = 0.0
+        self.is_awaited = False  # a fault at a call that is yet to come
         self.expected = None  # step from which the present start must go on
 
     def one_rank(self):
@@ -55,8 +56,10 @@ class Soak:
         return [self.draw.choice(pids)] if pids else []
 
     def at_next_call(self, action, n_fault=1):
-        self.run.faults.order(at=self.draw.randint(1, 30), n_fault=n_fault, action=action,
+        """In the next save, or the one after it: a rank makes at least ten calls in each."""
+        self.run.faults.order(at=self.draw.randint(1, 15), n_fault=n_fault, action=action,
                               rank=self.draw.randrange(self.run.ranks))
+        self.is_awaited = True
 
     def signal_at_call(self, number):
         self.at_next_call(runs.SIGNAL - number)
@@ -133,6 +136,12 @@ class Soak:
     def end(self, kind):
         """The job's end as it should be; a fault that a run survives leaves it running."""
         codes = KINDS[kind]
+        until = time.monotonic() + 300
+        while self.is_awaited and self.run.faults.n_hit() == 0 and self.run.process.poll() is None:
+            if time.monotonic() > until:
+                raise runs.Unusable(f"{kind}: no save came for 300 s")
+            time.sleep(0.01)
+        self.is_awaited = False
         start = time.monotonic()
         limit = WATCHDOG_S + 15 if "hang" in kind else 60
         if 0 in codes:
@@ -170,8 +179,8 @@ class Soak:
             time.sleep(delay_s)
         if self.run.process.poll() is not None:
             raise runs.Unusable(f"the job ended by itself, code {self.run.process.returncode}: {self.run.said()[:600]}")
-        start = time.monotonic()
         self.inject(kind)
+        start = time.monotonic()
         is_over = self.end(kind)
         self.check_start()
         if kind == "flipped bit":
