@@ -1,5 +1,5 @@
-/* reload CONFIG CHECKPOINT FOLDER [KEY=VALUE..]: loads as a run that resumes does, on these ranks and
- * under this policy, and saves what it has loaded below FOLDER, without a step in between. */
+/* reload CONFIG CHECKPOINT FOLDER [KEY=VALUE..]: loads as a run that resumes does, on these ranks
+ * and under this policy, and saves what it has loaded below FOLDER, without a step in between. */
 #include "base/job.h"
 #include "base/log.h"
 #include "base/memory.h"
