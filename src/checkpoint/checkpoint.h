@@ -107,9 +107,9 @@ enum mt_status mt_checkpoint_owners(const char *path, const char *tensor, char *
 
 /* Not collective: another form of a checkpoint, as the new directory `to`: one shard, whatever
  * ranks wrote it; without optimizer state when weights_only; bfloat16: weights rounded to it, and
- * nothing else. The source is verified first; what is left of it has the same bits, and weights that were
- * bfloat16 are exact in float32. MT_ERR_RESOURCE when the disk refuses, MT_ERR_CONFIG when `to` is
- * there. */
+ * nothing else. The source is verified first; what is left of it has the same bits, and weights
+ * that were bfloat16 are exact in float32. MT_ERR_RESOURCE when the disk refuses, MT_ERR_CONFIG
+ * when `to` is there. */
 struct mt_convert_options {
     bool weights_only;
     enum mt_dtype dtype; /* MT_BFLOAT16 needs weights_only */

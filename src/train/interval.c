@@ -51,12 +51,12 @@ bool mt_interval_is_due(struct mt_interval *interval, int64_t step)
     }
     const int64_t factor = choose_factor(interval);
     if (factor != interval->factor) {
+        const int64_t n_step = interval->base * factor;
         interval->factor = factor;
         mt_log_line("a save costs %.4g s and a step takes %.4g s: one in %lld steps from here "
                     "(checkpoint.max_overhead_percent)",
                     interval->cost_s / (double)interval->n_save,
-                    interval->step_s / (double)interval->n_step,
-                    (long long)(interval->base * factor));
+                    interval->step_s / (double)interval->n_step, (long long)n_step);
     }
     /* Multiples of the base, though the last save may have been at another step. */
     return step / interval->base - interval->last / interval->base >= factor;

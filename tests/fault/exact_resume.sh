@@ -3,5 +3,5 @@
 # arguments, as a test: one kill point.
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/environment.sh"
-[ $# -gt 0 ] || set -- --points 1 --steps 14
+[ $# -gt 0 ] || set -- --points 1 --steps 12
 exec python3 "$here/exact_resume.py" "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # full_disk.sh [KIB...]: a run on a disk of so many KiB (a tmpfs of its own, in a mount namespace),
 # which is too small. It trains on or ends with code 4 and one message; what it kept is whole; and with
-# more room it goes on from there. Without arguments, as a test: two sizes.
+# more room it goes on from there. Without arguments, as a test: one size.
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/environment.sh"
 . "$here/../support/run.sh"
@@ -10,7 +10,7 @@ if [ "${1:-}" != --inside ]; then
     # In a namespace nothing is left behind, whatever happens to this script.
     unshare --mount --map-root-user true 2>/dev/null ||
         { echo "skipped: this machine does not let its users mount a tmpfs (unshare --mount)"; exit 0; }
-    exec unshare --mount --map-root-user bash "$0" --inside "${@:-1200 2300}"
+    exec unshare --mount --map-root-user bash "$0" --inside "${@:-2300}"
 fi
 shift
 disk=$(mktemp -d)

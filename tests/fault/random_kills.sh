@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # random_kills.sh [--kills N] [--seed S] [--ranks R] [--dir DIR]: random_kills.py on the program in
-# $BUILD_DIR (build). Without arguments, as a test: six kills.
+# $BUILD_DIR (build). Without arguments, as a test: four kills.
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/environment.sh"
-[ $# -gt 0 ] || set -- --kills 6 --seed 7
+[ $# -gt 0 ] || set -- --kills 4 --seed 7
 exec python3 "$here/random_kills.py" "$@"

@@ -14,8 +14,8 @@ static void init(int64_t steps, double percent)
     mt_interval_init(&interval, &config, 0);
 }
 
-/* Steps of 1 s, saves that cost `cost_s`; the number of saves, and in *last_gap the last distance of
- * two. */
+/* Steps of 1 s, saves that cost `cost_s`; the number of saves, and in *last_gap the last distance
+ * of two. */
 static int run(double cost_s, int64_t *last_gap)
 {
     int n_save = 0;

@@ -1,0 +1,60 @@
+/* reload CONFIG CHECKPOINT FOLDER [KEY=VALUE..]: loads as a run that resumes does, on these ranks
+ * and under this policy, and saves what it has loaded below FOLDER, without a step in between. */
+#include "base/job.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "config/load.h"
+#include "train/internal.h"
+
+#include <stdio.h>
+
+static void connect_state(struct mt_trainer *trainer)
+{
+    struct mt_moe_state_array array[MT_MAX_STATE_ARRAY];
+    int n = 0;
+    mt_moe_state(mt_model_moe(trainer->session.model), array, &n);
+    for (int i = 0; i < n; ++i) {
+        trainer->state_array[i] =
+            (struct mt_state_array){array[i].name, array[i].values, array[i].n};
+    }
+    trainer->state_array[n++] =
+        (struct mt_state_array){"costs", trainer->costs_state, MT_COSTS_STATE};
+    trainer->state.n_array = n;
+    trainer->state.array = trainer->state_array;
+}
+
+static enum mt_status reload(struct mt_trainer *trainer, const char *from, const char *to)
+{
+    bool is_finished = false;
+    const struct mt_train_options options = {
+        .config = trainer->config, .resume = MT_RESUME_PATH, .resume_path = from};
+    const struct mt_checkpoint_options saving = {.folder = to, .config_text = "[run]\n"};
+    MT_TRY(mt_trainer_open(trainer));
+    connect_state(trainer);
+    MT_TRY(mt_resume(trainer, &options, &is_finished));
+    MT_TRY(mt_store_publish(trainer->session.store));
+    mt_moe_write_state(mt_model_moe(trainer->session.model));
+    return mt_job_agree(mt_checkpoint_save(trainer->session.store, &trainer->session.comm,
+                                           &trainer->state, &saving, NULL));
+}
+
+int main(int argc, char **argv)
+{
+    static struct mt_config config;
+    struct mt_trainer *trainer = NULL;
+    enum mt_status status = MT_OK;
+    if (mt_job_init(&argc, &argv) != MT_OK || argc < 4) {
+        return mt_job_finish(MT_ERR_INTERNAL);
+    }
+    mt_log_init(mt_job_rank() == 0, true);
+    MT_TRY_GOTO(mt_job_agree(
+        mt_config_load(argv[1], argc - 4, (const char *const *)argv + 4, argv[3], &config)));
+    MT_TRY_GOTO(mt_job_agree(MT_ALLOCATE(trainer, 1, "trainer")));
+    trainer->config = &config;
+    mt_run_dir_init(&trainer->dir, &config);
+    status = reload(trainer, argv[2], argv[3]);
+    mt_trainer_close(trainer);
+    mt_memory_free(trainer);
+cleanup:
+    return mt_job_finish(status);
+}

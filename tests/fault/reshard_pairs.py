@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""reshard_pairs.py [--ranks 1,2,3,4,8,16] [--policies ep,fssdp,...]
+
+A run of 3 steps by R ranks under one policy is taken up by R' ranks under another, for all pairs of
+rank counts, policies in turn. What the second one loads it saves again at once (reload.c): both
+checkpoints, put into one shard each, must be the same bytes. Then it makes the next step, whose loss
+is compared with that of the run that nobody took over."""
+import argparse
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+import runs
+
+COMMON = ["checkpoint.interval=1", "checkpoint.keep=100", "train.micro_batch_size=1", "train.global_batch_size=16",
+          "schedule.decay_steps=20", "model.init_std=0.3", "moe.num_experts=16",
+          "placement.reshard_interval=2", "comm.watchdog_seconds=120",
+          f'placement.costs="{runs.SOURCE}/tests/support/costs.json"']
+
+
+def placing(policy):
+    """fsdp needs room for every expert; the others are to choose which to copy."""
+    slots = '"auto"' if policy == "fsdp" else "2"
+    return [f'placement.policy="{policy}"', f"placement.slots={slots}"]
+
+
+def train(folder, ranks, policy, *settings):
+    run = runs.Run(folder, ranks, COMMON + placing(policy) + list(settings))
+    run.start()
+    if run.wait(300) != 0:
+        raise runs.Unusable(f"{folder} on {ranks} ranks under {policy}: {run.said()[:600]}")
+    return run
+
+
+def in_one_shard(checkpoint, folder):
+    subprocess.run([runs.PROGRAM, "checkpoint", "convert", str(checkpoint), folder], check=True,
+                   stdout=subprocess.DEVNULL)
+    with open(f"{folder}/shard-00000-of-00001.h5", "rb") as file:
+        return file.read()
+
+
+def reload(saved, folder, ranks, policy):
+    """What `ranks` load of step 3 of `saved`, as a checkpoint."""
+    settings = COMMON + placing(policy) + ["train.steps=4"]
+    program = runs.LIBRARY.parent / "reload"
+    done = subprocess.run(runs.MPIRUN + ["-np", str(ranks), str(program), str(runs.SOURCE / "configs/tiny.toml"),
+                                         str(saved.path(3)), folder] + settings,
+                          capture_output=True, text=True, timeout=300)
+    if done.returncode != 0:
+        raise runs.Unusable(f"{ranks} ranks under {policy} cannot load: {done.stderr[:600]}")
+    return pathlib.Path(folder) / "step-00000003"
+
+
+def take_up(saved, folder, ranks, policy):
+    """The run `saved` from step 3 on, in a directory of its own."""
+    run = runs.Run(folder, ranks, [])
+    shutil.copytree(saved.path(3), run.path(3))
+    return train(folder, ranks, policy, "train.steps=4")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", default="1,2,3,4,8,16")
+    parser.add_argument("--policies", default="ep,fsdp,fssdp,smartmoe,flexmoe,eplb,fsep,adaptive")
+    options = parser.parse_args()
+    counts = [int(word) for word in options.ranks.split(",")]
+    policies = options.policies.split(",")
+    folder = tempfile.mkdtemp(prefix="moetrain-reshard-")
+    worst, n_pair = 0.0, 0
+    for i, savers in enumerate(counts):
+        from_policy = policies[i % len(policies)]
+        saved = train(f"{folder}/saved{savers}", savers, from_policy, "train.steps=4")
+        state = in_one_shard(saved.path(3), f"{folder}/state{savers}")
+        want = saved.metrics()[3]["loss"]
+        for j, loaders in enumerate(counts):
+            to_policy = policies[(i + j + 1) % len(policies)]
+            name = f"{folder}/{savers}-{loaders}"
+            again = reload(saved, f"{name}-again", loaders, to_policy)
+            if in_one_shard(again, f"{name}-state") != state:
+                raise runs.Unusable(f"{savers} ranks under {from_policy} -> {loaders} under {to_policy}: other state")
+            loss = take_up(saved, f"{name}-next", loaders, to_policy).metrics()[-1]["loss"]
+            difference = abs(loss - want) / want
+            worst = max(worst, difference)
+            n_pair += 1
+            if difference > 1e-6:
+                raise runs.Unusable(f"{savers} ranks under {from_policy} -> {loaders} under {to_policy}: next loss "
+                                    f"{loss}, not {want}")
+            print(f"{savers:2d} ranks {from_policy:9s} -> {loaders:2d} ranks {to_policy:9s} state identical, next loss "
+                  f"within {difference:.1e}", flush=True)
+    print(f"{n_pair} pairs: state bit-identical in all, next loss within {worst:.1e}")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
