@@ -47,5 +47,6 @@ say
 "$BUILD_DIR/moetrain" generate --checkpoint "$checkpoint" --prompt "And the LORD said unto " \
     --tokens 240 || fail "generate ended with code $?"
 say
+"$BUILD_DIR/moetrain" report "$run" || fail "report ended with code $?"
 say "metrics of every step: $run/metrics.jsonl"
 say "next: launch/local.sh 2 configs/quickstart.toml --run-dir runs/mine --set train.steps=20"

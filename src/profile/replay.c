@@ -188,7 +188,7 @@ static double scale_of(const struct mt_replay *replay, const struct mt_change *c
     case MT_CHANGE_COPIES:
         return is_of_copies(piece->phase, piece->layer) ? 0 : 1;
     case MT_CHANGE_NOTHING:
-    case MT_CHANGE_TRANSFERS_OF_BEFORE:
+    case MT_CHANGE_OTHER_TRANSFERS:
     case MT_CHANGE_TRANSFERS:
     default:
         return 1;
@@ -212,8 +212,8 @@ static int64_t transfer_ns(const struct mt_change *change, const struct mt_part 
         change->kind == MT_CHANGE_TRANSFERS ||
         (change->kind == MT_CHANGE_PHASE && part->phase == change->phase) ||
         (change->kind == MT_CHANGE_COPIES && is_of_copies(part->phase, part->layer));
-    if (change->kind == MT_CHANGE_TRANSFERS_OF_BEFORE) {
-        return part->before_ns;
+    if (change->kind == MT_CHANGE_OTHER_TRANSFERS) {
+        return part->other_ns;
     }
     return is_free ? 0 : part->transfer_ns;
 }

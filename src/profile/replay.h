@@ -13,9 +13,9 @@
  * these all who had arrived when it was over.
  *
  * Played unchanged the graph gives back what was measured, which proves little. So the model is
- * also played with every transfer taken from the step before, MT_CHANGE_TRANSFERS_OF_BEFORE:
- * nothing that decides how long a step waits is then copied from that step, and what it is off by
- * is the model's own error.
+ * also played with every transfer from other steps, the median of the three before:
+ * MT_CHANGE_OTHER_TRANSFERS. Nothing that decides how long a step waits is then copied from that
+ * step, and what it is off by is the model's own error.
  *
  * A change scales pieces of work or shortens transfers; everything else follows. What it would do
  * to transfers itself (fewer bytes, a freer network) is not modelled. Pure functions. */
@@ -26,7 +26,7 @@
 
 enum mt_change_kind {
     MT_CHANGE_NOTHING,
-    MT_CHANGE_TRANSFERS_OF_BEFORE, /* only to tell how far the model is off */
+    MT_CHANGE_OTHER_TRANSFERS, /* only to tell how far the model is off */
     MT_CHANGE_RANK,      /* `rank` as fast as the median of all, phase by phase, at its own work */
     MT_CHANGE_ALL_RANKS, /* every rank that is slower than the median as fast as it */
     MT_CHANGE_EXPERTS,   /* every rank's experts compute the mean number of rows, layer by layer */

@@ -117,24 +117,49 @@ static void measure_transfers(struct mt_part *part, int n_rank)
     }
 }
 
-/* Each step's transfers from the step before, the first one's from the last. */
+/* What the same collective took in the three steps before (of the first ones: the last), the median:
+ * a save or a moment off the core makes one of them long. Its own where there is no other. */
+static int64_t transfer_elsewhere(const struct mt_profile *profile,
+                                  const struct mt_segment *segment, int64_t first, int step,
+                                  int rank, int at)
+{
+    enum { LOOK_BACK = 3 };
+    const struct mt_profile_collective *own =
+        &mt_profile_step(profile, segment->first_step + step, rank)->collective[at];
+    int64_t sorted_ns[LOOK_BACK];
+    int n = 0;
+    for (int back = 1; back <= LOOK_BACK && back < segment->n_step; ++back) {
+        const int from = (step + segment->n_step - back) % segment->n_step;
+        const struct mt_profile_collective *twin =
+            find_twin(mt_profile_step(profile, segment->first_step + from, rank), own, at);
+        if (twin == NULL) {
+            continue;
+        }
+        const int64_t ns =
+            mt_segment_part(segment, profile->n_rank, (int)(twin->number - first), rank)
+                ->transfer_ns;
+        int place = n++;
+        for (; place > 0 && sorted_ns[place - 1] > ns; --place) {
+            sorted_ns[place] = sorted_ns[place - 1];
+        }
+        sorted_ns[place] = ns;
+    }
+    return n > 0 ? sorted_ns[n / 2]
+                 : mt_segment_part(segment, profile->n_rank, (int)(own->number - first), rank)
+                       ->transfer_ns;
+}
+
 static void borrow_transfers(const struct mt_profile *profile, struct mt_segment *segment,
                              int64_t first)
 {
-    const int n_rank = profile->n_rank;
     for (int i = 0; i < segment->n_step; ++i) {
-        const int from = (i + segment->n_step - 1) % segment->n_step;
-        for (int r = 0; r < n_rank; ++r) {
+        for (int r = 0; r < profile->n_rank; ++r) {
             const struct mt_profile_step *step =
                 mt_profile_step(profile, segment->first_step + i, r);
-            const struct mt_profile_step *before =
-                mt_profile_step(profile, segment->first_step + from, r);
             for (int c = 0; c < step->n_collective; ++c) {
-                const struct mt_profile_collective *own = &step->collective[c];
-                const struct mt_profile_collective *twin = find_twin(before, own, c);
-                const int64_t number = (twin != NULL ? twin : own)->number - first;
-                mt_segment_part(segment, n_rank, (int)(own->number - first), r)->before_ns =
-                    mt_segment_part(segment, n_rank, (int)number, r)->transfer_ns;
+                const int number = (int)(step->collective[c].number - first);
+                mt_segment_part(segment, profile->n_rank, number, r)->other_ns =
+                    transfer_elsewhere(profile, segment, first, i, r, c);
             }
         }
     }
@@ -169,7 +194,7 @@ struct event {
     int64_t at_ns, until_ns; /* a wait lasts, a post does not */
     enum mt_node_kind kind;
     int collective, step;
-    int busy_phase, layer;
+    int busy_phase, layer; /* of the work that leads to it, where no spans tell */
 };
 
 static int by_time(const void *left, const void *right)
@@ -183,6 +208,22 @@ static int by_time(const void *left, const void *right)
         return a->kind < b->kind ? -1 : 1;
     }
     return (a->collective > b->collective) - (a->collective < b->collective);
+}
+
+/* A post tells the phase in which the rank was longest since the post before it. So the work that
+ * leads to a wait in between is of that phase, too; after a step's last post nothing is known. */
+static void label_waits(struct event *event, int64_t n)
+{
+    int busy_phase = MT_N_PHASE;
+    int layer = -1;
+    for (int64_t i = n - 1; i >= 0; --i) {
+        if (event[i].kind != MT_NODE_WAIT) {
+            busy_phase = event[i].busy_phase;
+            layer = event[i].layer;
+        }
+        event[i].busy_phase = busy_phase;
+        event[i].layer = layer;
+    }
 }
 
 /* Posts and waits of one rank inside the segment, and the ends of its steps; returns how many. */
@@ -220,6 +261,7 @@ static int64_t list_events(const struct mt_profile *profile, const struct mt_seg
                                     .layer = -1};
     }
     qsort(event, (size_t)n, sizeof(*event), by_time);
+    label_waits(event, n);
     return n;
 }
 

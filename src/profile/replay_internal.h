@@ -29,7 +29,7 @@ struct mt_part {
     uint64_t needed;           /* ranks up to 64 whose arrival it needs; above: everybody's */
     int64_t begin_ns, done_ns; /* measured */
     int64_t transfer_ns;       /* measured: from the last needed arrival until done */
-    int64_t before_ns;         /* the same of the step before */
+    int64_t other_ns;          /* the same of other steps */
     int64_t post_node;
     int64_t posted_ns; /* of the latest run; -1: not yet */
 };

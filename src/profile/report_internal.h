@@ -71,7 +71,7 @@ struct mt_report {
     int n_change;                                      /* 0: nothing could be replayed */
     struct mt_report_change change[MT_REPORT_CHANGES]; /* by gain, bounds last */
     double unchanged_ns; /* replayed without a change: what gains are shares of */
-    double model_ns;     /* with the transfers of the step before: how far the model is off */
+    double model_ns;     /* with the transfers of other steps: how far the model is off */
     int n_critical;
     struct mt_report_critical critical[2 * (MT_N_PHASE + 1)];
     double *critical_share; /* [R] of the path */

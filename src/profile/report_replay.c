@@ -174,7 +174,7 @@ enum mt_status mt_report_replay(struct mt_report *report)
         return MT_ALLOCATE(report->critical_share, report->n_rank, "report");
     }
     report->model_ns =
-        mt_replay_run(report->replay, &(struct mt_change){.kind = MT_CHANGE_TRANSFERS_OF_BEFORE});
+        mt_replay_run(report->replay, &(struct mt_change){.kind = MT_CHANGE_OTHER_TRANSFERS});
     report->unchanged_ns = mt_replay_run(report->replay, &nothing);
     MT_TRY(find_critical(report));
     if (report->n_rank > 1) {

@@ -82,8 +82,8 @@ static void print_changes(const struct mt_report *report, FILE *out)
     mt_report_time(mt_replay_measured_ns(report->replay), measured);
     mt_report_time(report->model_ns, modelled);
     (void)fprintf(out,
-                  "\nwhat if (%d steps replayed, measured %s; with the messages of the step "
-                  "before %s: the model is %.2f %% off)\n",
+                  "\nwhat if (%d steps replayed, measured %s; with the messages of other steps "
+                  "%s: the model is %.2f %% off)\n",
                   mt_replay_n_step(report->replay), measured, modelled,
                   fabs(mt_report_error(report)) * 100);
     for (int i = 0; i < report->n_change; ++i) {

@@ -14,8 +14,10 @@ void mt_report_phase_name(int phase, bool is_transfer, char *text)
 void mt_report_time(double ns, char *text)
 {
     const double size = fabs(ns);
-    if (size >= 1e9) {
-        (void)snprintf(text, MT_REPORT_LINE_BYTES, "%.3g s", ns * 1e-9);
+    if (size >= 1e10) {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "%.1f s", ns * 1e-9);
+    } else if (size >= 1e9) {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "%.2f s", ns * 1e-9);
     } else if (size >= 1e6) {
         (void)snprintf(text, MT_REPORT_LINE_BYTES, "%.*f ms", size >= 1e8 ? 0 : 1, ns * 1e-6);
     } else {
@@ -228,6 +230,10 @@ bool mt_report_source(const struct mt_report *report, int i, char *text)
                        n_there, report->n_rank, profile->n_step, report->analysis.n_detailed);
         return true;
     case 1:
+        if (report->analysis.error_ns == 0) {
+            (void)snprintf(text, MT_REPORT_LINE_BYTES, "all ranks read the same clock");
+            return true;
+        }
         (void)snprintf(text, MT_REPORT_LINE_BYTES,
                        "clocks of ranks agree to within %.1f us; no shorter wait is blamed on "
                        "anybody",

@@ -1,4 +1,4 @@
-/* find_windows RUN_DIR SKIP WINDOW: the findings of each whole window of a run, after SKIP steps, for
+/* find_windows RUN_DIR SKIP WINDOW: findings of each whole window of a run, after SKIP steps, for
  * straggler_study.py. One line a window:
  *
  *   FIRST_STEP "finding: ..." then every finding as RANK:CAUSE:SHARE:FACTOR, the worst first */

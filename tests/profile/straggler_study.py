@@ -117,6 +117,7 @@ def study_clean(args, folder, say):
             windows += 1
             if ":slow-device:" in line.split('"')[2]:
                 alarms.append("run %d, %d ranks: %s" % (run, ranks, line))
+                say(alarms[-1])
             others += "finding: none" not in line
         say("clean: %d of %d windows, %d alarms (%d ranks, %.0f ms a step)" %
             (windows, args.clean_windows, len(alarms), ranks, step_s * 1e3))

@@ -42,7 +42,7 @@ static void nothing_changed_gives_what_was_measured(void **state)
         run.jitter = 0.2;
         assert_true(error_against(&run, &(struct mt_change){.kind = MT_CHANGE_NOTHING}, &run) <
                     1e-3);
-        const struct mt_change model = {.kind = MT_CHANGE_TRANSFERS_OF_BEFORE};
+        const struct mt_change model = {.kind = MT_CHANGE_OTHER_TRANSFERS};
         const double error = error_against(&run, &model, &run);
         assert_true(error < 0.02);
         assert_true(n_rank == 1 || error > 0); /* it knows less than what was measured */

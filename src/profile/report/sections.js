@@ -124,7 +124,7 @@ function showWhatIf() {
     return;
   }
   say("whatif", `${what.n_step} recorded steps were played again with one thing changed. The model ` +
-    `is ${percent(Math.abs(what.error))} off: with the messages of the step before it makes ` +
+    `is ${percent(Math.abs(what.error))} off: with the messages of other steps it makes ` +
     `${time(what.replayed)} of a step that took ${time(what.measured)}.`);
   const columns = [
     { head: "if", of: (w) => w.name },
