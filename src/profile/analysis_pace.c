@@ -1,8 +1,8 @@
 /* Which ranks are slower than the others at equal work, beyond what chance and the machine do.
  *
- * What a machine does to a rank now and then only ever takes time. So a slow device shows in its
- * better steps: the lower quartile of its time over what is usual for the work, against that of the
- * median rank. One that is slow now and then shows in many outliers that other ranks do not have.
+ * What a machine does to a rank now and then only ever takes time, for a while. So a slow device
+ * shows in its better steps, and in every part of the window: the lower quartile of its time over
+ * what is usual for the work, against that of the median rank. One that is slow now and then shows in many outliers that other ranks do not have.
  */
 #include "profile/analysis_internal.h"
 
@@ -78,11 +78,49 @@ static double spread_of_others(const struct mt_study *study, const struct pace *
     return mt_quantile(study->scratch, n, 0.5);
 }
 
+/* The lower quartile of a rank's steps [first, end); 0: it has none. */
+static double quartile_of(const struct mt_study *study, int rank, int first, int end)
+{
+    double *value = study->scratch + 2 * (int64_t)study->profile->n_rank;
+    int64_t n = 0;
+    for (int s = first; s < end; ++s) {
+        const struct mt_excess *excess = &study->excess[mt_study_at(study, s, rank)];
+        if (excess->ratio > 0) {
+            value[n++] = excess->raw;
+        }
+    }
+    return mt_quantile(value, n, 0.25);
+}
+
+/* In each part of the window a rank is at least half as much above the median rank as in all. */
+static bool is_slow_in_every_part(const struct mt_study *study, int rank, double above)
+{
+    enum { MAX_PARTS = 4, LEAST_STEPS = 5 };
+    const int n_part = (int)mt_max_i64(1, mt_min_i64(MAX_PARTS, study->n / LEAST_STEPS));
+    for (int part = 0; part < n_part; ++part) {
+        const int first = (int)mt_share_start(study->n, n_part, part);
+        const int end = (int)mt_share_start(study->n, n_part, part + 1);
+        int64_t n = 0;
+        for (int r = 0; r < study->profile->n_rank; ++r) {
+            const double quartile = quartile_of(study, r, first, end);
+            if (quartile > 0) {
+                study->scratch[n++] = quartile;
+            }
+        }
+        const double middle = mt_quantile(study->scratch, n, 0.5);
+        if (quartile_of(study, rank, first, end) <= (1 + above / 2) * middle) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool is_slow_throughout(const struct mt_study *study, const struct pace *pace, int rank)
 {
     const double above = pace[rank].quartile - 1;
     return above > LEAST_SLOWDOWN && above > STANDARD_ERRORS * pace[rank].error &&
-           above > SPREADS * spread_of_others(study, pace, rank);
+           above > SPREADS * spread_of_others(study, pace, rank) &&
+           is_slow_in_every_part(study, rank, above);
 }
 
 static bool is_slow_at_times(const struct mt_study *study, const struct pace *pace, int rank)

@@ -14,8 +14,8 @@
 /* A buffer is written when it is this full; no entry is longer than the margin. */
 enum { BUFFER_BYTES = 256 << 10, MARGIN_BYTES = 16 << 10 };
 static const int64_t FLUSH_NS = 1000000000;
-/* An arrival as text: 60 bytes and 160 ns on one core of a Zen 5 (2026-11). Estimates, so that all
- * ranks thin out alike. */
+/* An arrival as text: 60 bytes and 80 ns on one core of a Zen 5 (2026-11); twice that is reckoned
+ * with. Estimates, so that all ranks thin out alike. */
 enum { ARRIVAL_NS = 160, ARRIVAL_BYTES = 60 };
 static const double DETAIL_SHARE = 0.003;
 /* Every so many bytes of detail it becomes half as frequent: long runs stay small. */
