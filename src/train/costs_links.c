@@ -1,4 +1,5 @@
 /* What a message costs at each level: ping-pong between partners. */
+#include "base/job.h"
 #include "base/memory.h"
 #include "base/size.h"
 #include "train/costs.h"
@@ -112,13 +113,19 @@ static enum mt_status measure_levels(struct links *p, struct mt_costs *costs)
     return MT_OK;
 }
 
+static enum mt_status allocate(struct links *p)
+{
+    const int n_rank = p->comm->topology.n_rank;
+    MT_TRY(mt_ping_pong_init(&p->ping_pong, p->comm));
+    MT_TRY(MT_ALLOCATE(p->all, 2 * (int64_t)n_rank, "measuring links"));
+    return MT_ALLOCATE(p->sorted, n_rank, "measuring links");
+}
+
 enum mt_status mt_costs_measure_links(struct mt_comm *comm, struct mt_costs *costs)
 {
     enum mt_status status = MT_OK;
     struct links p = {.comm = comm};
-    MT_TRY_GOTO(mt_ping_pong_init(&p.ping_pong, comm));
-    MT_TRY_GOTO(MT_ALLOCATE(p.all, 2 * (int64_t)comm->topology.n_rank, "measuring links"));
-    MT_TRY_GOTO(MT_ALLOCATE(p.sorted, comm->topology.n_rank, "measuring links"));
+    MT_TRY_GOTO(mt_job_agree(allocate(&p)));
     MT_TRY_GOTO(measure_levels(&p, costs));
 cleanup:
     mt_memory_free(p.sorted);
