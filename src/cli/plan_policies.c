@@ -14,6 +14,7 @@ enum {
     MAX_STICKY = 16,       /* where copies stay from one to the next: they are not alike */
     LAYER_PAIRS = 1 << 22, /* layers times ranks times experts, beyond the first two layers */
     STEP_PAIRS = 1 << 22,  /* steps times these */
+    RANKS_AN_EXPERT = 4,   /* copies cost as much where experts are fewer than that */
     LEAST_STEPS = 2,
     MOST_STEPS = 16,
     LEAST_LAYERS = 2
@@ -42,7 +43,8 @@ static enum mt_status choose_sample(struct mt_plan_policies *plan,
                                     const struct mt_arguments *arguments)
 {
     const struct mt_config *config = plan->config;
-    const int64_t n_pair = (int64_t)plan->machine.cluster.n_rank * config->moe.num_experts;
+    const int64_t n_rank = plan->machine.cluster.n_rank;
+    const int64_t n_pair = n_rank * mt_max_i64(config->moe.num_experts, n_rank / RANKS_AN_EXPERT);
     const int64_t n_layer = mt_max_i64(LAYER_PAIRS / n_pair, LEAST_LAYERS);
     const int64_t by_size = mt_max_i64(mt_min_i64(STEP_PAIRS / n_pair, MOST_STEPS), LEAST_STEPS);
     const int64_t n_there = mt_plan_loads_n_step(&plan->loads);

@@ -70,9 +70,14 @@ static enum mt_status gather_places(struct mt_comm *comm, struct picture *pictur
     int n_local = 1;
     enum mt_status status = MT_OK;
     MT_TRY_GOTO(mt_session_place(comm, &n_local, &share));
-    MT_TRY_GOTO(MT_ALLOCATE(mine, 1, "places of ranks"));
-    MT_TRY_GOTO(MT_ALLOCATE(picture->place, comm->topology.n_rank, "places of ranks"));
-    MT_TRY_GOTO(mt_comm_reserve_small(comm, N_PLACE));
+    status = MT_ALLOCATE(mine, 1, "places of ranks");
+    if (status == MT_OK) {
+        status = MT_ALLOCATE(picture->place, comm->topology.n_rank, "places of ranks");
+    }
+    if (status == MT_OK) {
+        status = mt_comm_reserve_small(comm, N_PLACE);
+    }
+    MT_TRY_GOTO(mt_job_agree(status));
     (void)snprintf(mine->host, sizeof(mine->host), "%.*s", (int)sizeof(mine->host) - 1,
                    mt_job_host());
     mine->start = share.start;

@@ -90,7 +90,7 @@ enum mt_status mt_topology_discover(struct mt_topology *topology, MPI_Comm world
     if (ranks_per_node > 0) {
         return mt_topology_init(topology, n_rank, ranks_per_node);
     }
-    MT_TRY(MT_ALLOCATE(leader, n_rank, "topology"));
+    MT_TRY(mt_job_agree(MT_ALLOCATE(leader, n_rank, "topology")));
     MT_TRY_GOTO(find_leaders(world, rank, leader));
     MT_TRY_GOTO(mt_topology_init_nodes(topology, n_rank, leader));
 cleanup:

@@ -126,7 +126,7 @@ enum mt_status mt_transport_create_mpi(MPI_Comm world, struct mt_transport **out
     enum mt_status status = MT_OK;
     struct transport_mpi *mpi = NULL;
     *out = NULL;
-    MT_TRY(MT_ALLOCATE(mpi, 1, "transport mpi"));
+    MT_TRY(mt_job_agree(MT_ALLOCATE(mpi, 1, "transport mpi")));
     mpi->base.verbs = &mpi_verbs;
     mpi->comm = MPI_COMM_NULL;
     MT_TRY_GOTO(

@@ -2,7 +2,8 @@
  *
  * What a machine does to a rank now and then only ever takes time, for a while. So a slow device
  * shows in its better steps, and in every part of the window: the lower quartile of its time over
- * what is usual for the work, against that of the median rank. One that is slow now and then shows in many outliers that other ranks do not have.
+ * what is usual for the work, against that of the median rank. One that is slow now and then shows
+ * in many outliers that other ranks do not have.
  */
 #include "profile/analysis_internal.h"
 

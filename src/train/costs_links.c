@@ -5,6 +5,7 @@
  * median each, on 2 cores under a load of 10, a large message could come out below a small one, and
  * `auto` then sent rows by two levels because the way inside the node seemed free (2026-11-22). */
 #include "base/clock.h"
+#include "base/job.h"
 #include "base/memory.h"
 #include "base/size.h"
 #include "comm/ping_pong.h"
@@ -140,13 +141,19 @@ static enum mt_status measure_levels(struct links *p, struct mt_costs *costs)
     return MT_OK;
 }
 
+static enum mt_status allocate(struct links *p)
+{
+    const int n_rank = p->comm->topology.n_rank;
+    MT_TRY(mt_ping_pong_init(&p->ping_pong, p->comm));
+    MT_TRY(MT_ALLOCATE(p->all, N_COLUMN * (int64_t)n_rank, "measuring links"));
+    return MT_ALLOCATE(p->sorted, n_rank, "measuring links");
+}
+
 enum mt_status mt_costs_measure_links(struct mt_comm *comm, struct mt_costs *costs)
 {
     enum mt_status status = MT_OK;
     struct links p = {.comm = comm};
-    MT_TRY_GOTO(mt_ping_pong_init(&p.ping_pong, comm));
-    MT_TRY_GOTO(MT_ALLOCATE(p.all, N_COLUMN * (int64_t)comm->topology.n_rank, "measuring links"));
-    MT_TRY_GOTO(MT_ALLOCATE(p.sorted, comm->topology.n_rank, "measuring links"));
+    MT_TRY_GOTO(mt_job_agree(allocate(&p)));
     MT_TRY_GOTO(measure_levels(&p, costs));
 cleanup:
     mt_memory_free(p.sorted);

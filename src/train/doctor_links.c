@@ -1,5 +1,6 @@
 /* Carries out the rounds in which pairs of ranks measure their links. */
 #include "base/clock.h"
+#include "base/job.h"
 #include "base/memory.h"
 #include "comm/ping_pong.h"
 #include "train/doctor.h"
@@ -69,8 +70,10 @@ enum mt_status mt_doctor_measure_links(struct mt_comm *comm, const struct mt_doc
     struct mt_ping_pong p;
     int64_t *mine = NULL;
     enum mt_status status = mt_ping_pong_init(&p, comm);
-    MT_TRY_GOTO(status);
-    MT_TRY_GOTO(MT_ALLOCATE(mine, 2 * (int64_t)exam->links->n_round, "links"));
+    if (status == MT_OK) {
+        status = MT_ALLOCATE(mine, 2 * (int64_t)exam->links->n_round, "links");
+    }
+    MT_TRY_GOTO(mt_job_agree(status));
     for (int i = 0; i <= N_AGAIN; i++) {
         MT_TRY_GOTO(measure_rounds(&p, exam, i == 0, deadline_ns, mine));
     }

@@ -1,5 +1,6 @@
 /* Evaluation in lockstep: the same windows, summed, on any number of ranks. */
 #include "base/clock.h"
+#include "base/job.h"
 #include "base/memory.h"
 #include "base/size.h"
 #include "data/corpus.h"
@@ -47,19 +48,17 @@ enum mt_status mt_session_evaluate(struct mt_session *session, const struct mt_c
                                          .n_rank = session->comm.topology.n_rank,
                                          .rank = session->comm.rank};
     int32_t *token = NULL;
-    int32_t *target = NULL;
     double loss_sum = 0;
     enum mt_status status = MT_OK;
     mt_span_begin(MT_PHASE_EVAL);
-    MT_TRY_GOTO(MT_ALLOCATE(token, micro_batch * length, "evaluation batch"));
-    MT_TRY_GOTO(MT_ALLOCATE(target, micro_batch * length, "evaluation batch"));
+    MT_TRY_GOTO(mt_job_agree(MT_ALLOCATE(token, 2 * micro_batch * length, "evaluation batch")));
+    int32_t *const target = token + micro_batch * length;
     MT_TRY_GOTO(evaluate_share(session, corpus, &split, token, target, &loss_sum));
     MT_TRY_GOTO(mt_comm_sum_f64(&session->comm, &loss_sum, 1));
     result->n_token = split.global_batch * length;
     result->loss = loss_sum / (double)mt_max_i64(result->n_token, 1);
     mt_span_end(MT_PHASE_EVAL); /* after a failure it stays open: the message names the phase */
 cleanup:
-    mt_memory_free(target);
     mt_memory_free(token);
     return status;
 }

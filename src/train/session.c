@@ -146,9 +146,11 @@ static enum mt_status share_cores(struct mt_comm *comm, const struct mt_topology
     const int n_local = mt_topology_node_size(machine, node);
     struct mt_core_set *set = NULL;
     int64_t *all = NULL;
-    enum mt_status status = MT_OK;
-    MT_TRY_GOTO(MT_ALLOCATE(all, (int64_t)N_ITEM * machine->n_rank, "cores of ranks"));
-    MT_TRY_GOTO(MT_ALLOCATE(set, n_local, "cores of ranks"));
+    enum mt_status status = MT_ALLOCATE(all, (int64_t)N_ITEM * machine->n_rank, "cores of ranks");
+    if (status == MT_OK) {
+        status = MT_ALLOCATE(set, n_local, "cores of ranks");
+    }
+    MT_TRY_GOTO(mt_job_agree(status));
     MT_TRY_GOTO(mt_comm_gather_i64(comm, item, N_ITEM, all));
     for (int i = 0; i < n_local; ++i) {
         const int64_t *its = all + (int64_t)N_ITEM * machine->member[machine->node_start[node] + i];
@@ -164,7 +166,7 @@ cleanup:
 enum mt_status mt_session_place(struct mt_comm *comm, int *n_local, struct mt_core_share *share)
 {
     struct mt_topology machine;
-    MT_TRY(mt_topology_discover(&machine, mt_job_world(), 0));
+    MT_TRY(mt_job_agree(mt_topology_discover(&machine, mt_job_world(), 0)));
     *n_local = mt_topology_node_size(&machine, machine.node[comm->rank]);
     const enum mt_status status = share_cores(comm, &machine, share);
     mt_topology_clear(&machine);

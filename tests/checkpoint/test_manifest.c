@@ -222,8 +222,8 @@ static void expect_refused(const char *from, const char *to, const char *part)
 static void sealed_lies_are_refused_by_name(void **state)
 {
     MT_UNUSED(state);
-    expect_refused("\"format_version\": 2", "\"format_version\": 3", "newer than this program");
-    expect_refused("\"format_version\": 2", "\"format_version\": 0", "\"format_version\"");
+    expect_refused("\"format_version\": 3", "\"format_version\": 4", "newer than this program");
+    expect_refused("\"format_version\": 3", "\"format_version\": 0", "\"format_version\"");
     expect_refused("moetrain-checkpoint", "something-else", "\"format\"");
     expect_refused("\"step\": 100", "\"step\": -1", "\"step\"");
     expect_refused("\"step\": 100", "\"step\": 1.5", "\"step\"");
