@@ -67,6 +67,7 @@ static enum mt_status gather_heads(struct layout *layout)
     struct mt_comm *comm = gather->comm;
     const int64_t mine[HEAD_ITEMS] = {layout->shard->n_piece, layout->shard->n_byte};
     MT_TRY(mt_together_agree(comm, allocate(layout)));
+    MT_ASSERT(layout->slice != NULL); /* agreed: allocated everywhere */
     MT_TRY(mt_comm_gather_i64(comm, mine, HEAD_ITEMS, layout->slice));
     for (int r = 0; r < comm->topology.n_rank; ++r) {
         const int64_t *head = layout->slice + (int64_t)r * HEAD_ITEMS;
@@ -203,6 +204,7 @@ static enum mt_status gather_all(struct layout *layout, const char *config_text,
         MT_TRY(gather_slice(layout, first));
     }
     if (gather->comm->rank == 0) {
+        MT_ASSERT(layout->piece != NULL);
         qsort(layout->piece, (size_t)layout->n_piece, sizeof(*layout->piece), compare_pieces);
         status = fill_manifest(layout, config_text, manifest);
     }

@@ -29,7 +29,9 @@ struct mt_shard_extent {
     int64_t offset, n_byte, piece;
 };
 
-enum { MT_SHARD_BLOCK_BYTES = 512 << 10 }; /* fits the second-level cache */
+/* What is copied, summed and written at once: fits the second-level cache twice. */
+enum { MT_SHARD_BLOCK_BYTES = 256 << 10 };
+
 struct mt_shard {
     const struct mt_tensor_table *table;
     bool is_cut; /* experts are */
@@ -56,11 +58,11 @@ enum mt_status mt_shard_lay_out(struct mt_shard *shard);
 
 /* ---- shard_write.c: no HDF5, nothing allocated ---- */
 
-/* Copies what the pieces are made of to staging [n_data_byte / 4], in the order of the extents; the
- * pieces' checksums on the way. */
+/* Copies what the pieces are made of to staging [n_data_byte / 4], in the order of the extents;
+ * fills in all checksums on the way. */
 void mt_shard_stage(struct mt_shard *shard, float *staging);
-/* Writes a new file and syncs it; fills in the file's checksum. staging: NULL takes the data from
- * the store's parts, which must not change meanwhile, and fills in the pieces' checksums. */
+/* Writes a new file and syncs it. staging: NULL takes the data from the store's parts, which must
+ * not change meanwhile, and fills in the checksums. */
 enum mt_status mt_shard_write(struct mt_shard *shard, const float *staging, const char *path);
 
 #endif

@@ -1,7 +1,8 @@
 /* A shard's bytes on their way to the disk: from the store to staging memory, from either to a
  * file.
  *
- * Every slice is summed while it is in the cache for the copy or the write. */
+ * Every block is summed, for its piece and for the file, while it is in the cache for the copy;
+ * where nothing is copied, for the write. */
 #include "checkpoint/shard.h"
 
 #include "base/size.h"
@@ -9,9 +10,6 @@
 #include "checkpoint/disk.h"
 
 #include <string.h>
-
-/* Fits the second-level cache beside what is copied to it. */
-enum { SLICE_BYTES = 256 << 10 };
 
 static const char *part_data(const struct mt_part *part, enum mt_checkpoint_kind kind)
 {
@@ -24,74 +22,112 @@ static int64_t part_bytes(const struct mt_part *part)
     return part->n_element * (int64_t)sizeof(float);
 }
 
-/* Sums data [n_byte] and copies it. */
-static void stage_block(XXH3_state_t *sum, char *to, const char *data, int64_t n_byte)
+/* Both sums of one pass: of the file, and of the piece that the bytes are in. */
+struct sums {
+    XXH3_state_t file, piece;
+    bool has_piece;
+};
+
+static void add(struct sums *sums, const char *data, int64_t n_byte)
 {
-    for (int64_t done = 0; done < n_byte; done += SLICE_BYTES) {
-        const size_t n = (size_t)mt_min_i64(SLICE_BYTES, n_byte - done);
-        mt_checksum_add(sum, data + done, n);
-        memcpy(to + done, data + done, n);
+    mt_checksum_add(&sums->file, data, (size_t)n_byte);
+    if (sums->has_piece) {
+        mt_checksum_add(&sums->piece, data, (size_t)n_byte);
     }
+}
+
+static void stage_part(struct sums *sums, char *to, const char *data, int64_t n_byte)
+{
+    for (int64_t done = 0; done < n_byte; done += MT_SHARD_BLOCK_BYTES) {
+        const int64_t n = mt_min_i64(MT_SHARD_BLOCK_BYTES, n_byte - done);
+        add(sums, data + done, n);
+        memcpy(to + done, data + done, (size_t)n);
+    }
+}
+
+/* Returns the bytes staged. */
+static int64_t stage_piece(struct sums *sums, char *to, const struct mt_shard *shard,
+                           struct mt_shard_piece *piece)
+{
+    int64_t n_byte = 0;
+    mt_checksum_begin(&sums->piece);
+    sums->has_piece = true;
+    for (int p = piece->first_part; p < piece->first_part + piece->n_part; ++p) {
+        const struct mt_part *part = shard->part[p];
+        stage_part(sums, to + n_byte, part_data(part, piece->kind), part_bytes(part));
+        n_byte += part_bytes(part);
+    }
+    sums->has_piece = false;
+    piece->checksum = mt_checksum_end(&sums->piece);
+    return n_byte;
 }
 
 void mt_shard_stage(struct mt_shard *shard, float *staging)
 {
+    struct sums sums = {.has_piece = false};
     char *to = (char *)staging;
+    const char *frame = shard->frame;
+    mt_checksum_begin(&sums.file);
     for (int64_t i = 0; i < shard->n_extent; ++i) {
         const struct mt_shard_extent *extent = &shard->extent[i];
         if (extent->piece < 0) {
-            continue;
+            add(&sums, frame, extent->n_byte);
+            frame += extent->n_byte;
+        } else {
+            to += stage_piece(&sums, to, shard, &shard->piece[extent->piece]);
         }
-        XXH3_state_t sum;
-        struct mt_shard_piece *piece = &shard->piece[extent->piece];
-        mt_checksum_begin(&sum);
-        for (int p = piece->first_part; p < piece->first_part + piece->n_part; ++p) {
-            const int64_t n_byte = part_bytes(shard->part[p]);
-            stage_block(&sum, to, part_data(shard->part[p], piece->kind), n_byte);
-            to += n_byte;
-        }
-        piece->checksum = mt_checksum_end(&sum);
     }
+    shard->checksum = mt_checksum_end(&sums.file);
 }
 
-/* A file that is written from its first byte to its last, in blocks of whole pages: many extents
- * are small, and a call for each took twice the time. */
+/* A file that is written from its first byte to its last. Small extents go together, by way of a
+ * block: a call for each took twice the time. Large ones go from where they are. */
 struct stream {
     int descriptor;
     const char *path;
-    int64_t offset; /* of the block in the file */
-    int64_t n_used; /* bytes of the block */
-    char *block;    /* [MT_SHARD_BLOCK_BYTES] */
-    XXH3_state_t file;
+    int64_t offset;    /* in the file, of what comes next but for the block */
+    int64_t n_used;    /* bytes of the block */
+    char *block;       /* [MT_SHARD_BLOCK_BYTES] */
+    struct sums *sums; /* NULL: they are known */
 };
 
-static enum mt_status flush(struct stream *stream)
+static enum mt_status emit(struct stream *stream, const char *data, int64_t n_byte)
 {
-    mt_checksum_add(&stream->file, stream->block, (size_t)stream->n_used);
-    MT_TRY(mt_disk_write(stream->descriptor, stream->path, stream->offset, stream->block,
-                         stream->n_used));
-    stream->offset += stream->n_used;
-    stream->n_used = 0;
+    MT_TRY(mt_disk_write(stream->descriptor, stream->path, stream->offset, data, n_byte));
+    stream->offset += n_byte;
     return MT_OK;
 }
 
-/* piece: NULL, or sums the data too. */
-static enum mt_status put(struct stream *stream, const char *data, int64_t n_byte,
-                          XXH3_state_t *piece)
+static enum mt_status flush(struct stream *stream)
 {
-    while (n_byte > 0) {
-        const int64_t n = mt_min_i64(n_byte, MT_SHARD_BLOCK_BYTES - stream->n_used);
-        char *to = stream->block + stream->n_used;
-        memcpy(to, data, (size_t)n);
-        if (piece != NULL) {
-            mt_checksum_add(piece, to, (size_t)n);
+    const int64_t n_byte = stream->n_used;
+    stream->n_used = 0;
+    return n_byte > 0 ? emit(stream, stream->block, n_byte) : MT_OK;
+}
+
+/* Less than a block. */
+static enum mt_status collect(struct stream *stream, const char *data, int64_t n_byte)
+{
+    if (stream->n_used + n_byte > MT_SHARD_BLOCK_BYTES) {
+        MT_TRY(flush(stream));
+    }
+    memcpy(stream->block + stream->n_used, data, (size_t)n_byte);
+    stream->n_used += n_byte;
+    return MT_OK;
+}
+
+static enum mt_status put(struct stream *stream, const char *data, int64_t n_byte)
+{
+    for (int64_t done = 0; done < n_byte; done += MT_SHARD_BLOCK_BYTES) {
+        const int64_t n = mt_min_i64(n_byte - done, MT_SHARD_BLOCK_BYTES);
+        if (stream->sums != NULL) {
+            add(stream->sums, data + done, n);
         }
-        stream->n_used += n;
-        data += n;
-        n_byte -= n;
-        if (stream->n_used == MT_SHARD_BLOCK_BYTES) {
-            MT_TRY(flush(stream));
+        if (n < MT_SHARD_BLOCK_BYTES) {
+            return collect(stream, data + done, n);
         }
+        MT_TRY(flush(stream));
+        MT_TRY(emit(stream, data + done, n));
     }
     return MT_OK;
 }
@@ -100,13 +136,15 @@ static enum mt_status put(struct stream *stream, const char *data, int64_t n_byt
 static enum mt_status put_parts(struct stream *stream, const struct mt_shard *shard,
                                 struct mt_shard_piece *piece)
 {
-    XXH3_state_t sum;
-    mt_checksum_begin(&sum);
+    struct sums *sums = stream->sums;
+    mt_checksum_begin(&sums->piece);
+    sums->has_piece = true;
     for (int p = piece->first_part; p < piece->first_part + piece->n_part; ++p) {
         const struct mt_part *part = shard->part[p];
-        MT_TRY(put(stream, part_data(part, piece->kind), part_bytes(part), &sum));
+        MT_TRY(put(stream, part_data(part, piece->kind), part_bytes(part)));
     }
-    piece->checksum = mt_checksum_end(&sum);
+    sums->has_piece = false;
+    piece->checksum = mt_checksum_end(&sums->piece);
     return MT_OK;
 }
 
@@ -117,12 +155,12 @@ static enum mt_status put_all(struct stream *stream, struct mt_shard *shard, con
     for (int64_t i = 0; i < shard->n_extent; ++i) {
         const struct mt_shard_extent *extent = &shard->extent[i];
         if (extent->piece < 0) {
-            MT_TRY(put(stream, frame, extent->n_byte, NULL));
+            MT_TRY(put(stream, frame, extent->n_byte));
             frame += extent->n_byte;
         } else if (staging == NULL) {
             MT_TRY(put_parts(stream, shard, &shard->piece[extent->piece]));
         } else {
-            MT_TRY(put(stream, staged, extent->n_byte, NULL));
+            MT_TRY(put(stream, staged, extent->n_byte));
             staged += extent->n_byte;
         }
     }
@@ -131,10 +169,14 @@ static enum mt_status put_all(struct stream *stream, struct mt_shard *shard, con
 
 enum mt_status mt_shard_write(struct mt_shard *shard, const float *staging, const char *path)
 {
-    struct stream stream = {.path = path, .block = shard->block};
+    struct sums sums = {.has_piece = false};
+    struct stream stream = {
+        .path = path, .block = shard->block, .sums = staging == NULL ? &sums : NULL};
     MT_TRY(mt_disk_open_to_write(path, true, &stream.descriptor));
-    mt_checksum_begin(&stream.file);
+    mt_checksum_begin(&sums.file);
     const enum mt_status status = put_all(&stream, shard, staging);
-    shard->checksum = mt_checksum_end(&stream.file);
+    if (staging == NULL) {
+        shard->checksum = mt_checksum_end(&sums.file);
+    }
     return mt_disk_finish(stream.descriptor, path, status);
 }

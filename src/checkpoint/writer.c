@@ -69,24 +69,27 @@ static bool await_task(struct mt_writer *writer)
     return has_task;
 }
 
-/* Not before the owner when it is woken, only beside it and in turns: where ranks have no core to
- * spare, begin took 1 to 15 ms, and takes 20 us so. */
-static void be_modest(void)
+/* SCHED_BATCH while it waits for a task: being woken it does not push its owner off the core, which
+ * made begin take 1 to 15 ms, not 20 us, where ranks have no core to spare. SCHED_OTHER at work: as
+ * the former it waits long for a core after every wait for the disk. */
+static void set_policy(int policy)
 {
     const struct sched_param none = {0};
-    (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &none); /* a wish */
+    (void)pthread_setschedparam(pthread_self(), policy, &none); /* a wish */
 }
 
 static void *run(void *argument)
 {
     struct mt_writer *writer = argument;
-    be_modest();
+    set_policy(SCHED_BATCH);
     while (await_task(writer)) {
+        set_policy(SCHED_OTHER);
         const int64_t start_ns = thread_cpu_ns();
         mt_error_clear();
         const enum mt_status status = writer->task(writer->context);
         keep_status(writer, status);
         writer->cpu_ns = thread_cpu_ns() - start_ns;
+        set_policy(SCHED_BATCH);
         set_state(writer, DONE);
     }
     return NULL;
