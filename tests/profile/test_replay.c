@@ -237,10 +237,12 @@ static void a_rank_with_more_sequences_is_not_slow(void **state)
     for (int s = 0; s < profile.n_step; ++s) {
         mt_profile_step(&profile, s, 1)->n_token *= 3;
         mt_profile_step(&profile, s, 1)->n_token /= 2;
+        mt_profile_step(&profile, s, 2)->n_token /= 2; /* as long for half of the tokens */
     }
     assert_int_equal(mt_replay_create(&profile, 8, &replay), MT_OK);
     assert_true(fabs(mt_replay_slowness(replay, 1, MT_PHASE_ATTENTION) - 1) < 1e-6);
     assert_true(fabs(mt_replay_slowness(replay, 1, MT_PHASE_EXPERT) - 1.5) < 1e-6);
+    assert_true(fabs(mt_replay_slowness(replay, 2, MT_PHASE_ATTENTION) - 2) < 1e-6);
     mt_replay_destroy(replay);
     mt_profile_clear(&profile);
 }
