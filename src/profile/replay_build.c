@@ -117,8 +117,9 @@ static void measure_transfers(struct mt_part *part, int n_rank)
     }
 }
 
-/* What the same collective took in the three steps before (of the first: the last), the median:
- * a save or a moment off the core makes one of them long. Its own where there is no other. */
+/* What the same collective took in the three steps before (of the first ones: the last ones), the
+ * median: a save or a moment off the core makes one of them long. Its own where there is no
+ * other. */
 static int64_t transfer_elsewhere(const struct mt_profile *profile,
                                   const struct mt_segment *segment, int64_t first, int step,
                                   int rank, int at)

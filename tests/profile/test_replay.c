@@ -225,6 +225,57 @@ static void what_was_not_recorded_is_not_replayed(void **state)
     mt_profile_clear(&profile);
 }
 
+static void a_rank_with_more_sequences_is_not_slow(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    struct mt_replay *replay = NULL;
+    struct made_run run = made_run_plain();
+    run.slow_rank = 1;
+    run.slowdown = 1.5;
+    assert_int_equal(made_run_profile(&run, &profile), MT_OK);
+    for (int s = 0; s < profile.n_step; ++s) {
+        mt_profile_step(&profile, s, 1)->n_token *= 3;
+        mt_profile_step(&profile, s, 1)->n_token /= 2;
+        mt_profile_step(&profile, s, 2)->n_token /= 2; /* as long for half of the tokens */
+    }
+    assert_int_equal(mt_replay_create(&profile, 8, &replay), MT_OK);
+    assert_true(fabs(mt_replay_slowness(replay, 1, MT_PHASE_ATTENTION) - 1) < 1e-6);
+    assert_true(fabs(mt_replay_slowness(replay, 1, MT_PHASE_EXPERT) - 1.5) < 1e-6);
+    assert_true(fabs(mt_replay_slowness(replay, 2, MT_PHASE_ATTENTION) - 2) < 1e-6);
+    mt_replay_destroy(replay);
+    mt_profile_clear(&profile);
+}
+
+/* Sources are who sends something, at some time; who came after the wait was over cannot have been
+ * needed for it. */
+static void who_arrived_after_the_wait_was_not_needed(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    struct mt_replay *replay = NULL;
+    assert_int_equal(mt_profile_init(&profile, 2, 1, 1), MT_OK);
+    for (int r = 0; r < 2; ++r) {
+        struct mt_profile_step *step = mt_profile_step(&profile, 0, r);
+        assert_int_equal(mt_profile_reserve_collectives(step, 1), MT_OK);
+        step->is_there = true;
+        step->until_ns = r == 0 ? 2000 : 1200;
+        step->collective[0] = (struct mt_profile_collective){.phase = MT_PHASE_REDUCE,
+                                                             .busy_phase = MT_PHASE_HEAD,
+                                                             .layer = -1,
+                                                             .begin_ns = r == 0 ? 10 : 1000,
+                                                             .need_ns = r == 0 ? 20 : 1050,
+                                                             .done_ns = r == 0 ? 100 : 1100,
+                                                             .n_source = 1,
+                                                             .sources = r == 0 ? 2 : 1};
+    }
+    assert_int_equal(mt_replay_create(&profile, 8, &replay), MT_OK);
+    const struct mt_change nothing = {.kind = MT_CHANGE_NOTHING};
+    assert_true(fabs(mt_replay_run(replay, &nothing) - 2000) < 1e-6);
+    mt_replay_destroy(replay);
+    mt_profile_clear(&profile);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -236,6 +287,8 @@ int main(void)
         cmocka_unit_test(the_critical_path_is_as_long_as_the_steps_and_lies_on_the_slow_rank),
         cmocka_unit_test(a_timeline_is_a_rank_s_whole_step),
         cmocka_unit_test(what_was_not_recorded_is_not_replayed),
+        cmocka_unit_test(a_rank_with_more_sequences_is_not_slow),
+        cmocka_unit_test(who_arrived_after_the_wait_was_not_needed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
