@@ -28,11 +28,11 @@ struct blame {
     struct mt_study *study;
     struct mt_analysis *analysis;
     int n_rank;
-    int step;                                  /* in the study */
-    const struct mt_profile_collective **part; /* [R] of the collective at hand */
-    int *cursor;                               /* [R] into each rank's collectives */
-    double *owed;                              /* [R, R + 1] since the step's begin */
-    double *added;                             /* [R, R + 1] by the collective at hand */
+    int step;                           /* in the study */
+    struct mt_profile_collective *part; /* [R] of the collective at hand */
+    int *cursor;                        /* [R] into each rank's collectives */
+    double *owed;                       /* [R, R + 1] since the step's begin */
+    double *added;                      /* [R, R + 1] by the collective at hand */
 };
 
 static double *row_of(const struct blame *b, double *matrix, int rank)
@@ -56,10 +56,10 @@ static bool receives_from(const struct mt_profile_collective *part, int rank)
  * of them is among them (others reach r through relays only). */
 static int find_late(const struct blame *b, int r, bool only_sources, struct late *late)
 {
-    const struct mt_profile_collective *mine = b->part[r];
+    const struct mt_profile_collective *mine = &b->part[r];
     int n = 0;
     for (int q = 0; q < b->n_rank; ++q) {
-        const int64_t arrival_ns = b->part[q]->begin_ns;
+        const int64_t arrival_ns = b->part[q].begin_ns;
         if (q == r || arrival_ns - mine->need_ns <= error_of(b, q, r) ||
             arrival_ns > mine->done_ns || (only_sources && !receives_from(mine, q))) {
             continue;
@@ -85,7 +85,7 @@ static int find_late(const struct blame *b, int r, bool only_sources, struct lat
 
 static void charge(const struct blame *b, int q, double ns)
 {
-    const struct mt_profile_collective *part = b->part[q];
+    const struct mt_profile_collective *part = &b->part[q];
     struct mt_analysis *analysis = b->analysis;
     struct mt_caused *caused = &b->study->caused[mt_study_at(b->study, b->step, q)];
     switch (part->busy_phase) {
@@ -137,7 +137,7 @@ static void blame_one(const struct blame *b, int r, int q, double wait_ns, doubl
 
 static void blame_wait(const struct blame *b, int r)
 {
-    const struct mt_profile_collective *mine = b->part[r];
+    const struct mt_profile_collective *mine = &b->part[r];
     struct late late[MAX_LATE];
     int n = find_late(b, r, true, late);
     if (n == 0) {
@@ -187,9 +187,9 @@ static bool find_next(const struct blame *b)
             if (b->cursor[r] == step->n_collective) {
                 return false;
             }
-            b->part[r] = &step->collective[b->cursor[r]];
-            agreed += b->part[r]->number == number ? 1 : 0;
-            number = mt_max_i64(number, b->part[r]->number);
+            b->part[r] = step->collective[b->cursor[r]];
+            agreed += b->part[r].number == number ? 1 : 0;
+            number = mt_max_i64(number, b->part[r].number);
         }
     }
     for (int r = 0; r < b->n_rank; ++r) {
@@ -206,7 +206,7 @@ static void blame_step(const struct blame *b)
     while (find_next(b)) {
         bool is_waiting = false;
         for (int r = 0; r < b->n_rank; ++r) {
-            if (b->part[r]->done_ns > b->part[r]->need_ns) {
+            if (b->part[r].done_ns > b->part[r].need_ns) {
                 blame_wait(b, r);
                 is_waiting = true;
             }
@@ -249,6 +249,6 @@ cleanup:
     mt_memory_free(b.added);
     mt_memory_free(b.owed);
     mt_memory_free(b.cursor);
-    mt_memory_free((void *)b.part);
+    mt_memory_free(b.part);
     return status;
 }

@@ -3,8 +3,7 @@
  * What a machine does to a rank now and then only ever takes time, for a while. So a slow device
  * shows in its better steps, and in every part of the window: the lower quartile of its time over
  * what is usual for the work, against that of the median rank. One that is slow now and then shows
- * in many outliers that other ranks do not have.
- */
+ * in many outliers that other ranks do not have. */
 #include "profile/analysis_internal.h"
 
 #include "base/memory.h"
@@ -24,9 +23,10 @@ static const double LEAST_NETWORK = 0.005;
  * the quartile of n values, in standard deviations over sqrt(n). */
 static const double DEVIATION = 1.4826;
 static const double QUARTILE_ERROR = 1.3626;
-/* Steps that are slow now and then: so much slower, so many, so many times those of any other. */
+/* Steps that are slow now and then: so much slower, so many, a fifth of all, so many times those of
+ * any other rank. */
 static const double OUTLIER = 1.15;
-enum { LEAST_OUTLIERS = 8, TIMES_OTHERS = 4 };
+enum { LEAST_OUTLIERS = 8, OUTLIER_PART = 5, TIMES_OTHERS = 8 };
 
 struct pace {
     double quartile, error; /* over the steps; 0: no steps */
@@ -93,7 +93,7 @@ static double quartile_of(const struct mt_study *study, int rank, int first, int
     return mt_quantile(value, n, 0.25);
 }
 
-/* In each part of the window a rank is at least half as much above the median rank as in all. */
+/* In each part of the window a rank is at least a third as much above the median rank as in all. */
 static bool is_slow_in_every_part(const struct mt_study *study, int rank, double above)
 {
     enum { MAX_PARTS = 4, LEAST_STEPS = 5 };
@@ -109,7 +109,7 @@ static bool is_slow_in_every_part(const struct mt_study *study, int rank, double
             }
         }
         const double middle = mt_quantile(study->scratch, n, 0.5);
-        if (quartile_of(study, rank, first, end) <= (1 + above / 2) * middle) {
+        if (quartile_of(study, rank, first, end) <= (1 + above / 3) * middle) {
             return false;
         }
     }
@@ -130,7 +130,9 @@ static bool is_slow_at_times(const struct mt_study *study, const struct pace *pa
     for (int r = 0; r < study->profile->n_rank; ++r) {
         most = r != rank ? mt_max_i64(most, pace[r].n_outlier) : most;
     }
-    return pace[rank].n_outlier >= LEAST_OUTLIERS && pace[rank].n_outlier > TIMES_OTHERS * most;
+    return pace[rank].n_outlier >= LEAST_OUTLIERS &&
+           pace[rank].n_outlier * OUTLIER_PART >= pace[rank].n &&
+           pace[rank].n_outlier > TIMES_OTHERS * most;
 }
 
 /* The median over the steps: a rank that the machine held up in one step is not far. */

@@ -57,6 +57,7 @@ bool mt_phase_is_of_tokens(enum mt_phase phase)
 /* One rank's experts in one layer of one step. */
 struct sample {
     double rows, ns;
+    int rank;
 };
 
 static bool take_sample(const struct mt_study *study, int step, int rank, int layer,
@@ -64,9 +65,24 @@ static bool take_sample(const struct mt_study *study, int step, int rank, int la
 {
     const struct mt_profile *profile = study->profile;
     const int s = study->first + step;
+    sample->rank = rank;
     sample->rows = (double)mt_profile_by_layer(profile, profile->rows, s, rank)[layer];
     sample->ns = (double)mt_profile_by_layer(profile, profile->expert_ns, s, rank)[layer];
     return mt_profile_step(profile, s, rank)->is_there && sample->ns > 0;
+}
+
+/* All samples in one row: of steps, in them of ranks, in them of layers. */
+static int64_t n_sample(const struct mt_study *study)
+{
+    return (int64_t)study->n * study->profile->n_rank * study->profile->n_layer;
+}
+
+static bool take_nth(const struct mt_study *study, int64_t index, struct sample *sample)
+{
+    const int n_layer = study->profile->n_layer;
+    const int64_t at = index / n_layer;
+    return take_sample(study, (int)(at / study->profile->n_rank),
+                       (int)(at % study->profile->n_rank), (int)(index % n_layer), sample);
 }
 
 struct line {
@@ -89,19 +105,15 @@ static void fit(const struct mt_study *study, struct line *line, double typical)
     double sum_ns = 0;
     double sum_rows2 = 0;
     double sum_both = 0;
-    for (int s = 0; s < study->n; ++s) {
-        for (int r = 0; r < study->profile->n_rank; ++r) {
-            for (int l = 0; l < study->profile->n_layer; ++l) {
-                struct sample sample;
-                if (take_sample(study, s, r, l, &sample)) {
-                    const double ns = sample.ns / line->factor[r];
-                    n += 1;
-                    sum_rows += sample.rows;
-                    sum_ns += ns;
-                    sum_rows2 += sample.rows * sample.rows;
-                    sum_both += sample.rows * ns;
-                }
-            }
+    for (int64_t i = 0; i < n_sample(study); ++i) {
+        struct sample sample;
+        if (take_nth(study, i, &sample)) {
+            const double ns = sample.ns / line->factor[sample.rank];
+            n += 1;
+            sum_rows += sample.rows;
+            sum_ns += ns;
+            sum_rows2 += sample.rows * sample.rows;
+            sum_both += sample.rows * ns;
         }
     }
     if (n == 0) {
@@ -134,24 +146,31 @@ static double factor_of(const struct mt_study *study, const struct line *line, i
     return expected_ns > 0 && ns > 0 ? ns / expected_ns : 1.0;
 }
 
-/* Of the median rank: all its time over all its rows. */
+/* All time over all rows; 0: there are none. */
+static double row_ns_of(const struct mt_study *study, int rank)
+{
+    double rows = 0;
+    double ns = 0;
+    for (int s = 0; s < study->n; ++s) {
+        for (int l = 0; l < study->profile->n_layer; ++l) {
+            struct sample sample;
+            if (take_sample(study, s, rank, l, &sample)) {
+                rows += sample.rows;
+                ns += sample.ns;
+            }
+        }
+    }
+    return rows > 0 ? ns / rows : 0.0;
+}
+
+/* Of the median rank. */
 static double typical_row_ns(const struct mt_study *study)
 {
     int64_t n = 0;
     for (int r = 0; r < study->profile->n_rank; ++r) {
-        double rows = 0;
-        double ns = 0;
-        for (int s = 0; s < study->n; ++s) {
-            for (int l = 0; l < study->profile->n_layer; ++l) {
-                struct sample sample;
-                if (take_sample(study, s, r, l, &sample)) {
-                    rows += sample.rows;
-                    ns += sample.ns;
-                }
-            }
-        }
-        if (rows > 0) {
-            study->scratch[n++] = ns / rows;
+        const double ns = row_ns_of(study, r);
+        if (ns > 0) {
+            study->scratch[n++] = ns;
         }
     }
     return median(study->scratch, n);

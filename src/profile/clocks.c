@@ -32,15 +32,22 @@ void mt_clocks_clear(struct mt_clocks *clocks)
     *clocks = (struct mt_clocks){0};
 }
 
+/* Of the first rank of each machine; others leave *mine as it is. */
+static enum mt_status ask(struct mt_clocks *clocks, int rank, struct mt_clock_meeting *mine)
+{
+    if (clocks->leader[rank] != rank) {
+        return MT_OK;
+    }
+    return mt_ping_pong_clock(&clocks->ping_pong, 0, rank, N_TRIP, &clocks->clock, mine);
+}
+
 enum mt_status mt_clocks_meet(struct mt_clocks *clocks, struct mt_profile_knot *knot,
                               int64_t *error_ns)
 {
     struct mt_comm *comm = clocks->ping_pong.comm;
     struct mt_clock_meeting mine = {.local_ns = clocks->clock.read(clocks->clock.context)};
     for (int rank = 1; rank < comm->topology.n_rank; ++rank) {
-        if (clocks->leader[rank] == rank) {
-            MT_TRY(mt_ping_pong_clock(&clocks->ping_pong, 0, rank, N_TRIP, &clocks->clock, &mine));
-        }
+        MT_TRY(ask(clocks, rank, &mine));
     }
     const int64_t item[N_ITEM] = {mine.local_ns, mine.offset_ns, mine.error_ns};
     MT_TRY(mt_comm_gather_i64(comm, item, N_ITEM, clocks->all));

@@ -117,6 +117,9 @@ enum mt_status mt_profile_reserve_spans(struct mt_profile_step *step, int n);
  * there is no such folder. One process. */
 enum mt_status mt_profile_read(const char *run_dir, struct mt_profile *profile);
 
+/* Is it the name of a rank's file: rank-....jsonl? */
+bool mt_profile_is_rank_file(const char *name);
+
 static inline struct mt_profile_step *mt_profile_step(const struct mt_profile *profile, int step,
                                                       int rank)
 {

@@ -168,11 +168,13 @@ static void clear_listing(struct listing *listing)
     mt_memory_free(listing->file);
 }
 
-static bool is_rank_file(const char *name)
+bool mt_profile_is_rank_file(const char *name)
 {
+    static const char ending[] = ".jsonl";
     const size_t n = strlen(name);
-    return strncmp(name, "rank-", 5) == 0 && n > 6 && n < sizeof(((struct found_file *)0)->name) &&
-           strcmp(name + n - 6, ".jsonl") == 0;
+    return strncmp(name, "rank-", strlen("rank-")) == 0 && n > strlen(ending) &&
+           n < sizeof(((struct found_file *)0)->name) &&
+           strcmp(name + n - strlen(ending), ending) == 0;
 }
 
 static enum mt_status list_files(struct listing *listing)
@@ -193,9 +195,9 @@ static enum mt_status list_files(struct listing *listing)
     MT_TRY_GOTO(MT_ALLOCATE(listing->file, n, "files of a profile"));
     for (const struct dirent *entry = readdir(stream); entry != NULL && listing->n < n;
          entry = readdir(stream)) {
-        if (is_rank_file(entry->d_name)) {
-            (void)snprintf(listing->file[listing->n++].name, sizeof(listing->file->name), "%s",
-                           entry->d_name);
+        if (mt_profile_is_rank_file(entry->d_name)) {
+            char *name = listing->file[listing->n++].name;
+            (void)snprintf(name, sizeof(listing->file->name), "%.31s", entry->d_name);
         }
     }
     qsort(listing->file, (size_t)listing->n, sizeof(*listing->file), compare_names);
@@ -209,61 +211,82 @@ static void path_of(const struct listing *listing, int index, char *path, size_t
     (void)snprintf(path, bytes, "%s/%s", listing->folder, listing->file[index].name);
 }
 
-static enum mt_status read_shapes(struct listing *listing, struct mt_profile *profile)
+static enum mt_status read_shape(const struct listing *listing, int index,
+                                 struct mt_profile *profile)
+{
+    struct found_file *file = &listing->file[index];
+    const struct shape *shape = &file->shape;
+    char path[PATH_BYTES + 64];
+    bool is_broken = false;
+    path_of(listing, index, path, sizeof(path));
+    if (!read_lines(path, take_shape, &file->shape, &is_broken)) {
+        return add_problem(profile, "%s cannot be read: %s", file->name, strerror(errno));
+    }
+    if (shape->is_foreign) {
+        return add_problem(profile, "%s is not a rank's profile: its first line does not say so",
+                           file->name);
+    }
+    if (!shape->has_header) {
+        return add_problem(profile, "%s has not one whole line", file->name);
+    }
+    file->is_good = true;
+    if (is_broken) {
+        const int64_t last = shape->n_step > 0 ? shape->step[shape->n_step - 1] : 0;
+        MT_TRY(add_problem(profile, "%s is broken after step %lld: the rest is left out",
+                           file->name, (long long)last));
+    }
+    return shape->status;
+}
+
+static enum mt_status read_shapes(const struct listing *listing, struct mt_profile *profile)
 {
     for (int i = 0; i < listing->n; ++i) {
-        struct found_file *file = &listing->file[i];
-        char path[PATH_BYTES + 64];
-        bool is_broken = false;
-        path_of(listing, i, path, sizeof(path));
-        if (!read_lines(path, take_shape, &file->shape, &is_broken)) {
-            MT_TRY(add_problem(profile, "%s cannot be read: %s", file->name, strerror(errno)));
-        } else if (file->shape.is_foreign) {
-            MT_TRY(add_problem(
-                profile, "%s is not a rank's profile: its first line does not say so", file->name));
-        } else if (!file->shape.has_header) {
-            MT_TRY(add_problem(profile, "%s has not one whole line", file->name));
-        } else {
-            file->is_good = true;
+        MT_TRY(read_shape(listing, i, profile));
+    }
+    return MT_OK;
+}
+
+static const struct shape *find_newest(const struct listing *listing)
+{
+    const struct shape *newest = NULL;
+    for (int i = 0; i < listing->n; ++i) {
+        const struct found_file *file = &listing->file[i];
+        if (file->is_good && (newest == NULL || file->shape.session > newest->session)) {
+            newest = &file->shape;
         }
-        MT_TRY(file->shape.status);
-        if (is_broken) {
-            MT_TRY(add_problem(
-                profile, "%s is broken after step %lld: the rest is left out", file->name,
-                (long long)(file->shape.n_step > 0 ? file->shape.step[file->shape.n_step - 1]
-                                                   : 0)));
-        }
+    }
+    return newest;
+}
+
+/* Is it of this start, and the rank that its name says? Otherwise it is named and good no more. */
+static enum mt_status check_file(struct found_file *file, const struct shape *newest,
+                                 struct mt_profile *profile)
+{
+    const struct shape *shape = &file->shape;
+    char wanted[32];
+    (void)snprintf(wanted, sizeof(wanted), "rank-%05lld.jsonl", (long long)shape->rank);
+    if (shape->session != newest->session || shape->n_rank != newest->n_rank ||
+        shape->n_layer != newest->n_layer) {
+        file->is_good = false;
+        return add_problem(profile, "%s is of another start, with %lld ranks", file->name,
+                           (long long)shape->n_rank);
+    }
+    if (strcmp(wanted, file->name) != 0) {
+        file->is_good = false;
+        return add_problem(profile, "%s says that it is rank %lld's", file->name,
+                           (long long)shape->rank);
     }
     return MT_OK;
 }
 
 /* Files of the newest start, one a rank. */
-static enum mt_status choose_files(struct listing *listing, struct mt_profile *profile,
+static enum mt_status choose_files(const struct listing *listing, struct mt_profile *profile,
                                    const struct shape **newest)
 {
-    *newest = NULL;
+    *newest = find_newest(listing);
     for (int i = 0; i < listing->n; ++i) {
-        const struct found_file *file = &listing->file[i];
-        if (file->is_good && (*newest == NULL || file->shape.session > (*newest)->session)) {
-            *newest = &file->shape;
-        }
-    }
-    for (int i = 0; i < listing->n && *newest != NULL; ++i) {
-        struct found_file *file = &listing->file[i];
-        char wanted[32];
-        (void)snprintf(wanted, sizeof(wanted), "rank-%05lld.jsonl", (long long)file->shape.rank);
-        if (!file->is_good) {
-            continue;
-        }
-        if (file->shape.session != (*newest)->session || file->shape.n_rank != (*newest)->n_rank ||
-            file->shape.n_layer != (*newest)->n_layer) {
-            file->is_good = false;
-            MT_TRY(add_problem(profile, "%s is of another start, with %lld ranks", file->name,
-                               (long long)file->shape.n_rank));
-        } else if (strcmp(wanted, file->name) != 0) {
-            file->is_good = false;
-            MT_TRY(add_problem(profile, "%s says that it is rank %lld's", file->name,
-                               (long long)file->shape.rank));
+        if (listing->file[i].is_good) {
+            MT_TRY(check_file(&listing->file[i], *newest, profile));
         }
     }
     return MT_OK;

@@ -30,10 +30,7 @@ static void remove_old(const char *folder)
         return;
     }
     for (const struct dirent *entry = readdir(stream); entry != NULL; entry = readdir(stream)) {
-        int rank = 0;
-        int length = 0;
-        if (sscanf(entry->d_name, "rank-%5d.jsonl%n", &rank, &length) == 1 && length > 0 &&
-            entry->d_name[length] == '\0') {
+        if (mt_profile_is_rank_file(entry->d_name)) {
             (void)unlinkat(dirfd(stream), entry->d_name, 0);
         }
     }
