@@ -21,7 +21,8 @@ static const char *const unusual[] = {
     "moe.balance={loss='micro', window='exact', loss_coef=0.001, z_loss_coef=1e-4}",
     "placement={policy='quota', slots=3, overlap_experts=0, rematerialize=false}",
     "placement={calibrate=false, load_window=9, reshard_interval=0, costs='c', shadow=true}",
-    "comm={all_to_all='direct', transport='mpi', ranks_per_node=3, watchdog_seconds=0,"
+    "comm={all_to_all='direct', overlap='on', transport='mpi', ranks_per_node=3,"
+    "watchdog_seconds=0,"
     "exact=false, rehearse_alpha_us=50}",
     "optimizer={lr=0.0003, betas=[0.85, 0.999], eps=1e-6, weight_decay=0, grad_clip=0}",
     "schedule={kind='wsd', warmup_steps=7, decay_steps=11, min_lr_ratio=0}",
@@ -92,6 +93,7 @@ static const char *const resolved_case = "[run]\n"
                                          "[comm]\n"
                                          "all_to_all = \"auto\"\n"
                                          "exact = true\n"
+                                         "overlap = \"auto\"\n"
                                          "transport = \"auto\"\n"
                                          "ranks_per_node = \"auto\"\n"
                                          "watchdog_seconds = 600\n"
