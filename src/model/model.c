@@ -250,8 +250,21 @@ static enum mt_status end_layer_backward(struct mt_model *model, int layer)
     return has_experts(model, layer) ? mt_moe_end_reduce(model->moe, layer) : MT_OK;
 }
 
-static enum mt_status embed_half(struct mt_model *model, struct mt_model_half *half)
+/* The halves, in their order. */
+static enum mt_status each_half(struct mt_model *model, int layer,
+                                enum mt_status (*stage)(struct mt_model *model,
+                                                        struct mt_model_half *half, int layer))
 {
+    enum mt_status status = MT_OK;
+    for (int h = 0; h < model->n_half && status == MT_OK; h++) {
+        status = stage(model, &model->half[h], layer);
+    }
+    return status;
+}
+
+static enum mt_status embed_half(struct mt_model *model, struct mt_model_half *half, int layer)
+{
+    MT_ASSERT(layer == 0);
     const int64_t n = mt_micro_n_token(&half->micro);
     const int64_t width = model->config->model.hidden_size;
     half->h_ffn = mt_model_recomputes_ffn(model) ? mt_half_floats(half, n * width) : NULL;
@@ -259,9 +272,12 @@ static enum mt_status embed_half(struct mt_model *model, struct mt_model_half *h
     return embed(model, half, &half->x_last);
 }
 
-/* Until its rows are on their way to experts. */
+/* From the sums of the layer below until rows are on their way to experts. */
 static enum mt_status begin_half(struct mt_model *model, struct mt_model_half *half, int layer)
 {
+    if (layer > 0) {
+        MT_TRY(mt_ffn_layer_forward_end(model, half, layer - 1));
+    }
     const int64_t n = mt_micro_n_token(&half->micro);
     const int64_t width = model->config->model.hidden_size;
     struct mt_layer_saved *saved = &half->saved[layer];
@@ -278,22 +294,12 @@ static enum mt_status begin_half(struct mt_model *model, struct mt_model_half *h
  * the attention of the layer above. */
 enum mt_status mt_model_forward(struct mt_model *model, const struct mt_micro_batch *micro)
 {
-    const int n_half = model->n_half;
     begin_micro(model, micro);
-    for (int h = 0; h < n_half; h++) {
-        MT_TRY(embed_half(model, &model->half[h]));
-    }
+    MT_TRY(each_half(model, 0, embed_half));
     for (int l = 0; l < (int)model->config->model.num_layers; l++) {
         MT_TRY(begin_layer(model, l, true));
-        for (int h = 0; h < n_half; h++) {
-            if (l > 0) {
-                MT_TRY(mt_ffn_layer_forward_end(model, &model->half[h], l - 1));
-            }
-            MT_TRY(begin_half(model, &model->half[h], l));
-        }
-        for (int h = 0; h < n_half; h++) {
-            MT_TRY(mt_ffn_layer_forward_experts(model, &model->half[h], l));
-        }
+        MT_TRY(each_half(model, l, begin_half));
+        MT_TRY(each_half(model, l, mt_ffn_layer_forward_experts));
     }
     return MT_OK;
 }
@@ -351,13 +357,9 @@ static enum mt_status end_half_backward(struct mt_model *model, struct mt_model_
 enum mt_status mt_model_backward(struct mt_model *model, const struct mt_micro_batch *micro)
 {
     for (int l = (int)model->config->model.num_layers - 1; l >= 0; l--) {
-        for (int h = 0; h < model->n_half; h++) {
-            MT_TRY(mt_ffn_layer_backward_experts(model, &model->half[h], l));
-        }
+        MT_TRY(each_half(model, l, mt_ffn_layer_backward_experts));
         MT_TRY(begin_layer_backward(model, l - 1));
-        for (int h = 0; h < model->n_half; h++) {
-            MT_TRY(end_half_backward(model, &model->half[h], l));
-        }
+        MT_TRY(each_half(model, l, end_half_backward));
         MT_TRY(end_layer_backward(model, l));
         MT_TRY(reduce_when_last(model, micro, model->tensors->layer[l].bucket));
     }

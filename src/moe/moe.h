@@ -151,7 +151,7 @@ enum mt_status mt_moe_end_reduce(struct mt_moe *moe, int layer);
  *
  * out [N,D] = MoE(x [N,D]) including shared experts: written by `begin` to `end`. What backward
  * needs is cut from `arena`, from which nothing else is cut before `end`; `saved` NULL: evaluation,
- * the arena is left as it was. */
+ * the arena is left as it was. index: of the half. */
 struct mt_moe_forward {
     float *out;
     const float *x;
@@ -159,10 +159,10 @@ struct mt_moe_forward {
     struct mt_arena *arena;
     struct mt_moe_saved *saved;
 };
-enum mt_status mt_moe_forward_begin(struct mt_moe *moe, int layer, int half,
+enum mt_status mt_moe_forward_begin(struct mt_moe *moe, int layer, int index,
                                     const struct mt_moe_forward *args);
-enum mt_status mt_moe_forward_experts(struct mt_moe *moe, int layer, int half);
-enum mt_status mt_moe_forward_end(struct mt_moe *moe, int half);
+enum mt_status mt_moe_forward_experts(struct mt_moe *moe, int layer, int index);
+enum mt_status mt_moe_forward_end(struct mt_moe *moe, int index);
 
 /* window = "exact" with several micro-batches needs the counts of all of them before the first
  * backward: a counting pass runs evaluation forwards of every micro-batch. While counting is on,
@@ -181,10 +181,10 @@ struct mt_moe_backward {
     const struct mt_moe_saved *saved;
     struct mt_arena *arena;
 };
-enum mt_status mt_moe_backward_begin(struct mt_moe *moe, int layer, int half,
+enum mt_status mt_moe_backward_begin(struct mt_moe *moe, int layer, int index,
                                      const struct mt_moe_backward *args);
-enum mt_status mt_moe_backward_experts(struct mt_moe *moe, int layer, int half);
-enum mt_status mt_moe_backward_end(struct mt_moe *moe, int layer, int half, double token_share);
+enum mt_status mt_moe_backward_experts(struct mt_moe *moe, int layer, int index);
+enum mt_status mt_moe_backward_end(struct mt_moe *moe, int layer, int index, double token_share);
 
 /* One expert's copies in one layer of the step's last micro-batch: what they take off its owner and
  * what they cost beyond that, predicted. */
