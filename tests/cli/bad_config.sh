@@ -86,7 +86,7 @@ data.format="megatrons"|data.format = "megatrons" is not one of .*nearest is "me
 data.weights=[1, "2"]|data.weights = "2" is a string; a list of numbers is expected
 data.weights=[0.0]|data.weights = 0.0 is out of range; allowed: above 0
 train.recompute="layers"|recompute.*"none", "attention" or "layer"; nearest is "layer"
-checkpoint.async=1|expected true or false
+checkpoint.async=1|checkpoint.async = 1 is an integer; true or false is expected
 device.dtype="bf16"|device.dtype = "bf16" is not one of "float32" or "bfloat16"
 device.dtype="float16"|device.dtype = "float16" is not one of "float32" or "bfloat16"
 device.kind="cpux"|device.kind.*"auto", "cpu" or "cuda"

@@ -39,7 +39,7 @@ refuse 3 'nowhere' report nowhere
 refuse 2 'an argument is missing' report
 refuse 2 'moetrain import. is not in this version' import
 refuse 2 'moetrain export. is not in this version' export
-refuse 2 'moetrain checkpoint. is not in this version' checkpoint convert
+refuse 2 'an argument is missing; expected: moetrain checkpoint convert CHECKPOINT NEW' checkpoint convert
 refuse 2 'moetrain data prepare needs -o' data prepare text
 refuse 2 'bench policies needs a configuration' bench policies
 refuse 2 'skews : expected up to' bench policies "$MT_SOURCE/configs/bench-policies.toml" --skews ''
@@ -49,7 +49,7 @@ refuse 2 '"nope" is no policy' bench policies "$MT_SOURCE/configs/bench-policies
 # Questions are answered on standard output, with code 0.
 expect 0 "" one
 grep -q '^usage: ' out.txt || fail "no usage"
-for command in train eval generate inspect verify plan bench report doctor; do
+for command in train eval generate inspect verify plan bench report doctor checkpoint data; do
     expect 0 "" one --help
     grep -q "^  $command " out.txt || fail "--help does not list $command"
     expect 0 "" one "$command" --help
