@@ -28,7 +28,7 @@ enum mt_status mt_comm_init_mpi(struct mt_comm *comm, MPI_Comm world, int ranks_
     int rank = 0;
     *comm = (struct mt_comm){0};
     MT_TRY_MPI(MPI_Comm_rank(world, &rank));
-    MT_TRY(mt_job_agree(mt_topology_discover(&topology, world, ranks_per_node)));
+    MT_TRY(mt_topology_agree(world, mt_topology_discover(&topology, world, ranks_per_node)));
     const enum mt_status status = mt_transport_create_mpi(world, &transport);
     if (status != MT_OK) {
         mt_topology_clear(&topology);

@@ -78,6 +78,13 @@ static enum mt_status find_leaders(MPI_Comm world, int rank, int *leader)
     return MT_OK;
 }
 
+enum mt_status mt_topology_agree(MPI_Comm world, enum mt_status status)
+{
+    int n_rank = 0;
+    MT_TRY_MPI(MPI_Comm_size(world, &n_rank));
+    return n_rank == mt_job_size() ? mt_job_agree(status) : status;
+}
+
 enum mt_status mt_topology_discover(struct mt_topology *topology, MPI_Comm world,
                                     int ranks_per_node)
 {
@@ -90,7 +97,7 @@ enum mt_status mt_topology_discover(struct mt_topology *topology, MPI_Comm world
     if (ranks_per_node > 0) {
         return mt_topology_init(topology, n_rank, ranks_per_node);
     }
-    MT_TRY(mt_job_agree(MT_ALLOCATE(leader, n_rank, "topology")));
+    MT_TRY(mt_topology_agree(world, MT_ALLOCATE(leader, n_rank, "topology")));
     MT_TRY_GOTO(find_leaders(world, rank, leader));
     MT_TRY_GOTO(mt_topology_init_nodes(topology, n_rank, leader));
 cleanup:

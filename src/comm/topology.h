@@ -21,6 +21,10 @@ struct mt_topology {
 enum mt_status mt_topology_init(struct mt_topology *topology, int n_rank, int ranks_per_node);
 /* From a node id per rank [n_rank], any numbering. */
 enum mt_status mt_topology_init_nodes(struct mt_topology *topology, int n_rank, const int *node);
+/* Where `world` is all ranks of the job, they agree: one that failed keeps the others from going on
+ * into a collective without it. A part of the ranks cannot; there each has its own status. */
+enum mt_status mt_topology_agree(MPI_Comm world, enum mt_status status);
+
 /* Collective over `world`: ranks that share memory form a node, unless ranks_per_node > 0. */
 enum mt_status mt_topology_discover(struct mt_topology *topology, MPI_Comm world,
                                     int ranks_per_node);

@@ -6,6 +6,7 @@
 #include "base/job.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "comm/topology.h"
 
 struct transport_mpi {
     struct mt_transport base; /* first: a transport points to it */
@@ -126,7 +127,7 @@ enum mt_status mt_transport_create_mpi(MPI_Comm world, struct mt_transport **out
     enum mt_status status = MT_OK;
     struct transport_mpi *mpi = NULL;
     *out = NULL;
-    MT_TRY(mt_job_agree(MT_ALLOCATE(mpi, 1, "transport mpi")));
+    MT_TRY(mt_topology_agree(world, MT_ALLOCATE(mpi, 1, "transport mpi")));
     mpi->base.verbs = &mpi_verbs;
     mpi->comm = MPI_COMM_NULL;
     MT_TRY_GOTO(
