@@ -119,6 +119,15 @@ static enum mt_status read_shape(const char *path, const json_t *row,
     return MT_OK;
 }
 
+/* Optional: -1 where it is not given. */
+static enum mt_status read_offset(const char *path, const json_t *value, int64_t *offset)
+{
+    *offset = -1;
+    return json_object_get(value, "offset") == NULL
+               ? MT_OK
+               : get_integer(path, value, "offset", 0, INT64_MAX, offset);
+}
+
 /* Pieces must follow each other without gap or overlap, which also bounds every later read. Those
  * of a cut tensor end where the first dimension goes on. */
 static enum mt_status read_pieces(const char *path, const json_t *row, struct mt_manifest *manifest,
@@ -138,10 +147,7 @@ static enum mt_status read_pieces(const char *path, const json_t *row, struct mt
         MT_TRY(get_integer(path, value, "first_row", next_row, next_row, &piece->first_row));
         MT_TRY(get_integer(path, value, "rows", 1, rows_left, &piece->n_row));
         MT_TRY(get_checksum(path, value, "xxh3", &piece->checksum));
-        piece->offset = -1;
-        if (json_object_get(value, "offset") != NULL) {
-            MT_TRY(get_integer(path, value, "offset", 0, INT64_MAX, &piece->offset));
-        }
+        MT_TRY(read_offset(path, value, &piece->offset));
         piece->shard = (int)shard;
         next_row += piece->n_row;
     }

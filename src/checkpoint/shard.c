@@ -204,11 +204,11 @@ static enum mt_status read_frame(struct mt_shard *shard, int descriptor, const c
     MT_TRY(MT_ALLOCATE(shard->frame, shard->n_byte - shard->n_data_byte, "the frame of a shard"));
     for (int64_t i = 0; i < shard->n_extent; ++i) {
         const struct mt_shard_extent *extent = &shard->extent[i];
-        if (extent->piece < 0) {
-            MT_TRY(mt_disk_read(descriptor, path, extent->offset, shard->frame + used,
-                                extent->n_byte));
-            used += extent->n_byte;
+        if (extent->piece >= 0) {
+            continue;
         }
+        MT_TRY(mt_disk_read(descriptor, path, extent->offset, shard->frame + used, extent->n_byte));
+        used += extent->n_byte;
     }
     return MT_OK;
 }

@@ -148,22 +148,30 @@ static enum mt_status put_parts(struct stream *stream, const struct mt_shard *sh
     return MT_OK;
 }
 
+/* The next bytes of what *from goes through. */
+static enum mt_status put_next(struct stream *stream, const char **from, int64_t n_byte)
+{
+    const char *data = *from;
+    *from += n_byte;
+    return put(stream, data, n_byte);
+}
+
 static enum mt_status put_all(struct stream *stream, struct mt_shard *shard, const float *staging)
 {
+    enum mt_status status = MT_OK;
     const char *staged = (const char *)staging;
     const char *frame = shard->frame;
-    for (int64_t i = 0; i < shard->n_extent; ++i) {
+    for (int64_t i = 0; i < shard->n_extent && status == MT_OK; ++i) {
         const struct mt_shard_extent *extent = &shard->extent[i];
         if (extent->piece < 0) {
-            MT_TRY(put(stream, frame, extent->n_byte));
-            frame += extent->n_byte;
+            status = put_next(stream, &frame, extent->n_byte);
         } else if (staging == NULL) {
-            MT_TRY(put_parts(stream, shard, &shard->piece[extent->piece]));
+            status = put_parts(stream, shard, &shard->piece[extent->piece]);
         } else {
-            MT_TRY(put(stream, staged, extent->n_byte));
-            staged += extent->n_byte;
+            status = put_next(stream, &staged, extent->n_byte);
         }
     }
+    MT_TRY(status);
     return flush(stream);
 }
 

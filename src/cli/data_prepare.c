@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+static const int64_t INTERVAL_NS = 100000000;
+
 /* A line that is written over, once a tenth of a second, where a person looks on. */
 static void show(const struct mt_prepare_result *so_far, int64_t n_byte_total)
 {
@@ -18,7 +20,7 @@ static void show(const struct mt_prepare_result *so_far, int64_t n_byte_total)
     if (now_ns < next_ns || mt_terminal_columns(STDERR_FILENO) == 0) {
         return;
     }
-    next_ns = now_ns + 100 * 1000 * 1000;
+    next_ns = now_ns + INTERVAL_NS;
     const double part = n_byte_total > 0 ? (double)so_far->n_byte / (double)n_byte_total : 1.0;
     (void)fprintf(stderr, "\r\033[K%5.1f %%  %lld documents, %lld tokens", 100.0 * part,
                   (long long)so_far->n_document, (long long)so_far->n_token);

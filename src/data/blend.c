@@ -170,7 +170,7 @@ bool mt_blend_resume(struct mt_blend *blend, const struct mt_blend_source *sourc
                      const int64_t state[MT_BLEND_STATE], int64_t sequence, int *changed)
 {
     struct mt_blend then;
-    struct mt_blend_source old[MT_MAX_PATHS];
+    struct mt_blend_source old[MT_MAX_PATHS] = {{0}};
     bool taken[MT_MAX_PATHS] = {false};
     bool is_found[MT_MAX_PATHS] = {false};
     *changed = -1;

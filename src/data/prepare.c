@@ -232,10 +232,11 @@ static enum mt_status read_file(struct preparation *work, const char *path, bool
 
 static enum mt_status read_files(struct preparation *work, const struct mt_file_list *list)
 {
-    for (int measures = 1; measures >= 0; --measures) {
-        for (int64_t i = 0; i < list->n; ++i) {
-            MT_TRY(read_file(work, list->path[i], measures == 1));
-        }
+    for (int64_t i = 0; i < list->n; ++i) {
+        MT_TRY(read_file(work, list->path[i], true));
+    }
+    for (int64_t i = 0; i < list->n; ++i) {
+        MT_TRY(read_file(work, list->path[i], false));
     }
     MT_TRY(flush(work));
     if (work->writer.n_token == 0) {

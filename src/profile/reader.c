@@ -285,9 +285,10 @@ static enum mt_status choose_files(const struct listing *listing, struct mt_prof
 {
     *newest = find_newest(listing);
     for (int i = 0; i < listing->n; ++i) {
-        if (listing->file[i].is_good) {
-            MT_TRY(check_file(&listing->file[i], *newest, profile));
+        if (!listing->file[i].is_good) {
+            continue;
         }
+        MT_TRY(check_file(&listing->file[i], *newest, profile));
     }
     return MT_OK;
 }

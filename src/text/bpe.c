@@ -204,6 +204,7 @@ static void merge_all(const struct mt_bpe *bpe, struct word *word)
 static enum mt_status encode_symbols(const struct mt_bpe *bpe, const char *bytes, int64_t n,
                                      struct word *word, struct mt_ids *ids)
 {
+    MT_ASSERT(n >= 1);
     for (int64_t i = 0; i < n; ++i) {
         word->symbol[i] = (struct symbol){.id = bpe->byte_id[(unsigned char)bytes[i]],
                                           .before = (int32_t)i - 1,

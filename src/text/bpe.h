@@ -47,7 +47,7 @@ bool mt_bpe_add_merge(struct mt_bpe *bpe, int32_t rank, int32_t left, int32_t ri
 int32_t mt_bpe_find(const struct mt_bpe *bpe, const char *bytes, int64_t n_byte);
 
 /* Appends the ids of one word. */
-enum mt_status mt_bpe_encode_word(const struct mt_bpe *bpe, const char *word, int64_t n,
+enum mt_status mt_bpe_encode_word(const struct mt_bpe *bpe, const char *bytes, int64_t n,
                                   struct mt_ids *ids);
 
 #endif

@@ -136,6 +136,20 @@ static enum mt_status count_ids(const char *path, json_t *vocab, const json_t *a
 }
 
 /* Tokens outside the alphabet can only be added tokens, which follow: they are passed over. */
+static enum mt_status read_token(const char *path, const char *token, int32_t id,
+                                 const int16_t *byte_of, struct mt_bpe *bpe)
+{
+    char bytes[MAX_TOKEN_BYTES];
+    int64_t n = 0;
+    bool is_new = true;
+    to_bytes(token, byte_of, bytes, &n);
+    if (n < 1) {
+        return MT_OK;
+    }
+    MT_TRY(mt_bpe_add_token(bpe, id, bytes, n, &is_new));
+    return is_new ? MT_OK : fail_id(path, token);
+}
+
 static enum mt_status read_vocab(const char *path, json_t *vocab, const int16_t *byte_of,
                                  struct mt_bpe *bpe)
 {
@@ -143,16 +157,7 @@ static enum mt_status read_vocab(const char *path, json_t *vocab, const int16_t 
     json_t *value = NULL;
     json_object_foreach(vocab, token, value)
     {
-        char bytes[MAX_TOKEN_BYTES];
-        int64_t n = 0;
-        bool is_new = true;
-        to_bytes(token, byte_of, bytes, &n);
-        if (n > 0) {
-            MT_TRY(mt_bpe_add_token(bpe, id_of(value), bytes, n, &is_new));
-        }
-        if (!is_new) {
-            return fail_id(path, token);
-        }
+        MT_TRY(read_token(path, token, id_of(value), byte_of, bpe));
     }
     for (int byte = 0; byte < 256; ++byte) {
         const char as_char = (char)(unsigned char)byte;

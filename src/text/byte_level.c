@@ -239,17 +239,18 @@ static enum mt_status decode(const void *context, const int32_t *id, int64_t n,
                              struct mt_text *text)
 {
     const struct mt_byte_level *own = context;
-    for (int64_t i = 0; i < n; ++i) {
+    enum mt_status status = MT_OK;
+    for (int64_t i = 0; i < n && status == MT_OK; ++i) {
         const struct mt_added_token *added = added_of(own, id[i]);
         if (added != NULL && !added->is_special) {
-            MT_TRY(mt_text_append(text, added->content, added->n_byte));
+            status = mt_text_append(text, added->content, added->n_byte);
         } else if (added == NULL && id[i] >= 0 && id[i] < own->bpe.n_token &&
                    own->bpe.token[id[i]].n_byte > 0) {
             const struct mt_bpe_token *token = &own->bpe.token[id[i]];
-            MT_TRY(mt_text_append(text, own->bpe.store.item + token->offset, token->n_byte));
+            status = mt_text_append(text, own->bpe.store.item + token->offset, token->n_byte);
         }
     }
-    return MT_OK;
+    return status;
 }
 
 const struct mt_tokenizer_kind mt_tokenizer_bpe = {.suffix = ".json",

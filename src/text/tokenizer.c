@@ -110,9 +110,8 @@ static enum mt_status decode_bytes(const void *own, const int32_t *id, int64_t n
     (void)own;
     for (int64_t i = 0; i < n; ++i) {
         const char byte = (char)(unsigned char)id[i];
-        if (id[i] >= 0 && id[i] < 256) {
-            MT_TRY(mt_text_append(text, &byte, 1));
-        }
+        const bool is_byte = id[i] >= 0 && id[i] < 256;
+        MT_TRY(mt_text_append(text, &byte, is_byte ? 1 : 0));
     }
     return MT_OK;
 }

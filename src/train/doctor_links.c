@@ -22,6 +22,7 @@ static enum mt_status measure_round(struct mt_ping_pong *p, const struct mt_doct
     static const int64_t n_bytes[2] = {MT_PING_SMALL_BYTES, MT_PING_LARGE_BYTES};
     static const int n_trip[2] = {N_SMALL, N_LARGE};
     const int partner = mt_doctor_partner(&p->comm->topology, &links->round[round], p->comm->rank);
+    MT_ASSERT(mine != NULL);
     for (int i = 0; i < 2; i++) {
         int64_t time_ps = 0;
         MT_TRY(mt_ping_pong_time(p, partner, n_bytes[i], n_trip[i], &time_ps));

@@ -348,13 +348,15 @@ enum mt_status mt_metrics_step(struct mt_trainer *trainer, const struct mt_step_
 {
     enum mt_status status = MT_OK;
     MT_TRY(gather(trainer, result));
-    if (trainer->session.comm.rank == 0) {
-        if (trainer->profiling.is_on) {
-            MT_TRY(mt_live_add(&trainer->profiling.live, trainer->gathered + ITEM_LIVE, N_ITEM));
-        }
-        status = write_line(trainer, step_line(trainer, result));
-        show_progress(trainer, result);
+    if (trainer->session.comm.rank != 0) {
+        return MT_OK;
     }
+    if (trainer->profiling.is_on) {
+        status = mt_live_add(&trainer->profiling.live, trainer->gathered + ITEM_LIVE, N_ITEM);
+    }
+    MT_TRY(status);
+    status = write_line(trainer, step_line(trainer, result));
+    show_progress(trainer, result);
     return status;
 }
 

@@ -151,6 +151,7 @@ static enum mt_status share_cores(struct mt_comm *comm, const struct mt_topology
         status = MT_ALLOCATE(set, n_local, "cores of ranks");
     }
     MT_TRY_GOTO(mt_job_agree(status));
+    MT_ASSERT(set != NULL && all != NULL);
     MT_TRY_GOTO(mt_comm_gather_i64(comm, item, N_ITEM, all));
     for (int i = 0; i < n_local; ++i) {
         const int64_t *its = all + (int64_t)N_ITEM * machine->member[machine->node_start[node] + i];

@@ -164,6 +164,14 @@ static void or_abort(enum mt_status status)
     }
 }
 
+static enum mt_status stop(struct mt_trainer *trainer)
+{
+    mt_log_line("stopped after step %lld, saved: start it again to go on",
+                (long long)trainer->state.step);
+    MT_TRY(mt_profiling_finish(trainer));
+    return MT_STOPPED;
+}
+
 static enum mt_status run_steps(struct mt_trainer *trainer)
 {
     const int64_t n_step = trainer->config->train.steps;
@@ -191,10 +199,7 @@ static enum mt_status run_steps(struct mt_trainer *trainer)
         or_abort(evaluate_when_due(trainer));
         MT_TRY(save_when_due(trainer));
         if (trainer->stop_requested && trainer->state.step < n_step) {
-            mt_log_line("stopped after step %lld, saved: start it again to go on",
-                        (long long)trainer->state.step);
-            MT_TRY(mt_profiling_finish(trainer));
-            return MT_STOPPED;
+            return stop(trainer);
         }
     }
     mt_log_line("done: %lld steps, %lld tokens; metrics in %s", (long long)n_step,
