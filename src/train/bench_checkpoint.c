@@ -363,8 +363,12 @@ enum mt_status mt_bench_checkpoint(const struct mt_bench_checkpoint *bench, FILE
     MT_TRY_GOTO(mt_job_agree(prepare(b)));
     MT_TRY_GOTO(mt_job_agree(mt_job_rank() == 0 ? make_folder(b, &was_there) : MT_OK));
     status = run(b, out);
-    status =
-        mt_job_agree(status == MT_OK && mt_job_rank() == 0 ? mt_disk_remove(b->folder) : status);
+    mt_saving_close(b->trainer); /* after a failure a writer may still be at it */
+    if (mt_job_rank() == 0) {
+        const enum mt_status removed = mt_disk_remove(b->folder);
+        status = status == MT_OK ? removed : status;
+    }
+    status = mt_job_agree(status);
     if (!was_there) {
         (void)rmdir(b->config->run.dir);
     }
