@@ -141,6 +141,27 @@ enum mt_status mt_memory_allocate_items(int64_t item_bytes, int64_t count, const
     return mt_memory_allocate(n_bytes, what, out);
 }
 
+enum mt_status mt_memory_make_room(int64_t item_bytes, int64_t n_used, int64_t n_more,
+                                   const char *what, int64_t *capacity, void **items)
+{
+    enum { LEAST_ITEMS = 64 };
+    void *larger = NULL;
+    if (n_more <= *capacity - n_used) {
+        return MT_OK;
+    }
+    const int64_t wanted =
+        mt_max_i64(n_used + n_more, mt_max_i64(2 * *capacity, (int64_t)LEAST_ITEMS));
+    MT_TRY(mt_memory_allocate_items(item_bytes, wanted, what, &larger));
+    MT_ASSERT(larger != NULL);
+    if (n_used > 0) {
+        memcpy(larger, *items, (size_t)(n_used * item_bytes));
+    }
+    mt_memory_free(*items);
+    *items = larger;
+    *capacity = wanted;
+    return MT_OK;
+}
+
 int64_t mt_memory_reserved_bytes(void)
 {
     return atomic_load(&reserved_bytes);

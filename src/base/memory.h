@@ -22,6 +22,14 @@ void mt_memory_free(void *pointer); /* NULL allowed */
 enum mt_status mt_memory_allocate_items(int64_t item_bytes, int64_t count, const char *what,
                                         void **out);
 
+/* Room for n_more items behind the n_used of pointer [*capacity]. At least doubles it, so that
+ * appending one by one is linear; what is there stays. On failure nothing has changed. */
+#define MT_MAKE_ROOM(pointer, n_used, capacity, n_more, what)                                \
+    mt_memory_make_room((int64_t)sizeof(*(pointer)), (n_used), (n_more), (what), (capacity), \
+                        (void **)&(pointer))
+enum mt_status mt_memory_make_room(int64_t item_bytes, int64_t n_used, int64_t n_more,
+                                   const char *what, int64_t *capacity, void **items);
+
 int64_t mt_memory_reserved_bytes(void);      /* what is allocated now */
 int64_t mt_memory_n_live(void);              /* allocations not freed: 0 at the end of a test */
 int64_t mt_memory_n_allocated(void);         /* allocations ever: constant across a warm step */

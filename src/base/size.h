@@ -41,7 +41,4 @@ static inline int64_t mt_share_start(int64_t n, int n_part, int index)
     return index * base + mt_min_i64(index, extra);
 }
 
-/* Median of value [n], the lower one of two; sorts. n = 0: 0. */
-int64_t mt_median_i64(int64_t *value, int64_t n);
-
 #endif

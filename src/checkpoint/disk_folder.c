@@ -32,17 +32,8 @@ enum mt_status mt_disk_remove(const char *path)
 
 static enum mt_status append_name(struct mt_disk_names *names, const char *name)
 {
-    if (names->n == names->capacity) {
-        const int64_t capacity = names->capacity > 0 ? 2 * names->capacity : 32;
-        char(*grown)[256] = NULL;
-        MT_TRY(MT_ALLOCATE(grown, capacity, "names in a checkpoint folder"));
-        if (names->n > 0) {
-            memcpy(grown, names->name, (size_t)names->n * sizeof(*grown));
-        }
-        mt_memory_free(names->name);
-        names->name = grown;
-        names->capacity = capacity;
-    }
+    MT_TRY(
+        MT_MAKE_ROOM(names->name, names->n, &names->capacity, 1, "names in a checkpoint folder"));
     (void)snprintf(names->name[names->n++], sizeof(*names->name), "%s", name);
     return MT_OK;
 }

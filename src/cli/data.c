@@ -2,14 +2,14 @@
 #include "cli/cli.h"
 
 #include "config/choice.h"
+#include "config/table.h"
 #include "data/token_file.h"
 
 #include <string.h>
 #include <unistd.h>
 
-/* Names as in the configuration, in the order of their enums. */
+/* Those of data.format that are files, in the order of their enum. */
 static const char formats[] = "bytes|tokens|megatron";
-static const char token_types[] = "auto|u8|i8|u16|i16|u32|i32|u64|i64";
 
 /* Value of an option that has a list of words; `fallback` when not given. */
 static enum mt_status choose(const struct mt_arguments *arguments, const char *name,
@@ -49,8 +49,9 @@ static enum mt_status open_any(const struct mt_arguments *arguments, char *path,
     int format = -1;
     int type = MT_TOKEN_AUTO;
     const char *given = arguments->positional[1];
+    const struct mt_key *types = mt_table_key(mt_table_index("data.token_type"));
     MT_TRY(choose(arguments, "--format", formats, -2, &format));
-    MT_TRY(choose(arguments, "--token-type", token_types, MT_TOKEN_AUTO, &type));
+    MT_TRY(choose(arguments, "--token-type", types->choices, MT_TOKEN_AUTO, &type));
     const bool is_pair = is_megatron(given, path, bytes);
     if (format == MT_DATA_MEGATRON || (format == -2 && is_pair)) {
         return mt_token_file_open(path, MT_DATA_MEGATRON, MT_TOKEN_AUTO, file);

@@ -1,9 +1,8 @@
 /* Times of the benchmark, and the bound that they are held against. */
 #include "base/clock.h"
 #include "base/size.h"
+#include "base/sort.h"
 #include "comm/bench_internal.h"
-
-#include <stdlib.h>
 
 enum mt_status mt_bench_time(struct mt_comm *comm, enum mt_status (*run)(void *context),
                              void *context, double *time_s, double *slowest_s)
@@ -21,16 +20,9 @@ enum mt_status mt_bench_time(struct mt_comm *comm, enum mt_status (*run)(void *c
     return MT_OK;
 }
 
-static int compare_double(const void *left, const void *right)
-{
-    const double a = *(const double *)left;
-    const double b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
 double mt_bench_quartile(double *time_s, int n)
 {
-    qsort(time_s, (size_t)n, sizeof(*time_s), compare_double);
+    mt_sort_f64(time_s, n);
     return time_s[n / 4];
 }
 

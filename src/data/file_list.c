@@ -9,27 +9,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static enum mt_status grow(struct mt_file_list *list)
-{
-    const int64_t capacity = list->capacity > 0 ? 2 * list->capacity : 64;
-    char **path = NULL;
-    MT_TRY(MT_ALLOCATE(path, capacity, "list of data files"));
-    if (list->n > 0) {
-        memcpy(path, list->path, (size_t)list->n * sizeof(*path));
-    }
-    mt_memory_free(list->path);
-    list->path = path;
-    list->capacity = capacity;
-    return MT_OK;
-}
-
 /* Keeps the three one behind the other. */
 static enum mt_status append(struct mt_file_list *list, const char *start, const char *middle,
                              const char *end)
 {
-    if (list->n == list->capacity) {
-        MT_TRY(grow(list));
-    }
+    MT_TRY(MT_MAKE_ROOM(list->path, list->n, &list->capacity, 1, "list of data files"));
     const size_t n_byte = strlen(start) + strlen(middle) + strlen(end) + 1;
     char *text = NULL;
     MT_TRY(MT_ALLOCATE(text, (int64_t)n_byte, "path of a data file"));

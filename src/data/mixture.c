@@ -9,6 +9,7 @@
 
 struct mt_mixture {
     int64_t length; /* T */
+    bool is_blend;  /* each path is a source */
     struct mt_blend blend;
     struct mt_corpus *corpus[MT_MAX_PATHS];
     char name[MT_MAX_PATHS][MT_NAME_BYTES];
@@ -56,6 +57,7 @@ enum mt_status mt_mixture_open(const struct mt_path_list *paths, const struct mt
     mixture->length = options->length;
     MT_ASSERT(weights->n == 0 || weights->n == paths->n);
     const bool is_blend = weights->n > 0 && options->format != MT_DATA_RANDOM;
+    mixture->is_blend = is_blend;
     mt_blend_init(&mixture->blend, is_blend ? weights->n : 1, is_blend ? weights->value : NULL);
     const enum mt_status status = is_blend ? open_each(mixture, paths, options)
                                            : open_source(mixture, 0, paths, "data", options);
@@ -116,13 +118,12 @@ int64_t *mt_mixture_state(struct mt_mixture *mixture)
 
 static enum mt_status refuse_change(const struct mt_mixture *mixture, int source)
 {
-    const bool is_one = strcmp(mixture->name[source], "data") == 0;
     return MT_FAIL(MT_ERR_INPUT,
                    "%s%s not the content that the checkpoint was trained on; the same files were "
                    "expected; restore them, or go on with the new ones by --set "
                    "data.changed='\"accept\"'",
-                   is_one ? "the files of data.train have" : mixture->name[source],
-                   is_one ? "" : " of data.train has");
+                   mixture->is_blend ? mixture->name[source] : "the files of data.train have",
+                   mixture->is_blend ? " of data.train has" : "");
 }
 
 enum mt_status mt_mixture_resume(struct mt_mixture *mixture, int64_t sequence, bool accept_changes,

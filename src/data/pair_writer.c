@@ -59,17 +59,8 @@ enum mt_status mt_pair_open(struct mt_pair_writer *writer, const char *prefix, i
 
 static enum mt_status keep_length(struct mt_pair_writer *writer, int64_t n)
 {
-    if (writer->n_document == writer->capacity) {
-        int32_t *larger = NULL;
-        const int64_t capacity = mt_max_i64(1024, 2 * writer->capacity);
-        MT_TRY(MT_ALLOCATE(larger, capacity, "lengths of documents"));
-        if (writer->n_document > 0) {
-            memcpy(larger, writer->length, (size_t)writer->n_document * sizeof(*larger));
-        }
-        mt_memory_free(writer->length);
-        writer->length = larger;
-        writer->capacity = capacity;
-    }
+    MT_TRY(MT_MAKE_ROOM(writer->length, writer->n_document, &writer->capacity, 1,
+                        "lengths of documents"));
     writer->length[writer->n_document++] = (int32_t)n;
     writer->n_token += n;
     return MT_OK;

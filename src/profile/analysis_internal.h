@@ -53,9 +53,6 @@ static inline const struct mt_profile_step *mt_study_step(const struct mt_study 
 /* Of the slowest rank, until the next step begins. */
 int64_t mt_study_step_ns(const struct mt_study *study, int step);
 
-/* The value below which `part` of value [n] lies; sorts. n = 0: 0. The lower median: part = 0.5. */
-double mt_quantile(double *value, int64_t n, double part);
-
 /* Fills study->caused, is_detailed and the analysis's waits. */
 enum mt_status mt_study_blame(struct mt_study *study, struct mt_analysis *analysis);
 /* Fills study->excess, row_ns, layer_ns, rows_ratio. */

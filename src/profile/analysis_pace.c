@@ -8,9 +8,9 @@
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "base/sort.h"
 
 #include <math.h>
-#include <string.h>
 
 /* Slower than this, by more than 4 standard errors of the quartile, and by more than 3 times what
  * half of the other ranks differ (docs/profiling-results). */
@@ -43,8 +43,9 @@ static struct pace pace_of(const struct mt_study *study, int rank)
             pace.n_outlier += excess->ratio > OUTLIER ? 1 : 0;
         }
     }
-    pace.quartile = mt_quantile(study->scratch, pace.n, 0.25);
-    const double deviation = (mt_quantile(study->scratch, pace.n, 0.5) - pace.quartile) * DEVIATION;
+    pace.quartile = mt_quantile_f64(study->scratch, pace.n, 0.25);
+    const double deviation =
+        (mt_quantile_f64(study->scratch, pace.n, 0.5) - pace.quartile) * DEVIATION;
     pace.error = QUARTILE_ERROR * deviation / sqrt(fmax(1.0, (double)pace.n));
     return pace;
 }
@@ -59,7 +60,7 @@ static void normalise(const struct mt_study *study, struct pace *pace)
             study->scratch[n++] = pace[r].quartile;
         }
     }
-    const double middle = mt_quantile(study->scratch, n, 0.5);
+    const double middle = mt_quantile_f64(study->scratch, n, 0.5);
     for (int r = 0; r < n_rank; ++r) {
         const bool has_steps = pace[r].n > 0 && middle > 0;
         pace[r].quartile = has_steps ? pace[r].quartile / middle : 1.0;
@@ -76,7 +77,7 @@ static double spread_of_others(const struct mt_study *study, const struct pace *
             study->scratch[n++] = fabs(pace[r].quartile - 1);
         }
     }
-    return mt_quantile(study->scratch, n, 0.5);
+    return mt_quantile_f64(study->scratch, n, 0.5);
 }
 
 /* The lower quartile of a rank's steps [first, end); 0: it has none. */
@@ -90,7 +91,7 @@ static double quartile_of(const struct mt_study *study, int rank, int first, int
             value[n++] = excess->raw;
         }
     }
-    return mt_quantile(value, n, 0.25);
+    return mt_quantile_f64(value, n, 0.25);
 }
 
 /* In each part of the window a rank is at least a third as much above the median rank as in all. */
@@ -108,7 +109,7 @@ static bool is_slow_in_every_part(const struct mt_study *study, int rank, double
                 study->scratch[n++] = quartile;
             }
         }
-        const double middle = mt_quantile(study->scratch, n, 0.5);
+        const double middle = mt_quantile_f64(study->scratch, n, 0.5);
         if (quartile_of(study, rank, first, end) <= (1 + above / 3) * middle) {
             return false;
         }
@@ -145,7 +146,7 @@ static double network_share(const struct mt_study *study, int rank)
                                   fmax(1.0, (double)mt_study_step_ns(study, s));
         }
     }
-    return mt_quantile(study->scratch, n, 0.5) / fmax(1.0, study->profile->n_rank - 1);
+    return mt_quantile_f64(study->scratch, n, 0.5) / fmax(1.0, study->profile->n_rank - 1);
 }
 
 static void find_far(const struct mt_study *study, double *share)
@@ -161,8 +162,8 @@ static void find_far(const struct mt_study *study, double *share)
                 study->scratch[n++] = share[q];
             }
         }
-        study->is_far[r] =
-            share[r] > LEAST_NETWORK && share[r] > SPREADS * mt_quantile(study->scratch, n, 0.5);
+        study->is_far[r] = share[r] > LEAST_NETWORK &&
+                           share[r] > SPREADS * mt_quantile_f64(study->scratch, n, 0.5);
     }
 }
 
@@ -187,7 +188,7 @@ static void fill_excess(const struct mt_study *study, struct mt_analysis *analys
                 sorted[n++] = share[r];
             }
         }
-        const double middle = mt_quantile(sorted, n, 0.5);
+        const double middle = mt_quantile_f64(sorted, n, 0.5);
         for (int r = 0; r < n_rank; ++r) {
             const struct mt_profile_step *its = mt_study_step(study, s, r);
             const double busy = (double)(its->phase_ns[phase] - its->wait_ns[phase]);

@@ -10,29 +10,14 @@
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "base/sort.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-static int compare_reals(const void *a, const void *b)
-{
-    const double x = *(const double *)a;
-    const double y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-double mt_quantile(double *value, int64_t n, double part)
-{
-    if (n == 0) {
-        return 0;
-    }
-    qsort(value, (size_t)n, sizeof(*value), compare_reals);
-    return value[(int64_t)((double)(n - 1) * part)];
-}
-
 static double median(double *value, int64_t n)
 {
-    return mt_quantile(value, n, 0.5);
+    return mt_quantile_f64(value, n, 0.5);
 }
 
 bool mt_phase_is_of_tokens(enum mt_phase phase)

@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "base/sort.h"
 #include "profile/reader.h"
 
 #include <dirent.h>
@@ -107,17 +108,7 @@ static bool is_sound(const struct shape *shape)
 
 static enum mt_status append_step(struct shape *shape, int64_t number)
 {
-    if (shape->n_step == shape->max_step) {
-        int64_t *longer = NULL;
-        const int64_t room = mt_max_i64(64, 2 * shape->max_step);
-        MT_TRY(MT_ALLOCATE(longer, room, "steps of a profile"));
-        if (shape->n_step > 0) {
-            memcpy(longer, shape->step, (size_t)shape->n_step * sizeof(*longer));
-        }
-        mt_memory_free(shape->step);
-        shape->step = longer;
-        shape->max_step = room;
-    }
+    MT_TRY(MT_MAKE_ROOM(shape->step, shape->n_step, &shape->max_step, 1, "steps of a profile"));
     shape->step[shape->n_step++] = number;
     return MT_OK;
 }
@@ -295,17 +286,10 @@ static enum mt_status choose_files(const struct listing *listing, struct mt_prof
 
 /* ---- the union of steps ---- */
 
-static int compare_i64(const void *a, const void *b)
-{
-    const int64_t x = *(const int64_t *)a;
-    const int64_t y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
 static int64_t keep_unique(int64_t *number, int64_t n)
 {
     int64_t kept = 0;
-    qsort(number, (size_t)n, sizeof(*number), compare_i64);
+    mt_sort_i64(number, n);
     for (int64_t i = 0; i < n; ++i) {
         if (kept == 0 || number[i] != number[kept - 1]) {
             number[kept++] = number[i];

@@ -16,7 +16,8 @@ struct mt_reader {
     int n_kind;
     int kind[MT_PROFILE_MAX_KIND]; /* of the file's numbers: index into profile->kind; -1: full */
     int64_t session, origin_ns;
-    int n_knot, max_knot;
+    int n_knot;
+    int64_t max_knot;
     struct mt_profile_knot *knot; /* of the start under way */
     int first_step;               /* indices of steps since its header, -1: none */
     int last_step;

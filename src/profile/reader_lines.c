@@ -94,16 +94,7 @@ static enum mt_status take_header(struct mt_reader *reader, const json_t *line)
 
 static enum mt_status take_clock(struct mt_reader *reader, const json_t *item)
 {
-    if (reader->n_knot == reader->max_knot) {
-        struct mt_profile_knot *longer = NULL;
-        reader->max_knot = (int)mt_max_i64(16, 2 * (int64_t)reader->max_knot);
-        MT_TRY(MT_ALLOCATE(longer, reader->max_knot, "clocks of a profile"));
-        for (int i = 0; i < reader->n_knot; ++i) {
-            longer[i] = reader->knot[i];
-        }
-        mt_memory_free(reader->knot);
-        reader->knot = longer;
-    }
+    MT_TRY(MT_MAKE_ROOM(reader->knot, reader->n_knot, &reader->max_knot, 1, "clocks of a profile"));
     reader->knot[reader->n_knot++] = (struct mt_profile_knot){
         mt_reader_item(item, 0), mt_reader_item(item, 1), mt_reader_item(item, 2)};
     return MT_OK;

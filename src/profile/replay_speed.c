@@ -1,11 +1,11 @@
 /* How fast ranks are at equal work, phase by phase. */
 #include "base/memory.h"
 #include "base/size.h"
+#include "base/sort.h"
 #include "profile/replay_internal.h"
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* What a phase's time is set against before ranks are compared. */
 enum work_kind {
@@ -86,13 +86,6 @@ static double slope_ns(const struct effort *e)
     return fmin(fmax(slope, 0), e->expert_ns / e->rows);
 }
 
-static int by_value(const void *left, const void *right)
-{
-    const double a = *(const double *)left;
-    const double b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
 /* Of the values above 0, the lower of two middle ones; 0: there are none. scratch [n] */
 static double median(const double *value, int n, double *scratch)
 {
@@ -102,8 +95,7 @@ static double median(const double *value, int n, double *scratch)
             scratch[n_known++] = value[i];
         }
     }
-    qsort(scratch, (size_t)n_known, sizeof(*scratch), by_value);
-    return n_known > 0 ? scratch[(n_known - 1) / 2] : 0;
+    return mt_quantile_f64(scratch, n_known, 0.5);
 }
 
 /* row_ns [R]: a rank's own slope; where its rows hardly vary, that of all ranks' points together;

@@ -5,8 +5,6 @@
 #include "base/memory.h"
 #include "base/size.h"
 
-#include <string.h>
-
 /* A screen has no more columns: what is shorter than this part of a step is drawn with its
  * neighbours, in the colour of the longest of them. */
 enum { LANE_PARTS = 800, LANE_PARTS_OF_MANY = 300, MANY_RANKS = 16 };
@@ -14,25 +12,6 @@ enum { LANE_PARTS = 800, LANE_PARTS_OF_MANY = 300, MANY_RANKS = 16 };
 static bool is_expert(int phase)
 {
     return phase == MT_PHASE_EXPERT || phase == MT_PHASE_EXPERT_BACKWARD;
-}
-
-static bool is_dense(int phase)
-{
-    switch (phase) {
-    case MT_PHASE_EMBED:
-    case MT_PHASE_ATTENTION:
-    case MT_PHASE_GATE:
-    case MT_PHASE_DENSE_FFN:
-    case MT_PHASE_HEAD:
-    case MT_PHASE_EMBED_BACKWARD:
-    case MT_PHASE_ATTENTION_BACKWARD:
-    case MT_PHASE_GATE_BACKWARD:
-    case MT_PHASE_DENSE_FFN_BACKWARD:
-    case MT_PHASE_HEAD_BACKWARD:
-        return true;
-    default:
-        return false;
-    }
 }
 
 /* As sections.js names its colours. */
@@ -44,7 +23,9 @@ static const char *style_of(const struct mt_stretch *stretch)
     if (stretch->kind == MT_STRETCH_TRANSFER) {
         return "send";
     }
-    return is_expert(stretch->phase) ? "experts" : is_dense(stretch->phase) ? "work" : "other";
+    return is_expert(stretch->phase)                              ? "experts"
+           : mt_phase_is_of_tokens((enum mt_phase)stretch->phase) ? "work"
+                                                                  : "other";
 }
 
 /* Index into the list of names. */

@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "base/sort.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -18,20 +19,6 @@ static double work_of(const struct mt_profile_step *step)
         ns -= step->wait_ns[p];
     }
     return (double)mt_max_i64(0, ns);
-}
-
-static int by_value(const void *left, const void *right)
-{
-    const double a = *(const double *)left;
-    const double b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
-/* The lower of two middle ones; value [n] is sorted. */
-static double median(double *value, int n)
-{
-    qsort(value, (size_t)n, sizeof(*value), by_value);
-    return n > 0 ? value[(n - 1) / 2] : 0;
 }
 
 /* ---- over steps ---- */
@@ -83,7 +70,7 @@ static void fill_column(struct mt_report *report, int c, int first, int end, dou
             column->worst_ns = fmax(column->worst_ns, *cell);
         }
     }
-    column->median_ns = median(scratch, n_rank);
+    column->median_ns = mt_quantile_f64(scratch, n_rank, 0.5);
     for (int r = 0; r < report->n_rank; ++r) {
         report->heat[(int64_t)r * report->n_column + c] /= fmax(1, column->median_ns);
     }

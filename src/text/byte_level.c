@@ -27,16 +27,7 @@ enum mt_status mt_byte_level_add(struct mt_byte_level *own, int32_t id, const ch
                                    .strips_left = strips_left,
                                    .strips_right = strips_right,
                                    .is_special = is_special};
-    if (own->n_added == own->added_capacity) {
-        struct mt_added_token *larger = NULL;
-        own->added_capacity = mt_max_i64(32, 2 * own->added_capacity);
-        MT_TRY(MT_ALLOCATE(larger, own->added_capacity, "added tokens"));
-        if (own->n_added > 0) {
-            memcpy(larger, own->added, (size_t)own->n_added * sizeof(*larger));
-        }
-        mt_memory_free(own->added);
-        own->added = larger;
-    }
+    MT_TRY(MT_MAKE_ROOM(own->added, own->n_added, &own->added_capacity, 1, "added tokens"));
     MT_TRY(MT_ALLOCATE(token.content, token.n_byte + 1, "an added token"));
     memcpy(token.content, content, (size_t)token.n_byte);
     own->begins[(unsigned char)content[0]] = true;

@@ -18,17 +18,7 @@ static enum mt_status append(struct mt_ranges *ranges, int64_t start, int64_t en
     if (start == end) {
         return MT_OK;
     }
-    if (ranges->n == ranges->capacity) {
-        struct mt_range *larger = NULL;
-        const int64_t capacity = mt_max_i64(64, 2 * ranges->capacity);
-        MT_TRY(MT_ALLOCATE(larger, capacity, "words"));
-        if (ranges->n > 0) {
-            memcpy(larger, ranges->item, (size_t)ranges->n * sizeof(*larger));
-        }
-        mt_memory_free(ranges->item);
-        ranges->item = larger;
-        ranges->capacity = capacity;
-    }
+    MT_TRY(MT_MAKE_ROOM(ranges->item, ranges->n, &ranges->capacity, 1, "words"));
     ranges->item[ranges->n++] = (struct mt_range){start, end};
     return MT_OK;
 }

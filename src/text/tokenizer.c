@@ -11,29 +11,9 @@ struct mt_tokenizer {
     void *own; /* the kind's */
 };
 
-/* Room for n more items of item_bytes behind the *used ones; doubles, so that appending is
- * linear. */
-static enum mt_status make_room(void **item, int64_t item_bytes, int64_t used, int64_t *capacity,
-                                int64_t n)
-{
-    void *larger = NULL;
-    if (used + n <= *capacity) {
-        return MT_OK;
-    }
-    const int64_t wanted = mt_max_i64(used + n, mt_max_i64(2 * *capacity, 256));
-    MT_TRY(mt_memory_allocate_items(item_bytes, wanted, "tokens", &larger));
-    if (used > 0) {
-        memcpy(larger, *item, (size_t)(used * item_bytes));
-    }
-    mt_memory_free(*item);
-    *item = larger;
-    *capacity = wanted;
-    return MT_OK;
-}
-
 enum mt_status mt_ids_append(struct mt_ids *ids, const int32_t *item, int64_t n)
 {
-    MT_TRY(make_room((void **)&ids->item, sizeof(*item), ids->n, &ids->capacity, n));
+    MT_TRY(MT_MAKE_ROOM(ids->item, ids->n, &ids->capacity, n, "token ids"));
     memcpy(ids->item + ids->n, item, (size_t)n * sizeof(*item));
     ids->n += n;
     return MT_OK;
@@ -41,7 +21,7 @@ enum mt_status mt_ids_append(struct mt_ids *ids, const int32_t *item, int64_t n)
 
 enum mt_status mt_text_append(struct mt_text *text, const char *item, int64_t n)
 {
-    MT_TRY(make_room((void **)&text->item, 1, text->n, &text->capacity, n));
+    MT_TRY(MT_MAKE_ROOM(text->item, text->n, &text->capacity, n, "text"));
     memcpy(text->item + text->n, item, (size_t)n);
     text->n += n;
     return MT_OK;

@@ -3,6 +3,7 @@
 #include "base/job.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "base/sort.h"
 #include "checkpoint/disk.h"
 #include "train/internal.h"
 
@@ -236,13 +237,6 @@ static enum mt_status measure(struct bench *b)
 
 /* ---- the report ---- */
 
-static int compare_reals(const void *a, const void *b)
-{
-    const double x = *(const double *)a;
-    const double y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* The value of which `share` of item's values in sample [n] are at most as large. */
 static double quantile(const struct bench *b, const struct sample *sample, int64_t n,
                        size_t item_offset, double share)
@@ -250,7 +244,7 @@ static double quantile(const struct bench *b, const struct sample *sample, int64
     for (int64_t i = 0; i < n; ++i) {
         b->column[i] = *(const double *)((const char *)&sample[i] + item_offset);
     }
-    qsort(b->column, (size_t)n, sizeof(double), compare_reals);
+    mt_sort_f64(b->column, n);
     return b->column[mt_min_i64(n - 1, (int64_t)(share * (double)n))];
 }
 

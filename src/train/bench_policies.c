@@ -2,6 +2,7 @@
 
 #include "base/job.h"
 #include "base/memory.h"
+#include "base/sort.h"
 #include "placement/adaptive.h"
 #include "train/costs.h"
 #include "train/internal.h"
@@ -150,16 +151,9 @@ static enum mt_status time_step(struct contestant *contestant, int64_t step)
     return MT_OK;
 }
 
-static int compare_reals(const void *a, const void *b)
-{
-    const double x = *(const double *)a;
-    const double y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double median(double *value, int64_t n)
 {
-    qsort(value, (size_t)n, sizeof(*value), compare_reals);
+    mt_sort_f64(value, n);
     return n % 2 == 1 ? value[n / 2] : 0.5 * (value[n / 2 - 1] + value[n / 2]);
 }
 

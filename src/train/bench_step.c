@@ -3,6 +3,7 @@
 #include "base/job.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "base/sort.h"
 #include "device/isa.h"
 #include "train/costs.h"
 #include "train/internal.h"
@@ -128,13 +129,6 @@ static enum mt_status make_step(struct bench *b, double *values)
     return MT_OK;
 }
 
-static int compare_reals(const void *a, const void *b)
-{
-    const double x = *(const double *)a;
-    const double y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Median of column `item` of the samples, or its mean. Leaves the column sorted. */
 static double middle(struct bench *b, int64_t n_step, int item)
 {
@@ -146,7 +140,7 @@ static double middle(struct bench *b, int64_t n_step, int item)
     if (item >= N_TIME) {
         return sum / (double)n_step;
     }
-    qsort(b->column, (size_t)n_step, sizeof(double), compare_reals);
+    mt_sort_f64(b->column, n_step);
     return 0.5 * (b->column[(n_step - 1) / 2] + b->column[n_step / 2]);
 }
 

@@ -4,6 +4,7 @@
 #include "base/job.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "base/sort.h"
 
 #include <math.h>
 #include <string.h>

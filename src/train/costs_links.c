@@ -8,6 +8,7 @@
 #include "base/job.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "base/sort.h"
 #include "comm/ping_pong.h"
 #include "train/costs.h"
 

@@ -2,6 +2,8 @@
  * links in doctor_judge_links.c. */
 #include "train/doctor.h"
 
+#include "base/sort.h"
+
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -77,17 +79,10 @@ void mt_doctor_name(const struct mt_doctor_exam *exam, const struct mt_doctor_fi
     }
 }
 
-static int compare_reals(const void *left, const void *right)
-{
-    const double a = *(const double *)left;
-    const double b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
 double mt_doctor_median(double *value, int n, bool is_rate)
 {
     MT_ASSERT(n >= 1);
-    qsort(value, (size_t)n, sizeof(*value), compare_reals);
+    mt_sort_f64(value, n);
     return value[is_rate ? n / 2 : (n - 1) / 2];
 }
 

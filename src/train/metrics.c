@@ -229,17 +229,15 @@ static void set_traffic(json_t *object, const struct mt_trainer *trainer)
 static void set_sources(json_t *object, const struct mt_trainer *trainer)
 {
     const int n = mt_mixture_n_source(trainer->data);
+    if (n == 1) {
+        return;
+    }
     json_t *drawn = json_object();
     for (int k = 0; k < n; k++) {
-        set(drawn, mt_mixture_name(trainer->data, k),
-            json_integer(
-                (json_int_t)mt_mixture_drawn(trainer->data, k, trainer->state.next_sequence)));
+        const int64_t given = mt_mixture_drawn(trainer->data, k, trainer->state.next_sequence);
+        set(drawn, mt_mixture_name(trainer->data, k), json_integer((json_int_t)given));
     }
-    if (n > 1) {
-        set(object, "data_sequences", drawn);
-    } else {
-        json_decref(drawn);
-    }
+    set(object, "data_sequences", drawn);
 }
 
 static void set_moe(json_t *object, const struct mt_moe_stats *moe)

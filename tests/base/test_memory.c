@@ -184,6 +184,28 @@ static int64_t limit_of_tree(void)
     return mt_memory_limit_available_bytes(proc, cgroup);
 }
 
+static void room_is_made_for_what_is_to_come(void **state)
+{
+    MT_UNUSED(state);
+    int32_t *item = NULL;
+    int64_t capacity = 0;
+    for (int32_t n = 0; n < 1000; ++n) {
+        const int64_t before = capacity;
+        MT_TEST_OK(MT_MAKE_ROOM(item, n, &capacity, 1, "a list"));
+        assert_true(capacity == before || capacity >= 2 * before);
+        item[n] = n;
+    }
+    for (int32_t n = 0; n < 1000; ++n) {
+        assert_int_equal(item[n], n);
+    }
+    const int64_t before = capacity;
+    MT_TEST_FAILS(MT_MAKE_ROOM(item, 1000, &capacity, INT64_MAX / 4, "a list"), MT_ERR_RESOURCE,
+                  "a list");
+    assert_int_equal(capacity, before);
+    assert_int_equal(item[999], 999);
+    mt_memory_free(item);
+}
+
 static int make_tree(void **state)
 {
     MT_UNUSED(state);
@@ -246,6 +268,7 @@ static void a_limit_on_address_space_narrows_what_is_available(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(room_is_made_for_what_is_to_come),
         cmocka_unit_test(blocks_are_zeroed_and_aligned),
         cmocka_unit_test(allocations_are_counted),
         cmocka_unit_test(reserved_space_costs_nothing_until_touched),

@@ -1,6 +1,7 @@
 /* Corpora of small files in a folder of their own, whose bytes are a function of their position. */
 #include "base/memory.h"
 #include "data/corpus.h"
+#include "support/folder.h"
 #include "support/test.h"
 
 #include <stdio.h>
@@ -11,23 +12,6 @@
 
 enum { T = 8, MAX_LENGTH = 5000 };
 
-static char folder[64];
-
-static int make_folder(void **state)
-{
-    MT_UNUSED(state);
-    (void)snprintf(folder, sizeof(folder), "/tmp/mt-corpus-XXXXXX");
-    return mkdtemp(folder) == NULL;
-}
-
-static int remove_folder(void **state)
-{
-    char command[128];
-    MT_UNUSED(state);
-    (void)snprintf(command, sizeof(command), "rm -rf '%s'", folder);
-    return system(command); /* NOLINT(cert-env33-c): the folder's name is this file's own */
-}
-
 static unsigned char byte_at(int64_t offset)
 {
     return (unsigned char)((offset * 37 + offset / 251) % 250);
@@ -37,7 +21,7 @@ static unsigned char byte_at(int64_t offset)
 static void write_file(const char *name, int64_t n, int64_t salt)
 {
     char path[256];
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+    (void)snprintf(path, sizeof(path), "%s/%s", mt_test_folder(), name);
     FILE *file = fopen(path, "wb");
     assert_non_null(file);
     for (int64_t i = 0; i < n; ++i) {
@@ -52,7 +36,7 @@ static struct mt_path_list *list_of(int n, const char *const *names)
     MT_TEST_OK(MT_ALLOCATE(list, 1, "paths"));
     list->n = n;
     for (int i = 0; i < n; ++i) {
-        (void)snprintf(list->path[i], sizeof(list->path[i]), "%s/%s", folder, names[i]);
+        (void)snprintf(list->path[i], sizeof(list->path[i]), "%s/%s", mt_test_folder(), names[i]);
     }
     return list;
 }
@@ -145,10 +129,10 @@ static void a_folder_is_its_files_sorted_by_name(void **state)
     static const char *const names[] = {"domains"};
     char path[128];
     struct mt_corpus *corpus = NULL;
-    (void)snprintf(path, sizeof(path), "%s/domains", folder);
+    (void)snprintf(path, sizeof(path), "%s/domains", mt_test_folder());
     assert_int_equal(mkdir(path, 0700), 0);
     MT_TEST_FAILS(open_names(1, names, 256, T, &corpus), MT_ERR_INPUT, "holds no file");
-    (void)snprintf(path, sizeof(path), "%s/domains/subfolder", folder);
+    (void)snprintf(path, sizeof(path), "%s/domains/subfolder", mt_test_folder());
     assert_int_equal(mkdir(path, 0700), 0);
     write_file("domains/zebra", T + 1, 300);
     write_file("domains/ant", T + 1, 100);
@@ -168,7 +152,7 @@ static void more_files_than_stay_open_are_read(void **state)
     static const char *const names[] = {"many"};
     char path[128];
     struct mt_corpus *corpus = NULL;
-    (void)snprintf(path, sizeof(path), "%s/many", folder);
+    (void)snprintf(path, sizeof(path), "%s/many", mt_test_folder());
     assert_int_equal(mkdir(path, 0700), 0);
     for (int i = 0; i < 300; ++i) {
         char name[32];
@@ -188,7 +172,7 @@ static void ids_beyond_the_vocabulary_are_refused_with_their_place(void **state)
     MT_UNUSED(state);
     char path[128];
     struct mt_corpus *corpus = NULL;
-    (void)snprintf(path, sizeof(path), "%s/ascii", folder);
+    (void)snprintf(path, sizeof(path), "%s/ascii", mt_test_folder());
     FILE *file = fopen(path, "wb");
     assert_non_null(file);
     for (int i = 0; i < 70000; ++i) { /* the scan goes in pieces of 65536 bytes */
@@ -212,7 +196,7 @@ static void a_byte_that_turns_bad_later_is_found_when_read(void **state)
     struct mt_corpus *corpus = NULL;
     write_file("turns", 3 * T + 1, 0);
     MT_TEST_OK(open_one("turns", 250, &corpus));
-    (void)snprintf(path, sizeof(path), "%s/turns", folder);
+    (void)snprintf(path, sizeof(path), "%s/turns", mt_test_folder());
     FILE *file = fopen(path, "r+b");
     assert_non_null(file);
     assert_int_equal(fseek(file, T + 3, SEEK_SET), 0);
@@ -232,7 +216,7 @@ static void a_file_shortened_meanwhile_is_an_error_not_a_crash(void **state)
     struct mt_corpus *corpus = NULL;
     write_file("shrinks", 3 * T + 1, 0);
     MT_TEST_OK(open_one("shrinks", 256, &corpus));
-    (void)snprintf(path, sizeof(path), "%s/shrinks", folder);
+    (void)snprintf(path, sizeof(path), "%s/shrinks", mt_test_folder());
     assert_int_equal(truncate(path, T + 3), 0);
     expect_window(corpus, 0, T, 0);
     MT_TEST_FAILS(mt_corpus_read(corpus, 1, token, target), MT_ERR_INPUT,
@@ -302,6 +286,6 @@ int main(void)
         cmocka_unit_test(bad_files_are_named),
         cmocka_unit_test(random_ids_are_a_function_of_seed_and_window),
     };
-    const int failed = cmocka_run_group_tests(tests, make_folder, remove_folder);
+    const int failed = cmocka_run_group_tests(tests, mt_test_folder_make, mt_test_folder_remove);
     return failed != 0 || mt_memory_n_live() != 0;
 }

@@ -1,6 +1,7 @@
 /* Layouts of token files, written here byte by byte, whole and damaged. */
 #include "base/memory.h"
 #include "data/token_file.h"
+#include "support/folder.h"
 #include "support/test.h"
 
 #include <stdio.h>
@@ -10,28 +11,11 @@
 
 enum { PATH_BYTES = 128, MAX_FILE = 1 << 16, N_TOKEN = 40 };
 
-static char folder[64];
-
 /* A file in the making. */
 static struct {
     unsigned char data[MAX_FILE];
     size_t n;
 } image;
-
-static int make_folder(void **state)
-{
-    MT_UNUSED(state);
-    (void)snprintf(folder, sizeof(folder), "/tmp/mt-tokens-XXXXXX");
-    return mkdtemp(folder) == NULL;
-}
-
-static int remove_folder(void **state)
-{
-    char command[128];
-    MT_UNUSED(state);
-    (void)snprintf(command, sizeof(command), "rm -rf '%s'", folder);
-    return system(command); /* NOLINT(cert-env33-c): the folder's name is this file's own */
-}
 
 static void put(int64_t value, int bytes)
 {
@@ -45,16 +29,9 @@ static void patch(size_t offset, int64_t value, int bytes)
     memcpy(image.data + offset, &value, (size_t)bytes);
 }
 
-static const char *path_of(const char *name)
-{
-    static char path[PATH_BYTES];
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-    return path;
-}
-
 static void write_image(const char *name)
 {
-    FILE *file = fopen(path_of(name), "wb");
+    FILE *file = fopen(mt_test_path(name), "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(image.data, 1, image.n, file), image.n);
     assert_int_equal(fclose(file), 0);
@@ -88,7 +65,7 @@ static void put_header(int64_t magic, int64_t version, int64_t n_token, int64_t 
 static enum mt_status open_named(const char *name, enum mt_data_format format,
                                  enum mt_token_type type, struct mt_token_file *file)
 {
-    return mt_token_file_open(path_of(name), format, type, file);
+    return mt_token_file_open(mt_test_path(name), format, type, file);
 }
 
 static void expect_ids(struct mt_token_file *file)
@@ -304,7 +281,7 @@ static void damaged_indices_are_told_apart(void **state)
     write_bin(4);
     put_index();
     MT_TEST_FAILS(open_pair(&file), MT_ERR_INPUT, "do not belong together");
-    assert_int_equal(unlink(path_of("pair.idx")), 0);
+    assert_int_equal(unlink(mt_test_path("pair.idx")), 0);
     MT_TEST_FAILS(open_named("pair.bin", MT_DATA_MEGATRON, MT_TOKEN_AUTO, &file), MT_ERR_INPUT,
                   "pair.idx: No such file");
 }
@@ -363,6 +340,6 @@ int main(void)
         cmocka_unit_test(random_damage_is_survived),
         cmocka_unit_test(a_fingerprint_follows_content_not_path),
     };
-    const int failed = cmocka_run_group_tests(tests, make_folder, remove_folder);
+    const int failed = cmocka_run_group_tests(tests, mt_test_folder_make, mt_test_folder_remove);
     return failed != 0 || mt_memory_n_live() != 0;
 }

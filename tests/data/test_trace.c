@@ -2,6 +2,7 @@
  * line and what was expected, wherever it is cut. */
 #include "base/memory.h"
 #include "data/trace.h"
+#include "support/folder.h"
 #include "support/test.h"
 
 #include <stdio.h>
@@ -12,23 +13,13 @@
 
 enum { PATH_BYTES = 256, MAX_VALUE = 4096 };
 
-static char folder[64];
 static const char *const ending[] = {".csv", ".jsonl", ".h5"};
 enum { N_ENDING = 3 };
 static const int layer_number[] = {2, 3, 7};
 
-static const char *path_of(const char *name)
-{
-    static char path[2][PATH_BYTES];
-    static int next;
-    next = !next;
-    (void)snprintf(path[next], PATH_BYTES, "%s/%s", folder, name);
-    return path[next];
-}
-
 static const char *write_text(const char *name, const char *text, size_t n)
 {
-    const char *path = path_of(name);
+    const char *path = mt_test_path(name);
     FILE *file = fopen(path, "w");
     assert_non_null(file);
     assert_int_equal(fwrite(text, 1, n, file), n);
@@ -95,8 +86,8 @@ static void what_is_recorded_reads_back_in_every_format(void **state)
         for (int f = 0; f < N_ENDING; ++f) {
             char name[64];
             (void)snprintf(name, sizeof(name), "round%zu%s", s, ending[f]);
-            record(path_of(name), &shape[s], 1, 5);
-            expect_trace(path_of(name), &shape[s], 5);
+            record(mt_test_path(name), &shape[s], 1, 5);
+            expect_trace(mt_test_path(name), &shape[s], 5);
         }
     }
     assert_int_equal(mt_memory_n_live(), 0);
@@ -109,13 +100,13 @@ static void recording_cuts_to_the_resumed_step_and_goes_on(void **state)
     for (int f = 0; f < N_ENDING; ++f) {
         char name[64];
         (void)snprintf(name, sizeof(name), "resume%s", ending[f]);
-        record(path_of(name), &shape, 1, 9);
-        record(path_of(name), &shape, 5, 6);
-        expect_trace(path_of(name), &shape, 6);
-        record(path_of(name), &shape, 7, 7);
-        expect_trace(path_of(name), &shape, 7);
-        record(path_of(name), &shape, 1, 3);
-        expect_trace(path_of(name), &shape, 3);
+        record(mt_test_path(name), &shape, 1, 9);
+        record(mt_test_path(name), &shape, 5, 6);
+        expect_trace(mt_test_path(name), &shape, 6);
+        record(mt_test_path(name), &shape, 7, 7);
+        expect_trace(mt_test_path(name), &shape, 7);
+        record(mt_test_path(name), &shape, 1, 3);
+        expect_trace(mt_test_path(name), &shape, 3);
     }
 }
 
@@ -127,21 +118,21 @@ static void a_recording_cut_at_any_byte_resumes(void **state)
         char name[64];
         static char text[1 << 16];
         (void)snprintf(name, sizeof(name), "cut%s", ending[f]);
-        record(path_of(name), &shape, 1, 3);
-        const size_t n = file_size(path_of(name));
-        FILE *file = fopen(path_of(name), "r");
+        record(mt_test_path(name), &shape, 1, 3);
+        const size_t n = file_size(mt_test_path(name));
+        FILE *file = fopen(mt_test_path(name), "r");
         assert_int_equal(fread(text, 1, n, file), n);
         (void)fclose(file);
         for (size_t cut = 0; cut <= n; ++cut) {
             struct mt_trace_writer *writer = NULL;
             (void)write_text(name, text, cut);
-            MT_TEST_OK(mt_trace_writer_open(path_of(name), &shape, layer_number, 3, &writer));
+            MT_TEST_OK(mt_trace_writer_open(mt_test_path(name), &shape, layer_number, 3, &writer));
             MT_TEST_OK(mt_trace_writer_close(writer));
-            const size_t left = file_size(path_of(name));
+            const size_t left = file_size(mt_test_path(name));
             assert_true(left <= cut || left < 64); /* a header at most is new */
             if (left > 64) {
                 struct mt_trace *trace = NULL;
-                MT_TEST_OK(mt_trace_open(path_of(name), &trace));
+                MT_TEST_OK(mt_trace_open(mt_test_path(name), &trace));
                 assert_int_equal(mt_trace_get_shape(trace)->n_micro, 2);
                 assert_true(mt_trace_n_step(trace) >= 1);
                 mt_trace_close(trace);
@@ -161,18 +152,18 @@ static void recording_leaves_what_is_no_such_trace_alone(void **state)
         char name[64];
         (void)snprintf(name, sizeof(name), "letter%s", ending[f]);
         (void)write_text(name, letter, strlen(letter));
-        MT_TEST_FAILS(mt_trace_writer_open(path_of(name), &shape, layer_number, 0, &writer),
+        MT_TEST_FAILS(mt_trace_writer_open(mt_test_path(name), &shape, layer_number, 0, &writer),
                       MT_ERR_INPUT, "expected");
-        assert_int_equal(file_size(path_of(name)), strlen(letter));
+        assert_int_equal(file_size(mt_test_path(name)), strlen(letter));
         (void)write_text(name, "Dear", 4);
-        MT_TEST_FAILS(mt_trace_writer_open(path_of(name), &shape, layer_number, 0, &writer),
+        MT_TEST_FAILS(mt_trace_writer_open(mt_test_path(name), &shape, layer_number, 0, &writer),
                       MT_ERR_INPUT, "expected");
         (void)snprintf(name, sizeof(name), "other%s", ending[f]);
-        record(path_of(name), &other, 1, 2);
-        const size_t n = file_size(path_of(name));
-        MT_TEST_FAILS(mt_trace_writer_open(path_of(name), &shape, layer_number, 0, &writer),
+        record(mt_test_path(name), &other, 1, 2);
+        const size_t n = file_size(mt_test_path(name));
+        MT_TEST_FAILS(mt_trace_writer_open(mt_test_path(name), &shape, layer_number, 0, &writer),
                       MT_ERR_CONFIG, "expected");
-        assert_int_equal(file_size(path_of(name)), n);
+        assert_int_equal(file_size(mt_test_path(name)), n);
     }
     MT_TEST_FAILS(mt_trace_writer_open("/proc/no/trace.csv", &shape, layer_number, 0, &writer),
                   MT_ERR_RESOURCE, "cannot open");
@@ -279,15 +270,17 @@ static void places_that_hold_no_trace_are_refused(void **state)
     for (int f = 0; f < N_ENDING; ++f) {
         char name[64];
         (void)snprintf(name, sizeof(name), "folder%s", ending[f]);
-        assert_int_equal(mkdir(path_of(name), 0777), 0);
-        MT_TEST_FAILS(mt_trace_open(path_of(name), &trace), MT_ERR_INPUT, "not a regular file");
+        assert_int_equal(mkdir(mt_test_path(name), 0777), 0);
+        MT_TEST_FAILS(mt_trace_open(mt_test_path(name), &trace), MT_ERR_INPUT,
+                      "not a regular file");
         (void)snprintf(name, sizeof(name), "pipe%s", ending[f]);
-        assert_int_equal(mkfifo(path_of(name), 0666), 0);
-        MT_TEST_FAILS(mt_trace_open(path_of(name), &trace), MT_ERR_INPUT, "not a regular file");
+        assert_int_equal(mkfifo(mt_test_path(name), 0666), 0);
+        MT_TEST_FAILS(mt_trace_open(mt_test_path(name), &trace), MT_ERR_INPUT,
+                      "not a regular file");
         (void)snprintf(name, sizeof(name), "missing%s", ending[f]);
-        MT_TEST_FAILS(mt_trace_open(path_of(name), &trace), MT_ERR_INPUT, name);
+        MT_TEST_FAILS(mt_trace_open(mt_test_path(name), &trace), MT_ERR_INPUT, name);
     }
-    MT_TEST_FAILS(mt_trace_open(path_of("trace.txt"), &trace), MT_ERR_CONFIG, "ends in .csv");
+    MT_TEST_FAILS(mt_trace_open(mt_test_path("trace.txt"), &trace), MT_ERR_CONFIG, "ends in .csv");
     MT_TEST_FAILS(mt_trace_open(".csv", &trace), MT_ERR_CONFIG, "ends in .csv");
 }
 
@@ -319,9 +312,9 @@ static void a_trace_cut_at_any_byte_is_refused(void **state)
     for (int f = 0; f < N_ENDING; ++f) {
         char name[64];
         (void)snprintf(name, sizeof(name), "prefix%s", ending[f]);
-        record(path_of(name), &shape, 1, 2);
-        const size_t n = file_size(path_of(name));
-        FILE *file = fopen(path_of(name), "r");
+        record(mt_test_path(name), &shape, 1, 2);
+        const size_t n = file_size(mt_test_path(name));
+        FILE *file = fopen(mt_test_path(name), "r");
         assert_true(n < sizeof(text));
         assert_int_equal(fread(text, 1, n, file), n);
         (void)fclose(file);
@@ -350,28 +343,13 @@ static void appending_allocates_nothing_in_text_formats(void **state)
         char name[64];
         struct mt_trace_writer *writer = NULL;
         (void)snprintf(name, sizeof(name), "steady%s", ending[f]);
-        MT_TEST_OK(mt_trace_writer_open(path_of(name), &shape, layer_number, 0, &writer));
+        MT_TEST_OK(mt_trace_writer_open(mt_test_path(name), &shape, layer_number, 0, &writer));
         MT_TEST_OK(mt_trace_writer_append(writer, 1, counts));
         const int64_t n = mt_memory_n_allocated();
         MT_TEST_OK(mt_trace_writer_append(writer, 2, counts));
         assert_int_equal(mt_memory_n_allocated(), n);
         MT_TEST_OK(mt_trace_writer_close(writer));
     }
-}
-
-static int make_folder(void **state)
-{
-    (void)state;
-    (void)snprintf(folder, sizeof(folder), "trace-XXXXXX");
-    return mkdtemp(folder) == NULL ? -1 : 0;
-}
-
-static int remove_folder(void **state)
-{
-    char command[128];
-    (void)state;
-    (void)snprintf(command, sizeof(command), "rm -rf ./%s", folder);
-    return system(command);
 }
 
 int main(void)
@@ -387,5 +365,5 @@ int main(void)
         cmocka_unit_test(a_trace_cut_at_any_byte_is_refused),
         cmocka_unit_test(appending_allocates_nothing_in_text_formats),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, mt_test_folder_make, mt_test_folder_remove);
 }

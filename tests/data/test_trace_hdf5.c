@@ -2,6 +2,7 @@
  * no damage makes the library crash. */
 #include "base/memory.h"
 #include "data/trace.h"
+#include "support/folder.h"
 #include "support/test.h"
 
 #include <hdf5.h>
@@ -12,20 +13,9 @@
 
 enum { PATH_BYTES = 256 };
 
-static char folder[64];
-
-static const char *path_of(const char *name)
-{
-    static char path[2][PATH_BYTES];
-    static int next;
-    next = !next;
-    (void)snprintf(path[next], PATH_BYTES, "%s/%s", folder, name);
-    return path[next];
-}
-
 static const char *write_text(const char *name, const char *text, size_t n)
 {
-    const char *path = path_of(name);
+    const char *path = mt_test_path(name);
     FILE *file = fopen(path, "w");
     assert_non_null(file);
     assert_int_equal(fwrite(text, 1, n, file), n);
@@ -37,7 +27,7 @@ static const char *write_text(const char *name, const char *text, size_t n)
 static const char *write_hdf5(const char *name, hid_t type, int n_dim, const hsize_t *dim,
                               const int64_t *step, hsize_t n_step)
 {
-    const char *path = path_of(name);
+    const char *path = mt_test_path(name);
     (void)unlink(path);
     const hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
     hid_t space = H5Screate_simple(n_dim, dim, NULL);
@@ -120,7 +110,7 @@ static const char *write_elsewhere(const char *name, hid_t list, bool is_link)
 {
     static const hsize_t dim[] = {2, 1, 3};
     static const int64_t counts[] = {1, 2, 3, 4, 5, 6};
-    const char *path = path_of(name);
+    const char *path = mt_test_path(name);
     (void)unlink(path);
     const hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
     if (is_link) {
@@ -154,7 +144,7 @@ static void counts_in_other_files_are_refused(void **state)
                   "in other files");
     const hid_t space = H5Screate_simple(3, plain, NULL);
     list = H5Pcreate(H5P_DATASET_CREATE);
-    assert_true(H5Pset_virtual(list, space, path_of("a.h5"), "/counts", space) >= 0);
+    assert_true(H5Pset_virtual(list, space, mt_test_path("a.h5"), "/counts", space) >= 0);
     (void)H5Sclose(space);
     MT_TEST_FAILS(mt_trace_open(write_elsewhere("b.h5", list, false), &trace), MT_ERR_INPUT,
                   "in other files");
@@ -195,21 +185,6 @@ static void damaged_hdf5_files_are_refused_or_read(void **state)
     assert_int_equal(mt_memory_n_live(), 0);
 }
 
-static int make_folder(void **state)
-{
-    (void)state;
-    (void)snprintf(folder, sizeof(folder), "trace-hdf5-XXXXXX");
-    return mkdtemp(folder) == NULL ? -1 : 0;
-}
-
-static int remove_folder(void **state)
-{
-    char command[128];
-    (void)state;
-    (void)snprintf(command, sizeof(command), "rm -rf ./%s", folder);
-    return system(command);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,5 +192,5 @@ int main(void)
         cmocka_unit_test(counts_in_other_files_are_refused),
         cmocka_unit_test(damaged_hdf5_files_are_refused_or_read),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, mt_test_folder_make, mt_test_folder_remove);
 }

@@ -53,18 +53,6 @@ static void quantised_costs_have_two_digits(void **state)
     }
 }
 
-static void the_median_is_the_lower_middle(void **state)
-{
-    int64_t one[] = {7};
-    int64_t four[] = {9, 1, 5, 3};
-    int64_t five[] = {9, 1, 5, 3, 1000};
-    MT_UNUSED(state);
-    assert_int_equal(mt_median_i64(NULL, 0), 0);
-    assert_int_equal(mt_median_i64(one, 1), 7);
-    assert_int_equal(mt_median_i64(four, 4), 3);
-    assert_int_equal(mt_median_i64(five, 5), 5);
-}
-
 static void check_partners(struct mt_topology *topology)
 {
     for (int rank = 0; rank < topology->n_rank; rank++) {
@@ -233,7 +221,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(quantised_costs_have_two_digits),
-        cmocka_unit_test(the_median_is_the_lower_middle),
         cmocka_unit_test(partners_are_mutual_on_uneven_nodes),
         cmocka_unit_test(bytes_never_come_out_free),
         cmocka_unit_test(a_file_gives_back_what_was_written),
