@@ -31,7 +31,7 @@ struct mt_arguments {
 };
 
 struct mt_command {
-    const char *name;
+    const char *name;     /* one word or two: "data inspect" */
     const char *synopsis; /* "train CONFIG" */
     const char *summary;
     int min_positional, max_positional;
@@ -46,6 +46,9 @@ struct mt_command {
 
 extern const struct mt_command mt_commands[];
 extern const int mt_n_command;
+
+/* True: `word` is the first of the command's name, or all of it. */
+bool mt_command_begins_with(const struct mt_command *command, const char *word);
 
 /* Value of an option of this command, NULL when not given. The name must be in its table. */
 const char *mt_argument(const struct mt_arguments *arguments, const char *name);
@@ -90,12 +93,11 @@ enum mt_status mt_command_train(const struct mt_arguments *arguments);
 enum mt_status mt_command_eval(const struct mt_arguments *arguments);
 enum mt_status mt_command_generate(const struct mt_arguments *arguments);
 enum mt_status mt_command_inspect(const struct mt_arguments *arguments);
-enum mt_status mt_command_checkpoint(const struct mt_arguments *arguments);
+enum mt_status mt_command_checkpoint_convert(const struct mt_arguments *arguments);
 enum mt_status mt_command_verify(const struct mt_arguments *arguments);
 enum mt_status mt_command_plan(const struct mt_arguments *arguments);
 enum mt_status mt_command_bench(const struct mt_arguments *arguments);
-enum mt_status mt_command_data(const struct mt_arguments *arguments);
-/* data_prepare.c */
+enum mt_status mt_command_data_inspect(const struct mt_arguments *arguments);
 enum mt_status mt_command_data_prepare(const struct mt_arguments *arguments);
 enum mt_status mt_command_doctor(const struct mt_arguments *arguments);
 enum mt_status mt_command_report(const struct mt_arguments *arguments);

@@ -66,7 +66,7 @@ static enum mt_status prepare(const struct mt_arguments *arguments,
                                          .key = key != NULL ? key : "text",
                                          .prefix = mt_argument(arguments, "-o")};
     MT_TRY(choose_end(arguments, tokenizer, &options.end_of_document));
-    for (int i = 1; i < arguments->n_positional; ++i) {
+    for (int i = 0; i < arguments->n_positional; ++i) {
         (void)snprintf(paths->path[paths->n++], MT_PATH_BYTES, "%s", arguments->positional[i]);
     }
     const enum mt_status status =

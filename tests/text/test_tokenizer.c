@@ -186,6 +186,10 @@ static void what_would_change_ids_is_refused_by_name(void **state)
     expect_refusal("pre_tokenizer",
                    "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"}",
                    "no regular expression at character 1");
+    expect_refusal("pre_tokenizer",
+                   "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\C\"},"
+                   "\"behavior\":\"Isolated\"}",
+                   "no regular expression at character 2");
     expect_refusal("vocab", "{\"a\":0}", "vocab is without byte 0x");
     expect_refusal("vocab", "{\"a\":-1}", "the token \"a\" has no id of its own");
     expect_refusal("vocab", "{\"a\":99999999}", "the token \"a\" has no id of its own");
@@ -194,6 +198,26 @@ static void what_would_change_ids_is_refused_by_name(void **state)
     expect_refusal("added_tokens", "[{\"id\":1,\"content\":\"x\",\"single_word\":true}]",
                    "single_word of an added token is true");
     expect_refusal("added_tokens", "[{\"id\":\"1\",\"content\":\"x\"}]", "no id of its own");
+}
+
+static void an_expression_that_goes_backwards_is_refused(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_tokenizer *tokenizer = NULL;
+    struct mt_ids ids = {0};
+    json_error_t error;
+    json_t *root = json_load_file(vector_path("gpt2.json"), 0, &error);
+    (void)json_object_set_new(root, "pre_tokenizer",
+                              json_pack("{s:s, s:{s:s}, s:s}", "type", "Split", "pattern", "Regex",
+                                        "(?<=(?1))a|(\\Ka)b", "behavior", "Isolated"));
+    char *text = json_dumps(root, 0);
+    MT_TEST_OK(open_text(text, strlen(text), &tokenizer));
+    MT_TEST_FAILS(mt_tokenizer_encode(tokenizer, "aaa", 3, &ids), MT_ERR_INPUT,
+                  "matches backwards");
+    mt_memory_free(ids.item);
+    mt_tokenizer_close(tokenizer);
+    free(text);
+    json_decref(root);
 }
 
 /* Any bytes: an answer, and nothing else (run under ASan as well). */
@@ -233,7 +257,7 @@ static void files_that_are_none_are_named(void **state)
     MT_TEST_FAILS(mt_tokenizer_open("vocab.txt", &tokenizer), MT_ERR_INPUT,
                   "vocab.txt is no tokenizer");
     MT_TEST_FAILS(mt_tokenizer_open("/missing/tokenizer.json", &tokenizer), MT_ERR_INPUT,
-                  "cannot read /missing/tokenizer.json: missing or unreadable");
+                  "cannot read /missing/tokenizer.json: No such file");
     MT_TEST_FAILS(mt_tokenizer_open("/missing/a.model", &tokenizer), MT_ERR_INPUT,
                   "a SentencePiece model was expected");
     MT_TEST_FAILS(open_text("{", 1, &tokenizer), MT_ERR_INPUT, "no JSON");
@@ -248,6 +272,7 @@ int main(void)
         cmocka_unit_test(bytes_are_tokens),
         cmocka_unit_test(text_that_is_not_utf8_is_refused_with_its_place),
         cmocka_unit_test(what_would_change_ids_is_refused_by_name),
+        cmocka_unit_test(an_expression_that_goes_backwards_is_refused),
         cmocka_unit_test(random_damage_is_survived),
         cmocka_unit_test(files_that_are_none_are_named),
     };
