@@ -87,6 +87,7 @@ void mt_report_destroy(struct mt_report *report)
     if (report == NULL) {
         return;
     }
+    mt_memory_free(report->expert_count);
     mt_memory_free(report->row_count);
     mt_memory_free(report->row_layer);
     mt_memory_free(report->critical_share);

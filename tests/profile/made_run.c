@@ -265,12 +265,27 @@ static void lose_killed(const struct made_run *run, struct mt_profile *profile)
     }
 }
 
+/* Each rank has two experts, of which the first takes three quarters of the rank's rows. */
+static void share_rows(struct mt_profile *profile)
+{
+    for (int s = 0; s < profile->n_step; ++s) {
+        for (int r = 0; r < profile->n_rank; ++r) {
+            profile->expert_steps[r] += mt_profile_step(profile, s, r)->is_there ? 1 : 0;
+            for (int l = 0; l < profile->n_layer; ++l) {
+                const int64_t rows = mt_profile_by_layer(profile, profile->rows, s, r)[l];
+                int64_t *expert = mt_profile_expert_rows(profile, r, l) + 2 * (int64_t)r;
+                expert[0] += rows - rows / 4;
+                expert[1] += rows / 4;
+            }
+        }
+    }
+}
+
 static void describe(const struct made_run *run, struct mt_profile *profile)
 {
     static const char *const kind[] = {"allgatherv", "alltoallv", "sparse_allgather",
                                        "sparse_allgather_relay"};
     profile->n_kind = 4;
-    profile->n_expert = 2 * run->n_rank;
     for (int k = 0; k < profile->n_kind; ++k) {
         (void)snprintf(profile->kind[k], MT_PROFILE_NAME_BYTES, "%s", kind[k]);
     }
@@ -323,6 +338,8 @@ enum mt_status made_run_profile(const struct made_run *run, struct mt_profile *p
         MT_TRY_GOTO(make_step(&world, parameters));
     }
     lose_killed(run, profile);
+    MT_TRY_GOTO(mt_profile_reserve_experts(profile, 2 * run->n_rank));
+    share_rows(profile);
     describe(run, profile);
 cleanup:
     mt_memory_free(world.now_ns);
