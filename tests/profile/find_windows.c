@@ -2,7 +2,7 @@
  * straggler_study.py. One line a window:
  *
  *   FIRST_STEP "finding: ..." then every finding as RANK:CAUSE:SHARE:FACTOR, the worst first */
-#include "profile/analysis.h"
+#include "profile/pricing.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,8 +11,12 @@
 static enum mt_status print_window(const struct mt_profile *profile, int first, int n)
 {
     struct mt_analysis analysis;
+    struct mt_replay *replay = NULL;
     char text[128];
     MT_TRY(mt_analysis_make(profile, first, n, &analysis));
+    MT_TRY(mt_replay_create_of(profile, first, n, n, &replay));
+    MT_TRY(mt_findings_price(profile, replay, &analysis));
+    mt_replay_destroy(replay);
     mt_analysis_print_finding(&analysis, text, sizeof(text));
     (void)printf("%" PRId64 " \"%s\"", profile->step_number[first], text);
     for (int i = 0; i < analysis.n_finding; ++i) {
