@@ -71,8 +71,8 @@ void mt_record_pause(bool is_paused);
 /* Where spans and arrivals from now on belong; -1: nowhere. */
 void mt_record_set_layer(int layer);
 void mt_record_set_micro(int micro);
-/* Rows that an expert computes forward: added to the innermost open span, to the step's layer and to
- * the expert. */
+/* Rows that an expert computes forward: added to the innermost open span, to the step's layer and
+ * to the expert. */
 void mt_record_add_rows(int expert, int64_t rows);
 /* Of the step's tokens on this rank. */
 void mt_record_add_tokens(int64_t n_token);

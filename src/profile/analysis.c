@@ -250,8 +250,8 @@ static bool stands_out(const struct mt_study *study, const struct mt_analysis *a
 {
     static const double TIMES_OTHERS = 3;
     return finding->cause != MT_CAUSE_ROUTING_LOAD ||
-           finding->share > TIMES_OTHERS * median_share(study, analysis, MT_CAUSE_ROUTING_LOAD,
-                                                        finding->rank);
+           finding->share >
+               TIMES_OTHERS * median_share(study, analysis, MT_CAUSE_ROUTING_LOAD, finding->rank);
 }
 
 static void find(const struct costs *c, struct mt_analysis *analysis)

@@ -5,6 +5,9 @@
 
 #include <math.h>
 
+/* A finding about messages costs so many times what the model is off by. */
+static const double TIMES_ERROR = 2;
+
 struct mt_change mt_finding_change(const struct mt_finding *finding)
 {
     struct mt_change change = {.kind = MT_CHANGE_NOTHING, .rank = finding->rank};
@@ -32,6 +35,14 @@ struct mt_change mt_finding_change(const struct mt_finding *finding)
         break;
     }
     return change;
+}
+
+/* Of the model: transfers taken from other steps make so much more or less of a step. */
+static double model_error(struct mt_replay *replay)
+{
+    const struct mt_change model = {.kind = MT_CHANGE_OTHER_TRANSFERS};
+    const double measured_ns = fmax(1, mt_replay_measured_ns(replay));
+    return fabs(mt_replay_run(replay, &model) / measured_ns - 1);
 }
 
 /* gain [n]: of each alone, or its part of the gain of all. */
@@ -74,6 +85,24 @@ static enum mt_status carry_over(const struct mt_profile *profile, const struct 
     return MT_OK;
 }
 
+/* least_of_messages: share that a finding about messages must cost. */
+static void keep_dear(struct mt_analysis *analysis, const double *gain, int n,
+                      double least_of_messages)
+{
+    int n_kept = 0;
+    for (int i = 0; i < n; ++i) {
+        struct mt_finding finding = analysis->finding[i];
+        const bool is_of_messages = finding.cause == MT_CAUSE_COMMUNICATION;
+        finding.share = gain[i];
+        if (finding.share >= MT_FINDING_SHARE &&
+            (!is_of_messages || finding.share >= least_of_messages)) {
+            analysis->finding[n_kept++] = finding;
+        }
+    }
+    analysis->n_finding = n_kept;
+    mt_analysis_sort_findings(analysis);
+}
+
 enum mt_status mt_findings_price(const struct mt_profile *profile, struct mt_replay *replay,
                                  struct mt_analysis *analysis)
 {
@@ -84,14 +113,6 @@ enum mt_status mt_findings_price(const struct mt_profile *profile, struct mt_rep
     }
     find_gains(replay, analysis, n, gain);
     MT_TRY(carry_over(profile, replay, analysis, n, gain));
-    for (int i = 0; i < n; ++i) {
-        analysis->finding[i].share = gain[i];
-    }
-    analysis->n_finding = n;
-    mt_analysis_sort_findings(analysis);
-    while (analysis->n_finding > 0 &&
-           analysis->finding[analysis->n_finding - 1].share < analysis->least_share) {
-        --analysis->n_finding;
-    }
+    keep_dear(analysis, gain, n, TIMES_ERROR * model_error(replay));
     return MT_OK;
 }

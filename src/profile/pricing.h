@@ -17,8 +17,10 @@ enum { MT_PRICED_FINDINGS = 8 };
 struct mt_change mt_finding_change(const struct mt_finding *finding);
 
 /* Sets the shares of analysis->finding, orders them anew and drops those that cost less than
- * analysis->least_share. Stragglers that are equally slow gain nothing one without the other: the
- * gain without all of them is shared by the waiting that each caused. Where the replay has only
+ * MT_FINDING_SHARE. Stragglers that are equally slow gain nothing one without the other: the
+ * gain without all of them is shared by the waiting that each caused. How far the model is off
+ * with transfers of other steps tells how much these vary by chance: a finding about messages costs
+ * twice that at least. Where the replay has only
  * part of the analysed steps, gains are carried over by the waiting in both. Without any replayed
  * step nothing is changed. */
 enum mt_status mt_findings_price(const struct mt_profile *profile, struct mt_replay *replay,

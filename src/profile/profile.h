@@ -144,8 +144,7 @@ static inline int64_t *mt_profile_by_layer(const struct mt_profile *profile, int
 /* [n_expert] of one rank and layer, inside profile->expert_rows, which is there. */
 static inline int64_t *mt_profile_expert_rows(const struct mt_profile *profile, int rank, int layer)
 {
-    return profile->expert_rows +
-           ((int64_t)rank * profile->n_layer + layer) * profile->n_expert;
+    return profile->expert_rows + ((int64_t)rank * profile->n_layer + layer) * profile->n_expert;
 }
 
 /* A rank's clock at local_ns, moved onto rank 0's: linear between knots, the nearest knot's offset

@@ -260,8 +260,7 @@ static int64_t transfer_with(const struct mt_replay *replay, const struct mt_seg
         return part->other_ns;
     }
     if (change->kind == MT_CHANGE_LINKS && rank == change->rank) {
-        return mt_min_i64(part->transfer_ns,
-                          others_transfer_ns(replay, segment, collective, rank));
+        return mt_min_i64(part->transfer_ns, others_transfer_ns(replay, segment, collective, rank));
     }
     return is_free ? 0 : part->transfer_ns;
 }
@@ -271,8 +270,7 @@ static int64_t transfer_ns(const struct mt_replay *replay, const struct mt_segme
 {
     int64_t ns = transfer_with(replay, segment, &changes->change[0], rank, collective);
     for (int c = 1; c < changes->n; ++c) {
-        ns = mt_min_i64(
-            ns, transfer_with(replay, segment, &changes->change[c], rank, collective));
+        ns = mt_min_i64(ns, transfer_with(replay, segment, &changes->change[c], rank, collective));
     }
     return ns;
 }

@@ -86,8 +86,8 @@ struct mt_report {
     int n_row_layer;                             /* layers that have rows */
     int *row_layer;                              /* [n_row_layer] */
     double *row_count;                           /* [n_row_layer, R] a step */
-    int n_expert;         /* 0: rows by expert were not recorded */
-    double *expert_count; /* [n_row_layer, n_expert] a step, on all ranks */
+    int n_expert;                                /* 0: rows by expert were not recorded */
+    double *expert_count;                        /* [n_row_layer, n_expert] a step, on all ranks */
     char finding[MT_REPORT_LINE_BYTES];
     char headline[MT_REPORT_LINE_BYTES];
     char detail[MT_REPORT_TEXT_BYTES];
@@ -119,8 +119,8 @@ double mt_report_error(const struct mt_report *report);
 double mt_report_caused_ns(const struct mt_report *report, int rank);
 /* Time for people: "1.23 s", "12.3 ms", "45 us". text [MT_REPORT_LINE_BYTES] */
 void mt_report_time(double ns, char *text);
-/* Rows a step of the mean expert; the ranks that compute most of an expert's rows, the first of them
- * most: how many of home [MT_REPORT_HOMES]. row_layer: index into report->row_layer. */
+/* Rows a step of the mean expert; the ranks that compute most of an expert's rows, the first of
+ * them most: how many of home [MT_REPORT_HOMES]. row_layer: index into report->row_layer. */
 double mt_report_expert_mean(const struct mt_report *report, int row_layer);
 int mt_report_expert_homes(const struct mt_report *report, int row_layer, int expert,
                            struct mt_report_home *home);

@@ -157,8 +157,7 @@ static void try_phases(struct mt_report *report)
         struct mt_report_change entry = {.is_bound = true};
         (void)snprintf(entry.name, sizeof(entry.name), "%s were hidden completely",
                        mt_phase_name((enum mt_phase)phase));
-        try_change(report, &(struct mt_change){.kind = MT_CHANGE_PHASE, .phase = phase},
-                   &entry);
+        try_change(report, &(struct mt_change){.kind = MT_CHANGE_PHASE, .phase = phase}, &entry);
     }
 }
 

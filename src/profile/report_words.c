@@ -129,9 +129,10 @@ static void add_gain(struct mt_report *report)
         if (change->is_finding) {
             mt_report_time(report->unchanged_ns, with);
             mt_report_time(change->step_ns, without);
-            (void)snprintf(line, sizeof(line),
-                           " Without that a step would take %s instead of %s, give or take %.1f %%.",
-                           without, with, fabs(mt_report_error(report)) * 100);
+            (void)snprintf(
+                line, sizeof(line),
+                " Without that a step would take %s instead of %s, give or take %.1f %%.", without,
+                with, fabs(mt_report_error(report)) * 100);
             add(report->detail, line);
             return;
         }

@@ -41,8 +41,8 @@ struct run {
 static bool is_struck(const struct run *run, int rank)
 {
     const int every = run->synth->every;
-    const bool is_now = run->synth->until == 0 ||
-                        (run->step >= run->synth->from && run->step < run->synth->until);
+    const bool is_now =
+        run->synth->until == 0 || (run->step >= run->synth->from && run->step < run->synth->until);
     return is_now && rank == run->synth->victim && (every <= 1 || run->step % every == 0);
 }
 

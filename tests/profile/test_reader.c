@@ -240,7 +240,8 @@ static void lines_with_wrong_types_do_no_harm(void **state)
     write_text(0, "a",
                "{\"waits\":5,\"c\":[[1],\"x\",[9e9,-1,99999,7,1,1,1,9223372036854775807]]}\n"
                "{\"waits\":\"a\",\"c\":{}}\n{\"spans\":6,\"s\":[[99,-4]]}\n{\"kind\":[70,\"k\"]}\n"
-               "{\"clock\":7}\n{\"experts\":3,\"e\":[[9,1,5],[0,-1,5],[0],7,[1,99,2],[0,0,-8]]}\n{\"step\":7,\"phase\":[[1e3]],\"rows\":3}\n{\"unheard\":[]}\n");
+               "{\"clock\":7}\n{\"experts\":3,\"e\":[[9,1,5],[0,-1,5],[0],7,[1,99,2],[0,0,-8]]}\n{"
+               "\"step\":7,\"phase\":[[1e3]],\"rows\":3}\n{\"unheard\":[]}\n");
     MT_TEST_OK(mt_profile_read(folder, &profile));
     assert_int_equal(profile.n_problem, 0);
     assert_int_equal(mt_profile_step(&profile, 4, 0)->n_collective, 3);
