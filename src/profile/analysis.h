@@ -70,7 +70,8 @@ struct mt_analysis {
     /* What the median rank costs by being late for no reason that is known: chance, and what the
      * machine does beside the run. */
     double noise_share;
-    double least_share; /* of a finding: MT_FINDING_SHARE, or noise_share where it is more */
+    /* Of waiting that a finding causes at least: MT_FINDING_SHARE, or noise_share if it is more. */
+    double least_share;
     struct mt_finding *finding; /* [n_finding] the worst first */
 };
 

@@ -184,7 +184,7 @@ static void word_nothing(struct mt_report *report)
     } else {
         (void)snprintf(line, sizeof(line),
                        "Waiting for others takes %.1f %% of the ranks' time, and no rank alone "
-                       "costs %.1f %% of step time.",
+                       "makes them wait %.1f %% of step time for a known reason.",
                        report->lost_share * 100, report->analysis.least_share * 100);
     }
     add(report->detail, line);
@@ -247,8 +247,8 @@ bool mt_report_source(const struct mt_report *report, int i, char *text)
         return true;
     case 3:
         (void)snprintf(text, MT_REPORT_LINE_BYTES,
-                       "the median rank costs %.1f %% of step time for no known reason: less than "
-                       "%.1f %% is no finding",
+                       "the median rank makes others wait %.1f %% of step time for no known "
+                       "reason: who makes them wait less than %.1f %% is not named",
                        report->analysis.noise_share * 100, report->analysis.least_share * 100);
         return true;
     case 4:

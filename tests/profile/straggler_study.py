@@ -110,7 +110,8 @@ class Study:
         self.found[kind] += is_right
         text = "case %d, %d ranks: rank %d %s x %g, found %s" % (case, ranks, victim, cause, size, first)
         self.wrong += [] if is_right else [text]
-        return "%s%s (%.0f ms a step)" % (text, "" if is_right else " WRONG", step_s * 1e3)
+        return "%s%s (noise %.1f %%, %.0f ms a step)" % (
+            text, "" if is_right else " WRONG", 100 * float(lines[0].split()[1]), step_s * 1e3)
 
     def clean(self, run):
         ranks = [4, 8, 3, 6][run % 4]
