@@ -179,6 +179,16 @@ static struct mt_profile_step *detailed_step(struct mt_reader *reader, const jso
     return step->is_there ? step : NULL;
 }
 
+static bool is_ascending(const struct mt_profile_step *step)
+{
+    for (int i = 1; i < step->n_collective; ++i) {
+        if (step->collective[i].number <= step->collective[i - 1].number) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static enum mt_status take_waits(struct mt_reader *reader, const json_t *line)
 {
     enum { NUMBER, KIND, PHASE, BUSY, LAYER, MICRO, BEGIN, NEED, DONE, BYTES, N_SOURCE, SOURCES };
@@ -208,7 +218,7 @@ static enum mt_status take_waits(struct mt_reader *reader, const json_t *line)
             .n_source = (int)mt_reader_item(item, N_SOURCE),
             .sources = (uint64_t)json_integer_value(json_array_get(item, SOURCES))};
     }
-    return MT_OK;
+    return is_ascending(step) ? MT_OK : mt_profile_reserve_collectives(step, 0);
 }
 
 /* Outer spans before inner ones. */

@@ -12,8 +12,36 @@
 
 /* ---- which steps ---- */
 
+/* Numbers of a step's collectives on all ranks: [first, end). */
+static void find_range(const struct mt_profile *profile, int s, int64_t *first, int64_t *end,
+                       int64_t *n_most)
+{
+    *first = INT64_MAX;
+    *end = INT64_MIN;
+    *n_most = 0;
+    for (int r = 0; r < profile->n_rank; ++r) {
+        const struct mt_profile_step *step = mt_profile_step(profile, s, r);
+        if (step->n_collective > 0) {
+            *first = mt_min_i64(*first, step->collective[0].number);
+            *end = mt_max_i64(*end, step->collective[step->n_collective - 1].number + 1);
+            *n_most = mt_max_i64(*n_most, step->n_collective);
+        }
+    }
+}
+
+/* Ranks begin the same collectives, so their numbers lie together; those of a damaged file do not,
+ * and would make a graph of any size. */
+static bool is_together(int64_t first, int64_t end, int64_t n)
+{
+    enum { TIMES = 4, MORE = 64 };
+    return first > end || end - first <= TIMES * n + MORE;
+}
+
 static bool is_recorded(const struct mt_profile *profile, int s)
 {
+    int64_t first = 0;
+    int64_t end = 0;
+    int64_t n = 0;
     for (int r = 0; r < profile->n_rank; ++r) {
         const struct mt_profile_step *step = mt_profile_step(profile, s, r);
         if (!step->is_there || (profile->n_rank > 1 && step->n_collective == 0) ||
@@ -21,12 +49,23 @@ static bool is_recorded(const struct mt_profile *profile, int s)
             return false;
         }
     }
-    return true;
+    find_range(profile, s, &first, &end, &n);
+    return is_together(first, end, n);
 }
 
 static bool is_next(const struct mt_profile *profile, int s)
 {
-    return s > 0 && profile->step_number[s] == profile->step_number[s - 1] + 1;
+    int64_t before = 0;
+    int64_t n_before = 0;
+    int64_t first = 0;
+    int64_t end = 0;
+    int64_t n = 0;
+    if (s == 0 || profile->step_number[s] != profile->step_number[s - 1] + 1) {
+        return false;
+    }
+    find_range(profile, s - 1, &before, &end, &n_before);
+    find_range(profile, s, &first, &end, &n);
+    return first >= before && is_together(before, end, n + n_before);
 }
 
 /* The first of the last max_step recorded steps. */
