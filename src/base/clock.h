@@ -65,7 +65,8 @@ void mt_span_end(enum mt_phase phase);
 
 /* Time waited inside a span for others to communicate: the step's exposed communication. */
 void mt_span_add_wait_ns(int64_t wait_ns);
-/* Work done inside the innermost open span, if any: base/record.h. */
+/* Work done inside the innermost open span, if any: rows of experts, (token, choice) pairs or
+ * tokens; bytes sent, read or saved (base/record.h). */
 void mt_span_add_work(int64_t rows, int64_t n_bytes);
 /* Brings the sums up to now, and returns now. */
 int64_t mt_span_charge(void);

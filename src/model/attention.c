@@ -148,6 +148,7 @@ enum mt_status mt_attention_layer_forward(struct mt_model *model, struct mt_mode
     if (mt_model_recomputes_attention(model)) {
         mt_arena_release(&half->arena, mark);
     }
+    mt_span_add_work(shape.n_token, 0);
     mt_span_end(MT_PHASE_ATTENTION);
     return MT_OK;
 }
@@ -215,6 +216,7 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, struct mt_mod
         .accumulate = true};
     mt_rms_norm_backward(model->device, &norm, n, shape.width);
     mt_arena_release(&half->arena, mark);
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_ATTENTION_BACKWARD);
     return MT_OK;
 }

@@ -60,6 +60,7 @@ enum mt_status mt_head_loss(struct mt_model *model, struct mt_model_half *half, 
         norm_backward(model, half, d_hidden, rstd, n);
     }
     mt_arena_release(&half->arena, mark);
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_HEAD);
     return MT_OK;
 }

@@ -220,6 +220,7 @@ static enum mt_status embed(struct mt_model *model, struct mt_model_half *half, 
     *x = mt_half_floats(half, n * width);
     mt_embedding_forward(model->device, *x, half->micro.token,
                          mt_store_value(model->store, model->tensors->embed), n, width);
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_EMBED);
     return MT_OK;
 }
@@ -338,6 +339,7 @@ static void embed_backward(struct mt_model *model, const struct mt_model_half *h
     mt_embedding_backward(model->device, mt_store_grad(model->store, model->tensors->embed),
                           half->micro.token, half->d_x, mt_micro_n_token(&half->micro),
                           model->config->model.hidden_size);
+    mt_span_add_work(mt_micro_n_token(&half->micro), 0);
     mt_span_end(MT_PHASE_EMBED_BACKWARD);
 }
 

@@ -99,6 +99,7 @@ enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, struct mt_moe_
             record(moe, layer);
         }
     }
+    mt_span_add_work(saved->n, 0);
     mt_span_end(MT_PHASE_GATE);
     return MT_OK;
 }
@@ -128,6 +129,7 @@ enum mt_status mt_moe_gate_backward(struct mt_moe *moe, int layer, const struct 
                                             .w = mt_store_value(moe->store, router)};
     mt_router_backward(moe->device, &args, saved->n, moe->n_expert, moe->width);
     MT_TRY(mt_comm_poll(moe->comm));
+    mt_span_add_work(saved->n, 0);
     mt_span_end(MT_PHASE_GATE_BACKWARD);
     return MT_OK;
 }

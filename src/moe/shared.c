@@ -41,6 +41,7 @@ enum mt_status mt_moe_shared_forward(struct mt_moe *moe, int layer, float *out, 
                                            .scratch = moe->expert_scratch};
     mt_expert_forward(moe->device, &args, &weights, (struct mt_groups){1, offset});
     MT_TRY(mt_comm_poll(moe->comm));
+    mt_span_add_work(saved->n, 0);
     mt_span_end(MT_PHASE_EXPERT);
     return MT_OK;
 }
@@ -79,6 +80,7 @@ enum mt_status mt_moe_shared_backward(struct mt_moe *moe, int layer, float *d_x,
         MT_TRY(gate_and_up(moe, layer, saved));
     }
     MT_TRY(backward(moe, layer, d_x, d_out, saved));
+    mt_span_add_work(saved->n, 0);
     mt_span_end(MT_PHASE_EXPERT_BACKWARD);
     return MT_OK;
 }

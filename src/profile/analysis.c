@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "base/sort.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -208,7 +209,6 @@ static struct mt_finding make_finding(const struct costs *c, const struct mt_ana
     return finding;
 }
 
-/* The worst first; ties to the lower rank, then to the lower cause. */
 static int compare_findings(const void *a, const void *b)
 {
     const struct mt_finding *x = a;
@@ -219,24 +219,63 @@ static int compare_findings(const void *a, const void *b)
     return x->rank != y->rank ? x->rank - y->rank : (int)x->cause - (int)y->cause;
 }
 
+void mt_analysis_sort_findings(struct mt_analysis *analysis)
+{
+    qsort(analysis->finding, (size_t)analysis->n_finding, sizeof(*analysis->finding),
+          compare_findings);
+}
+
+static double *share_of(const struct mt_analysis *analysis, int rank, int cause)
+{
+    return &analysis->share[(int64_t)rank * MT_N_CAUSE + cause];
+}
+
+/* Of the ranks but one, or of all: -1. */
+static double median_share(const struct mt_study *study, const struct mt_analysis *analysis,
+                           int cause, int but)
+{
+    int64_t n = 0;
+    for (int r = 0; r < analysis->n_rank; ++r) {
+        if (r != but) {
+            study->scratch[n++] = *share_of(analysis, r, cause);
+        }
+    }
+    return mt_quantile_f64(study->scratch, n, 0.5);
+}
+
+/* Rows vary from step to step, and now and then any rank has most: a cause is a rank's own when it
+ * costs far more than on the others. Slow devices and far ones were told by tests of their own. */
+static bool stands_out(const struct mt_study *study, const struct mt_analysis *analysis,
+                       const struct mt_finding *finding)
+{
+    static const double TIMES_OTHERS = 3;
+    return finding->cause != MT_CAUSE_ROUTING_LOAD ||
+           finding->share >
+               TIMES_OTHERS * median_share(study, analysis, MT_CAUSE_ROUTING_LOAD, finding->rank);
+}
+
 static void find(const struct costs *c, struct mt_analysis *analysis)
 {
+    for (int i = 0; i < analysis->n_rank * MT_N_CAUSE; ++i) {
+        analysis->share[i] = sum_costs(c, i / MT_N_CAUSE, (enum mt_cause)(i % MT_N_CAUSE));
+    }
+    analysis->noise_share = median_share(c->study, analysis, MT_CAUSE_NONE, -1);
+    analysis->least_share = fmax(MT_FINDING_SHARE, analysis->noise_share);
     for (int r = 0; r < analysis->n_rank; ++r) {
         analysis->worst[r] = (struct mt_finding){
             .rank = r, .cause = MT_CAUSE_NONE, .phase = MT_N_PHASE, .layer = -1};
         for (int cause = 0; cause < MT_N_CAUSE; ++cause) {
             const struct mt_finding finding = make_finding(c, analysis, r, (enum mt_cause)cause);
-            analysis->share[(int64_t)r * MT_N_CAUSE + cause] = finding.share;
             if (cause != MT_CAUSE_NONE && finding.share > analysis->worst[r].share) {
                 analysis->worst[r] = finding;
             }
-            if (cause != MT_CAUSE_NONE && finding.share >= MT_FINDING_SHARE) {
+            if (cause != MT_CAUSE_NONE && finding.share >= analysis->least_share &&
+                stands_out(c->study, analysis, &finding)) {
                 analysis->finding[analysis->n_finding++] = finding;
             }
         }
     }
-    qsort(analysis->finding, (size_t)analysis->n_finding, sizeof(*analysis->finding),
-          compare_findings);
+    mt_analysis_sort_findings(analysis);
 }
 
 static enum mt_status conclude(const struct mt_study *study, struct mt_analysis *analysis)

@@ -67,7 +67,12 @@ struct mt_analysis {
     double row_ns, layer_ns;  /* experts of a healthy rank, a layer: layer_ns + row_ns * rows */
     struct mt_finding *worst; /* [R] the worst of each rank, however small */
     int n_finding;
-    struct mt_finding *finding; /* [n_finding] above MT_FINDING_SHARE, the worst first */
+    /* What the median rank costs by being late for no reason that is known: chance, and what the
+     * machine does beside the run. */
+    double noise_share;
+    /* Of waiting that a finding causes at least: MT_FINDING_SHARE, or noise_share if it is more. */
+    double least_share;
+    struct mt_finding *finding; /* [n_finding] the worst first */
 };
 
 /* What costs less of step time than this is not a finding (1 %). */
@@ -77,6 +82,9 @@ extern const double MT_FINDING_SHARE;
 enum mt_status mt_analysis_make(const struct mt_profile *profile, int first, int n,
                                 struct mt_analysis *analysis);
 void mt_analysis_clear(struct mt_analysis *analysis);
+
+/* By share; of equal ones the lower rank first, then the lower cause. */
+void mt_analysis_sort_findings(struct mt_analysis *analysis);
 
 /* When in time cost [n], a number a step, arose. *period: steps, when periodic, else 0. */
 enum mt_persistence mt_analysis_persistence(const double *cost, int n, int *period);

@@ -60,8 +60,8 @@ struct mt_profile_span {
     int phase;        /* enum mt_phase */
     int layer, micro; /* -1: none */
     int64_t begin_ns, end_ns;
-    int64_t rows;    /* of experts, computed inside; 0: none */
-    int64_t n_bytes; /* written or read inside; 0: none */
+    int64_t rows;    /* computed inside: of experts, pairs of token and choice, tokens; 0: none */
+    int64_t n_bytes; /* of the messages posted inside; read; saved; 0: none */
 };
 
 /* One rank's account of one step, timed from begin to end (metrics: step_time_s); until is
@@ -98,6 +98,10 @@ struct mt_profile {
      * and the time that its experts took forward and backward, waiting not counted. */
     int64_t *rows;      /* [n_step, n_rank, n_layer] */
     int64_t *expert_ns; /* [n_step, n_rank, n_layer] */
+    /* Per rank, layer and expert: rows that this rank computed forward, over expert_steps[rank]
+     * steps, those of all starts. NULL where the product of the sizes is absurd. */
+    int64_t *expert_rows;  /* [n_rank, n_layer, n_expert] */
+    int64_t *expert_steps; /* [n_rank] 0: not recorded */
     int n_problem;
     char **problem; /* [n_problem] one sentence a damaged, foreign or missing file, by name */
 };
@@ -106,6 +110,10 @@ struct mt_profile {
  * reader and for tests. */
 enum mt_status mt_profile_init(struct mt_profile *profile, int n_rank, int n_step, int n_layer);
 void mt_profile_clear(struct mt_profile *profile); /* also of a profile that init or read left */
+
+/* Room for the rows of so many experts a layer, and sets n_expert; sizes that no run has are left
+ * without. */
+enum mt_status mt_profile_reserve_experts(struct mt_profile *profile, int n_expert);
 
 /* Room for n records of a step; what was there is freed. */
 enum mt_status mt_profile_reserve_collectives(struct mt_profile_step *step, int n);
@@ -131,6 +139,12 @@ static inline int64_t *mt_profile_by_layer(const struct mt_profile *profile, int
                                            int step, int rank)
 {
     return values + ((int64_t)step * profile->n_rank + rank) * profile->n_layer;
+}
+
+/* [n_expert] of one rank and layer, inside profile->expert_rows, which is there. */
+static inline int64_t *mt_profile_expert_rows(const struct mt_profile *profile, int rank, int layer)
+{
+    return profile->expert_rows + ((int64_t)rank * profile->n_layer + layer) * profile->n_expert;
 }
 
 /* A rank's clock at local_ns, moved onto rank 0's: linear between knots, the nearest knot's offset

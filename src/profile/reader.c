@@ -70,30 +70,42 @@ static bool read_lines(const char *path, take_fn take, void *context, bool *is_b
     return true;
 }
 
-/* Foreign numbers stay so small that sums of some of them fit. */
-static int64_t bounded(int64_t value)
+static int64_t bounded(const json_t *value, int n_bit, int64_t otherwise)
 {
-    const int64_t most = (int64_t)1 << 60;
-    return mt_max_i64(-most, mt_min_i64(value, most));
+    const int64_t most = (int64_t)1 << n_bit;
+    return json_is_integer(value)
+               ? mt_max_i64(-most, mt_min_i64((int64_t)json_integer_value(value), most))
+               : otherwise;
 }
+
+/* Foreign numbers stay so small that sums of thousands of them fit: 2^50 ns are 13 days. */
+enum { NUMBER_BITS = 50, CLOCK_BITS = 61 };
 
 int64_t mt_reader_integer(const json_t *object, const char *key, int64_t otherwise)
 {
-    const json_t *value = json_object_get(object, key);
-    return json_is_integer(value) ? bounded((int64_t)json_integer_value(value)) : otherwise;
+    return bounded(json_object_get(object, key), NUMBER_BITS, otherwise);
+}
+
+int64_t mt_reader_clock(const json_t *object, const char *key)
+{
+    return bounded(json_object_get(object, key), CLOCK_BITS, 0);
 }
 
 int64_t mt_reader_item(const json_t *array, size_t index)
 {
-    const json_t *value = json_array_get(array, index);
-    return json_is_integer(value) ? bounded((int64_t)json_integer_value(value)) : 0;
+    return bounded(json_array_get(array, index), NUMBER_BITS, 0);
+}
+
+int64_t mt_reader_clock_item(const json_t *array, size_t index)
+{
+    return bounded(json_array_get(array, index), CLOCK_BITS, 0);
 }
 
 /* ---- first pass: shape ---- */
 
 struct shape {
     bool has_header, is_foreign;
-    int64_t rank, n_rank, n_layer, session;
+    int64_t rank, n_rank, n_layer, n_expert, session;
     int64_t n_step, max_step;
     int64_t *step; /* numbers as they come */
     enum mt_status status;
@@ -121,7 +133,8 @@ static bool take_shape(void *context, const json_t *line)
         shape->rank = mt_reader_integer(line, "rank", -1);
         shape->n_rank = mt_reader_integer(line, "ranks", 0);
         shape->n_layer = mt_reader_integer(line, "layers", -1);
-        shape->session = mt_reader_integer(line, "session", 0);
+        shape->n_expert = mt_reader_integer(line, "experts", 0);
+        shape->session = mt_reader_clock(line, "session");
         shape->is_foreign = mt_reader_integer(line, "profile", 0) != 1 || !is_sound(shape);
     }
     if (!shape->has_header || shape->is_foreign) {
@@ -398,6 +411,7 @@ static enum mt_status fill(struct listing *listing, const struct shape *newest,
     MT_TRY_GOTO(unite_steps(listing, (int)newest->n_rank, &number, &n_step));
     MT_TRY_GOTO(mt_profile_init(profile, (int)newest->n_rank, (int)n_step, (int)newest->n_layer));
     memcpy(profile->step_number, number, (size_t)n_step * sizeof(*number));
+    MT_TRY_GOTO(mt_profile_reserve_experts(profile, (int)newest->n_expert));
     profile->n_problem = early.n_problem;
     profile->problem = early.problem;
     early = (struct mt_profile){0};

@@ -21,6 +21,7 @@ struct mt_reader {
     struct mt_profile_knot *knot; /* of the start under way */
     int first_step;               /* indices of steps since its header, -1: none */
     int last_step;
+    json_t *experts; /* the last line of rows by expert of the start under way; NULL: none */
     enum mt_status status;
 };
 
@@ -31,5 +32,8 @@ void mt_reader_clear(struct mt_reader *reader);
 
 int64_t mt_reader_integer(const json_t *object, const char *key, int64_t otherwise);
 int64_t mt_reader_item(const json_t *array, size_t index); /* 0: none there */
+/* Readings of clocks, monotonic ones and the calendar's, which has 61 bits until 2043. */
+int64_t mt_reader_clock(const json_t *object, const char *key);
+int64_t mt_reader_clock_item(const json_t *array, size_t index);
 
 #endif

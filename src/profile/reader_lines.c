@@ -69,8 +69,8 @@ static enum mt_status take_header(struct mt_reader *reader, const json_t *line)
     struct mt_profile *profile = reader->profile;
     struct mt_profile_rank *rank = &profile->rank[reader->rank];
     MT_TRY(mt_reader_finish(reader)); /* of an earlier start */
-    reader->session = mt_reader_integer(line, "session", 0);
-    reader->origin_ns = mt_reader_integer(line, "origin", 0);
+    reader->session = mt_reader_clock(line, "session");
+    reader->origin_ns = mt_reader_clock(line, "origin");
     reader->n_kind = 0;
     reader->n_knot = 0;
     reader->first_step = NO_STEP;
@@ -87,7 +87,6 @@ static enum mt_status take_header(struct mt_reader *reader, const json_t *line)
     }
     copy_text(profile->run, line, "run");
     copy_text(profile->version, line, "version");
-    profile->n_expert = (int)mt_reader_integer(line, "experts", 0);
     profile->window = (int)mt_reader_integer(line, "window", 0);
     return MT_OK;
 }
@@ -96,7 +95,7 @@ static enum mt_status take_clock(struct mt_reader *reader, const json_t *item)
 {
     MT_TRY(MT_MAKE_ROOM(reader->knot, reader->n_knot, &reader->max_knot, 1, "clocks of a profile"));
     reader->knot[reader->n_knot++] = (struct mt_profile_knot){
-        mt_reader_item(item, 0), mt_reader_item(item, 1), mt_reader_item(item, 2)};
+        mt_reader_clock_item(item, 0), mt_reader_clock_item(item, 1), mt_reader_item(item, 2)};
     return MT_OK;
 }
 
@@ -149,7 +148,7 @@ static void take_step(struct mt_reader *reader, const json_t *line)
     }
     struct mt_profile_step *step = renew_step(reader, index);
     const json_t *phases = json_object_get(line, "phase");
-    step->begin_ns = mt_reader_integer(line, "begin", 0);
+    step->begin_ns = mt_reader_clock(line, "begin");
     step->end_ns = step->begin_ns + mt_reader_integer(line, "end", 0);
     step->until_ns = step->begin_ns + mt_reader_integer(line, "until", 0);
     step->n_token = mt_reader_integer(line, "tokens", 0);
@@ -178,6 +177,16 @@ static struct mt_profile_step *detailed_step(struct mt_reader *reader, const jso
     }
     struct mt_profile_step *step = mt_profile_step(reader->profile, index, reader->rank);
     return step->is_there ? step : NULL;
+}
+
+static bool is_ascending(const struct mt_profile_step *step)
+{
+    for (int i = 1; i < step->n_collective; ++i) {
+        if (step->collective[i].number <= step->collective[i - 1].number) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static enum mt_status take_waits(struct mt_reader *reader, const json_t *line)
@@ -209,7 +218,7 @@ static enum mt_status take_waits(struct mt_reader *reader, const json_t *line)
             .n_source = (int)mt_reader_item(item, N_SOURCE),
             .sources = (uint64_t)json_integer_value(json_array_get(item, SOURCES))};
     }
-    return MT_OK;
+    return is_ascending(step) ? MT_OK : mt_profile_reserve_collectives(step, 0);
 }
 
 /* Outer spans before inner ones. */
@@ -251,6 +260,34 @@ static enum mt_status take_spans(struct mt_reader *reader, const json_t *line)
     return MT_OK;
 }
 
+/* Totals of a start: its last line counts. */
+static void take_experts(struct mt_reader *reader, const json_t *line)
+{
+    json_decref(reader->experts);
+    reader->experts = json_deep_copy(line);
+}
+
+static void add_experts(const struct mt_reader *reader)
+{
+    enum { LAYER, EXPERT, ROWS };
+    const struct mt_profile *profile = reader->profile;
+    const json_t *list = json_object_get(reader->experts, "e");
+    if (reader->experts == NULL || profile->expert_rows == NULL) {
+        return;
+    }
+    profile->expert_steps[reader->rank] +=
+        mt_max_i64(0, mt_reader_integer(reader->experts, "experts", 0));
+    for (size_t i = 0; i < json_array_size(list); ++i) {
+        const json_t *item = json_array_get(list, i);
+        const int64_t layer = mt_reader_item(item, LAYER);
+        const int64_t expert = mt_reader_item(item, EXPERT);
+        if (layer >= 0 && layer < profile->n_layer && expert >= 0 && expert < profile->n_expert) {
+            mt_profile_expert_rows(profile, reader->rank, (int)layer)[expert] +=
+                mt_max_i64(0, mt_reader_item(item, ROWS));
+        }
+    }
+}
+
 enum mt_status mt_reader_take(struct mt_reader *reader, const json_t *line)
 {
     const json_t *value = NULL;
@@ -268,6 +305,8 @@ enum mt_status mt_reader_take(struct mt_reader *reader, const json_t *line)
         return take_waits(reader, line);
     } else if (json_object_get(line, "spans") != NULL) {
         return take_spans(reader, line);
+    } else if (json_object_get(line, "experts") != NULL) {
+        take_experts(reader, line);
     } else if (json_object_get(line, "end") != NULL) {
         reader->profile->rank[reader->rank].has_ended = true;
     }
@@ -317,6 +356,9 @@ enum mt_status mt_reader_finish(struct mt_reader *reader)
             move_step(&shift, step);
         }
     }
+    add_experts(reader);
+    json_decref(reader->experts);
+    reader->experts = NULL;
     mt_memory_free(rank->knot);
     rank->knot = NULL;
     rank->n_knot = 0;
@@ -334,4 +376,6 @@ void mt_reader_clear(struct mt_reader *reader)
 {
     mt_memory_free(reader->knot);
     reader->knot = NULL;
+    json_decref(reader->experts);
+    reader->experts = NULL;
 }

@@ -50,12 +50,14 @@ struct mt_segment {
 struct mt_replay {
     const struct mt_profile *profile;
     int n_rank, n_step;
+    int begin_step, end_step; /* into profile->step: what may be replayed */
     int n_segment;
     struct mt_segment *segment;
     double *slowness; /* [R, MT_N_PHASE + 1] */
     double *row_ns;   /* [R] time of one more row of an expert layer, forward and backward */
     int64_t *next;    /* [R] node to be played */
     int64_t *now_ns;  /* [R] */
+    double *scratch;  /* [R] */
 };
 
 /* Everything of the segment that is measured; first_step and n_step are given. */

@@ -96,7 +96,7 @@ static json_t *steps(const struct mt_report *report)
     return object;
 }
 
-static double span_of(double span)
+double mt_json_span(double span)
 {
     return fmin(fmax(ceil(span * 20) / 20, least_span), most_span);
 }
@@ -121,7 +121,7 @@ static json_t *heat(const struct mt_report *report)
         append(rows, row);
     }
     return json_pack("{s:o,s:o,s:o,s:f}", "first", first, "last", last, "value", rows, "span",
-                     span_of(span));
+                     mt_json_span(span));
 }
 
 static json_t *phases(const struct mt_report *report)
@@ -240,7 +240,7 @@ static json_t *rows(const struct mt_report *report)
                                   real(report->metrics.layer_load[l])));
     }
     return json_pack("{s:o,s:o,s:o,s:o,s:f}", "layers", layers, "value", values, "count", counts,
-                     "experts", experts, "span", span_of(span));
+                     "experts", experts, "span", mt_json_span(span));
 }
 
 static json_t *decision_of(const struct mt_run_decision *decision)
@@ -370,6 +370,7 @@ enum mt_status mt_report_data(const struct mt_report *report, char **out)
     put(object, "whatif", what_if(report));
     put(object, "critical", path);
     put(object, "rows", rows(report));
+    put(object, "experts", mt_json_experts(report));
     put(object, "placement", placement(report));
     put(object, "saves", saves(report));
     put(object, "sources", sentences(report));

@@ -131,6 +131,32 @@ static void print_rows(const struct mt_report *report, FILE *out)
     }
 }
 
+/* The busiest expert of each layer, and who computes it. */
+static void print_experts(const struct mt_report *report, FILE *out)
+{
+    if (report->n_expert == 0) {
+        return;
+    }
+    heading(out, "busiest experts    expert    rows   of mean  computed on rank");
+    for (int i = 0; i < report->n_row_layer; ++i) {
+        const double *of = &report->expert_count[(int64_t)i * report->n_expert];
+        const double mean = mt_report_expert_mean(report, i);
+        struct mt_report_home home[MT_REPORT_HOMES];
+        int most = 0;
+        for (int e = 0; e < report->n_expert; ++e) {
+            most = of[e] > of[most] ? e : most;
+        }
+        const int n_home = mt_report_expert_homes(report, i, most, home);
+        (void)fprintf(out, "layer %-10d %8d %7.1f  %8.2f", report->row_layer[i], most, of[most],
+                      mean > 0 ? of[most] / mean : 1.0);
+        for (int h = 0; h < n_home; ++h) {
+            (void)fprintf(out, "%s%d (%.0f %%)", h == 0 ? "  " : ", ", home[h].rank,
+                          home[h].share * 100);
+        }
+        (void)fputc('\n', out);
+    }
+}
+
 static void print_saves(const struct mt_report *report, FILE *out)
 {
     int64_t least = INT64_MAX;
@@ -185,6 +211,7 @@ enum mt_status mt_report_write_text(const struct mt_report *report, FILE *out)
     print_changes(report, out);
     print_critical(report, out);
     print_rows(report, out);
+    print_experts(report, out);
     print_saves(report, out);
     print_placement(report, out);
     (void)fputc('\n', out);

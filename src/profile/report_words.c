@@ -129,9 +129,10 @@ static void add_gain(struct mt_report *report)
         if (change->is_finding) {
             mt_report_time(report->unchanged_ns, with);
             mt_report_time(change->step_ns, without);
-            (void)snprintf(line, sizeof(line),
-                           " Without that a step would take %s instead of %s (%.1f %% less).",
-                           without, with, change->gain * 100);
+            (void)snprintf(
+                line, sizeof(line),
+                " Without that a step would take %s instead of %s, give or take %.1f %%.", without,
+                with, fabs(mt_report_error(report)) * 100);
             add(report->detail, line);
             return;
         }
@@ -183,8 +184,8 @@ static void word_nothing(struct mt_report *report)
     } else {
         (void)snprintf(line, sizeof(line),
                        "Waiting for others takes %.1f %% of the ranks' time, and no rank alone "
-                       "causes 1 %% of step time.",
-                       report->lost_share * 100);
+                       "makes them wait %.1f %% of step time for a known reason.",
+                       report->lost_share * 100, report->analysis.least_share * 100);
     }
     add(report->detail, line);
 }
@@ -245,11 +246,17 @@ bool mt_report_source(const struct mt_report *report, int i, char *text)
                        mt_replay_n_step(report->replay), fabs(mt_report_error(report)) * 100);
         return true;
     case 3:
+        (void)snprintf(text, MT_REPORT_LINE_BYTES,
+                       "the median rank makes others wait %.1f %% of step time for no known "
+                       "reason: who makes them wait less than %.1f %% is not named",
+                       report->analysis.noise_share * 100, report->analysis.least_share * 100);
+        return true;
+    case 4:
         (void)snprintf(text, MT_REPORT_LINE_BYTES, "metrics.jsonl: %lld steps%s",
                        (long long)report->metrics.n_step,
                        report->metrics.is_there ? "" : " (the file is not there)");
         return true;
-    case 4:
+    case 5:
         (void)snprintf(text, MT_REPORT_LINE_BYTES, "%lld lines of metrics.jsonl are broken",
                        (long long)report->metrics.n_broken);
         return report->metrics.n_broken > 0;

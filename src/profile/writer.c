@@ -268,6 +268,39 @@ static void put_spans(struct mt_profile_writer *writer, struct mt_recorded_step 
     end_line(writer, "}");
 }
 
+/* Totals since the start: the last of these lines says all, and a killed run has one, too. */
+static void put_experts(struct mt_profile_writer *writer)
+{
+    int64_t n_step = 0;
+    const int64_t n_expert = mt_record_n_expert();
+    const int64_t *rows = mt_record_expert_rows(&n_step);
+    const char *separator = "";
+    if (n_step == writer->n_expert_step || n_expert == 0) {
+        return;
+    }
+    writer->n_expert_step = n_step;
+    put_field(writer, "{\"experts\":", n_step);
+    put_text(writer, ",\"e\":[");
+    for (int64_t i = 0; i < mt_record_n_layer() * n_expert; ++i) {
+        if (rows[i] != 0) {
+            const int64_t item[] = {i / n_expert, i % n_expert, rows[i]};
+            put_text(writer, separator);
+            put_list(writer, item, sizeof(item) / sizeof(item[0]));
+            separator = ",";
+        }
+    }
+    end_line(writer, "]}");
+}
+
+/* After 1, 2, 4 .. steps, then once a window. */
+static bool are_experts_due(const struct mt_profile_writer *writer)
+{
+    int64_t n_step = 0;
+    (void)mt_record_expert_rows(&n_step);
+    return n_step - writer->n_expert_step >=
+           mt_max_i64(1, mt_min_i64(writer->n_expert_step, writer->window));
+}
+
 /* ---- which steps ---- */
 
 static bool is_traced(const struct mt_profile_writer *writer, int64_t number)
@@ -320,6 +353,9 @@ void mt_profile_writer_step(struct mt_profile_writer *writer, int64_t step_ns)
             put_detail(writer, writer->next_step - 1, mt_max_i64(step_ns, 1));
         }
     }
+    if (are_experts_due(writer)) {
+        put_experts(writer);
+    }
     if (mt_clock_ns() - writer->flushed_ns >= FLUSH_NS) {
         flush(writer);
     }
@@ -341,6 +377,7 @@ void mt_profile_writer_dump(struct mt_profile_writer *writer, int64_t n)
         put_arrivals(writer, mt_record_step(position));
         put_spans(writer, mt_record_step(position));
     }
+    put_experts(writer);
     flush(writer);
     writer->is_busy = false;
 }

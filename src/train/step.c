@@ -28,6 +28,7 @@ static enum mt_status load_micro_batch(struct mt_trainer *trainer, int64_t micro
         .is_last = micro == mt_batch_n_micro(&trainer->split) - 1,
     };
     mt_record_add_tokens(n * length);
+    mt_span_add_work(n * length, n * (length + 1) * (int64_t)sizeof(*trainer->token));
     mt_span_end(MT_PHASE_DATA);
     return MT_OK;
 }

@@ -41,7 +41,9 @@ struct run {
 static bool is_struck(const struct run *run, int rank)
 {
     const int every = run->synth->every;
-    return rank == run->synth->victim && (every <= 1 || run->step % every == 0);
+    const bool is_now =
+        run->synth->until == 0 || (run->step >= run->synth->from && run->step < run->synth->until);
+    return is_now && rank == run->synth->victim && (every <= 1 || run->step % every == 0);
 }
 
 static double vary(struct run *run, double ns)
@@ -159,7 +161,8 @@ static void run_step(struct run *run)
     for (int r = 0; r < synth->n_rank; ++r) {
         run->account[r]->end_ns = (int64_t)run->now[r];
         if (synth->save_ns > 0 && run->step % 10 == 9) {
-            spend(run, r, MT_PHASE_CHECKPOINT, (double)synth->save_ns);
+            const int64_t stall_ns = r == synth->victim ? synth->stall_ns : 0;
+            spend(run, r, MT_PHASE_CHECKPOINT, (double)(synth->save_ns + stall_ns));
         }
         run->account[r]->until_ns = (int64_t)run->now[r];
     }

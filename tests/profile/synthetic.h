@@ -19,10 +19,12 @@ struct synth {
     int victim;        /* the rank that is meant below */
     double slowdown;   /* its device; 1: none */
     int every;         /* only in each so-manieth step; 0, 1: always */
+    int from, until;   /* only in steps [from, until); 0, 0: always */
     double skew;       /* its rows over the mean; 1: balanced */
     double row_noise;  /* relative standard deviation of rows */
     int64_t data_ns;   /* that its sequences come late */
     int64_t save_ns;   /* stall of all ranks after every 10th step */
+    int64_t stall_ns;  /* that it takes longer on the victim */
     int64_t link_ns;   /* that messages to it take longer, each collective */
     bool is_pairwise;  /* exchanges wait for the neighbour below only: lateness travels */
     bool is_tokenless; /* the last rank has no tokens and no rows */

@@ -95,6 +95,8 @@ static void the_first_line_is_the_finding_and_the_second_says_it(void **state)
     text = text_of_run(&run);
     assert_ptr_equal(strstr(text, "finding: rank 1 routing-load "), text);
     assert_non_null(strstr(text, "had the mean number of rows  <- the finding"));
+    /* four ranks of two experts; rank 1 has twice the rows, its first expert 3/4 of them */
+    assert_non_null(strstr(text, "\nlayer 1                 2   750.0      3.00  1 (100 %)\n"));
 
     run = long_run();
     text = text_of_run(&run);

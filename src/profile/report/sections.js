@@ -185,6 +185,7 @@ function showCritical() {
 
 function showRows() {
   const rows = report.rows;
+  showExperts(rows.layers);
   if (rows.layers.length === 0) {
     say("rows", "No layer with experts was recorded.");
     return;
@@ -213,6 +214,37 @@ function showRows() {
     ], rows.experts, "Before placement: how uneven the gate's choices were, mean over the " +
       "steps of metrics.jsonl."));
   }
+}
+
+/* Rows of each expert, and who computed them. */
+function showExperts(layers) {
+  const experts = report.experts, at = place("rows", ".experts");
+  if (experts.n === 0) {
+    at.append(make("p", { class: "note" }, "Rows by expert were not recorded."));
+    return;
+  }
+  const homes = (row, column) => experts.homes[row][column]
+    .map(([rank, share]) => `${rank} (${percent(share)})`).join(", ") || "none";
+  cellMap(at, {
+    label: "Rows of each expert by layer, over the mean expert's",
+    n_row: layers.length, n_column: experts.n, span: experts.span,
+    value: (row, column) => experts.value[row][column],
+    row_name: (row) => "layer " + layers[row], column_name: (column) => column,
+    column_title: "expert", bad_row: -1,
+    tell: (row, column) => `layer ${layers[row]}, expert ${column}: ` +
+      `${round(experts.count[row][column], 4)} rows a step, ` +
+      `${ratio(experts.value[row][column])} times the mean; computed on rank ${homes(row, column)}`,
+  });
+  const list = layers.flatMap((layer, row) => experts.value[row].map((value, column) =>
+    ({ layer, column, value, count: experts.count[row][column], homes: homes(row, column) })));
+  list.sort((a, b) => b.value - a.value);
+  at.append(folded("Table of the busiest experts", table([
+    { head: "layer", of: (e) => e.layer }, { head: "expert", kind: "number", of: (e) => e.column },
+    { head: "rows a step", kind: "number", of: (e) => round(e.count, 4) },
+    { head: "of the mean", kind: "number", of: (e) => ratio(e.value) },
+    { head: "", kind: "bar", of: (e) => e.value },
+    { head: "computed on rank", of: (e) => e.homes },
+  ], list.slice(0, 40), list.length > 40 ? "The 40 busiest." : "")));
 }
 
 function showPlacement() {
