@@ -3,7 +3,6 @@
 #include "base/memory.h"
 #include "checkpoint/checksum.h"
 #include "checkpoint/disk.h"
-#include "checkpoint/folder.h"
 
 /* A new file of the checkpoint, on the disk and read back. */
 static enum mt_status add_file(const struct mt_commit *commit, const char *name, const char *data,
@@ -40,5 +39,5 @@ enum mt_status mt_commit_run(struct mt_commit *commit)
     MT_TRY(add_manifest(commit));
     MT_TRY(mt_disk_sync_folder(commit->temporary));
     MT_TRY(mt_disk_rename(commit->folder, commit->temporary_name, commit->name));
-    return mt_folder_retire(commit->folder, commit->step, commit->keep, commit->keep_every);
+    return mt_folder_retire(commit->folder, commit->step, &commit->rule);
 }

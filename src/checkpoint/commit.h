@@ -3,6 +3,7 @@
 #ifndef MT_CHECKPOINT_COMMIT_H
 #define MT_CHECKPOINT_COMMIT_H
 
+#include "checkpoint/folder.h"
 #include "checkpoint/index.h"
 #include "checkpoint/manifest.h"
 
@@ -11,7 +12,8 @@ struct mt_commit {
     const char *temporary;      /* path of the unfinished checkpoint */
     const char *temporary_name; /* of it, in folder */
     const char *name;           /* that it gets */
-    int64_t step, keep, keep_every;
+    int64_t step;
+    struct mt_folder_rule rule; /* what of older ones stays */
     const struct mt_index *index;
     struct mt_manifest *manifest; /* but for the index's size and checksum */
 };

@@ -77,18 +77,21 @@ static enum mt_status plan_result(struct convert *convert)
     for (int64_t t = 0; t < source->n_tensor; ++t) {
         n += is_kept(convert, &source->tensor[t]);
     }
-    MT_TRY(mt_manifest_init(result, 1, n, n, source->config_text));
+    MT_TRY(mt_manifest_init(result, 1, 1, n, n, source->config_text));
     MT_TRY(mt_manifest_set_versions(result, source->versions));
     /* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers is meant */
     MT_TRY(MT_ALLOCATE(convert->origin, n, "tensors to convert"));
     result->config_hash = source->config_hash;
     result->state = source->state;
+    result->parts = source->parts;
+    result->parts.is_told = !mt_manifest_is_full(source);
     n = 0;
     for (int64_t t = 0; t < source->n_tensor; ++t) {
         if (is_kept(convert, &source->tensor[t])) {
             struct mt_manifest_tensor *tensor = &result->tensor[n];
             *tensor = source->tensor[t];
             tensor->is_cut = false;
+            tensor->first_part = result->parts.is_told ? tensor->first_part : -1;
             tensor->is_bfloat16 = convert->options->dtype == MT_BFLOAT16;
             tensor->first_piece = n;
             tensor->n_piece = 1;
@@ -98,6 +101,9 @@ static enum mt_status plan_result(struct convert *convert)
     }
     if (convert->options->dtype == MT_BFLOAT16) {
         result->format_version = MT_CHECKPOINT_BFLOAT16_VERSION;
+    }
+    if (result->parts.is_told) {
+        result->format_version = MT_CHECKPOINT_SPARSE_VERSION;
     }
     return MT_OK;
 }

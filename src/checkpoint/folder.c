@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "checkpoint/disk.h"
+#include "checkpoint/manifest.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -112,13 +113,29 @@ enum mt_status mt_folder_set_aside(const char *folder, int64_t step)
     return mt_disk_rename(folder, name, failed);
 }
 
-enum mt_status mt_folder_retire(const char *folder, int64_t newest, int64_t keep,
-                                int64_t keep_every)
+static bool is_full(const char *folder, int64_t step)
+{
+    char name[MT_STEP_NAME_BYTES];
+    char path[MT_PATH_BYTES];
+    struct mt_manifest manifest;
+    mt_folder_step_name(name, step);
+    if (mt_disk_join(path, folder, name) != MT_OK || mt_manifest_read(path, &manifest) != MT_OK) {
+        mt_error_clear();
+        return false; /* nothing to fall back to */
+    }
+    const bool is_full = mt_manifest_is_full(&manifest);
+    mt_manifest_clear(&manifest);
+    return is_full;
+}
+
+enum mt_status mt_folder_retire(const char *folder, int64_t newest,
+                                const struct mt_folder_rule *rule)
 {
     int64_t *step = NULL;
     int64_t n = 0;
-    int64_t n_kept = 0;
-    if (keep < 1) {
+    int64_t n_seen = 0;
+    int n_full = 0;
+    if (rule->keep < 1) {
         return MT_OK;
     }
     MT_TRY(mt_folder_steps(folder, &step, &n));
@@ -127,8 +144,11 @@ enum mt_status mt_folder_retire(const char *folder, int64_t newest, int64_t keep
         if (step[i] > newest) {
             continue;
         }
-        ++n_kept;
-        if (n_kept > keep && (keep_every < 1 || step[i] % keep_every != 0)) {
+        ++n_seen;
+        const bool is_kept_full = n_full < rule->keep_full && is_full(folder, step[i]);
+        n_full += is_kept_full;
+        if (n_seen > rule->keep && !is_kept_full &&
+            (rule->keep_every < 1 || step[i] % rule->keep_every != 0)) {
             status = mt_folder_discard(folder, step[i]);
         }
     }

@@ -25,9 +25,14 @@ enum mt_status mt_folder_steps(const char *folder, int64_t **step, int64_t *n);
 enum mt_status mt_folder_clean(const char *folder);
 /* Removes a checkpoint: renamed first, so that a killed removal leaves no half checkpoint. */
 enum mt_status mt_folder_discard(const char *folder, int64_t step);
-/* Removes all but the `keep` newest (keep < 1: none is removed) and every keep_every-th step (0:
- * none), among those up to `newest`: newer ones belong to a course of training that was left. */
-enum mt_status mt_folder_retire(const char *folder, int64_t newest, int64_t keep,
-                                int64_t keep_every);
+/* What stays among the checkpoints up to one step: newer ones belong to a course of training that
+ * was left. */
+struct mt_folder_rule {
+    int64_t keep;       /* newest; < 1: all */
+    int64_t keep_every; /* and every so many steps; 0: none */
+    int keep_full;      /* and so many newest that have all experts of their own step */
+};
+enum mt_status mt_folder_retire(const char *folder, int64_t newest,
+                                const struct mt_folder_rule *rule);
 
 #endif

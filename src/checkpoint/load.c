@@ -241,7 +241,7 @@ static enum mt_status load_all(struct load *load, const char *path, bool weights
                                struct mt_run_state *state)
 {
     enum mt_status status = match_tables(load, path);
-    for (int shard = 0; shard < load->manifest.world_size && status == MT_OK; ++shard) {
+    for (int shard = 0; shard < mt_manifest_n_shard(&load->manifest) && status == MT_OK; ++shard) {
         if (needs_shard(load, shard)) {
             status = read_shard(load, path, shard);
         }

@@ -139,7 +139,7 @@ struct mt_config {
         enum mt_recompute recompute;
     } train;
     struct {
-        int64_t interval, keep, keep_every;
+        int64_t interval, keep, keep_every, sparse_saves;
         double max_overhead_percent; /* 0 = off */
         bool async;
     } checkpoint;

@@ -307,6 +307,11 @@ static const struct mt_key table[] = {
          "Saving goes on under the following steps, from a copy of the owned state in memory; "
          "false: training waits for the disk. The files are the same.",
          DEFAULT("true"), FIELD(checkpoint.async)),
+    INTEGER("checkpoint", "sparse_saves", 0, 0x1p20,
+            "Saves between two full ones that write one fourth of the experts, in turn, and link "
+            "the others from the save before; after a crash those go on from older states. 0 = "
+            "every save is full.",
+            DEFAULT("0"), FIELD(checkpoint.sparse_saves)),
     REAL("checkpoint", "max_overhead_percent", 0, 100,
          "Where saving costs more than this share of the time, saves at twice, four times, eight "
          "times .. the interval (0: of one step); 0 = off.",

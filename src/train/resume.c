@@ -28,13 +28,32 @@ static enum mt_status compare_config(const struct mt_config *now, const char *te
     return status;
 }
 
-static enum mt_status check_config(const struct mt_trainer *trainer, const char *path)
+/* The configuration is one to go on with. *n_lost: updates of experts that are lost by it. */
+static enum mt_status check_info(const struct mt_trainer *trainer, const char *path,
+                                 int64_t *n_lost)
 {
     struct mt_checkpoint_info info;
     MT_TRY(mt_checkpoint_read_info(path, &info));
     const enum mt_status status = compare_config(trainer->config, info.config_text);
+    *n_lost = mt_checkpoint_lost(&info);
     mt_checkpoint_info_clear(&info);
     return status;
+}
+
+/* What was saved before is of another course; experts saved in turn may have lost something. */
+static void begin_anew(struct mt_trainer *trainer, int64_t n_lost)
+{
+    struct mt_run_state *state = &trainer->state;
+    state->n_lost_update += n_lost;
+    if (trainer->saving.saver != NULL) {
+        mt_saver_want_full(trainer->saving.saver);
+    }
+    if (n_lost > 0) {
+        mt_log_line("%lld updates of single experts are lost: the checkpoint is sparse "
+                    "(checkpoint.sparse_saves; `moetrain inspect` says which); %lld in all of this "
+                    "run so far",
+                    (long long)n_lost, (long long)state->n_lost_update);
+    }
 }
 
 static enum mt_status resume_data(struct mt_trainer *trainer)
@@ -79,7 +98,8 @@ void mt_resume_ended(struct mt_trainer *trainer, enum mt_status status)
 
 static enum mt_status load(struct mt_trainer *trainer, const char *path)
 {
-    MT_TRY(mt_job_agree(check_config(trainer, path)));
+    int64_t n_lost = 0;
+    MT_TRY(mt_job_agree(check_info(trainer, path, &n_lost)));
     note_start(trainer, path);
     MT_TRY(mt_job_agree(mt_checkpoint_load(trainer->session.store, &trainer->session.comm, path,
                                            false, &trainer->state)));
@@ -88,6 +108,7 @@ static enum mt_status load(struct mt_trainer *trainer, const char *path)
         MT_TRY(mt_job_agree(mt_moe_read_state(moe)));
     }
     MT_TRY(mt_job_agree(resume_data(trainer)));
+    begin_anew(trainer, n_lost);
     mt_log_line("resumed from %s at step %lld", path, (long long)trainer->state.step);
     return MT_OK;
 }

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/job.h"
+#include "checkpoint/disk.h"
 #include "config/load.h"
 
 #include <dirent.h>
@@ -13,6 +14,11 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* What a start puts into the directory; checkpoints/ with what is in it is never removed. */
+static const char *const names[] = {"lock",       "run.log",       "config.toml",
+                                    "costs.json", "metrics.jsonl", "profile"};
+enum { N_NAME = sizeof(names) / sizeof(names[0]), LOCK_TRIES = 8 };
 
 void mt_run_dir_init(struct mt_run_dir *dir, const struct mt_config *config)
 {
@@ -26,8 +32,9 @@ void mt_run_dir_init(struct mt_run_dir *dir, const struct mt_config *config)
     (void)snprintf(dir->checkpoints, sizeof(dir->checkpoints), "%s/checkpoints", dir->path);
 }
 
-/* mkdir -p: the folders of a path one after the other. */
-static enum mt_status make_folders(const char *path)
+/* mkdir -p: the folders of a path one after the other. *first_made: the length of the first one
+ * that was missing; kept where none was. */
+static enum mt_status make_folders(const char *path, size_t *first_made)
 {
     char partial[MT_PATH_BYTES + 32];
     const size_t length = strlen(path);
@@ -40,6 +47,7 @@ static enum mt_status make_folders(const char *path)
         struct stat about;
         const bool made = mkdir(partial, 0777) == 0;
         const int problem = errno;
+        *first_made = made && *first_made == 0 ? i : *first_made;
         if (!made && !(stat(partial, &about) == 0 && S_ISDIR(about.st_mode))) {
             return MT_FAIL(MT_ERR_RESOURCE,
                            "cannot make the folder %s: %s; expected a writable run directory; "
@@ -93,10 +101,67 @@ static enum mt_status take_lock(struct mt_run_dir *dir)
     return MT_OK;
 }
 
+/* path [MT_PATH_BYTES + 32] */
+static void path_of(const struct mt_run_dir *dir, const char *name, char *path)
+{
+    (void)snprintf(path, MT_PATH_BYTES + 32, "%s/%s", dir->path, name);
+}
+
+static void note_what_is_there(struct mt_run_dir *dir)
+{
+    for (unsigned i = 0; i < N_NAME; i++) {
+        char path[MT_PATH_BYTES + 32];
+        struct stat about;
+        path_of(dir, names[i], path);
+        dir->had |= lstat(path, &about) == 0 ? 1U << i : 0;
+    }
+}
+
+/* A start that took everything back may have removed the file between its opening and the lock. */
+static bool is_lock_there(const struct mt_run_dir *dir)
+{
+    struct stat about;
+    return fstat(dir->lock_fd, &about) == 0 && about.st_nlink > 0;
+}
+
 enum mt_status mt_run_dir_open(struct mt_run_dir *dir)
 {
-    MT_TRY(make_folders(dir->checkpoints));
-    return take_lock(dir);
+    bool is_held = false;
+    dir->had = 0;
+    dir->first_made = 0;
+    for (int i = 0; i < LOCK_TRIES && !is_held; i++) {
+        mt_run_dir_close(dir);
+        note_what_is_there(dir);
+        MT_TRY(make_folders(dir->checkpoints, &dir->first_made));
+        MT_TRY(take_lock(dir));
+        is_held = is_lock_there(dir);
+    }
+    return is_held ? MT_OK
+                   : MT_FAIL(MT_ERR_RESOURCE,
+                             "the lock in %s is removed again and again; expected one start at a "
+                             "time; wait for the others",
+                             dir->path);
+}
+
+void mt_run_dir_take_back(const struct mt_run_dir *dir)
+{
+    char path[MT_PATH_BYTES + 32];
+    if (dir->lock_fd < 0) {
+        return;
+    }
+    for (unsigned i = N_NAME; i-- > 0;) {
+        path_of(dir, names[i], path);
+        if ((dir->had & 1U << i) == 0 && mt_disk_remove(path) != MT_OK) {
+            mt_error_clear(); /* it stays */
+        }
+    }
+    (void)snprintf(path, sizeof(path), "%s", dir->checkpoints);
+    for (size_t i = strlen(path); dir->first_made > 0 && i >= dir->first_made; i--) {
+        if (path[i] == '/' || path[i] == '\0') {
+            path[i] = '\0';
+            (void)rmdir(path); /* those that are empty */
+        }
+    }
 }
 
 void mt_run_dir_close(struct mt_run_dir *dir)

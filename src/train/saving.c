@@ -16,6 +16,7 @@ static enum mt_status open_saver(struct mt_trainer *trainer, const char *version
     saving->options = (struct mt_checkpoint_options){.folder = trainer->dir.checkpoints,
                                                      .keep = config->checkpoint.keep,
                                                      .keep_every = config->checkpoint.keep_every,
+                                                     .n_sparse = config->checkpoint.sparse_saves,
                                                      .config_text = saving->config_text,
                                                      .versions = versions,
                                                      .config_hash = mt_config_hash(config)};
@@ -98,6 +99,9 @@ enum mt_status mt_save(struct mt_trainer *trainer, bool is_last)
     if (mt_saver_is_busy(saving->saver)) {
         saving->n_overtaken++;
         MT_TRY(finish(trainer, false));
+    }
+    if (is_last) {
+        mt_saver_want_full(saving->saver); /* an end in order loses nothing */
     }
     const enum mt_status status = begin(trainer);
     if (status != MT_OK || !mt_saver_is_busy(saving->saver)) {

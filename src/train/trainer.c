@@ -241,6 +241,12 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
     return run_steps(trainer);
 }
 
+/* An error that a user will mend and start again: nothing has been trained, nothing is left. */
+static bool came_to_nothing(const struct mt_trainer *trainer, enum mt_status status)
+{
+    return status != MT_OK && status != MT_STOPPED && trainer->state.step == trainer->first_step;
+}
+
 enum mt_status mt_train(const struct mt_train_options *options)
 {
     struct mt_trainer *trainer = NULL;
@@ -261,6 +267,9 @@ cleanup:
     mt_profiling_close(trainer);
     mt_metrics_close(trainer);
     mt_log_close();
+    if (came_to_nothing(trainer, status)) {
+        mt_run_dir_take_back(&trainer->dir);
+    }
     mt_trainer_close(trainer);
     mt_run_dir_close(&trainer->dir);
     mt_memory_free(trainer);

@@ -29,7 +29,8 @@ static const char *const public_names =
     "train.global_batch_size train.micro_batch_size train.eval_interval train.eval_sequences "
     "train.recompute train.nonfinite_patience train.nonfinite_action train.replica_check_interval "
     "checkpoint.interval "
-    "checkpoint.keep checkpoint.keep_every checkpoint.async checkpoint.max_overhead_percent "
+    "checkpoint.keep checkpoint.keep_every checkpoint.async checkpoint.sparse_saves "
+    "checkpoint.max_overhead_percent "
     "profile.enabled profile.trace_steps profile.window device.kind device.dtype device.threads "
     "device.pace_gflops device.pace_gbytes_per_s device.slowdown";
 

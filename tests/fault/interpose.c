@@ -29,7 +29,7 @@ static struct {
 /* What a replaced call is about to do. */
 struct call {
     enum mt_fault_call kind;
-    const char *path, *path_to; /* absolute; path_to: of a rename */
+    const char *path, *path_to; /* absolute; path_to: of a rename or link */
     const void *data;           /* of a write */
     int64_t n_byte, offset;
     bool creates, is_folder;
@@ -417,6 +417,12 @@ int rename(const char *from, const char *to)
 {
     MT_MEET_OR_FAIL(meet_path(MT_CALL_RENAME, from, to, false, false));
     return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0L);
+}
+
+int link(const char *from, const char *to)
+{
+    MT_MEET_OR_FAIL(meet_path(MT_CALL_LINK, from, to, true, false));
+    return (int)syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, 0L);
 }
 
 int unlink(const char *path)

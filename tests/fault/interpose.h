@@ -23,6 +23,7 @@ enum mt_fault_call {
     MT_CALL_SYNC, /* of a file or of a folder */
     MT_CALL_CLOSE,
     MT_CALL_RENAME,
+    MT_CALL_LINK,
     MT_CALL_REMOVE, /* unlink, rmdir, remove */
     MT_CALL_MKDIR,
     MT_N_CALL
