@@ -60,13 +60,6 @@ void mt_linear_backward_input(struct mt_device *device, float *d_x, const float 
 void mt_linear_backward_weight(struct mt_device *device, float *d_w, const float *d_y,
                                const float *x, int64_t n_out, int64_t n_in, int64_t n);
 
-/* y [n,width] += bias [width] in every row */
-void mt_bias_forward(struct mt_device *device, float *y, const float *bias, int64_t n,
-                     int64_t width);
-/* d_bias [width] += sum over rows of d_y [n,width], in double, rows in order */
-void mt_bias_backward(struct mt_device *device, float *d_bias, const float *d_y, int64_t n,
-                      int64_t width);
-
 /* The same for n_group weights of one shape: group g has rows offset[g] .. offset[g+1] - 1 of the
  * ragged x, y; rows before offset[0] are left alone. offset [n_group+1]. A group may be empty: its
  * d_w is left as it is. */
@@ -83,6 +76,13 @@ void mt_grouped_backward_input(struct mt_device *device, float *d_x, const float
 void mt_grouped_backward_weight(struct mt_device *device, float *const *d_w, const float *d_y,
                                 const float *x, int64_t n_out, int64_t n_in,
                                 struct mt_groups groups);
+
+/* y [n,width] += bias [width] in every row */
+void mt_bias_forward(struct mt_device *device, float *y, const float *bias, int64_t n,
+                     int64_t width);
+/* d_bias [width] += sum over rows of d_y [n,width], in double, rows in order */
+void mt_bias_backward(struct mt_device *device, float *d_bias, const float *d_y, int64_t n,
+                      int64_t width);
 
 /* ---- Normalisation, rotary embedding, attention ------------------------------------------------
  */
@@ -129,6 +129,10 @@ struct mt_rope {
  * Dh is even then. T x T is never stored for more than one block of one head. */
 struct mt_attention {
     int64_t n_sequence, length, n_head, n_kv_head, head_dim; /* B T H Hk Dh */
+    /* Forward of one sequence only: positions before the first query, whose keys and values stand
+     * before the others in k and v [n_past + T, Hk, Dh]; the queries' positions begin there. The
+     * result has the bits of the queries' rows of a forward over all n_past + T. */
+    int64_t n_past;
 };
 /* Bytes of scratch that either call needs, for this device's threads. */
 int64_t mt_attention_scratch_bytes(const struct mt_device *device,

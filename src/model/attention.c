@@ -16,6 +16,7 @@ static struct shape shape_of(const struct mt_model *model, const struct mt_micro
         .n_head = config->model.num_attention_heads,
         .n_kv_head = config->model.num_key_value_heads,
         .head_dim = config->model.head_dim,
+        .n_past = micro->cache != NULL ? micro->cache->n : 0,
     };
     return (struct shape){
         .attention = attention,
@@ -114,13 +115,33 @@ static void project(struct mt_model *model, struct mt_model_half *half,
     }
 }
 
+/* What attention reads. */
+struct keys {
+    const float *k, *v;
+};
+
+/* The layer's keys and values of all tokens so far, these included. */
+static struct keys join_cache(struct mt_model *model, const struct mt_model_cache *cache, int layer,
+                              const struct mt_layer_saved *saved, int64_t n)
+{
+    if (cache == NULL) {
+        return (struct keys){saved->k, saved->v};
+    }
+    const int64_t start = layer * cache->capacity * cache->width;
+    const int64_t at = start + cache->n * cache->width;
+    MT_ASSERT(cache->n + n <= cache->capacity);
+    mt_rows_copy(model->device, cache->keys + at, NULL, saved->k, NULL, n, cache->width);
+    mt_rows_copy(model->device, cache->values + at, NULL, saved->v, NULL, n, cache->width);
+    return (struct keys){cache->keys + start, cache->values + start};
+}
+
 /* Everything that backward needs, from saved->x: in forward, and in backward when it was not kept.
  */
-static enum mt_status attend(struct mt_model *model, struct mt_model_half *half,
-                             const struct mt_layer_tensors *tensors, struct mt_layer_saved *saved,
-                             const struct shape *shape)
+static enum mt_status attend(struct mt_model *model, struct mt_model_half *half, int layer,
+                             struct mt_layer_saved *saved, const struct shape *shape)
 {
-    project(model, half, tensors, saved, shape);
+    project(model, half, &model->tensors->layer[layer], saved, shape);
+    const struct keys keys = join_cache(model, half->micro.cache, layer, saved, shape->n_token);
     MT_TRY(mt_comm_poll(model->comm));
     saved->o = mt_half_floats(half, shape->n_token * shape->q_width);
     saved->lse = mt_half_floats(half, shape->n_token * shape->attention.n_head);
@@ -130,8 +151,8 @@ static enum mt_status attend(struct mt_model *model, struct mt_model_half *half,
         .o = saved->o,
         .lse = saved->lse,
         .q = saved->q,
-        .k = saved->k,
-        .v = saved->v,
+        .k = keys.k,
+        .v = keys.v,
         .scratch = mt_arena_cut(&half->arena,
                                 mt_attention_scratch_bytes(model->device, &shape->attention)),
         .rope = &rope};
@@ -149,7 +170,7 @@ enum mt_status mt_attention_layer_forward(struct mt_model *model, struct mt_mode
     mt_record_set_layer(layer);
     mt_span_begin(MT_PHASE_ATTENTION);
     const int64_t mark = mt_arena_mark(&half->arena);
-    MT_TRY(attend(model, half, tensors, saved, &shape));
+    MT_TRY(attend(model, half, layer, saved, &shape));
     mt_linear_forward(model->device, saved->x_middle, saved->o,
                       mt_store_weight(model->store, tensors->o), shape.n_token);
     if (mt_model_recomputes_attention(model)) {
@@ -184,7 +205,7 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, struct mt_mod
     struct mt_layer_saved saved = half->saved[layer];
     saved.x_add = NULL; /* forward has added it */
     if (mt_model_recomputes_attention(model)) {
-        MT_TRY(attend(model, half, tensors, &saved, &shape));
+        MT_TRY(attend(model, half, layer, &saved, &shape));
     }
     float *d_o = mt_half_floats(half, n * shape.q_width);
     float *d_q = mt_half_floats(half, n * shape.q_width);
