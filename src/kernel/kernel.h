@@ -60,6 +60,13 @@ void mt_linear_backward_input(struct mt_device *device, float *d_x, const float 
 void mt_linear_backward_weight(struct mt_device *device, float *d_w, const float *d_y,
                                const float *x, int64_t n_out, int64_t n_in, int64_t n);
 
+/* y [n,width] += bias [width] in every row */
+void mt_bias_forward(struct mt_device *device, float *y, const float *bias, int64_t n,
+                     int64_t width);
+/* d_bias [width] += sum over rows of d_y [n,width], in double, rows in order */
+void mt_bias_backward(struct mt_device *device, float *d_bias, const float *d_y, int64_t n,
+                      int64_t width);
+
 /* The same for n_group weights of one shape: group g has rows offset[g] .. offset[g+1] - 1 of the
  * ragged x, y; rows before offset[0] are left alone. offset [n_group+1]. A group may be empty: its
  * d_w is left as it is. */
@@ -235,6 +242,11 @@ struct mt_gate_backward {
 };
 void mt_gate_backward(struct mt_device *device, const struct mt_gate_backward *args, int64_t n,
                       const struct mt_gate *gate);
+
+/* y [n] = 1 / (1 + exp(-x)); y may be x. Backward: d_x [n] = d_y y (1 - y); d_x may be d_y. */
+void mt_sigmoid_forward(struct mt_device *device, float *y, const float *x, int64_t n);
+void mt_sigmoid_backward(struct mt_device *device, float *d_x, const float *d_y, const float *y,
+                         int64_t n);
 
 /* Copies n rows of `width` floats: out + out_offset[i] = in + in_offset[i]. Offsets in floats;
  * NULL: i * width; where one is negative the row is left out. Rows of out are distinct. */

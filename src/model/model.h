@@ -19,7 +19,7 @@ struct mt_model;
 
 /* Rows of the table that one layer uses; -1: not there. */
 struct mt_layer_tensors {
-    int input_norm, q, k, v, o, q_norm, k_norm, post_attention_norm;
+    int input_norm, q, k, v, o, q_bias, k_bias, v_bias, q_norm, k_norm, post_attention_norm;
     int mlp_gate, mlp_up, mlp_down; /* dense layers */
     struct mt_moe_tensors moe;
     int bucket; /* of this layer's dense tensors */

@@ -30,7 +30,7 @@ static double projection_width(const struct mt_config *config)
 
 static double shared_width(const struct mt_config *config)
 {
-    return (double)config->moe.num_shared_experts * (double)config->moe.expert_intermediate_size;
+    return (double)mt_config_shared_width(config);
 }
 
 static double bound_parameters(const struct mt_config *config)
