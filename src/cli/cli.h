@@ -94,6 +94,9 @@ enum mt_status mt_command_eval(const struct mt_arguments *arguments);
 enum mt_status mt_command_generate(const struct mt_arguments *arguments);
 enum mt_status mt_command_inspect(const struct mt_arguments *arguments);
 enum mt_status mt_command_checkpoint_convert(const struct mt_arguments *arguments);
+/* exchange.c */
+enum mt_status mt_command_import(const struct mt_arguments *arguments);
+enum mt_status mt_command_export(const struct mt_arguments *arguments);
 enum mt_status mt_command_verify(const struct mt_arguments *arguments);
 enum mt_status mt_command_plan(const struct mt_arguments *arguments);
 enum mt_status mt_command_bench(const struct mt_arguments *arguments);

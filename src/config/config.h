@@ -82,12 +82,15 @@ struct mt_config {
         int64_t num_attention_heads, num_key_value_heads, head_dim, max_seq_len;
         double rope_theta, rms_norm_eps;
         enum mt_qk_norm qk_norm;
+        bool attention_bias; /* of queries, keys and values */
         bool tie_word_embeddings;
         int64_t first_k_dense, dense_intermediate_size; /* 0 when first_k_dense is 0 */
         double init_std;
     } model;
     struct {
         int64_t num_experts, top_k, expert_intermediate_size, num_shared_experts;
+        int64_t shared_intermediate_size; /* 0: see mt_config_shared_width */
+        bool shared_gate;
         bool normalize_top_k;
         double routed_scaling_factor;
         enum mt_routing routing;
@@ -164,6 +167,14 @@ struct mt_config {
 static inline bool mt_config_is_dense_layer(const struct mt_config *config, int64_t layer)
 {
     return layer < config->model.first_k_dense;
+}
+
+/* Inner width Fs of all shared experts together; 0: there are none. */
+static inline int64_t mt_config_shared_width(const struct mt_config *config)
+{
+    return config->moe.shared_intermediate_size > 0
+               ? config->moe.shared_intermediate_size
+               : config->moe.num_shared_experts * config->moe.expert_intermediate_size;
 }
 
 #endif

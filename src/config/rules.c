@@ -233,6 +233,25 @@ static void check_experts(struct mt_load *load)
     }
 }
 
+static void check_shared(struct mt_load *load)
+{
+    const struct mt_config *config = load->config;
+    if (!is_good(load, "moe.num_shared_experts") || config->moe.num_shared_experts > 0) {
+        return;
+    }
+    if (is_good(load, "moe.shared_intermediate_size") && config->moe.shared_intermediate_size > 0) {
+        mt_report_add(&load->report, place_of(load, "moe.shared_intermediate_size"),
+                      "moe.shared_intermediate_size = %" PRId64 " is the width of shared experts, "
+                      "but num_shared_experts = 0; set num_shared_experts or leave the width out",
+                      config->moe.shared_intermediate_size);
+    }
+    if (is_good(load, "moe.shared_gate") && config->moe.shared_gate) {
+        mt_report_add(&load->report, place_of(load, "moe.shared_gate"),
+                      "moe.shared_gate = true weighs shared experts, but num_shared_experts = 0; "
+                      "set num_shared_experts or leave the gate out");
+    }
+}
+
 static void check_slots(struct mt_load *load)
 {
     const struct mt_config *config = load->config;
@@ -385,6 +404,7 @@ void mt_rules_apply(struct mt_load *load, const char *origin, const char *run_di
     check_head_dim(load);
     check_dense_layers(load);
     check_experts(load);
+    check_shared(load);
     check_routing(load);
     check_slots(load);
     check_data(load);

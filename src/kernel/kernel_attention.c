@@ -66,21 +66,24 @@ static void check_attention(const struct mt_attention *shape)
     MT_ASSERT(shape != NULL && shape->n_sequence >= 0 && shape->length >= 1);
     MT_ASSERT(shape->n_kv_head >= 1 && shape->n_head >= 1 && shape->head_dim >= 1);
     MT_ASSERT(shape->n_head % shape->n_kv_head == 0);
+    MT_ASSERT(shape->n_past >= 0 && (shape->n_past == 0 || shape->n_sequence <= 1));
 }
 
-/* Multiply-adds of one T x T x Dh product over all heads, the causal half only. */
+/* Multiply-adds of one product of all queries with the keys they see, over all heads. */
 static double causal_products(const struct mt_attention *shape)
 {
-    const double pairs = 0.5 * (double)shape->length * (double)(shape->length + 1);
+    const double pairs =
+        (double)shape->length * ((double)shape->n_past + 0.5 * (double)(shape->length + 1));
     return (double)shape->n_sequence * (double)shape->n_head * pairs * (double)shape->head_dim;
 }
 
 /* Bytes of one reading of q-like and k-like tensors. */
 static double attention_bytes(const struct mt_attention *shape, double n_query, double n_key)
 {
-    const double rows = (double)shape->n_sequence * (double)shape->length;
-    const double heads = n_query * (double)shape->n_head + n_key * (double)shape->n_kv_head;
-    return 4.0 * rows * heads * (double)shape->head_dim;
+    const double query_rows = n_query * (double)shape->n_head * (double)shape->length;
+    const double key_rows =
+        n_key * (double)shape->n_kv_head * (double)(shape->n_past + shape->length);
+    return 4.0 * (double)shape->n_sequence * (query_rows + key_rows) * (double)shape->head_dim;
 }
 
 int64_t mt_attention_scratch_bytes(const struct mt_device *device, const struct mt_attention *shape)
@@ -110,7 +113,7 @@ void mt_attention_backward(struct mt_device *device, const struct mt_attention_b
                            const struct mt_attention *shape)
 {
     check_attention(shape);
-    MT_ASSERT(args != NULL);
+    MT_ASSERT(args != NULL && shape->n_past == 0);
     if (shape->n_sequence == 0) {
         return;
     }

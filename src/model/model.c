@@ -34,9 +34,12 @@ static enum mt_status arena_bytes(const struct mt_model *model,
     const int64_t q_width = config->model.num_attention_heads * config->model.head_dim;
     const int64_t n_layer = options->training ? config->model.num_layers + 1 : 1;
     const int64_t dense = config->model.dense_intermediate_size;
-    const struct mt_attention attention = {
-        n_sequence, config->model.max_seq_len, config->model.num_attention_heads,
-        config->model.num_key_value_heads, config->model.head_dim};
+    const struct mt_attention attention = {n_sequence,
+                                           config->model.max_seq_len,
+                                           config->model.num_attention_heads,
+                                           config->model.num_key_value_heads,
+                                           config->model.head_dim,
+                                           0};
     struct mt_layer_floats layer;
     mt_model_layer_floats(config, &layer);
     const int64_t per_token = layer.kept + layer.kept_mlp;

@@ -160,6 +160,16 @@ int32_t mt_tokenizer_find(const struct mt_tokenizer *tokenizer, const char *toke
     return tokenizer->kind->find(tokenizer->own, token);
 }
 
+int32_t mt_tokenizer_end_of_text(const struct mt_tokenizer *tokenizer)
+{
+    static const char *const usual[] = {"<|endoftext|>", "<|end_of_text|>", "</s>"};
+    int32_t id = -1;
+    for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]) && id < 0; ++i) {
+        id = mt_tokenizer_find(tokenizer, usual[i]);
+    }
+    return id;
+}
+
 enum mt_status mt_tokenizer_encode(const struct mt_tokenizer *tokenizer, const char *text,
                                    int64_t n, struct mt_ids *ids)
 {

@@ -22,6 +22,9 @@ struct mt_session {
  * loaded or initialised, then published. */
 enum mt_status mt_session_open(struct mt_session *session, const struct mt_config *config,
                                bool training, int64_t max_sequence);
+/* The same for somebody who will allocate so many bytes beside it on every rank. */
+enum mt_status mt_session_open_beside(struct mt_session *session, const struct mt_config *config,
+                                      bool training, int64_t max_sequence, int64_t beside_bytes);
 void mt_session_close(struct mt_session *session);
 
 /* Collective: the ranks of this rank's machine, whatever nodes the run pretends to have, and its

@@ -11,9 +11,10 @@
 static const char *const public_names =
     "run.name run.dir run.seed run.wall_time_minutes model.vocab_size model.hidden_size "
     "model.num_layers model.num_attention_heads model.num_key_value_heads model.head_dim "
-    "model.max_seq_len model.rope_theta model.rms_norm_eps model.qk_norm "
+    "model.max_seq_len model.rope_theta model.rms_norm_eps model.qk_norm model.attention_bias "
     "model.tie_word_embeddings model.first_k_dense model.dense_intermediate_size model.init_std "
     "moe.num_experts moe.top_k moe.expert_intermediate_size moe.num_shared_experts "
+    "moe.shared_intermediate_size moe.shared_gate "
     "moe.score_function moe.normalize_top_k moe.routed_scaling_factor moe.num_expert_groups "
     "moe.top_k_groups moe.capacity_factor moe.jitter moe.routing moe.workload moe.skew moe.trace "
     "moe.balance.loss moe.balance.window moe.balance.loss_coef moe.balance.z_loss_coef "

@@ -15,8 +15,9 @@ static const char *const unusual[] = {
     "model={vocab_size=300, num_key_value_heads=2, head_dim=6, rope_theta=1e6}",
     "model.rms_norm_eps=1e-300",
     "model={qk_norm='projection', tie_word_embeddings=true, init_std=0.30000000000000004}",
-    "model={first_k_dense=1, dense_intermediate_size=12}",
-    "moe={num_shared_experts=2, normalize_top_k=false, routed_scaling_factor=2.5}",
+    "model={first_k_dense=1, dense_intermediate_size=12, attention_bias=true}",
+    "moe={num_shared_experts=2, shared_intermediate_size=40, shared_gate=true, "
+    "normalize_top_k=false, routed_scaling_factor=2.5}",
     "moe={routing='synthetic', workload='spread_heat', skew=2.5, trace='t \"1\".csv'}",
     "moe.balance={loss='micro', window='exact', loss_coef=0.001, z_loss_coef=1e-4}",
     "placement={policy='quota', slots=3, overlap_experts=0, rematerialize=false}",
@@ -54,6 +55,7 @@ static const char *const resolved_case = "[run]\n"
                                          "rope_theta = 10000.0\n"
                                          "rms_norm_eps = 1e-05\n"
                                          "qk_norm = \"none\"\n"
+                                         "attention_bias = false\n"
                                          "tie_word_embeddings = false\n"
                                          "first_k_dense = 0\n"
                                          "dense_intermediate_size = 0\n"
@@ -64,6 +66,8 @@ static const char *const resolved_case = "[run]\n"
                                          "top_k = 2\n"
                                          "expert_intermediate_size = 48\n"
                                          "num_shared_experts = 0\n"
+                                         "shared_intermediate_size = 0\n"
+                                         "shared_gate = false\n"
                                          "score_function = \"softmax\"\n"
                                          "normalize_top_k = true\n"
                                          "routed_scaling_factor = 1.0\n"

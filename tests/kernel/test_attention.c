@@ -10,11 +10,11 @@ static const double forward_bound = 3e-6;
 static const double backward_bound = 6e-6;
 
 static const struct mt_attention cases[] = {
-    {1, 1, 1, 1, 8},    {2, 7, 2, 1, 8},    {1, 64, 4, 1, 32},  {2, 65, 4, 2, 64},
-    {1, 130, 4, 4, 96}, {1, 130, 2, 1, 20}, {2, 33, 3, 3, 128}, {1, 65, 1, 1, 7},
-    {0, 16, 2, 1, 8},   {1, 300, 2, 2, 16}, {3, 31, 4, 1, 1},   {1, 128, 2, 1, 64},
-    {2, 2, 2, 2, 64},   {1, 63, 4, 2, 16},  {1, 255, 2, 1, 64}, {1, 257, 1, 1, 48},
-    {1, 320, 1, 1, 64}, {1, 576, 2, 1, 32}, {2, 1, 4, 2, 128},
+    {1, 1, 1, 1, 8, 0},    {2, 7, 2, 1, 8, 0},    {1, 64, 4, 1, 32, 0},  {2, 65, 4, 2, 64, 0},
+    {1, 130, 4, 4, 96, 0}, {1, 130, 2, 1, 20, 0}, {2, 33, 3, 3, 128, 0}, {1, 65, 1, 1, 7, 0},
+    {0, 16, 2, 1, 8, 0},   {1, 300, 2, 2, 16, 0}, {3, 31, 4, 1, 1, 0},   {1, 128, 2, 1, 64, 0},
+    {2, 2, 2, 2, 64, 0},   {1, 63, 4, 2, 16, 0},  {1, 255, 2, 1, 64, 0}, {1, 257, 1, 1, 48, 0},
+    {1, 320, 1, 1, 64, 0}, {1, 576, 2, 1, 32, 0}, {2, 1, 4, 2, 128, 0},
 };
 
 struct problem {
@@ -142,7 +142,7 @@ static void large_scores_give_finite_probabilities(void **state)
     MT_UNUSED(state);
     struct mt_arena arena;
     arena_init(&arena);
-    const struct mt_attention shape = {1, 200, 1, 1, 32};
+    const struct mt_attention shape = {1, 200, 1, 1, 32, 0};
     struct problem p;
     problem_init(&p, &arena, &shape, 60.0);
     compute(&p, &arena, 1);
@@ -160,7 +160,7 @@ static void later_positions_do_not_change_earlier_results(void **state)
     MT_UNUSED(state);
     struct mt_arena arena;
     arena_init(&arena);
-    const struct mt_attention shape = {1, 100, 2, 1, 16};
+    const struct mt_attention shape = {1, 100, 2, 1, 16, 0};
     struct problem one;
     struct problem other;
     problem_init(&one, &arena, &shape, 1.0);
@@ -176,12 +176,69 @@ static void later_positions_do_not_change_earlier_results(void **state)
     mt_arena_clear(&arena);
 }
 
+/* The rows of later queries, computed behind n_past keys that stand there already. */
+static void check_past(struct problem *whole, struct mt_arena *arena, int64_t n_past,
+                       int64_t length)
+{
+    const int64_t mark = mt_arena_mark(arena);
+    struct mt_device device = device_of(2);
+    struct mt_attention shape = whole->shape;
+    shape.n_past = n_past;
+    shape.length = length;
+    const int64_t stride = shape.n_head * shape.head_dim;
+    const struct pair o = pair_random(arena, length * stride, 20);
+    const struct pair lse = pair_random(arena, length * shape.n_head, 21);
+    void *scratch = mt_arena_cut(arena, mt_attention_scratch_bytes(&device, &shape));
+    const struct mt_attention_forward args = {.o = o.f,
+                                              .lse = lse.f,
+                                              .q = whole->q.f + n_past * stride,
+                                              .k = whole->k.f,
+                                              .v = whole->v.f,
+                                              .scratch = scratch,
+                                              .rope = whole->has_rope ? &whole->tables : NULL};
+    mt_attention_forward(&device, &args, &shape);
+    MT_TEST_SAME_BITS(o.f, whole->o.f + n_past * stride, length * stride);
+    for (int64_t h = 0; h < shape.n_head; h++) {
+        MT_TEST_SAME_BITS(lse.f + h * length, whole->lse.f + h * whole->shape.length + n_past,
+                          length);
+    }
+    pair_check_canaries(o);
+    pair_check_canaries(lse);
+    mt_arena_release(arena, mark);
+}
+
+static void queries_behind_a_past_have_the_bits_of_all_at_once(void **state)
+{
+    MT_UNUSED(state);
+    static const struct mt_attention shapes[] = {
+        {1, 330, 4, 2, 32, 0}, {1, 70, 2, 1, 20, 0}, {1, 64, 1, 1, 128, 0}, {1, 2, 3, 3, 8, 0}};
+    struct mt_arena arena;
+    arena_init(&arena);
+    for (int i = 0; i < N_ITEM(shapes); i++) {
+        mt_arena_release(&arena, 0);
+        struct problem whole;
+        const int64_t length = shapes[i].length;
+        problem_init(&whole, &arena, &shapes[i], 2.0);
+        add_rope(&whole, &arena);
+        compute(&whole, &arena, 1);
+        for (int64_t n_past = 1; n_past < length; n_past++) {
+            check_past(&whole, &arena, n_past, 1);
+        }
+        static const int64_t some[] = {1, 2, 63, 64, 65, 200, 255, 256, 257};
+        for (int s = 0; s < N_ITEM(some) && some[s] < length; s++) {
+            check_past(&whole, &arena, some[s], length - some[s]);
+            check_past(&whole, &arena, some[s], (length - some[s] + 1) / 2);
+        }
+    }
+    mt_arena_clear(&arena);
+}
+
 static void a_nan_is_passed_on(void **state)
 {
     MT_UNUSED(state);
     struct mt_arena arena;
     arena_init(&arena);
-    const struct mt_attention shape = {1, 40, 1, 1, 16};
+    const struct mt_attention shape = {1, 40, 1, 1, 16, 0};
     struct problem p;
     problem_init(&p, &arena, &shape, 1.0);
     p.k.f[48] = (float)NAN;
@@ -208,7 +265,7 @@ static void reference_backward_matches_central_differences(void **state)
     MT_UNUSED(state);
     struct mt_arena arena;
     arena_init(&arena);
-    const struct mt_attention shape = {2, 5, 4, 2, 3};
+    const struct mt_attention shape = {2, 5, 4, 2, 3, 0};
     struct objective o;
     o.shape = reference_shape(&shape);
     problem_init(&o.p, &arena, &shape, 1.0);
@@ -231,6 +288,7 @@ int main(void)
         cmocka_unit_test(values_match_the_reference_on_any_number_of_threads),
         cmocka_unit_test(large_scores_give_finite_probabilities),
         cmocka_unit_test(later_positions_do_not_change_earlier_results),
+        cmocka_unit_test(queries_behind_a_past_have_the_bits_of_all_at_once),
         cmocka_unit_test(a_nan_is_passed_on),
         cmocka_unit_test(reference_backward_matches_central_differences),
     };

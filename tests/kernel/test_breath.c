@@ -43,7 +43,7 @@ static void *take(int64_t n_bytes)
 static void run_attention(struct breath *breath, int64_t length, int n_call[2])
 {
     enum { N_HEAD = 2, HEAD_DIM = 16 };
-    const struct mt_attention shape = {1, length, N_HEAD, N_HEAD, HEAD_DIM};
+    const struct mt_attention shape = {1, length, N_HEAD, N_HEAD, HEAD_DIM, 0};
     const int64_t n_bytes = length * N_HEAD * HEAD_DIM * (int64_t)sizeof(float);
     float *array[9];
     for (int i = 0; i < 9; ++i) {

@@ -2,7 +2,7 @@
  * (tests/peers/tokenizers_vectors.py), and files that are no tokenizers. */
 #include "base/memory.h"
 #include "support/test.h"
-#include "text/tokenizer.h"
+#include "text/stream.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -47,6 +47,31 @@ static void expect_ids(const char *name, size_t s, const json_t *want, const str
     assert_true(same);
 }
 
+/* Token by token behind the first n_first, which are shown, the same text as all at once. */
+static void expect_stream(const struct mt_tokenizer *tokenizer, const struct mt_ids *ids,
+                          int64_t n_first)
+{
+    struct mt_text_stream stream;
+    struct mt_text whole = {0};
+    struct mt_text shown = {0};
+    const char *text = NULL;
+    int64_t n = 0;
+    MT_TEST_OK(mt_tokenizer_decode(tokenizer, ids->item, ids->n, &whole));
+    MT_TEST_OK(mt_tokenizer_decode(tokenizer, ids->item, n_first, &shown));
+    MT_TEST_OK(mt_text_stream_init(&stream, tokenizer, ids->item, n_first));
+    for (int64_t i = n_first; i < ids->n; ++i) {
+        MT_TEST_OK(mt_text_stream_add(&stream, ids->item[i], &text, &n));
+        MT_TEST_OK(mt_text_append(&shown, text, n));
+    }
+    MT_TEST_OK(mt_text_stream_end(&stream, &text, &n));
+    MT_TEST_OK(mt_text_append(&shown, text, n));
+    assert_int_equal(shown.n, whole.n);
+    assert_true(whole.n == 0 || memcmp(shown.item, whole.item, (size_t)whole.n) == 0);
+    mt_text_stream_clear(&stream);
+    mt_memory_free(whole.item);
+    mt_memory_free(shown.item);
+}
+
 /* Every string, to ids and back, one encoding after the other into the same lists. */
 static void expect_strings(const char *name, const struct mt_tokenizer *tokenizer)
 {
@@ -67,6 +92,8 @@ static void expect_strings(const char *name, const struct mt_tokenizer *tokenize
         MT_TEST_OK(mt_tokenizer_decode(tokenizer, ids.item, ids.n, &text));
         assert_int_equal(text.n, json_string_length(want));
         assert_true(text.n == 0 || memcmp(text.item, json_string_value(want), (size_t)text.n) == 0);
+        expect_stream(tokenizer, &ids, 0);
+        expect_stream(tokenizer, &ids, ids.n);
     }
     assert_true(s > 50);
     mt_memory_free(ids.item);
@@ -124,6 +151,34 @@ static void bytes_are_tokens(void **state)
     assert_memory_equal(text.item, all, sizeof(all));
     mt_memory_free(ids.item);
     mt_memory_free(text.item);
+    mt_tokenizer_close(tokenizer);
+}
+
+/* A SentencePiece model writes a character of three bytes as three tokens, and the space before a
+ * word only behind another token. */
+static void a_stream_shows_whole_characters_and_inner_spaces(void **state)
+{
+    MT_UNUSED(state);
+    static const char text[] = "and the \xe2\x98\x83 and";
+    struct mt_tokenizer *tokenizer = NULL;
+    struct mt_ids ids = {0};
+    const char *shown = NULL;
+    int64_t n = 0;
+    struct mt_text_stream stream;
+    MT_TEST_OK(mt_tokenizer_open(vector_path("sentencepiece.model"), &tokenizer));
+    MT_TEST_OK(mt_tokenizer_encode(tokenizer, text, sizeof(text) - 1, &ids));
+    expect_stream(tokenizer, &ids, 1);
+    expect_stream(tokenizer, &ids, 2);
+    MT_TEST_OK(mt_text_stream_init(&stream, tokenizer, ids.item, 1));
+    int n_empty = 0;
+    for (int64_t i = 1; i < ids.n; ++i) {
+        MT_TEST_OK(mt_text_stream_add(&stream, ids.item[i], &shown, &n));
+        n_empty += n == 0 ? 1 : 0;
+        assert_true(n == 0 || (shown[n - 1] & 0xC0) != 0xC0);
+    }
+    assert_int_equal(n_empty, 2);
+    mt_text_stream_clear(&stream);
+    mt_memory_free(ids.item);
     mt_tokenizer_close(tokenizer);
 }
 
@@ -270,6 +325,7 @@ int main(void)
         cmocka_unit_test(ids_are_those_of_the_field),
         cmocka_unit_test(special_tokens_are_found_by_name),
         cmocka_unit_test(bytes_are_tokens),
+        cmocka_unit_test(a_stream_shows_whole_characters_and_inner_spaces),
         cmocka_unit_test(text_that_is_not_utf8_is_refused_with_its_place),
         cmocka_unit_test(what_would_change_ids_is_refused_by_name),
         cmocka_unit_test(an_expression_that_goes_backwards_is_refused),

@@ -20,7 +20,8 @@ _Static_assert(MT_ATTENTION_TILE == 2 * MT_LANES, "a tile is two vectors wide");
 static int64_t lay_out(struct mt_attention_head *head, const struct mt_attention *shape,
                        float *memory)
 {
-    const int64_t rows = mt_round_up(shape->length, MT_ATTENTION_TILE) * shape->head_dim;
+    const int64_t n_key = shape->n_past + shape->length;
+    const int64_t rows = mt_round_up(n_key, MT_ATTENTION_TILE) * shape->head_dim;
     const int64_t block = MT_ATTENTION_QUERIES * shape->head_dim;
     const int64_t score = (int64_t)MT_ATTENTION_QUERIES * MT_ATTENTION_KEYS;
     const struct {

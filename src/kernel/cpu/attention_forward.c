@@ -72,6 +72,28 @@ MT_CLONES static void softmax_block(const struct mt_attention_head *head,
     }
 }
 
+/* Positions behind the last one, of queries and keys alike. */
+static int64_t end_position(const struct mt_attention *shape)
+{
+    return shape->n_past + shape->length;
+}
+
+/* The first position of the next block: blocks begin at multiples of QUERIES, so that every query
+ * sees a key of each of its block's key blocks. */
+static int64_t next_block(const struct mt_attention *shape, int64_t query)
+{
+    return mt_min_i64(end_position(shape),
+                      (query / MT_ATTENTION_QUERIES + 1) * MT_ATTENTION_QUERIES);
+}
+
+/* Start of position `query` of head h in q and o. */
+static int64_t query_start(const struct mt_attention *shape, int64_t sequence, int64_t h,
+                           int64_t query)
+{
+    return mt_attention_start(shape, shape->n_head, sequence, h) +
+           (query - shape->n_past) * shape->n_head * shape->head_dim;
+}
+
 /* Beside queries query .. query + QUERIES - 1 of head h: those that follow, where the results go,
  * and under the last head that reads this item's keys the next ones. */
 static struct mt_attention_fetch
@@ -81,8 +103,8 @@ plan_fetch(const struct forward *f, const struct mt_attention_item *item, int64_
     const int64_t head_dim = shape->head_dim;
     const int64_t stride = shape->n_head * head_dim;
     const int64_t kv_stride = shape->n_kv_head * head_dim;
-    const int64_t at = mt_attention_start(shape, shape->n_head, item->sequence, h) + query * stride;
-    const int64_t n_left = shape->length - query;
+    const int64_t at = query_start(shape, item->sequence, h, query);
+    const int64_t n_left = end_position(shape) - query;
     struct mt_attention_fetch fetch = {.row_bytes = head_dim * (int64_t)sizeof(float)};
     mt_attention_fetch_add(&fetch, f->args->o + at, n_left, stride);
     if (n_left > MT_ATTENTION_QUERIES) {
@@ -97,14 +119,15 @@ plan_fetch(const struct forward *f, const struct mt_attention_item *item, int64_
     return fetch;
 }
 
-/* The queries query .. query + QUERIES - 1 of head h of a sequence; keys and values are packed. */
+/* The queries of a block, from position `query` on, of head h of a sequence; keys and values are
+ * packed. */
 static void forward_queries(const struct forward *f, const struct mt_attention_head *head,
                             const struct mt_attention_item *item, int64_t h, int64_t query)
 {
     const struct mt_attention *shape = f->shape;
-    const int64_t n_query = mt_min_i64(MT_ATTENTION_QUERIES, shape->length - query);
+    const int64_t n_query = next_block(shape, query) - query;
     const int64_t stride = shape->n_head * shape->head_dim;
-    const int64_t at = mt_attention_start(shape, shape->n_head, item->sequence, h) + query * stride;
+    const int64_t at = query_start(shape, item->sequence, h, query);
     const struct mt_attention_copy load = {head->query, f->args->q + at, shape->head_dim, stride};
     const struct mt_attention_fetch fetch = plan_fetch(f, item, h, query);
     mt_attention_rotate_rows(head, &load, query, n_query, head->scale, false);
@@ -122,7 +145,8 @@ static void forward_queries(const struct forward *f, const struct mt_attention_h
         mt_attention_gather(head, &block, head->out, head->score, head->value);
         mt_cpu_breathe(f->device, f->chunk);
     }
-    float *lse = f->args->lse + (item->sequence * shape->n_head + h) * shape->length + query;
+    float *lse = f->args->lse + (item->sequence * shape->n_head + h) * shape->length +
+                 (query - shape->n_past);
     for (int64_t i = 0; i < n_query; i++) {
         const struct mt_attention_copy store = {f->args->o + at + i * stride,
                                                 head->out + i * shape->head_dim, 0, 0};
@@ -137,15 +161,16 @@ static void load_keys(const struct mt_attention_head *head, const float *k, cons
 {
     const struct mt_attention *shape = head->shape;
     const struct mt_attention_copy values = {head->value, v, shape->head_dim, stride};
-    for (int64_t key = 0; key < shape->length; key += MT_ATTENTION_TILE) {
+    const int64_t n_key = end_position(shape);
+    for (int64_t key = 0; key < n_key; key += MT_ATTENTION_TILE) {
         const struct mt_attention_copy keys = {head->key, k + key * stride, shape->head_dim,
                                                stride};
-        const int64_t n = mt_min_i64(MT_ATTENTION_TILE, shape->length - key);
+        const int64_t n = mt_min_i64(MT_ATTENTION_TILE, n_key - key);
         mt_attention_rotate_rows(head, &keys, key, n, 1.0F, false);
         mt_attention_pack(head, head->key_pack + key * shape->head_dim, head->key, shape->head_dim,
                           n);
     }
-    mt_attention_copy_rows(head, &values, shape->length, 1.0F);
+    mt_attention_copy_rows(head, &values, n_key, 1.0F);
 }
 
 /* Chunks are single (sequence, kv head) pairs. */
@@ -162,7 +187,8 @@ static void forward_heads(void *context, const struct mt_cpu_chunk *chunk)
         const int64_t at = mt_attention_start(shape, shape->n_kv_head, item.sequence, item.kv_head);
         load_keys(&head, f.args->k + at, f.args->v + at, shape->n_kv_head * shape->head_dim);
         for (int64_t h = item.kv_head * group; h < (item.kv_head + 1) * group; h++) {
-            for (int64_t query = 0; query < shape->length; query += MT_ATTENTION_QUERIES) {
+            for (int64_t query = shape->n_past; query < end_position(shape);
+                 query = next_block(shape, query)) {
                 forward_queries(&f, &head, &item, h, query);
             }
         }
