@@ -163,7 +163,7 @@ static enum mt_status plan_manifest(struct import *import)
     char *text = NULL;
     MT_TRY(mt_config_to_text(import->config, &text));
     const enum mt_status status =
-        mt_manifest_init(manifest, 1, table->n_tensor, table->n_tensor, text);
+        mt_manifest_init(manifest, 1, 1, table->n_tensor, table->n_tensor, text);
     mt_memory_free(text);
     MT_TRY(status);
     manifest->config_hash = mt_config_hash(import->config);
