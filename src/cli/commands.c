@@ -33,7 +33,9 @@ const struct mt_command mt_commands[] = {
      .takes_config = true,
      .option = {MT_CONFIG_OPTIONS,
                 {"--checkpoint", "PATH", "instead of the run directory's newest"},
-                {"--data", "PATH", "instead of data.validation"},
+                {"--data", "[NAME=]PATH",
+                 "instead of [data]'s: may be repeated, each NAME is a set of its own",
+                 .is_repeatable = true},
                 {"--sequences", "N",
                  "windows to evaluate, from the first; 0 = all; instead of "
                  "train.eval_sequences"}},

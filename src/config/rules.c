@@ -291,7 +291,8 @@ static void check_data(struct mt_load *load)
                       "\"random\"");
     }
     if (is_good(load, "data.validation") && is_good(load, "train.eval_interval") &&
-        config->data.validation.n == 0 && config->train.eval_interval > 0) {
+        is_good(load, "data.validation_sets") && config->data.validation.n == 0 &&
+        config->data.validation_sets.n_set == 0 && config->train.eval_interval > 0) {
         mt_report_add(&load->report, place_of(load, "train.eval_interval"),
                       "train.eval_interval = %" PRId64 " needs data.validation, which is empty; "
                       "name a file there or set eval_interval = 0",

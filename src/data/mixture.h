@@ -17,6 +17,10 @@ void mt_mixture_close(struct mt_mixture *mixture); /* NULL allowed */
 enum mt_status mt_mixture_fill(const struct mt_mixture *mixture, uint64_t seed, int64_t first,
                                int64_t n, int32_t *token, int32_t *target);
 
+/* Which source sequence `sequence` of the stream comes from, and which of its windows it is. */
+void mt_mixture_place(const struct mt_mixture *mixture, uint64_t seed, int64_t sequence,
+                      int *source, int64_t *window);
+
 int mt_mixture_n_source(const struct mt_mixture *mixture);
 /* Last component of the source's path; "data" when all paths are one source. */
 const char *mt_mixture_name(const struct mt_mixture *mixture, int source);

@@ -38,6 +38,12 @@ struct mt_traces {
     int64_t *count; /* of one step of the replay, as mt_trace_read gives them */
 };
 
+/* samples.c: data.log_samples. */
+struct mt_samples {
+    int64_t *table; /* of this step; NULL: off */
+    FILE *file;     /* rank 0 */
+};
+
 /* Saving of checkpoints: saving.c. */
 struct mt_saving {
     struct mt_checkpoint_options options;
@@ -67,12 +73,13 @@ struct mt_trainer {
     struct mt_session session;
     struct mt_optim *optim;
     struct mt_mixture *data;
-    struct mt_corpus *validation; /* NULL when there is none */
+    struct mt_validation validation;
     struct mt_batch_split split;
     int32_t *token, *target; /* [micro_batch, T] */
     struct mt_run_state state;
     struct mt_state_array state_array[MT_MAX_STATE_ARRAY];
     struct mt_traces traces;
+    struct mt_samples samples;
     struct mt_profiling profiling;
     struct mt_run_dir dir;
     FILE *metrics;    /* rank 0 */
@@ -104,8 +111,12 @@ enum mt_status mt_train_step(struct mt_trainer *trainer, struct mt_step_result *
 enum mt_status mt_metrics_open(struct mt_trainer *trainer);
 void mt_metrics_close(struct mt_trainer *trainer);
 enum mt_status mt_metrics_step(struct mt_trainer *trainer, const struct mt_step_result *result);
+/* This rank alone: is a stop asked for, or the wall-time limit behind? Of a struct mt_trainer. */
+bool mt_metrics_wants_stop(void *trainer);
+/* Collective. before: the totals when the evaluation began, time_ns: what it took here. */
 enum mt_status mt_metrics_evaluation(struct mt_trainer *trainer,
-                                     const struct mt_evaluation *evaluation);
+                                     const struct mt_evaluation *evaluation,
+                                     const struct mt_span_totals *before, int64_t time_ns);
 
 /* nonfinite.c. Collective, after the metrics of a step: beyond the configured patience the run ends
  * (MT_ERR_DIVERGED) or goes back to its last checkpoint; *is_back: it has, the step is undone. */
@@ -133,8 +144,17 @@ void mt_traces_close(struct mt_trainer *trainer);
 enum mt_status mt_traces_begin_step(struct mt_trainer *trainer);
 enum mt_status mt_traces_end_step(struct mt_trainer *trainer, const struct mt_step_result *result);
 
+/* samples.c. Open is agreed by the caller, after resuming; note: sequences first .. first + n - 1
+ * of the global batch are in trainer->token; end_step is collective. */
+enum mt_status mt_samples_open(struct mt_trainer *trainer);
+void mt_samples_close(struct mt_trainer *trainer);
+void mt_samples_note(struct mt_trainer *trainer, int64_t first, int64_t n);
+enum mt_status mt_samples_end_step(struct mt_trainer *trainer);
+
 /* metrics_file.c: keeps the lines of steps up to `step`, rank 0 only. */
 enum mt_status mt_metrics_cut(const char *path, int64_t step);
+/* Does the file have an evaluation at `step`? */
+bool mt_metrics_has_evaluation(const char *path, int64_t step);
 /* The last step that the file has; 0: none. */
 int64_t mt_metrics_last_step(const char *path);
 

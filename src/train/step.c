@@ -18,6 +18,7 @@ static enum mt_status load_micro_batch(struct mt_trainer *trainer, int64_t micro
     MT_TRY(mt_mixture_fill(trainer->data, (uint64_t)config->run.seed,
                            trainer->state.next_sequence + first, n, trainer->token,
                            trainer->target));
+    mt_samples_note(trainer, first, n);
     *batch = (struct mt_micro_batch){
         .n_sequence = n,
         .length = length,
@@ -110,6 +111,7 @@ static enum mt_status record(struct mt_trainer *trainer, struct mt_step_result *
     if (moe != NULL) {
         MT_TRY(mt_moe_finish_step(moe, &result->moe));
     }
+    MT_TRY(mt_samples_end_step(trainer));
     trainer->state.tokens_seen += result->n_token;
     trainer->state.next_sequence += trainer->config->train.global_batch_size;
     mt_span_end(MT_PHASE_METRICS);

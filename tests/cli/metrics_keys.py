@@ -72,7 +72,7 @@ def check(path, n_moe_layer, is_paced):
     evaluations = [row for row in rows if "eval_loss" in row]
     assert [row["step"] for row in evaluations] == [2, 3], evaluations
     for row in evaluations:
-        assert type(row["eval_loss"]) is float and row["eval_tokens"] == 64 * 16
+        assert type(row["eval_loss"]) is float and row["eval_tokens"] == 64 * 16 and row["eval_time_s"] > 0
     assert len(rows) == 1 + len(steps) + len(evaluations) and len(steps) == 3
 
 

@@ -25,7 +25,8 @@ static const char *const unusual[] = {
     "exact=false, rehearse_alpha_us=50, overlap='on'}",
     "optimizer={lr=0.0003, betas=[0.85, 0.999], eps=1e-6, weight_decay=0, grad_clip=0}",
     "schedule={kind='wsd', warmup_steps=7, decay_steps=11, min_lr_ratio=0}",
-    "data={validation=['v 1', 'v\"2'], format='tokens', token_type='i16', "
+    "data={validation=['v 1', 'v\"2'], validation_sets={web=['w', '/x'], code=['c']}, "
+    "log_samples=true, format='tokens', token_type='i16', "
     "weights=[0.25, 3], changed='accept'}",
     "train={eval_interval=3, eval_sequences=5, recompute='layer', nonfinite_patience=0}",
     "train={nonfinite_action='rollback', replica_check_interval=9}",
@@ -119,10 +120,12 @@ static const char *const resolved_case = "[run]\n"
                                          "[data]\n"
                                          "train = [\"/base/a.txt\", \"/abs/b.txt\"]\n"
                                          "validation = []\n"
+                                         "validation_sets = {}\n"
                                          "format = \"bytes\"\n"
                                          "token_type = \"auto\"\n"
                                          "weights = []\n"
                                          "changed = \"refuse\"\n"
+                                         "log_samples = false\n"
                                          "\n"
                                          "[train]\n"
                                          "steps = 100\n"

@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "data/token_file.h"
 #include "support/folder.h"
+#include "support/mutate.h"
 #include "support/test.h"
 
 #include <stdio.h>
@@ -286,27 +287,45 @@ static void damaged_indices_are_told_apart(void **state)
                   "pair.idx: No such file");
 }
 
-/* Any bytes: an answer, and nothing else (run under ASan as well). */
+/* What opening accepted: ids, fingerprint and the whole index, each with an answer. */
+static void use(struct mt_token_file *file)
+{
+    int32_t id[N_TOKEN];
+    uint64_t fingerprint = 0;
+    struct mt_token_summary summary;
+    assert_true(file->n_token <= N_TOKEN);
+    (void)mt_token_file_read(file, 101, 0, file->n_token, id);
+    (void)mt_token_file_fingerprint(file, &fingerprint);
+    (void)mt_token_file_summarize(file, &summary);
+    mt_token_file_close(file);
+}
+
+/* Any bytes: a file that can be read, or one message and code 3; no memory to speak of (run under
+ * ASan as well). */
 static void random_damage_is_survived(void **state)
 {
     MT_UNUSED(state);
-    uint32_t seed = 1;
+    enum { N_ROUND = 3000, SEED = 20261122 };
+    const int64_t before = mt_memory_peak_resident_bytes();
+    int n_opened = 0;
     write_bin(2);
-    for (int i = 0; i < 500; ++i) {
+    for (uint64_t round = 0; round < N_ROUND; ++round) {
         struct mt_token_file file;
-        int32_t id[N_TOKEN];
         put_index();
-        for (int flip = 0; flip < 1 + i % 3; ++flip) {
-            seed = seed * 1664525U + 1013904223U;
-            image.data[(seed >> 8) % image.n] ^= (unsigned char)(1U << (seed >> 29));
-        }
-        if (open_pair(&file) == MT_OK) {
-            (void)mt_token_file_read(&file, 101, 0, file.n_token, id);
-            assert_true(file.n_token <= N_TOKEN);
-            mt_token_file_close(&file);
-        }
+        mt_mutate(MT_MUTATE_BINARY, SEED, round, image.data, &image.n, MAX_FILE);
         mt_error_clear();
+        const enum mt_status status = open_pair(&file);
+        if (status == MT_OK) {
+            use(&file);
+            ++n_opened;
+        } else {
+            assert_int_equal(status, MT_ERR_INPUT);
+            assert_non_null(strstr(mt_error_last()->text, "pair."));
+        }
     }
+    mt_error_clear();
+    assert_true(n_opened > N_ROUND / 50 && n_opened < N_ROUND);
+    assert_true(mt_memory_peak_resident_bytes() - before < MT_TEST_FUZZ_BYTES);
 }
 
 static void a_fingerprint_follows_content_not_path(void **state)
