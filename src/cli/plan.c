@@ -89,6 +89,10 @@ static void print_plan(const struct mt_config *config, int64_t n_rank, int64_t n
     (void)printf("  %-44s %16lld\n", "parameters, total", (long long)size.n_parameter);
     (void)printf("  %-44s %16lld\n", "parameters, active per token", (long long)size.n_active);
     (void)printf("  %-44s %16.0f\n", "training FLOPs per token", size.train_flops_per_token);
+    if (config->data.attention == MT_SPAN_DOCUMENT) {
+        (void)printf("  %-44s %16.0f\n", "  at most; of which scores, less in documents",
+                     size.train_flops_per_score * (double)config->model.max_seq_len);
+    }
     (void)printf("  %-44s %16lld\n", "tokens per optimizer step", (long long)n_token);
     (void)printf("  %-44s %16lld\n", "micro-batches per step", (long long)mt_batch_n_micro(&split));
     print_memory(estimate);

@@ -278,6 +278,14 @@ static const struct mt_key table[] = {
     CHOICE("data", "changed", "refuse|accept",
            "Training data whose content differs from the checkpoint's, under the same name.",
            DEFAULT("\"refuse\""), FIELD(data.changed)),
+    CHOICE("data", "attention", "sequence|document",
+           "What a token attends to: all of its sequence before it, or of its own document.",
+           DEFAULT("\"sequence\""), FIELD(data.attention)),
+    AUTO_INTEGER(
+        "data", "document_end", 0, 0x1p30,
+        "With attention = \"document\": the token that ends a document; auto: the index of "
+        "format \"megatron\" tells.",
+        DEFAULT("\"auto\""), FIELD(data.document_end)),
     BOOL("data", "log_samples",
          "Writes samples.jsonl into the run directory: which sequences every step was trained on.",
          DEFAULT("false"), FIELD(data.log_samples)),

@@ -90,14 +90,22 @@ void mt_mixture_place(const struct mt_mixture *mixture, uint64_t seed, int64_t s
 }
 
 enum mt_status mt_mixture_fill(const struct mt_mixture *mixture, uint64_t seed, int64_t first,
-                               int64_t n, int32_t *token, int32_t *target)
+                               int64_t n, int32_t *token, int32_t *target,
+                               struct mt_document_starts *documents)
 {
+    if (documents != NULL) {
+        documents->n = 0;
+    }
     for (int64_t i = 0; i < n; ++i) {
         int source = 0;
         int64_t window = 0;
         mt_mixture_place(mixture, seed, first + i, &source, &window);
-        MT_TRY(mt_corpus_read(mixture->corpus[source], window, token + i * mixture->length,
-                              target + i * mixture->length));
+        const struct mt_corpus *corpus = mixture->corpus[source];
+        int32_t *const own = token + i * mixture->length;
+        MT_TRY(mt_corpus_read(corpus, window, own, target + i * mixture->length));
+        if (documents != NULL) {
+            MT_TRY(mt_corpus_documents(corpus, window, own, documents));
+        }
     }
     return MT_OK;
 }

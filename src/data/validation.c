@@ -43,6 +43,7 @@ enum mt_status mt_validation_open(const struct mt_config *config, struct mt_vali
         .vocab_size = config->model.vocab_size,
         .length = config->model.max_seq_len,
         .seed = (uint64_t)config->run.seed + 1,
+        .document_end = config->data.document_end,
     };
     memset(out, 0, sizeof(*out));
     if (config->data.validation.n > 0 || config->data.format == MT_DATA_RANDOM) {

@@ -7,22 +7,29 @@
 #include "data/sampler.h"
 #include "train/session.h"
 
-/* token, target [n,T]: windows first .. first + n - 1 in the corpus's own order. */
-static enum mt_status read_windows(const struct mt_corpus *corpus, int64_t first, int64_t n,
-                                   int64_t length, int32_t *token, int32_t *target)
-{
-    for (int64_t i = 0; i < n; i++) {
-        MT_TRY(mt_corpus_read(corpus, first + i, token + i * length, target + i * length));
-    }
-    return MT_OK;
-}
-
 /* An evaluation on its way. */
 struct pass {
     struct mt_session *session;
     const struct mt_evaluation_options *options;
-    int32_t *token, *target; /* [micro_batch, T] */
+    int32_t *token, *target;              /* [micro_batch, T] */
+    struct mt_document_starts *documents; /* start NULL: attention goes across them */
 };
+
+/* Windows first .. first + n - 1 in the corpus's own order. */
+static enum mt_status read_windows(const struct mt_corpus *corpus, int64_t first, int64_t n,
+                                   const struct pass *pass)
+{
+    const int64_t length = pass->session->config->model.max_seq_len;
+    pass->documents->n = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t *const token = pass->token + i * length;
+        MT_TRY(mt_corpus_read(corpus, first + i, token, pass->target + i * length));
+        if (pass->documents->start != NULL) {
+            MT_TRY(mt_corpus_documents(corpus, first + i, token, pass->documents));
+        }
+    }
+    return MT_OK;
+}
 
 /* The ranks stop together, or none does. */
 static enum mt_status agree_to_stop(const struct pass *pass, bool *is_stopped)
@@ -49,9 +56,13 @@ static enum mt_status evaluate_share(const struct pass *pass, const struct mt_co
         int64_t n = 0;
         double loss = 0;
         mt_batch_micro(split, micro, &first, &n);
-        MT_TRY(read_windows(corpus, first, n, length, pass->token, pass->target));
+        MT_TRY(read_windows(corpus, first, n, pass));
         const struct mt_micro_batch batch = {
-            .n_sequence = n, .length = length, .token = pass->token, .target = pass->target};
+            .n_sequence = n,
+            .length = length,
+            .token = pass->token,
+            .target = pass->target,
+            .segments = {pass->documents->n, pass->documents->start}};
         MT_TRY(mt_model_evaluate(pass->session->model, &batch, &loss));
         *loss_sum += loss;
         MT_TRY(agree_to_stop(pass, is_stopped));
@@ -79,24 +90,34 @@ static enum mt_status evaluate_set(const struct pass *pass, const struct mt_vali
     return MT_OK;
 }
 
+static enum mt_status allocate(struct pass *pass, int64_t n_token)
+{
+    MT_TRY(MT_ALLOCATE(pass->token, 2 * n_token, "evaluation batch"));
+    pass->target = pass->token + n_token;
+    return pass->session->config->data.attention == MT_SPAN_DOCUMENT
+               ? MT_ALLOCATE(pass->documents->start, n_token + 1, "documents of a batch")
+               : MT_OK;
+}
+
 enum mt_status mt_session_evaluate(struct mt_session *session,
                                    const struct mt_validation *validation,
                                    const struct mt_evaluation_options *options,
                                    struct mt_evaluation *result)
 {
     const int64_t n = options->micro_batch * session->config->model.max_seq_len;
-    struct pass pass = {.session = session, .options = options};
+    struct mt_document_starts documents = {0};
+    struct pass pass = {.session = session, .options = options, .documents = &documents};
     enum mt_status status = MT_OK;
     *result = (struct mt_evaluation){0};
     mt_span_begin(MT_PHASE_EVAL);
-    MT_TRY_GOTO(mt_job_agree(MT_ALLOCATE(pass.token, 2 * n, "evaluation batch")));
-    pass.target = pass.token + n;
+    MT_TRY_GOTO(mt_job_agree(allocate(&pass, n)));
     for (int set = 0; set < validation->n_set && !result->is_stopped; set++) {
         MT_TRY_GOTO(evaluate_set(&pass, validation, set, result));
     }
     result->loss /= (double)mt_max_i64(result->n_token, 1);
     mt_span_end(MT_PHASE_EVAL); /* after a failure it stays open: the message names the phase */
 cleanup:
+    mt_memory_free(documents.start);
     mt_memory_free(pass.token);
     return status;
 }

@@ -26,6 +26,7 @@ struct mt_step_result {
     double loss, grad_norm, lr;
     bool skipped;            /* non-finite: no update */
     int64_t n_token;         /* of the global batch */
+    double n_score;          /* pairs of tokens in one document: sum of squared lengths */
     int64_t step_time_ns;    /* this rank's */
     struct mt_moe_stats moe; /* zeros when no layer is a MoE */
 };
@@ -75,7 +76,8 @@ struct mt_trainer {
     struct mt_mixture *data;
     struct mt_validation validation;
     struct mt_batch_split split;
-    int32_t *token, *target; /* [micro_batch, T] */
+    int32_t *token, *target;             /* [micro_batch, T] */
+    struct mt_document_starts documents; /* start NULL: attention goes across them */
     struct mt_run_state state;
     struct mt_state_array state_array[MT_MAX_STATE_ARRAY];
     struct mt_traces traces;
@@ -91,7 +93,8 @@ struct mt_trainer {
     int64_t rolled_back;     /* to this step, the last time; -1: never */
     bool stop_requested;     /* agreed by all ranks */
     bool is_first_step_owed; /* rank 0: attempts.h counts this start from a checkpoint */
-    double train_flops_per_token;
+    double train_flops_per_token, train_flops_per_score;
+    double n_score;                      /* of this rank's micro-batches of this step */
     int64_t costs_state[MT_COSTS_STATE]; /* train/costs.h */
     struct mt_saving saving;
 };

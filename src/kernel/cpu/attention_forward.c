@@ -81,18 +81,20 @@ plan_fetch(const struct forward *f, const struct mt_attention_item *item, int64_
     const int64_t head_dim = shape->head_dim;
     const int64_t stride = shape->n_head * head_dim;
     const int64_t kv_stride = shape->n_kv_head * head_dim;
-    const int64_t at = mt_attention_start(shape, shape->n_head, item->sequence, h) + query * stride;
-    const int64_t n_left = shape->length - query;
+    const int64_t at = mt_attention_start(shape, shape->n_head, item->token + query, h);
+    const int64_t n_left = item->length - query;
     struct mt_attention_fetch fetch = {.row_bytes = head_dim * (int64_t)sizeof(float)};
     mt_attention_fetch_add(&fetch, f->args->o + at, n_left, stride);
     if (n_left > MT_ATTENTION_QUERIES) {
         mt_attention_fetch_add(&fetch, f->args->q + at + MT_ATTENTION_QUERIES * stride,
                                n_left - MT_ATTENTION_QUERIES, stride);
     }
-    if (item->next >= 0 && (h + 1) % (shape->n_head / shape->n_kv_head) == 0) {
+    if (item->next >= 0 && query < item->next_length &&
+        (h + 1) % (shape->n_head / shape->n_kv_head) == 0) {
         const int64_t next = item->next + query * kv_stride;
-        mt_attention_fetch_add(&fetch, f->args->k + next, n_left, kv_stride);
-        mt_attention_fetch_add(&fetch, f->args->v + next, n_left, kv_stride);
+        const int64_t n_next = item->next_length - query;
+        mt_attention_fetch_add(&fetch, f->args->k + next, n_next, kv_stride);
+        mt_attention_fetch_add(&fetch, f->args->v + next, n_next, kv_stride);
     }
     return fetch;
 }
@@ -102,9 +104,9 @@ static void forward_queries(const struct forward *f, const struct mt_attention_h
                             const struct mt_attention_item *item, int64_t h, int64_t query)
 {
     const struct mt_attention *shape = f->shape;
-    const int64_t n_query = mt_min_i64(MT_ATTENTION_QUERIES, shape->length - query);
+    const int64_t n_query = mt_min_i64(MT_ATTENTION_QUERIES, item->length - query);
     const int64_t stride = shape->n_head * shape->head_dim;
-    const int64_t at = mt_attention_start(shape, shape->n_head, item->sequence, h) + query * stride;
+    const int64_t at = mt_attention_start(shape, shape->n_head, item->token + query, h);
     const struct mt_attention_copy load = {head->query, f->args->q + at, shape->head_dim, stride};
     const struct mt_attention_fetch fetch = plan_fetch(f, item, h, query);
     mt_attention_rotate_rows(head, &load, query, n_query, head->scale, false);
@@ -122,7 +124,7 @@ static void forward_queries(const struct forward *f, const struct mt_attention_h
         mt_attention_gather(head, &block, head->out, head->score, head->value);
         mt_cpu_breathe(f->device, f->chunk);
     }
-    float *lse = f->args->lse + (item->sequence * shape->n_head + h) * shape->length + query;
+    float *lse = f->args->lse + mt_attention_lse(shape, item, h, query);
     for (int64_t i = 0; i < n_query; i++) {
         const struct mt_attention_copy store = {f->args->o + at + i * stride,
                                                 head->out + i * shape->head_dim, 0, 0};
@@ -133,22 +135,22 @@ static void forward_queries(const struct forward *f, const struct mt_attention_h
 
 /* Rotated keys in tiles, and values, rows `stride` apart. */
 static void load_keys(const struct mt_attention_head *head, const float *k, const float *v,
-                      int64_t stride)
+                      int64_t length, int64_t stride)
 {
     const struct mt_attention *shape = head->shape;
     const struct mt_attention_copy values = {head->value, v, shape->head_dim, stride};
-    for (int64_t key = 0; key < shape->length; key += MT_ATTENTION_TILE) {
+    for (int64_t key = 0; key < length; key += MT_ATTENTION_TILE) {
         const struct mt_attention_copy keys = {head->key, k + key * stride, shape->head_dim,
                                                stride};
-        const int64_t n = mt_min_i64(MT_ATTENTION_TILE, shape->length - key);
+        const int64_t n = mt_min_i64(MT_ATTENTION_TILE, length - key);
         mt_attention_rotate_rows(head, &keys, key, n, 1.0F, false);
         mt_attention_pack(head, head->key_pack + key * shape->head_dim, head->key, shape->head_dim,
                           n);
     }
-    mt_attention_copy_rows(head, &values, shape->length, 1.0F);
+    mt_attention_copy_rows(head, &values, length, 1.0F);
 }
 
-/* Chunks are single (sequence, kv head) pairs. */
+/* Chunks are single (segment, kv head) pairs. */
 static void forward_heads(void *context, const struct mt_cpu_chunk *chunk)
 {
     struct forward f = *(const struct forward *)context;
@@ -158,11 +160,12 @@ static void forward_heads(void *context, const struct mt_cpu_chunk *chunk)
     f.chunk = chunk;
     mt_attention_head_init(&head, shape, f.args->rope, f.args->scratch, chunk->thread);
     for (int64_t i = chunk->begin; i < chunk->end; i++) {
-        const struct mt_attention_item item = mt_attention_item_of(shape, i);
-        const int64_t at = mt_attention_start(shape, shape->n_kv_head, item.sequence, item.kv_head);
-        load_keys(&head, f.args->k + at, f.args->v + at, shape->n_kv_head * shape->head_dim);
+        const struct mt_attention_item item = mt_attention_item_of(shape, f.args->segments, i);
+        const int64_t at = mt_attention_start(shape, shape->n_kv_head, item.token, item.kv_head);
+        load_keys(&head, f.args->k + at, f.args->v + at, item.length,
+                  shape->n_kv_head * shape->head_dim);
         for (int64_t h = item.kv_head * group; h < (item.kv_head + 1) * group; h++) {
-            for (int64_t query = 0; query < shape->length; query += MT_ATTENTION_QUERIES) {
+            for (int64_t query = 0; query < item.length; query += MT_ATTENTION_QUERIES) {
                 forward_queries(&f, &head, &item, h, query);
             }
         }
@@ -173,5 +176,5 @@ void mt_cpu_attention_forward(struct mt_device *device, const struct mt_attentio
                               const struct mt_attention *shape)
 {
     struct forward f = {device, NULL, args, shape};
-    mt_cpu_for_chunks(device, shape->n_sequence * shape->n_kv_head, 1, forward_heads, &f);
+    mt_cpu_for_chunks(device, mt_attention_n_item(shape, args->segments), 1, forward_heads, &f);
 }
