@@ -88,6 +88,7 @@ const struct mt_command mt_commands[] = {
                 {"--inter-gbytes-per-s", "B", "of a device to other nodes [50]"},
                 {"--intra-latency-us", "L", "of a message inside a node [3]"},
                 {"--inter-latency-us", "L", "of a message between nodes [8]"},
+                {"--no-policies", NULL, "only what is known without studying policies"},
                 {"--print-topology", NULL,
                  "instead: nodes and ranks, as given or below mpirun as found, and this "
                  "machine's packages, caches, cores, GPUs and network cards"}},

@@ -80,6 +80,10 @@ static const struct mt_key table[] = {
     REAL("run", "wall_time_minutes", 0, 1e9,
          "Saves and stops with code 75 after this time; 0 = no limit.", DEFAULT("0.0"),
          FIELD(run.wall_time_minutes)),
+    BOOL("run", "tensorboard",
+         "Writes event files for TensorBoard into <run>/tensorboard, with the numbers of "
+         "metrics.jsonl.",
+         DEFAULT("false"), FIELD(run.tensorboard)),
     INTEGER("model", "vocab_size", 2, 0x1p30,
             "Number of token ids V; 256 fits every text read as bytes.", DEFAULT("256"),
             FIELD(model.vocab_size)),

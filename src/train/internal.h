@@ -12,6 +12,7 @@
 #include "profile/live.h"
 #include "profile/writer.h"
 #include "train/costs.h"
+#include "train/events.h"
 #include "train/interval.h"
 #include "train/run_dir.h"
 #include "train/session.h"
@@ -84,8 +85,9 @@ struct mt_trainer {
     struct mt_samples samples;
     struct mt_profiling profiling;
     struct mt_run_dir dir;
-    FILE *metrics;    /* rank 0 */
-    double *gathered; /* [R, n] of metrics.c */
+    FILE *metrics;            /* rank 0 */
+    struct mt_events *events; /* the same; NULL: not written */
+    double *gathered;         /* [R, n] of metrics.c */
     int64_t *replica; /* [R, max(R, tensors)] of replicas.c, then one rank's; NULL: not compared */
     double *mine;
     int64_t start_ns;        /* of this process's training */

@@ -48,6 +48,9 @@ enum mt_status mt_metrics_open(struct mt_trainer *trainer)
                        "--run-dir",
                        trainer->dir.metrics);
     }
+    if (trainer->config->run.tensorboard) {
+        MT_TRY(mt_events_open(trainer->dir.tensorboard, trainer->state.step, &trainer->events));
+    }
     if (fseek(trainer->metrics, 0, SEEK_END) != 0 || ftell(trainer->metrics) > 0) {
         return MT_OK; /* goes on below the lines of the resumed run */
     }
@@ -71,6 +74,8 @@ void mt_metrics_close(struct mt_trainer *trainer)
         (void)fclose(trainer->metrics);
         trainer->metrics = NULL;
     }
+    mt_events_close(trainer->events);
+    trainer->events = NULL;
     mt_memory_free(trainer->mine);
     mt_memory_free(trainer->gathered);
     trainer->mine = NULL;
@@ -320,14 +325,14 @@ static enum mt_status write_line(struct mt_trainer *trainer, json_t *line)
     const bool failed =
         json_dumpf(line, trainer->metrics, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0 ||
         fputc('\n', trainer->metrics) == EOF || fflush(trainer->metrics) != 0;
+    const enum mt_status status =
+        failed ? MT_FAIL(MT_ERR_RESOURCE,
+                         "cannot write %s: the disk may be full; expected space for one line a "
+                         "step; free some and start again: the last checkpoint is kept",
+                         trainer->dir.metrics)
+               : mt_events_write(trainer->events, trainer->state.step, line);
     json_decref(line);
-    if (failed) {
-        return MT_FAIL(MT_ERR_RESOURCE,
-                       "cannot write %s: the disk may be full; expected space for one line a step; "
-                       "free some and start again: the last checkpoint is kept",
-                       trainer->dir.metrics);
-    }
-    return MT_OK;
+    return status;
 }
 
 static void show_progress(const struct mt_trainer *trainer, const struct mt_step_result *result)

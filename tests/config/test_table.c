@@ -9,7 +9,8 @@
 
 /* The public names: a name in this list keeps its meaning, so none may vanish from the table. */
 static const char *const public_names =
-    "run.name run.dir run.seed run.wall_time_minutes model.vocab_size model.hidden_size "
+    "run.name run.dir run.seed run.wall_time_minutes run.tensorboard model.vocab_size "
+    "model.hidden_size "
     "model.num_layers model.num_attention_heads model.num_key_value_heads model.head_dim "
     "model.max_seq_len model.rope_theta model.rms_norm_eps model.qk_norm "
     "model.tie_word_embeddings model.first_k_dense model.dense_intermediate_size model.init_std "

@@ -11,7 +11,8 @@
 
 /* Every key that has a field, away from its default. */
 static const char *const unusual[] = {
-    "run={name='n \"q\" \\\\', dir='d/e', seed=9007199254740993, wall_time_minutes=0.1}",
+    "run={name='n \"q\" \\\\', dir='d/e', seed=9007199254740993, wall_time_minutes=0.1, "
+    "tensorboard=true}",
     "model={vocab_size=300, num_key_value_heads=2, head_dim=6, rope_theta=1e6}",
     "model.rms_norm_eps=1e-300",
     "model={qk_norm='projection', tie_word_embeddings=true, init_std=0.30000000000000004}",
@@ -43,6 +44,7 @@ static const char *const resolved_case = "[run]\n"
                                          "dir = \"runs/x\"\n"
                                          "seed = 1\n"
                                          "wall_time_minutes = 0.0\n"
+                                         "tensorboard = false\n"
                                          "\n"
                                          "[model]\n"
                                          "vocab_size = 256\n"

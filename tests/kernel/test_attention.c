@@ -1,5 +1,5 @@
-/* mt_attention_*: values and gradients over groupings, segments, lengths and head widths that are no
- * multiple of any block, with and without rotary embedding. */
+/* mt_attention_*: values and gradients over groupings, segments, lengths and head widths that are
+ * no multiple of any block, with and without rotary embedding. */
 #include "kernel/pair.h"
 #include "reference/attention.h"
 #include "reference/difference.h"
