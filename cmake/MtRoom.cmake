@@ -14,7 +14,7 @@ set(MT_LIBS_moe PkgConfig::XXHASH)
 set(MT_LIBS_checkpoint PkgConfig::HDF5 PkgConfig::XXHASH PkgConfig::JANSSON)
 set(MT_LIBS_exchange PkgConfig::JANSSON PkgConfig::HDF5)
 set(MT_LIBS_profile PkgConfig::JANSSON ZLIB::ZLIB)
-set(MT_LIBS_train PkgConfig::JANSSON PkgConfig::XXHASH)
+set(MT_LIBS_train PkgConfig::JANSSON PkgConfig::XXHASH PkgConfig::PROTOBUF_C)
 set(MT_LIBS_cli PkgConfig::JANSSON PkgConfig::HDF5 PkgConfig::XXHASH DNNL::dnnl MPI::MPI_C)
 
 function(mt_add_room room)

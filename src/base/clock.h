@@ -17,6 +17,9 @@ int64_t mt_clock_cpu_ns(void);
 /* Sleeps until mt_clock_ns() >= deadline_ns; returns at once when that has passed. */
 void mt_clock_sleep_until_ns(int64_t deadline_ns);
 
+/* Seconds since the epoch. */
+double mt_clock_epoch_s(void);
+
 /* Seconds since the epoch as ISO 8601 UTC, e.g. 2026-11-22T02:12:01Z. out [21] */
 void mt_clock_utc(char out[21]);
 

@@ -49,6 +49,19 @@ const char *mt_argument(const struct mt_arguments *arguments, const char *name)
     return arguments->value[index];
 }
 
+const char *mt_argument_next(const struct mt_arguments *arguments, const char *name, int *at)
+{
+    const int index = find_option(arguments->command, name, strlen(name));
+    MT_ASSERT(index >= 0);
+    while (*at < arguments->n_repeated) {
+        const int i = (*at)++;
+        if (arguments->repeated_option[i] == index) {
+            return arguments->repeated_value[i];
+        }
+    }
+    return NULL;
+}
+
 enum mt_status mt_argument_integer(const struct mt_arguments *arguments, const char *name,
                                    int64_t fallback, int64_t least, int64_t *value)
 {
@@ -98,6 +111,17 @@ static enum mt_status add_positional(struct mt_arguments *arguments, const char 
     return MT_OK;
 }
 
+static enum mt_status add_repeated(struct mt_arguments *arguments, int index, const char *value)
+{
+    if (arguments->n_repeated == MT_MAX_REPEATED) {
+        return MT_FAIL(MT_ERR_CONFIG, "more than %d times %s; expected at most that many",
+                       MT_MAX_REPEATED, arguments->command->option[index].name);
+    }
+    arguments->repeated_option[arguments->n_repeated] = index;
+    arguments->repeated_value[arguments->n_repeated++] = value;
+    return MT_OK;
+}
+
 /* One option at argv[*i]: "--name value", "--name=value", or a switch. Advances *i over its value.
  */
 static enum mt_status add_option(struct mt_arguments *arguments, int argc, char **argv, int *i)
@@ -134,6 +158,9 @@ static enum mt_status add_option(struct mt_arguments *arguments, int argc, char 
     if (value == NULL) {
         return MT_FAIL(MT_ERR_CONFIG, "%s has no value; expected %s %s", option->name, option->name,
                        option->value_name);
+    }
+    if (option->is_repeatable) {
+        return add_repeated(arguments, index, value);
     }
     if (strcmp(option->name, "--set") != 0) {
         arguments->value[index] = value;
@@ -231,6 +258,10 @@ uint64_t mt_arguments_hash(const struct mt_arguments *arguments)
         if (value != NULL && strcmp(command->option[i].name, "--run-dir") != 0) {
             hash = XXH3_64bits_withSeed(value, strlen(value), hash + (uint64_t)i + 1);
         }
+    }
+    for (int i = 0; i < arguments->n_repeated; i++) {
+        const char *value = arguments->repeated_value[i];
+        hash = XXH3_64bits_withSeed(value, strlen(value), hash);
     }
     return hash;
 }

@@ -9,12 +9,13 @@
 
 #include <stdio.h>
 
-enum { MT_MAX_OPTION = 24, MT_MAX_POSITIONAL = 64, MT_MAX_OVERRIDE = 256 };
+enum { MT_MAX_OPTION = 24, MT_MAX_POSITIONAL = 64, MT_MAX_OVERRIDE = 256, MT_MAX_REPEATED = 64 };
 
 struct mt_option {
     const char *name;       /* "--run-dir" */
     const char *value_name; /* "DIR"; NULL: a switch */
     const char *help;       /* NULL: not in this version */
+    bool is_repeatable;     /* read by mt_argument_next */
 };
 
 struct mt_command;
@@ -28,6 +29,9 @@ struct mt_arguments {
         *value[MT_MAX_OPTION]; /* by index in the command's table; NULL: not given; "": a switch */
     int n_override;
     const char *override[MT_MAX_OVERRIDE]; /* of --set */
+    int n_repeated;                        /* of options that may be given several times */
+    int repeated_option[MT_MAX_REPEATED];
+    const char *repeated_value[MT_MAX_REPEATED];
 };
 
 struct mt_command {
@@ -52,6 +56,8 @@ bool mt_command_begins_with(const struct mt_command *command, const char *word);
 
 /* Value of an option of this command, NULL when not given. The name must be in its table. */
 const char *mt_argument(const struct mt_arguments *arguments, const char *name);
+/* The next value of an option that may be given several times; *at starts at 0. NULL: no more. */
+const char *mt_argument_next(const struct mt_arguments *arguments, const char *name, int *at);
 /* All ranks of mpirun work on it together. */
 bool mt_is_job(const struct mt_arguments *arguments);
 /* The same as numbers, `fallback` when not given. MT_ERR_CONFIG when it is none, or out of range.

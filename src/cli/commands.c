@@ -33,7 +33,9 @@ const struct mt_command mt_commands[] = {
      .takes_config = true,
      .option = {MT_CONFIG_OPTIONS,
                 {"--checkpoint", "PATH", "instead of the run directory's newest"},
-                {"--data", "PATH", "instead of data.validation"},
+                {"--data", "[NAME=]PATH",
+                 "instead of [data]'s: may be repeated, each NAME is a set of its own",
+                 .is_repeatable = true},
                 {"--sequences", "N",
                  "windows to evaluate, from the first; 0 = all; instead of "
                  "train.eval_sequences"}},
@@ -91,6 +93,7 @@ const struct mt_command mt_commands[] = {
                 {"--inter-gbytes-per-s", "B", "of a device to other nodes [50]"},
                 {"--intra-latency-us", "L", "of a message inside a node [3]"},
                 {"--inter-latency-us", "L", "of a message between nodes [8]"},
+                {"--no-policies", NULL, "only what is known without studying policies"},
                 {"--print-topology", NULL,
                  "instead: nodes and ranks, as given or below mpirun as found, and this "
                  "machine's packages, caches, cores, GPUs and network cards"}},

@@ -298,9 +298,34 @@ static void check_weights(struct mt_load *load)
                   config->data.weights.n, config->data.train.n);
 }
 
+/* Only the index of a Megatron pair tells documents without a token. */
+static void check_documents(struct mt_load *load)
+{
+    const struct mt_config *config = load->config;
+    const bool has_token = config->data.document_end >= 0;
+    if (!is_good(load, "data.attention") || !is_good(load, "data.document_end") ||
+        !is_good(load, "data.format") || config->data.attention != MT_SPAN_DOCUMENT) {
+        return;
+    }
+    if (!has_token && config->data.format != MT_DATA_MEGATRON) {
+        mt_report_add(
+            &load->report, place_of(load, "data.attention"),
+            "data.attention = \"document\" needs data.document_end, the token that ends a "
+            "document; only format \"megatron\" has an index of them; add it to [data]");
+    } else if (is_good(load, "model.vocab_size") && has_token &&
+               config->data.document_end >= config->model.vocab_size) {
+        mt_report_add(&load->report, place_of(load, "data.document_end"),
+                      "data.document_end = %" PRId64 " is no token of model.vocab_size = %" PRId64
+                      "; allowed: 0 to %" PRId64,
+                      config->data.document_end, config->model.vocab_size,
+                      config->model.vocab_size - 1);
+    }
+}
+
 static void check_data(struct mt_load *load)
 {
     const struct mt_config *config = load->config;
+    check_documents(load);
     if (!is_good(load, "data.format") || config->data.format == MT_DATA_RANDOM) {
         return;
     }
@@ -310,7 +335,8 @@ static void check_data(struct mt_load *load)
                       "\"random\"");
     }
     if (is_good(load, "data.validation") && is_good(load, "train.eval_interval") &&
-        config->data.validation.n == 0 && config->train.eval_interval > 0) {
+        is_good(load, "data.validation_sets") && config->data.validation.n == 0 &&
+        config->data.validation_sets.n_set == 0 && config->train.eval_interval > 0) {
         mt_report_add(&load->report, place_of(load, "train.eval_interval"),
                       "train.eval_interval = %" PRId64 " needs data.validation, which is empty; "
                       "name a file there or set eval_interval = 0",

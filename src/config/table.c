@@ -32,6 +32,10 @@
     {                                                                                      \
         HEAD(MT_KEY_REALS, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
     }
+#define PATH_SETS(section, name, help, ...)                      \
+    {                                                            \
+        HEAD(MT_KEY_PATH_SETS, section, name, help), __VA_ARGS__ \
+    }
 #define FACTORS(section, name, min_, max_, help, ...)                                        \
     {                                                                                        \
         HEAD(MT_KEY_FACTORS, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
@@ -76,6 +80,10 @@ static const struct mt_key table[] = {
     REAL("run", "wall_time_minutes", 0, 1e9,
          "Saves and stops with code 75 after this time; 0 = no limit.", DEFAULT("0.0"),
          FIELD(run.wall_time_minutes)),
+    BOOL("run", "tensorboard",
+         "Writes event files for TensorBoard into <run>/tensorboard, with the numbers of "
+         "metrics.jsonl.",
+         DEFAULT("false"), FIELD(run.tensorboard)),
     INTEGER("model", "vocab_size", 2, 0x1p30,
             "Number of token ids V; 256 fits every text read as bytes.", DEFAULT("256"),
             FIELD(model.vocab_size)),
@@ -262,6 +270,11 @@ static const struct mt_key table[] = {
     PATHS("data", "validation",
           "Evaluation files; required when train.eval_interval > 0, unless format = \"random\".",
           DEFAULT("[]"), FIELD(data.validation)),
+    PATH_SETS("data", "validation_sets",
+              "More evaluation files, by name: each set's loss is reported beside the whole's; the "
+              "files of validation are the set \"validation\" then.",
+              DEFAULT("{}"), .example = "{ web = [\"web.bin\"], code = [\"code.bin\"] }",
+              FIELD(data.validation_sets)),
     CHOICE(
         "data", "format", "bytes|tokens|megatron|random",
         "bytes: text, one token a byte. tokens: ids behind a header of llm.c or modded-nanogpt, "
@@ -279,6 +292,17 @@ static const struct mt_key table[] = {
     CHOICE("data", "changed", "refuse|accept",
            "Training data whose content differs from the checkpoint's, under the same name.",
            DEFAULT("\"refuse\""), FIELD(data.changed)),
+    CHOICE("data", "attention", "sequence|document",
+           "What a token attends to: all of its sequence before it, or of its own document.",
+           DEFAULT("\"sequence\""), FIELD(data.attention)),
+    AUTO_INTEGER(
+        "data", "document_end", 0, 0x1p30,
+        "With attention = \"document\": the token that ends a document; auto: the index of "
+        "format \"megatron\" tells.",
+        DEFAULT("\"auto\""), FIELD(data.document_end)),
+    BOOL("data", "log_samples",
+         "Writes samples.jsonl into the run directory: which sequences every step was trained on.",
+         DEFAULT("false"), FIELD(data.log_samples)),
     INTEGER("train", "steps", 1, 0x1p40, "Optimizer steps of the whole run.", REQUIRED("1000"),
             FIELD(train.steps)),
     INTEGER("train", "global_batch_size", 1, 0x1p24,
@@ -441,6 +465,7 @@ void mt_key_describe_values(const struct mt_key *key, char *text, size_t bytes)
         [MT_KEY_REALS] = "list of numbers, each ",
         [MT_KEY_INTEGERS] = "list of integers, each ",
         [MT_KEY_PATHS] = "list of paths",
+        [MT_KEY_PATH_SETS] = "table name = list of paths",
         [MT_KEY_FACTORS] = "table rank = factor, each ",
     };
     char values[256] = "";

@@ -272,6 +272,19 @@ static enum mt_status hash_samples(const struct mt_token_file *file, int descrip
     return MT_OK;
 }
 
+enum mt_status mt_token_file_documents(const struct mt_token_file *file, int64_t first, int64_t n,
+                                       int64_t *start, int64_t *n_start)
+{
+    if (file->n_document == 0) {
+        return MT_FAIL(
+            MT_ERR_INPUT,
+            "%s has no index of documents; a Megatron pair was expected, or a token that "
+            "ends them; set data.document_end",
+            file->path);
+    }
+    return mt_token_megatron_documents(file, first, n, start, n_start);
+}
+
 enum mt_status mt_token_file_fingerprint(const struct mt_token_file *file, uint64_t *fingerprint)
 {
     XXH3_state_t hash;

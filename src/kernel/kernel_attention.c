@@ -69,12 +69,41 @@ static void check_attention(const struct mt_attention *shape)
     MT_ASSERT(shape->n_past >= 0 && (shape->n_past == 0 || shape->n_sequence <= 1));
 }
 
-/* Multiply-adds of one product of all queries with the keys they see, over all heads. */
-static double causal_products(const struct mt_attention *shape)
+/* They tile the sequences: lengths are positive, and every border of a sequence is one. */
+static void check_segments(const struct mt_attention_segments *segments,
+                           const struct mt_attention *shape)
 {
-    const double pairs =
-        (double)shape->length * ((double)shape->n_past + 0.5 * (double)(shape->length + 1));
-    return (double)shape->n_sequence * (double)shape->n_head * pairs * (double)shape->head_dim;
+    if (segments == NULL) {
+        return;
+    }
+    MT_ASSERT(shape->n_past == 0);
+    const int64_t *start = segments->start;
+    for (int64_t i = 0; i < segments->n; i++) {
+        const int64_t first = start[i] - start[0];
+        const int64_t last = start[i + 1] - start[0] - 1;
+        MT_ASSERT(first <= last && first / shape->length == last / shape->length);
+    }
+    MT_ASSERT(start[segments->n] - start[0] == shape->n_sequence * shape->length);
+}
+
+/* Of `length` queries behind n_past positions, each with the keys that it sees. */
+static double causal_pairs(int64_t length, int64_t n_past)
+{
+    return (double)length * ((double)n_past + 0.5 * (double)(length + 1));
+}
+
+/* Multiply-adds of one product of queries and the keys they see, over all heads. */
+static double causal_products(const struct mt_attention *shape,
+                              const struct mt_attention_segments *segments)
+{
+    double pairs = (double)shape->n_sequence * causal_pairs(shape->length, shape->n_past);
+    if (segments != NULL) {
+        pairs = 0.0;
+        for (int64_t i = 0; i < segments->n; i++) {
+            pairs += causal_pairs(segments->start[i + 1] - segments->start[i], 0);
+        }
+    }
+    return (double)shape->n_head * pairs * (double)shape->head_dim;
 }
 
 /* Bytes of one reading of q-like and k-like tensors. */
@@ -103,7 +132,8 @@ void mt_attention_forward(struct mt_device *device, const struct mt_attention_fo
     MT_ASSERT(args->o != NULL && args->lse != NULL && args->scratch != NULL);
     MT_ASSERT(args->q != NULL && args->k != NULL && args->v != NULL);
     check_rope(args->rope, shape);
-    mt_kernel_begin_as(device, MT_WORK_MIXED, 4.0 * causal_products(shape),
+    check_segments(args->segments, shape);
+    mt_kernel_begin_as(device, MT_WORK_MIXED, 4.0 * causal_products(shape, args->segments),
                        attention_bytes(shape, 2.0, 2.0))
         ->attention_forward(device, args, shape);
     mt_device_operation_end(device);
@@ -121,7 +151,8 @@ void mt_attention_backward(struct mt_device *device, const struct mt_attention_b
     MT_ASSERT(args->d_o != NULL && args->o != NULL && args->lse != NULL);
     MT_ASSERT(args->q != NULL && args->k != NULL && args->v != NULL && args->scratch != NULL);
     check_rope(args->rope, shape);
-    mt_kernel_begin_as(device, MT_WORK_MIXED, 10.0 * causal_products(shape),
+    check_segments(args->segments, shape);
+    mt_kernel_begin_as(device, MT_WORK_MIXED, 10.0 * causal_products(shape, args->segments),
                        attention_bytes(shape, 4.0, 4.0))
         ->attention_backward(device, args, shape);
     mt_device_operation_end(device);

@@ -27,6 +27,11 @@ static struct shape shape_of(const struct mt_model *model, const struct mt_micro
     };
 }
 
+static const struct mt_attention_segments *segments_of(const struct mt_micro_batch *micro)
+{
+    return micro->segments.n > 0 ? &micro->segments : NULL;
+}
+
 /* Rows and width that qk_norm normalises: per head, or over the projection. */
 struct norm_rows {
     int64_t n, width;
@@ -155,7 +160,8 @@ static enum mt_status attend(struct mt_model *model, struct mt_model_half *half,
         .v = keys.v,
         .scratch = mt_arena_cut(&half->arena,
                                 mt_attention_scratch_bytes(model->device, &shape->attention)),
-        .rope = &rope};
+        .rope = &rope,
+        .segments = segments_of(&half->micro)};
     mt_attention_forward(model->device, &args, &shape->attention);
     mt_arena_release(&half->arena, mark);
     return mt_comm_poll(model->comm);
@@ -228,7 +234,8 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, struct mt_mod
         .v = saved.v,
         .scratch =
             mt_arena_cut(&half->arena, mt_attention_scratch_bytes(model->device, &shape.attention)),
-        .rope = &rope};
+        .rope = &rope,
+        .segments = segments_of(&half->micro)};
     mt_attention_backward(model->device, &args, &shape.attention);
     MT_TRY(mt_comm_poll(model->comm));
     if (tensors->q_norm >= 0) {

@@ -185,6 +185,23 @@ void mt_model_add_norm_forward(struct mt_model *model, int tensor, float *y, flo
     mt_add_rms_norm_forward(model->device, &args, n, width);
 }
 
+/* The segments of tokens [first, end) of all; both are borders. */
+static struct mt_attention_segments cut_segments(const struct mt_attention_segments *all,
+                                                 int64_t first, int64_t end)
+{
+    struct mt_attention_segments own = {0, all->start};
+    if (all->n == 0) {
+        return own;
+    }
+    while (own.start[0] - all->start[0] < first) {
+        own.start++;
+    }
+    while (own.start[own.n] - all->start[0] < end) {
+        own.n++;
+    }
+    return own;
+}
+
 /* The sequences of each half; where they are odd, the first has one more. */
 static void cut_micro(struct mt_model *model, const struct mt_micro_batch *micro)
 {
@@ -196,6 +213,7 @@ static void cut_micro(struct mt_model *model, const struct mt_micro_batch *micro
         own->n_sequence = end - first;
         own->token = micro->token + first * micro->length;
         own->target = micro->target == NULL ? NULL : micro->target + first * micro->length;
+        own->segments = cut_segments(&micro->segments, first * micro->length, end * micro->length);
         first = end;
     }
 }

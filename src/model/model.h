@@ -10,6 +10,7 @@
 #define MT_MODEL_MODEL_H
 
 #include "config/config.h"
+#include "kernel/kernel.h"
 #include "moe/moe.h"
 #include "store/store.h"
 
@@ -39,7 +40,8 @@ void mt_model_tensors_clear(struct mt_model_tensors *tensors);
  * scores over the full T x T. */
 struct mt_model_size {
     int64_t n_parameter, n_active, n_product;
-    double train_flops_per_token;
+    double train_flops_per_token; /* scores of a token and all T of its sequence */
+    double train_flops_per_score; /* of which so many a pair of tokens */
 };
 void mt_model_size(const struct mt_config *config, struct mt_model_size *size);
 
@@ -75,11 +77,12 @@ void mt_model_cache_clear(struct mt_model_cache *cache);
 /* One micro-batch of this rank; n_sequence may be 0, length is the same on all ranks. */
 struct mt_micro_batch {
     int64_t n_sequence, length;
-    const int32_t *token, *target; /* [B,T] */
-    double token_share;            /* 1 / tokens of the global batch */
-    int index;                     /* of the step; 0 in evaluations */
-    bool is_last;                  /* of the step: dense reductions start under its backward */
-    struct mt_model_cache *cache;  /* of the one sequence, whose next tokens these are; or NULL */
+    const int32_t *token, *target;         /* [B,T] */
+    struct mt_attention_segments segments; /* that attention keeps to; n 0: each sequence is one */
+    double token_share;                    /* 1 / tokens of the global batch */
+    int index;                             /* of the step; 0 in evaluations */
+    bool is_last;                 /* of the step: dense reductions start under its backward */
+    struct mt_model_cache *cache; /* of the one sequence, whose next tokens these are; or NULL */
 };
 
 /* Forward through all layers, keeping what backward needs. Collective. */

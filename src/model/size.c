@@ -35,9 +35,9 @@ void mt_model_size(const struct mt_config *config, struct mt_model_size *size)
     size->n_active = size->n_product + rest;
     /* Forward scores and values: 4 T H Dh per token and layer over the full T x T; backward twice.
      */
-    size->train_flops_per_token =
-        6.0 * (double)size->n_product +
-        12.0 * (double)config->model.max_seq_len * (double)q_width * (double)n_layer;
+    size->train_flops_per_score = 12.0 * (double)q_width * (double)n_layer;
+    size->train_flops_per_token = 6.0 * (double)size->n_product +
+                                  size->train_flops_per_score * (double)config->model.max_seq_len;
 }
 
 void mt_model_layer_floats(const struct mt_config *config, struct mt_layer_floats *floats)

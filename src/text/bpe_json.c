@@ -111,6 +111,19 @@ static enum mt_status fail_id(const char *path, const char *token)
                    token, (int)MAX_IDS);
 }
 
+/* Tables are as long as the largest id: it has to stand in proportion to the file. Vocabularies
+ * leave out few ids or none. */
+static enum mt_status check_gaps(const char *path, int64_t n_id, int64_t n_token)
+{
+    const int64_t most = 4 * n_token + 4096;
+    return n_id <= most
+               ? MT_OK
+               : MT_FAIL(MT_ERR_INPUT,
+                         "%s: the largest id is %lld, of %lld tokens; at most %lld was "
+                         "expected; restore the file",
+                         path, (long long)n_id - 1, (long long)n_token, (long long)most - 1);
+}
+
 /* The largest id of vocabulary and added tokens, plus one. */
 static enum mt_status count_ids(const char *path, json_t *vocab, const json_t *added, int64_t *n)
 {
@@ -133,7 +146,7 @@ static enum mt_status count_ids(const char *path, json_t *vocab, const json_t *a
         }
         *n = mt_max_i64(*n, (int64_t)id_of(id) + 1);
     }
-    return MT_OK;
+    return check_gaps(path, *n, (int64_t)(json_object_size(vocab) + json_array_size(added)));
 }
 
 /* Tokens outside the alphabet can only be added tokens, which follow: they are passed over. */

@@ -64,7 +64,7 @@ static void run_attention(struct work *w)
     const struct mt_rope rope = {w->cosine, w->sine};
     const struct mt_attention shape = {1, w->length, w->n_head, w->n_kv_head, w->head_dim, 0};
     const struct mt_attention_forward args = {w->o_out, w->lse,     w->q_out, w->k_out,
-                                              w->v_out, w->scratch, &rope};
+                                              w->v_out, w->scratch, &rope,    NULL};
     mt_rms_norm_forward(&w->meter, w->h, w->rstd, w->x, w->norm, n, w->width, w->eps);
     mt_linear_forward(&w->meter, w->q_out, w->h, &w->q, n);
     mt_linear_forward(&w->meter, w->k_out, w->h, &w->kv, n);

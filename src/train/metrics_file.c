@@ -47,6 +47,32 @@ int64_t mt_metrics_last_step(const char *path)
     return last;
 }
 
+/* Has the line "eval_loss" and this step? */
+static bool is_evaluation(const char *line, int64_t step)
+{
+    json_t *object = line_step(line) == step ? json_loads(line, 0, NULL) : NULL;
+    const bool is_one = json_object_get(object, "eval_loss") != NULL;
+    json_decref(object);
+    return is_one;
+}
+
+bool mt_metrics_has_evaluation(const char *path, int64_t step)
+{
+    FILE *file = fopen(path, "r");
+    char *line = NULL;
+    size_t capacity = 0;
+    bool has = false;
+    if (file == NULL) {
+        return false;
+    }
+    while (!has && getline(&line, &capacity, file) > 0) {
+        has = is_evaluation(line, step);
+    }
+    free(line);
+    (void)fclose(file);
+    return has;
+}
+
 static bool copy_lines(FILE *from, FILE *to, int64_t step)
 {
     char *line = NULL;

@@ -26,6 +26,8 @@ void mt_run_dir_init(struct mt_run_dir *dir, const struct mt_config *config)
     dir->lock_fd = -1;
     (void)snprintf(dir->path, sizeof(dir->path), "%s", config->run.dir);
     (void)snprintf(dir->metrics, sizeof(dir->metrics), "%s/metrics.jsonl", dir->path);
+    (void)snprintf(dir->samples, sizeof(dir->samples), "%s/samples.jsonl", dir->path);
+    (void)snprintf(dir->tensorboard, sizeof(dir->tensorboard), "%s/tensorboard", dir->path);
     (void)snprintf(dir->log, sizeof(dir->log), "%s/run.log", dir->path);
     (void)snprintf(dir->config, sizeof(dir->config), "%s/config.toml", dir->path);
     (void)snprintf(dir->profile, sizeof(dir->profile), "%s/profile", dir->path);

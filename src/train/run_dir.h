@@ -11,6 +11,7 @@ struct mt_run_dir {
     char path[MT_PATH_BYTES];
     char metrics[MT_PATH_BYTES + 32], log[MT_PATH_BYTES + 32], config[MT_PATH_BYTES + 32];
     char checkpoints[MT_PATH_BYTES + 32], profile[MT_PATH_BYTES + 32];
+    char samples[MT_PATH_BYTES + 32], tensorboard[MT_PATH_BYTES + 32];
     int lock_fd;       /* rank 0 holds the lock while the run lives; -1 elsewhere */
     size_t first_made; /* bytes of the highest folder's path that open made; 0: none */
     unsigned had;      /* names that were there before, one bit each (run_dir.c) */

@@ -5,6 +5,17 @@
 
 #include <math.h>
 
+/* Pairs of tokens of one document: the scores that attention within documents has. */
+static double count_scores(const struct mt_document_starts *documents)
+{
+    double n_score = 0;
+    for (int64_t d = 0; d < documents->n; ++d) {
+        const double own = (double)(documents->start[d + 1] - documents->start[d]);
+        n_score += own * own;
+    }
+    return n_score;
+}
+
 /* This rank's micro-batch: its sequences of the step's global batch, read from the corpus. */
 static enum mt_status load_micro_batch(struct mt_trainer *trainer, int64_t micro,
                                        struct mt_micro_batch *batch)
@@ -13,16 +24,21 @@ static enum mt_status load_micro_batch(struct mt_trainer *trainer, int64_t micro
     const int64_t length = config->model.max_seq_len;
     int64_t first = 0;
     int64_t n = 0;
+    struct mt_document_starts *documents =
+        trainer->documents.start != NULL ? &trainer->documents : NULL;
     mt_span_begin(MT_PHASE_DATA);
     mt_batch_micro(&trainer->split, micro, &first, &n);
     MT_TRY(mt_mixture_fill(trainer->data, (uint64_t)config->run.seed,
-                           trainer->state.next_sequence + first, n, trainer->token,
-                           trainer->target));
+                           trainer->state.next_sequence + first, n, trainer->token, trainer->target,
+                           documents));
+    mt_samples_note(trainer, first, n);
+    trainer->n_score += count_scores(&trainer->documents);
     *batch = (struct mt_micro_batch){
         .n_sequence = n,
         .length = length,
         .token = trainer->token,
         .target = trainer->target,
+        .segments = {trainer->documents.n, trainer->documents.start},
         .token_share = 1.0 / (double)(config->train.global_batch_size * length),
         .index = (int)micro,
         .is_last = micro == mt_batch_n_micro(&trainer->split) - 1,
@@ -78,6 +94,11 @@ static enum mt_status finish_gradients(struct mt_trainer *trainer, double loss_s
     MT_TRY(mt_optim_grad_norm(trainer->optim, &result->grad_norm));
     MT_TRY(mt_comm_sum_f64(&trainer->session.comm, &loss_sum, 1));
     result->loss = loss_sum / (double)result->n_token;
+    result->n_score = (double)result->n_token * (double)config->model.max_seq_len;
+    if (trainer->documents.start != NULL) {
+        MT_TRY(mt_comm_sum_f64(&trainer->session.comm, &trainer->n_score, 1));
+        result->n_score = trainer->n_score;
+    }
     mt_span_end(MT_PHASE_CLIP);
     return MT_OK;
 }
@@ -111,6 +132,7 @@ static enum mt_status record(struct mt_trainer *trainer, struct mt_step_result *
     if (moe != NULL) {
         MT_TRY(mt_moe_finish_step(moe, &result->moe));
     }
+    MT_TRY(mt_samples_end_step(trainer));
     trainer->state.tokens_seen += result->n_token;
     trainer->state.next_sequence += trainer->config->train.global_batch_size;
     mt_span_end(MT_PHASE_METRICS);
@@ -124,6 +146,7 @@ enum mt_status mt_train_step(struct mt_trainer *trainer, struct mt_step_result *
     double loss_sum = 0;
     MT_TRY(plan_placements(trainer));
     MT_TRY(count_experts(trainer));
+    trainer->n_score = 0;
     for (int64_t micro = 0; micro < mt_batch_n_micro(&trainer->split); micro++) {
         double micro_loss = 0;
         MT_TRY(load_micro_batch(trainer, micro, &batch));

@@ -11,7 +11,8 @@
 
 /* Every key that has a field, away from its default. */
 static const char *const unusual[] = {
-    "run={name='n \"q\" \\\\', dir='d/e', seed=9007199254740993, wall_time_minutes=0.1}",
+    "run={name='n \"q\" \\\\', dir='d/e', seed=9007199254740993, wall_time_minutes=0.1, "
+    "tensorboard=true}",
     "model={vocab_size=300, num_key_value_heads=2, head_dim=6, rope_theta=1e6}",
     "model.rms_norm_eps=1e-300",
     "model={qk_norm='projection', tie_word_embeddings=true, init_std=0.30000000000000004}",
@@ -26,7 +27,8 @@ static const char *const unusual[] = {
     "exact=false, rehearse_alpha_us=50, overlap='on'}",
     "optimizer={lr=0.0003, betas=[0.85, 0.999], eps=1e-6, weight_decay=0, grad_clip=0}",
     "schedule={kind='wsd', warmup_steps=7, decay_steps=11, min_lr_ratio=0}",
-    "data={validation=['v 1', 'v\"2'], format='tokens', token_type='i16', "
+    "data={validation=['v 1', 'v\"2'], validation_sets={web=['w', '/x'], code=['c']}, "
+    "log_samples=true, attention='document', document_end=9, format='tokens', token_type='i16', "
     "weights=[0.25, 3], changed='accept'}",
     "train={eval_interval=3, eval_sequences=5, recompute='layer', nonfinite_patience=0}",
     "train={nonfinite_action='rollback', replica_check_interval=9}",
@@ -43,6 +45,7 @@ static const char *const resolved_case = "[run]\n"
                                          "dir = \"runs/x\"\n"
                                          "seed = 1\n"
                                          "wall_time_minutes = 0.0\n"
+                                         "tensorboard = false\n"
                                          "\n"
                                          "[model]\n"
                                          "vocab_size = 256\n"
@@ -123,10 +126,14 @@ static const char *const resolved_case = "[run]\n"
                                          "[data]\n"
                                          "train = [\"/base/a.txt\", \"/abs/b.txt\"]\n"
                                          "validation = []\n"
+                                         "validation_sets = {}\n"
                                          "format = \"bytes\"\n"
                                          "token_type = \"auto\"\n"
                                          "weights = []\n"
                                          "changed = \"refuse\"\n"
+                                         "attention = \"sequence\"\n"
+                                         "document_end = \"auto\"\n"
+                                         "log_samples = false\n"
                                          "\n"
                                          "[train]\n"
                                          "steps = 100\n"

@@ -132,7 +132,7 @@ static void gather_step(const struct mt_mixture *data, int64_t sequence, int64_t
             int64_t n = 0;
             mt_batch_micro(&split, m, &first, &n);
             MT_TEST_OK(mt_mixture_fill(data, 9, sequence + first, n, token + first * length,
-                                       target + first * length));
+                                       target + first * length, NULL));
         }
     }
 }

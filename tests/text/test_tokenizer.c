@@ -1,6 +1,7 @@
 /* Tokenizers against the ids of Hugging Face tokenizers and SentencePiece
  * (tests/peers/tokenizers_vectors.py), and files that are no tokenizers. */
 #include "base/memory.h"
+#include "support/mutate.h"
 #include "support/test.h"
 #include "text/stream.h"
 
@@ -248,6 +249,7 @@ static void what_would_change_ids_is_refused_by_name(void **state)
     expect_refusal("vocab", "{\"a\":0}", "vocab is without byte 0x");
     expect_refusal("vocab", "{\"a\":-1}", "the token \"a\" has no id of its own");
     expect_refusal("vocab", "{\"a\":99999999}", "the token \"a\" has no id of its own");
+    expect_refusal("vocab", "{\"a\":16777215}", "the largest id is 16777215, of ");
     expect_refusal("merges", "[\"zz qq\"]", "merge 0 is no pair of tokens");
     expect_refusal("merges", "[7]", "merge 0 is no pair of tokens");
     expect_refusal("added_tokens", "[{\"id\":1,\"content\":\"x\",\"single_word\":true}]",
@@ -275,32 +277,41 @@ static void an_expression_that_goes_backwards_is_refused(void **state)
     json_decref(root);
 }
 
-/* Any bytes: an answer, and nothing else (run under ASan as well). */
+/* Any bytes: a tokenizer that works, or one message and code 3; memory in proportion to the file
+ * (run under ASan as well). */
 static void random_damage_is_survived(void **state)
 {
     MT_UNUSED(state);
-    uint32_t seed = 7;
+    enum { N_ROUND = 400, ROOM = 20000, SEED = 20261122 };
+    const int64_t before = mt_memory_peak_resident_bytes();
     json_error_t error;
     json_t *root = json_load_file(vector_path("llama3.json"), 0, &error);
     assert_non_null(root);
     char *whole = json_dumps(root, JSON_COMPACT);
-    const size_t n = strlen(whole);
-    for (int i = 0; i < 60; ++i) {
+    int n_opened = 0;
+    for (uint64_t round = 0; round < N_ROUND; ++round) {
         struct mt_tokenizer *tokenizer = NULL;
-        char *text = strdup(whole);
-        for (int flip = 0; flip <= i % 4; ++flip) {
-            seed = seed * 1664525U + 1013904223U;
-            text[seed % n] ^= (char)(1U << (seed >> 29));
-        }
-        if (open_text(text, i % 5 == 0 ? seed % n : n, &tokenizer) == MT_OK) {
+        unsigned char text[ROOM];
+        size_t n = strlen(whole);
+        assert_true(n < ROOM);
+        memcpy(text, whole, n);
+        mt_mutate(MT_MUTATE_TEXT, SEED, round, text, &n, ROOM);
+        mt_error_clear();
+        const enum mt_status status = open_text((const char *)text, n, &tokenizer);
+        if (status == MT_OK) {
             struct mt_ids ids = {0};
             (void)mt_tokenizer_encode(tokenizer, "Some text, 123.", 15, &ids);
             mt_memory_free(ids.item);
+            ++n_opened;
+        } else {
+            assert_int_equal(status, MT_ERR_INPUT);
+            assert_true(strlen(mt_error_last()->text) > 0);
         }
-        mt_error_clear();
         mt_tokenizer_close(tokenizer);
-        free(text);
     }
+    mt_error_clear();
+    assert_true(n_opened > 0 && n_opened < N_ROUND);
+    assert_true(mt_memory_peak_resident_bytes() - before < MT_TEST_FUZZ_BYTES);
     free(whole);
     json_decref(root);
 }
