@@ -215,7 +215,7 @@ static void a_segment_has_the_same_bits_wherever_it_lies(void **state)
     enum { LENGTH = 90, OFFSET = 37, WIDTH = 2 * 16, KV_WIDTH = 16 };
     struct mt_arena arena;
     arena_init(&arena);
-    const struct mt_attention shape = {1, OFFSET + LENGTH, 2, 1, 16};
+    const struct mt_attention shape = {1, OFFSET + LENGTH, 2, 1, 16, 0};
     const int64_t front[] = {0, LENGTH, OFFSET + LENGTH};
     const int64_t back[] = {0, OFFSET, OFFSET + LENGTH};
     const struct mt_attention_segments segments[] = {{2, front}, {2, back}};
