@@ -138,12 +138,12 @@ static int longest_in(const struct mt_study *study, int phase)
 
 struct costs {
     const struct mt_study *study;
-    double *cost;                   /* [n] of one rank and cause */
+    double *when;                   /* [n] how much of one rank's cause there was in each step */
     double total_ns, detailed_ns;   /* of all steps; of those with detail */
     int longest_data, longest_save; /* ranks */
 };
 
-/* Fills cost [n] with shares of step time; returns their mean over the run. */
+/* Share of step time, mean over the run. */
 static double sum_costs(const struct costs *c, int rank, enum mt_cause cause)
 {
     const struct mt_study *study = c->study;
@@ -159,9 +159,44 @@ static double sum_costs(const struct costs *c, int rank, enum mt_cause cause)
         }
         caused_ns += mine_ns;
         shared_ns += all_ns;
-        c->cost[s] = (mine_ns + all_ns) / fmax(1.0, (double)mt_study_step_ns(study, s));
     }
     return caused_ns / fmax(1.0, c->detailed_ns) + shared_ns / fmax(1.0, c->total_ns);
+}
+
+/* Time of the cause itself, which every step tells, also those without detail; messages are known
+ * in detail only. */
+static double cause_ns(const struct mt_study *study, int step, int rank, enum mt_cause cause)
+{
+    const struct mt_excess *excess = &study->excess[mt_study_at(study, step, rank)];
+    switch (cause) {
+    case MT_CAUSE_SLOW_DEVICE:
+        return excess->device;
+    case MT_CAUSE_ROUTING_LOAD:
+        return excess->rows;
+    case MT_CAUSE_LATE_DATA:
+        return excess->data + common_ns(study, step, MT_PHASE_DATA);
+    case MT_CAUSE_CHECKPOINT:
+        return (double)mt_study_step(study, step, rank)->phase_ns[MT_PHASE_CHECKPOINT];
+    default:
+        return study->is_detailed[step] ? cost_ns(study, step, rank, cause) : 0.0;
+    }
+}
+
+/* Of thinned out steps every so-manieth tells of messages. */
+static enum mt_persistence find_persistence(const struct costs *c, int rank, enum mt_cause cause,
+                                            int *period)
+{
+    const struct mt_study *study = c->study;
+    int n = 0;
+    for (int s = 0; s < study->n; ++s) {
+        if (cause != MT_CAUSE_COMMUNICATION || study->is_detailed[s]) {
+            c->when[n++] =
+                cause_ns(study, s, rank, cause) / fmax(1.0, (double)mt_study_step_ns(study, s));
+        }
+    }
+    const enum mt_persistence persistence = mt_analysis_persistence(c->when, n, period);
+    *period = n > 0 ? *period * ((study->n + n / 2) / n) : 0;
+    return persistence;
 }
 
 static int find_most(const int64_t *value, int n)
@@ -192,7 +227,7 @@ static struct mt_finding make_finding(const struct costs *c, const struct mt_ana
     const int64_t *by_layer = analysis->caused_by_layer_ns + (int64_t)rank * (n_layer + 1);
     struct mt_finding finding = {.rank = rank, .cause = cause, .layer = -1};
     finding.share = sum_costs(c, rank, cause);
-    finding.persistence = mt_analysis_persistence(c->cost, c->study->n, &finding.period);
+    finding.persistence = find_persistence(c, rank, cause, &finding.period);
     finding.phase = find_most(by_phase, MT_N_PHASE + 1);
     if (cause == MT_CAUSE_LATE_DATA) {
         finding.phase = MT_PHASE_DATA;
@@ -283,7 +318,7 @@ static enum mt_status conclude(const struct mt_study *study, struct mt_analysis 
     struct costs c = {.study = study,
                       .longest_data = longest_in(study, MT_PHASE_DATA),
                       .longest_save = longest_in(study, MT_PHASE_CHECKPOINT)};
-    MT_TRY(MT_ALLOCATE(c.cost, study->n, "analysis"));
+    MT_TRY(MT_ALLOCATE(c.when, study->n, "analysis"));
     for (int s = 0; s < study->n; ++s) {
         const double ns = (double)mt_study_step_ns(study, s);
         c.total_ns += ns;
@@ -291,7 +326,7 @@ static enum mt_status conclude(const struct mt_study *study, struct mt_analysis 
     }
     analysis->step_ns = study->n > 0 ? (int64_t)(c.total_ns / study->n) : 0;
     find(&c, analysis);
-    mt_memory_free(c.cost);
+    mt_memory_free(c.when);
     return MT_OK;
 }
 

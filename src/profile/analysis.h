@@ -61,7 +61,8 @@ struct mt_analysis {
     int64_t *caused_by_phase_ns; /* [R, MT_N_PHASE + 1] */
     int64_t *caused_by_layer_ns; /* [R, L + 1] */
     double *share;               /* [R, MT_N_CAUSE] of step time that each costs */
-    double *slowdown;            /* [R] time at equal work over the median rank's; 1: as others */
+    double *slowdown;            /* [R] time at equal work over the median rank's; 1: as others; of
+                                    a rank that is slow now and then: in those steps */
     double *rows_ratio;          /* [R] rows over the mean */
     int64_t *excess_ns;       /* [R, MT_N_PHASE] a step: time beyond the median's at equal work */
     double row_ns, layer_ns;  /* experts of a healthy rank, a layer: layer_ns + row_ns * rows */

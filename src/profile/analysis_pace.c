@@ -31,6 +31,7 @@ enum { LEAST_OUTLIERS = 8, OUTLIER_PART = 5, TIMES_OTHERS = 8 };
 struct pace {
     double quartile, error; /* over the steps; 0: no steps */
     int n, n_outlier;
+    double at_times; /* in the outliers: mean of the ratio */
 };
 
 static struct pace pace_of(const struct mt_study *study, int rank)
@@ -41,8 +42,10 @@ static struct pace pace_of(const struct mt_study *study, int rank)
         if (excess->ratio > 0) {
             study->scratch[pace.n++] = excess->raw;
             pace.n_outlier += excess->ratio > OUTLIER ? 1 : 0;
+            pace.at_times += excess->ratio > OUTLIER ? excess->ratio : 0;
         }
     }
+    pace.at_times /= fmax(1, pace.n_outlier);
     pace.quartile = mt_quantile_f64(study->scratch, pace.n, 0.25);
     const double deviation =
         (mt_quantile_f64(study->scratch, pace.n, 0.5) - pace.quartile) * DEVIATION;
@@ -215,8 +218,13 @@ enum mt_status mt_study_pace(struct mt_study *study, struct mt_analysis *analysi
     }
     normalise(study, pace);
     for (int r = 0; r < n_rank; ++r) {
+        const bool is_slow_now_and_then = is_slow_at_times(study, pace, r);
+        study->is_slow[r] = is_slow_throughout(study, pace, r);
         analysis->slowdown[r] = pace[r].quartile;
-        study->is_slow[r] = is_slow_throughout(study, pace, r) || is_slow_at_times(study, pace, r);
+        if (is_slow_now_and_then && !study->is_slow[r]) {
+            study->is_slow[r] = true;
+            analysis->slowdown[r] = pace[r].at_times;
+        }
     }
     for (int p = 0; p < MT_N_PHASE; ++p) {
         fill_excess(study, analysis, p);

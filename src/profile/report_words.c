@@ -51,11 +51,13 @@ double mt_report_caused_ns(const struct mt_report *report, int rank)
 static void word_headline(const struct mt_finding *worst, char *text)
 {
     const int rank = worst->rank;
+    const bool is_always = worst->persistence == MT_PERMANENT;
     switch (worst->cause) {
     case MT_CAUSE_SLOW_DEVICE:
-        (void)snprintf(text, MT_REPORT_LINE_BYTES,
-                       "Rank %d is slow: the same work takes it %.2f times as long as the others",
-                       rank, worst->factor);
+        (void)snprintf(
+            text, MT_REPORT_LINE_BYTES,
+            "Rank %d is slow%s: the same work %stakes it %.2f times as long as the others", rank,
+            is_always ? "" : " at times", is_always ? "" : "then ", worst->factor);
         break;
     case MT_CAUSE_ROUTING_LOAD:
         (void)snprintf(text, MT_REPORT_LINE_BYTES,
@@ -190,6 +192,34 @@ static void word_nothing(struct mt_report *report)
     add(report->detail, line);
 }
 
+/* Where a run broke off: who stopped recording first was in trouble first. */
+static void add_end(struct mt_report *report)
+{
+    char line[MT_REPORT_LINE_BYTES];
+    int first = -1;
+    if (report->state != MT_RUN_BROKEN_OFF) {
+        return;
+    }
+    for (int r = 0; r < report->n_rank; ++r) {
+        const struct mt_profile_rank *rank = &report->profile.rank[r];
+        if (rank->is_there &&
+            (first < 0 || rank->last_step < report->profile.rank[first].last_step)) {
+            first = r;
+        }
+    }
+    if (first < 0 || report->profile.rank[first].last_step == report->last_step) {
+        (void)snprintf(line, sizeof(line), " The run broke off after step %lld.",
+                       (long long)report->last_step);
+    } else {
+        (void)snprintf(line, sizeof(line),
+                       " The run broke off: rank %d recorded nothing after step %lld, others went "
+                       "on to step %lld.",
+                       first, (long long)report->profile.rank[first].last_step,
+                       (long long)report->last_step);
+    }
+    add(report->detail, line);
+}
+
 static void word_run(struct mt_report *report)
 {
     static const char *const state[] = {[MT_RUN_FINISHED] = "ended after",
@@ -210,10 +240,11 @@ void mt_report_word(struct mt_report *report)
     word_run(report);
     if (worst == NULL) {
         word_nothing(report);
-        return;
+    } else {
+        word_headline(worst, report->headline);
+        word_detail(report, worst);
     }
-    word_headline(worst, report->headline);
-    word_detail(report, worst);
+    add_end(report);
 }
 
 bool mt_report_source(const struct mt_report *report, int i, char *text)

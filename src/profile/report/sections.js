@@ -183,6 +183,16 @@ function showCritical() {
       [begin, length, STYLE[style], critical.names[name]])) }, bad);
 }
 
+function mostRows(rows) {
+  let most = [0, 0];
+  rows.value.forEach((of, rank) => of.forEach((value, i) => {
+    if (value > rows.value[most[0]][most[1]]) most = [rank, i];
+  }));
+  const value = rows.value[most[0]][most[1]];
+  return value < 1.005 ? "All ranks have as many."
+    : `Most: rank ${most[0]} in layer ${rows.layers[most[1]]}, ${ratio(value)} times the mean.`;
+}
+
 function showRows() {
   const rows = report.rows;
   showExperts(rows.layers);
@@ -191,7 +201,8 @@ function showRows() {
     return;
   }
   say("rows", "Rows that each rank's experts computed, layer by layer, over the mean of the " +
-    "ranks. A rank that is orange here is late because of its tokens, not of its device.");
+    "ranks. A rank that is orange here is late because of its tokens, not of its device. " +
+    mostRows(rows));
   cellMap(place("rows"), {
     label: "Rows of each rank by layer, over the mean",
     n_row: rows.value.length, n_column: rows.layers.length, span: rows.span,
