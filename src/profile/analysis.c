@@ -12,6 +12,7 @@ const double MT_FINDING_SHARE = 0.01;
 void mt_analysis_clear(struct mt_analysis *analysis)
 {
     mt_memory_free(analysis->finding);
+    mt_memory_free(analysis->link_ns);
     mt_memory_free(analysis->worst);
     mt_memory_free(analysis->excess_ns);
     mt_memory_free(analysis->rows_ratio);
@@ -38,12 +39,14 @@ static enum mt_status allocate(struct mt_analysis *a, int64_t n_rank, int64_t n_
     MT_TRY(MT_ALLOCATE(a->rows_ratio, n_rank, what));
     MT_TRY(MT_ALLOCATE(a->excess_ns, n_rank * MT_N_PHASE, what));
     MT_TRY(MT_ALLOCATE(a->worst, n_rank, what));
-    return MT_ALLOCATE(a->finding, n_rank * MT_N_CAUSE, what);
+    MT_TRY(MT_ALLOCATE(a->link_ns, (int64_t)a->n_node * a->n_node, what));
+    return MT_ALLOCATE(a->finding, n_rank * MT_N_CAUSE + 1, what);
 }
 
 static void clear_study(struct mt_study *study)
 {
     mt_memory_free(study->scratch);
+    mt_memory_free(study->link_ns);
     mt_memory_free(study->is_far);
     mt_memory_free(study->is_slow);
     mt_memory_free(study->is_detailed);
@@ -51,7 +54,7 @@ static void clear_study(struct mt_study *study)
     mt_memory_free(study->caused);
 }
 
-static enum mt_status allocate_study(struct mt_study *study)
+static enum mt_status allocate_study(struct mt_study *study, int n_node)
 {
     const int64_t n_rank = study->profile->n_rank;
     const int64_t n = study->n * n_rank;
@@ -60,6 +63,7 @@ static enum mt_status allocate_study(struct mt_study *study)
     MT_TRY(MT_ALLOCATE(study->is_detailed, study->n, "analysis"));
     MT_TRY(MT_ALLOCATE(study->is_slow, n_rank, "analysis"));
     MT_TRY(MT_ALLOCATE(study->is_far, n_rank, "analysis"));
+    MT_TRY(MT_ALLOCATE(study->link_ns, (int64_t)study->n * n_node, "analysis"));
     return MT_ALLOCATE(study->scratch, study->n + 2 * n_rank, "analysis");
 }
 
@@ -225,7 +229,8 @@ static struct mt_finding make_finding(const struct costs *c, const struct mt_ana
     const int n_layer = c->study->profile->n_layer;
     const int64_t *by_phase = analysis->caused_by_phase_ns + (int64_t)rank * (MT_N_PHASE + 1);
     const int64_t *by_layer = analysis->caused_by_layer_ns + (int64_t)rank * (n_layer + 1);
-    struct mt_finding finding = {.rank = rank, .cause = cause, .layer = -1};
+    struct mt_finding finding = {
+        .rank = rank, .cause = cause, .layer = -1, .node = -1, .to_node = -1};
     finding.share = sum_costs(c, rank, cause);
     finding.persistence = find_persistence(c, rank, cause, &finding.period);
     finding.phase = find_most(by_phase, MT_N_PHASE + 1);
@@ -289,6 +294,22 @@ static bool stands_out(const struct mt_study *study, const struct mt_analysis *a
                TIMES_OTHERS * median_share(study, analysis, MT_CAUSE_ROUTING_LOAD, finding->rank);
 }
 
+/* What is a link's is not its ranks'. */
+static void drop_ranks_of(const struct mt_profile *profile, const struct mt_finding *link,
+                          struct mt_analysis *analysis)
+{
+    int n_kept = 0;
+    for (int i = 0; i < analysis->n_finding; ++i) {
+        const struct mt_finding finding = analysis->finding[i];
+        const int node = profile->rank[finding.rank].node;
+        if (finding.cause != MT_CAUSE_COMMUNICATION ||
+            (node != link->node && node != link->to_node)) {
+            analysis->finding[n_kept++] = finding;
+        }
+    }
+    analysis->n_finding = n_kept;
+}
+
 static void find(const struct costs *c, struct mt_analysis *analysis)
 {
     for (int i = 0; i < analysis->n_rank * MT_N_CAUSE; ++i) {
@@ -297,8 +318,12 @@ static void find(const struct costs *c, struct mt_analysis *analysis)
     analysis->noise_share = median_share(c->study, analysis, MT_CAUSE_NONE, -1);
     analysis->least_share = fmax(MT_FINDING_SHARE, analysis->noise_share);
     for (int r = 0; r < analysis->n_rank; ++r) {
-        analysis->worst[r] = (struct mt_finding){
-            .rank = r, .cause = MT_CAUSE_NONE, .phase = MT_N_PHASE, .layer = -1};
+        analysis->worst[r] = (struct mt_finding){.rank = r,
+                                                 .cause = MT_CAUSE_NONE,
+                                                 .phase = MT_N_PHASE,
+                                                 .layer = -1,
+                                                 .node = -1,
+                                                 .to_node = -1};
         for (int cause = 0; cause < MT_N_CAUSE; ++cause) {
             const struct mt_finding finding = make_finding(c, analysis, r, (enum mt_cause)cause);
             if (cause != MT_CAUSE_NONE && finding.share > analysis->worst[r].share) {
@@ -309,6 +334,12 @@ static void find(const struct costs *c, struct mt_analysis *analysis)
                 analysis->finding[analysis->n_finding++] = finding;
             }
         }
+    }
+    struct mt_finding link;
+    if (mt_study_find_link(c->study, analysis, c->detailed_ns, &link) &&
+        link.share >= analysis->least_share) {
+        drop_ranks_of(c->study->profile, &link, analysis);
+        analysis->finding[analysis->n_finding++] = link;
     }
     mt_analysis_sort_findings(analysis);
 }
@@ -328,6 +359,15 @@ static enum mt_status conclude(const struct mt_study *study, struct mt_analysis 
     find(&c, analysis);
     mt_memory_free(c.when);
     return MT_OK;
+}
+
+static int count_nodes(const struct mt_profile *profile)
+{
+    int n_node = 1;
+    for (int r = 0; r < profile->n_rank; ++r) {
+        n_node = profile->rank[r].node >= n_node ? profile->rank[r].node + 1 : n_node;
+    }
+    return n_node;
 }
 
 /* Of the two ranks whose clocks are known worst. */
@@ -352,9 +392,10 @@ enum mt_status mt_analysis_make(const struct mt_profile *profile, int first, int
     *analysis = (struct mt_analysis){.first_step = first,
                                      .n_step = n,
                                      .n_rank = profile->n_rank,
+                                     .n_node = count_nodes(profile),
                                      .error_ns = worst_error(profile)};
     MT_TRY_GOTO(allocate(analysis, profile->n_rank, profile->n_layer));
-    MT_TRY_GOTO(allocate_study(&study));
+    MT_TRY_GOTO(allocate_study(&study, analysis->n_node));
     MT_TRY_GOTO(mt_study_blame(&study, analysis));
     MT_TRY_GOTO(mt_study_work(&study, analysis));
     MT_TRY_GOTO(mt_study_pace(&study, analysis));

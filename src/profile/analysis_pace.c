@@ -16,9 +16,8 @@
  * half of the other ranks differ (docs/profiling-results). */
 static const double LEAST_SLOWDOWN = 0.025;
 static const double STANDARD_ERRORS = 4;
-static const double SPREADS = 3;
-/* A rank is far when waiting for its messages costs this in most steps, and 3 times the others. */
-static const double LEAST_NETWORK = 0.005;
+const double MT_STUDY_SPREADS = 3;
+const double MT_STUDY_LEAST_NETWORK = 0.005;
 /* Of a normal distribution: standard deviation over the distance of quartile and median; error of
  * the quartile of n values, in standard deviations over sqrt(n). */
 static const double DEVIATION = 1.4826;
@@ -124,7 +123,7 @@ static bool is_slow_throughout(const struct mt_study *study, const struct pace *
 {
     const double above = pace[rank].quartile - 1;
     return above > LEAST_SLOWDOWN && above > STANDARD_ERRORS * pace[rank].error &&
-           above > SPREADS * spread_of_others(study, pace, rank) &&
+           above > MT_STUDY_SPREADS * spread_of_others(study, pace, rank) &&
            is_slow_in_every_part(study, rank, above);
 }
 
@@ -165,8 +164,8 @@ static void find_far(const struct mt_study *study, double *share)
                 study->scratch[n++] = share[q];
             }
         }
-        study->is_far[r] = share[r] > LEAST_NETWORK &&
-                           share[r] > SPREADS * mt_quantile_f64(study->scratch, n, 0.5);
+        study->is_far[r] = share[r] > MT_STUDY_LEAST_NETWORK &&
+                           share[r] > MT_STUDY_SPREADS * mt_quantile_f64(study->scratch, n, 0.5);
     }
 }
 

@@ -43,6 +43,18 @@ function showRanks() {
     { head: "cause", of: (r) => r.cause }, { head: "when", of: (r) => r.persistence },
   ], report.ranks, "Times are means over steps; rows and time at equal work are over the mean " +
     "and the median rank's.", (r) => r.rank === bad)));
+  showNodes(at);
+}
+
+function showNodes(at) {
+  if (report.nodes.length > 1 && report.run.n_detailed > 0) {
+    at.append(folded("Messages between nodes", table([
+      { head: "node", of: (n) => n.name },
+      { head: "missed, a step", kind: "number", of: (n) => time(n.missed) },
+      { head: "", kind: "bar", of: (n) => n.missed },
+    ], report.nodes, "How long a rank elsewhere missed messages to or from the node when all other " +
+      "messages of the collective were there.")));
+  }
 }
 
 function stepName(i, from) {
