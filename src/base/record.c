@@ -165,6 +165,7 @@ int64_t mt_record_arrive(const struct mt_collective_facts *facts)
                                      .sources = facts->sources,
                                      .n_source = (int16_t)facts->n_source,
                                      .kind = (int16_t)find_kind(facts->name),
+                                     .last_peer = -1,
                                      .layer = record.layer,
                                      .micro = record.micro,
                                      .phase = (uint8_t)mt_span_phase(),
@@ -187,6 +188,16 @@ void mt_record_done(int64_t handle)
     struct mt_recorded_arrival *arrival = find_arrival(handle);
     if (arrival != NULL) {
         arrival->done_ns = mt_clock_ns();
+    }
+}
+
+/* Called by every poll in vain: reads the clock only when the peer is another one. */
+void mt_record_last(int64_t handle, int peer)
+{
+    struct mt_recorded_arrival *arrival = find_arrival(handle);
+    if (arrival != NULL && arrival->last_peer != peer) {
+        arrival->last_peer = peer;
+        arrival->last_ns = mt_clock_ns();
     }
 }
 

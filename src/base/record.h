@@ -43,7 +43,9 @@ struct mt_recorded_arrival {
     int64_t number;
     int64_t begin_ns, need_ns, done_ns;
     int64_t n_bytes;
-    uint64_t sources; /* bit r: receives from rank r; 0 when there are more than 64 */
+    uint64_t sources;  /* bit r: receives from rank r; 0 when there are more than 64 */
+    int64_t last_ns;   /* since when messages of last_peer alone were known to be missing */
+    int32_t last_peer; /* -1: all were there at once */
     int32_t layer, micro;
     int16_t n_source, kind;
     uint8_t phase, busy_phase;
@@ -88,6 +90,7 @@ struct mt_collective_facts {
 };
 int64_t mt_record_arrive(const struct mt_collective_facts *facts);
 void mt_record_done(int64_t handle);                  /* found complete */
+void mt_record_last(int64_t handle, int peer);        /* found that peer's messages are missing */
 void mt_record_need(int64_t handle, int64_t need_ns); /* its wait was entered */
 
 /* One step. Sums go from begin to end; what follows until the next begin counts as the phases

@@ -12,6 +12,7 @@ const double MT_FINDING_SHARE = 0.01;
 void mt_analysis_clear(struct mt_analysis *analysis)
 {
     mt_memory_free(analysis->finding);
+    mt_memory_free(analysis->link_ns);
     mt_memory_free(analysis->worst);
     mt_memory_free(analysis->excess_ns);
     mt_memory_free(analysis->rows_ratio);
@@ -38,12 +39,14 @@ static enum mt_status allocate(struct mt_analysis *a, int64_t n_rank, int64_t n_
     MT_TRY(MT_ALLOCATE(a->rows_ratio, n_rank, what));
     MT_TRY(MT_ALLOCATE(a->excess_ns, n_rank * MT_N_PHASE, what));
     MT_TRY(MT_ALLOCATE(a->worst, n_rank, what));
-    return MT_ALLOCATE(a->finding, n_rank * MT_N_CAUSE, what);
+    MT_TRY(MT_ALLOCATE(a->link_ns, (int64_t)a->n_node * a->n_node, what));
+    return MT_ALLOCATE(a->finding, n_rank * MT_N_CAUSE + 1, what);
 }
 
 static void clear_study(struct mt_study *study)
 {
     mt_memory_free(study->scratch);
+    mt_memory_free(study->link_ns);
     mt_memory_free(study->is_far);
     mt_memory_free(study->is_slow);
     mt_memory_free(study->is_detailed);
@@ -51,7 +54,7 @@ static void clear_study(struct mt_study *study)
     mt_memory_free(study->caused);
 }
 
-static enum mt_status allocate_study(struct mt_study *study)
+static enum mt_status allocate_study(struct mt_study *study, int n_node)
 {
     const int64_t n_rank = study->profile->n_rank;
     const int64_t n = study->n * n_rank;
@@ -60,6 +63,7 @@ static enum mt_status allocate_study(struct mt_study *study)
     MT_TRY(MT_ALLOCATE(study->is_detailed, study->n, "analysis"));
     MT_TRY(MT_ALLOCATE(study->is_slow, n_rank, "analysis"));
     MT_TRY(MT_ALLOCATE(study->is_far, n_rank, "analysis"));
+    MT_TRY(MT_ALLOCATE(study->link_ns, (int64_t)study->n * n_node, "analysis"));
     return MT_ALLOCATE(study->scratch, study->n + 2 * n_rank, "analysis");
 }
 
@@ -138,12 +142,12 @@ static int longest_in(const struct mt_study *study, int phase)
 
 struct costs {
     const struct mt_study *study;
-    double *cost;                   /* [n] of one rank and cause */
+    double *when;                   /* [n] how much of one rank's cause there was in each step */
     double total_ns, detailed_ns;   /* of all steps; of those with detail */
     int longest_data, longest_save; /* ranks */
 };
 
-/* Fills cost [n] with shares of step time; returns their mean over the run. */
+/* Share of step time, mean over the run. */
 static double sum_costs(const struct costs *c, int rank, enum mt_cause cause)
 {
     const struct mt_study *study = c->study;
@@ -159,9 +163,44 @@ static double sum_costs(const struct costs *c, int rank, enum mt_cause cause)
         }
         caused_ns += mine_ns;
         shared_ns += all_ns;
-        c->cost[s] = (mine_ns + all_ns) / fmax(1.0, (double)mt_study_step_ns(study, s));
     }
     return caused_ns / fmax(1.0, c->detailed_ns) + shared_ns / fmax(1.0, c->total_ns);
+}
+
+/* Time of the cause itself, which every step tells, also those without detail; messages are known
+ * in detail only. */
+static double cause_ns(const struct mt_study *study, int step, int rank, enum mt_cause cause)
+{
+    const struct mt_excess *excess = &study->excess[mt_study_at(study, step, rank)];
+    switch (cause) {
+    case MT_CAUSE_SLOW_DEVICE:
+        return excess->device;
+    case MT_CAUSE_ROUTING_LOAD:
+        return excess->rows;
+    case MT_CAUSE_LATE_DATA:
+        return excess->data + common_ns(study, step, MT_PHASE_DATA);
+    case MT_CAUSE_CHECKPOINT:
+        return (double)mt_study_step(study, step, rank)->phase_ns[MT_PHASE_CHECKPOINT];
+    default:
+        return study->is_detailed[step] ? cost_ns(study, step, rank, cause) : 0.0;
+    }
+}
+
+/* Of thinned out steps every so-manieth tells of messages. */
+static enum mt_persistence find_persistence(const struct costs *c, int rank, enum mt_cause cause,
+                                            int *period)
+{
+    const struct mt_study *study = c->study;
+    int n = 0;
+    for (int s = 0; s < study->n; ++s) {
+        if (cause != MT_CAUSE_COMMUNICATION || study->is_detailed[s]) {
+            c->when[n++] =
+                cause_ns(study, s, rank, cause) / fmax(1.0, (double)mt_study_step_ns(study, s));
+        }
+    }
+    const enum mt_persistence persistence = mt_analysis_persistence(c->when, n, period);
+    *period = n > 0 ? *period * ((study->n + n / 2) / n) : 0;
+    return persistence;
 }
 
 static int find_most(const int64_t *value, int n)
@@ -190,9 +229,10 @@ static struct mt_finding make_finding(const struct costs *c, const struct mt_ana
     const int n_layer = c->study->profile->n_layer;
     const int64_t *by_phase = analysis->caused_by_phase_ns + (int64_t)rank * (MT_N_PHASE + 1);
     const int64_t *by_layer = analysis->caused_by_layer_ns + (int64_t)rank * (n_layer + 1);
-    struct mt_finding finding = {.rank = rank, .cause = cause, .layer = -1};
+    struct mt_finding finding = {
+        .rank = rank, .cause = cause, .layer = -1, .node = -1, .to_node = -1};
     finding.share = sum_costs(c, rank, cause);
-    finding.persistence = mt_analysis_persistence(c->cost, c->study->n, &finding.period);
+    finding.persistence = find_persistence(c, rank, cause, &finding.period);
     finding.phase = find_most(by_phase, MT_N_PHASE + 1);
     if (cause == MT_CAUSE_LATE_DATA) {
         finding.phase = MT_PHASE_DATA;
@@ -254,6 +294,22 @@ static bool stands_out(const struct mt_study *study, const struct mt_analysis *a
                TIMES_OTHERS * median_share(study, analysis, MT_CAUSE_ROUTING_LOAD, finding->rank);
 }
 
+/* What is a link's is not its ranks'. */
+static void drop_ranks_of(const struct mt_profile *profile, const struct mt_finding *link,
+                          struct mt_analysis *analysis)
+{
+    int n_kept = 0;
+    for (int i = 0; i < analysis->n_finding; ++i) {
+        const struct mt_finding finding = analysis->finding[i];
+        const int node = profile->rank[finding.rank].node;
+        if (finding.cause != MT_CAUSE_COMMUNICATION ||
+            (node != link->node && node != link->to_node)) {
+            analysis->finding[n_kept++] = finding;
+        }
+    }
+    analysis->n_finding = n_kept;
+}
+
 static void find(const struct costs *c, struct mt_analysis *analysis)
 {
     for (int i = 0; i < analysis->n_rank * MT_N_CAUSE; ++i) {
@@ -262,8 +318,12 @@ static void find(const struct costs *c, struct mt_analysis *analysis)
     analysis->noise_share = median_share(c->study, analysis, MT_CAUSE_NONE, -1);
     analysis->least_share = fmax(MT_FINDING_SHARE, analysis->noise_share);
     for (int r = 0; r < analysis->n_rank; ++r) {
-        analysis->worst[r] = (struct mt_finding){
-            .rank = r, .cause = MT_CAUSE_NONE, .phase = MT_N_PHASE, .layer = -1};
+        analysis->worst[r] = (struct mt_finding){.rank = r,
+                                                 .cause = MT_CAUSE_NONE,
+                                                 .phase = MT_N_PHASE,
+                                                 .layer = -1,
+                                                 .node = -1,
+                                                 .to_node = -1};
         for (int cause = 0; cause < MT_N_CAUSE; ++cause) {
             const struct mt_finding finding = make_finding(c, analysis, r, (enum mt_cause)cause);
             if (cause != MT_CAUSE_NONE && finding.share > analysis->worst[r].share) {
@@ -275,6 +335,12 @@ static void find(const struct costs *c, struct mt_analysis *analysis)
             }
         }
     }
+    struct mt_finding link;
+    if (mt_study_find_link(c->study, analysis, c->detailed_ns, &link) &&
+        link.share >= analysis->least_share) {
+        drop_ranks_of(c->study->profile, &link, analysis);
+        analysis->finding[analysis->n_finding++] = link;
+    }
     mt_analysis_sort_findings(analysis);
 }
 
@@ -283,7 +349,7 @@ static enum mt_status conclude(const struct mt_study *study, struct mt_analysis 
     struct costs c = {.study = study,
                       .longest_data = longest_in(study, MT_PHASE_DATA),
                       .longest_save = longest_in(study, MT_PHASE_CHECKPOINT)};
-    MT_TRY(MT_ALLOCATE(c.cost, study->n, "analysis"));
+    MT_TRY(MT_ALLOCATE(c.when, study->n, "analysis"));
     for (int s = 0; s < study->n; ++s) {
         const double ns = (double)mt_study_step_ns(study, s);
         c.total_ns += ns;
@@ -291,8 +357,17 @@ static enum mt_status conclude(const struct mt_study *study, struct mt_analysis 
     }
     analysis->step_ns = study->n > 0 ? (int64_t)(c.total_ns / study->n) : 0;
     find(&c, analysis);
-    mt_memory_free(c.cost);
+    mt_memory_free(c.when);
     return MT_OK;
+}
+
+static int count_nodes(const struct mt_profile *profile)
+{
+    int n_node = 1;
+    for (int r = 0; r < profile->n_rank; ++r) {
+        n_node = profile->rank[r].node >= n_node ? profile->rank[r].node + 1 : n_node;
+    }
+    return n_node;
 }
 
 /* Of the two ranks whose clocks are known worst. */
@@ -317,9 +392,10 @@ enum mt_status mt_analysis_make(const struct mt_profile *profile, int first, int
     *analysis = (struct mt_analysis){.first_step = first,
                                      .n_step = n,
                                      .n_rank = profile->n_rank,
+                                     .n_node = count_nodes(profile),
                                      .error_ns = worst_error(profile)};
     MT_TRY_GOTO(allocate(analysis, profile->n_rank, profile->n_layer));
-    MT_TRY_GOTO(allocate_study(&study));
+    MT_TRY_GOTO(allocate_study(&study, analysis->n_node));
     MT_TRY_GOTO(mt_study_blame(&study, analysis));
     MT_TRY_GOTO(mt_study_work(&study, analysis));
     MT_TRY_GOTO(mt_study_pace(&study, analysis));

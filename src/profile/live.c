@@ -83,7 +83,8 @@ static void put_rank(struct mt_profile *profile, int at, int rank, const double 
                                                          .micro = -1,
                                                          .begin_ns = busy_ns,
                                                          .need_ns = busy_ns,
-                                                         .n_source = profile->n_rank - 1};
+                                                         .n_source = profile->n_rank - 1,
+                                                         .last_peer = -1};
 }
 
 static void look(struct mt_live *live, const struct mt_analysis *analysis)

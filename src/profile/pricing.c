@@ -27,7 +27,9 @@ struct mt_change mt_finding_change(const struct mt_finding *finding)
         change.phase = MT_PHASE_CHECKPOINT;
         break;
     case MT_CAUSE_COMMUNICATION:
-        change.kind = MT_CHANGE_LINKS;
+        change.kind = finding->node >= 0 ? MT_CHANGE_NODE_LINKS : MT_CHANGE_LINKS;
+        change.node = finding->node;
+        change.to_node = finding->to_node;
         break;
     case MT_CAUSE_NONE:
     case MT_N_CAUSE:
@@ -78,6 +80,9 @@ static enum mt_status carry_over(const struct mt_profile *profile, const struct 
     MT_TRY(mt_analysis_make(profile, first, end - first, &part));
     for (int i = 0; i < n; ++i) {
         const struct mt_finding *finding = &analysis->finding[i];
+        if (finding->node >= 0) {
+            continue; /* the gain in the replayed steps stands for all */
+        }
         const double here = part.share[(int64_t)finding->rank * MT_N_CAUSE + (int)finding->cause];
         gain[i] = here > 0 ? fmin(1, gain[i] * finding->share / here) : finding->share;
     }

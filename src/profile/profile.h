@@ -40,7 +40,7 @@ struct mt_profile_rank {
  * max(need_ns, done_ns), and stood still for max(0, done_ns - need_ns). */
 struct mt_profile_collective {
     int64_t number;   /* in the order of begins, the same on every rank: joins them */
-    int kind;         /* index into kind[] */
+    int kind;         /* index into kind[]; -1: unknown */
     int phase;        /* enum mt_phase open when it was posted; MT_N_PHASE: none */
     int busy_phase;   /* where this rank was longest since its previous record, not waiting */
     int layer;        /* -1: of no layer */
@@ -50,6 +50,8 @@ struct mt_profile_collective {
     int64_t done_ns;  /* found complete, by a poll or in the wait; may lie before need_ns */
     int64_t n_bytes;  /* sent by this rank */
     int n_source;     /* ranks that this one receives from; 0: it waits for nobody */
+    int last_peer;    /* the rank whose messages, to or from it, were there last; -1: unknown */
+    int64_t last_ns;  /* since when its messages alone were known to be missing */
     uint64_t sources; /* bit r: from rank r; 0 when R > 64 */
 };
 

@@ -78,7 +78,8 @@ static enum mt_status take_header(struct mt_reader *reader, const json_t *line)
     take_phases(reader, json_object_get(line, "phases"));
     rank->is_there = true;
     rank->has_ended = false;
-    rank->node = (int)mt_reader_integer(line, "node", 0);
+    rank->node =
+        (int)mt_max_i64(0, mt_min_i64(mt_reader_integer(line, "node", 0), profile->n_rank - 1));
     rank->local_rank = (int)mt_reader_integer(line, "local_rank", 0);
     copy_text(rank->host, line, "host");
     if (profile->start_utc[0] == '\0') {
@@ -191,7 +192,22 @@ static bool is_ascending(const struct mt_profile_step *step)
 
 static enum mt_status take_waits(struct mt_reader *reader, const json_t *line)
 {
-    enum { NUMBER, KIND, PHASE, BUSY, LAYER, MICRO, BEGIN, NEED, DONE, BYTES, N_SOURCE, SOURCES };
+    enum {
+        NUMBER,
+        KIND,
+        PHASE,
+        BUSY,
+        LAYER,
+        MICRO,
+        BEGIN,
+        NEED,
+        DONE,
+        BYTES,
+        N_SOURCE,
+        SOURCES,
+        PEER,
+        LAST
+    };
     const json_t *list = json_object_get(line, "c");
     const int64_t first = mt_reader_integer(line, "first", 0);
     struct mt_profile_step *step = detailed_step(reader, line, "waits");
@@ -204,6 +220,7 @@ static enum mt_status take_waits(struct mt_reader *reader, const json_t *line)
         const int64_t begin_ns = step->begin_ns + mt_reader_item(item, BEGIN);
         const int64_t done_ns = begin_ns + mt_reader_item(item, DONE);
         const int64_t need = mt_reader_item(item, NEED);
+        const int64_t peer = mt_reader_item(item, PEER) - 1;
         step->collective[i] = (struct mt_profile_collective){
             .number = first + mt_reader_item(item, NUMBER),
             .kind = kind_of(reader, mt_reader_item(item, KIND)),
@@ -216,6 +233,8 @@ static enum mt_status take_waits(struct mt_reader *reader, const json_t *line)
             .done_ns = done_ns,
             .n_bytes = mt_reader_item(item, BYTES),
             .n_source = (int)mt_reader_item(item, N_SOURCE),
+            .last_peer = peer >= 0 && peer < reader->profile->n_rank ? (int)peer : -1,
+            .last_ns = begin_ns + mt_reader_item(item, LAST),
             .sources = (uint64_t)json_integer_value(json_array_get(item, SOURCES))};
     }
     return is_ascending(step) ? MT_OK : mt_profile_reserve_collectives(step, 0);
@@ -332,6 +351,7 @@ static void move_step(const struct shift *shift, struct mt_profile_step *step)
         move(shift, &step->collective[i].begin_ns);
         move(shift, &step->collective[i].need_ns);
         move(shift, &step->collective[i].done_ns);
+        move(shift, &step->collective[i].last_ns);
     }
     for (int i = 0; i < step->n_span; ++i) {
         move(shift, &step->span[i].begin_ns);

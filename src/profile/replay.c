@@ -247,6 +247,7 @@ static double scale_of(const struct mt_replay *replay, const struct mt_change *c
     case MT_CHANGE_OTHER_TRANSFERS:
     case MT_CHANGE_TRANSFERS:
     case MT_CHANGE_LINKS:
+    case MT_CHANGE_NODE_LINKS:
     default:
         return 1;
     }
@@ -287,6 +288,47 @@ static int64_t others_transfer_ns(const struct mt_replay *replay, const struct m
     return (int64_t)mt_quantile_f64(replay->scratch, n, 0.5);
 }
 
+static int node_of(const struct mt_replay *replay, int rank)
+{
+    return replay->profile->rank[rank].node;
+}
+
+/* Without what messages over the changed links alone were missing. */
+static int64_t without_links(const struct mt_replay *replay, const struct mt_change *change,
+                             int rank, const struct mt_part *part)
+{
+    if (part->last_peer < 0 || node_of(replay, part->last_peer) == node_of(replay, rank)) {
+        return part->transfer_ns;
+    }
+    const int mine = node_of(replay, rank);
+    const int other = node_of(replay, part->last_peer);
+    const bool is_changed = change->to_node < 0
+                                ? mine == change->node || other == change->node
+                                : (mine == change->node && other == change->to_node) ||
+                                      (mine == change->to_node && other == change->node);
+    return part->transfer_ns - (is_changed ? part->last_ns : 0);
+}
+
+/* All messages of the ranks of a slow node are slow: without that they take what the median rank
+ * elsewhere takes without waiting for it. */
+static int64_t with_links(const struct mt_replay *replay, const struct mt_segment *segment,
+                          const struct mt_change *change, int rank, int collective)
+{
+    const struct mt_part *own = mt_segment_part(segment, replay->n_rank, collective, rank);
+    const int64_t own_ns = without_links(replay, change, rank, own);
+    int64_t n = 0;
+    if (change->to_node >= 0 || node_of(replay, rank) != change->node) {
+        return own_ns;
+    }
+    for (int r = 0; r < replay->n_rank; ++r) {
+        const struct mt_part *part = mt_segment_part(segment, replay->n_rank, collective, r);
+        if (node_of(replay, r) != change->node && part->is_there) {
+            replay->scratch[n++] = (double)without_links(replay, change, r, part);
+        }
+    }
+    return mt_min_i64(own_ns, (int64_t)mt_quantile_f64(replay->scratch, n, 0.5));
+}
+
 static int64_t transfer_with(const struct mt_replay *replay, const struct mt_segment *segment,
                              const struct mt_change *change, int rank, int collective)
 {
@@ -300,6 +342,9 @@ static int64_t transfer_with(const struct mt_replay *replay, const struct mt_seg
     }
     if (change->kind == MT_CHANGE_LINKS && rank == change->rank) {
         return mt_min_i64(part->transfer_ns, others_transfer_ns(replay, segment, collective, rank));
+    }
+    if (change->kind == MT_CHANGE_NODE_LINKS) {
+        return with_links(replay, segment, change, rank, collective);
     }
     return is_free ? 0 : part->transfer_ns;
 }

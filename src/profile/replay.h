@@ -27,19 +27,22 @@
 enum mt_change_kind {
     MT_CHANGE_NOTHING,
     MT_CHANGE_OTHER_TRANSFERS, /* only to tell how far the model is off */
-    MT_CHANGE_RANK,      /* `rank` as fast as the median of all, phase by phase, at its own work */
-    MT_CHANGE_ALL_RANKS, /* every rank that is slower than the median as fast as it */
-    MT_CHANGE_EXPERTS,   /* every rank's experts compute the mean number of rows, layer by layer */
-    MT_CHANGE_ROWS,      /* the experts of `rank` compute the mean number of rows at most */
-    MT_CHANGE_LINKS,     /* messages of `rank` take no longer than the median of the others' */
-    MT_CHANGE_PHASE,     /* `phase` costs nothing: no work, no transfer */
-    MT_CHANGE_COPIES,    /* copies of experts and their gradients travel in no time */
-    MT_CHANGE_TRANSFERS  /* all messages travel in no time */
+    MT_CHANGE_RANK,       /* `rank` as fast as the median of all, phase by phase, at its own work */
+    MT_CHANGE_ALL_RANKS,  /* every rank that is slower than the median as fast as it */
+    MT_CHANGE_EXPERTS,    /* every rank's experts compute the mean number of rows, layer by layer */
+    MT_CHANGE_ROWS,       /* the experts of `rank` compute the mean number of rows at most */
+    MT_CHANGE_LINKS,      /* messages of `rank` take no longer than the median of the others' */
+    MT_CHANGE_NODE_LINKS, /* messages to and from `node` are there when all others are; with
+                             `to_node` only those between the two */
+    MT_CHANGE_PHASE,      /* `phase` costs nothing: no work, no transfer */
+    MT_CHANGE_COPIES,     /* copies of experts and their gradients travel in no time */
+    MT_CHANGE_TRANSFERS   /* all messages travel in no time */
 };
 
 struct mt_change {
     enum mt_change_kind kind;
     int rank, phase;
+    int node, to_node; /* -1: all others */
 };
 
 /* A stretch of one rank's time. */

@@ -63,6 +63,8 @@ static void fill_parts(const struct mt_profile *profile, struct mt_segment *segm
                                      .phase = c->phase,
                                      .layer = c->layer,
                                      .needed = c->sources,
+                                     .last_peer = c->last_peer,
+                                     .last_ns = c->last_ns,
                                      .begin_ns = c->begin_ns,
                                      .done_ns = c->done_ns};
             }
@@ -114,6 +116,8 @@ static void measure_transfers(struct mt_part *part, int n_rank)
             }
         }
         part[r].transfer_ns = mt_max_i64(0, part[r].done_ns - last_ns);
+        part[r].last_ns =
+            mt_max_i64(0, mt_min_i64(part[r].transfer_ns, part[r].done_ns - part[r].last_ns));
     }
 }
 

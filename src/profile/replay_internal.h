@@ -30,6 +30,8 @@ struct mt_part {
     int64_t begin_ns, done_ns; /* measured */
     int64_t transfer_ns;       /* measured: from the last needed arrival until done */
     int64_t other_ns;          /* the same of other steps */
+    int last_peer;             /* whose messages were there last; -1: unknown */
+    int64_t last_ns;           /* of the transfer: that they alone were missing */
     int64_t post_node;
     int64_t posted_ns; /* of the latest run; -1: not yet */
 };

@@ -111,6 +111,11 @@ static inline const struct mt_finding *mt_report_worst(const struct mt_report *r
 
 /* "moe.dispatch", "moe.dispatch, messages", "between phases". text [MT_REPORT_LINE_BYTES] */
 void mt_report_phase_name(int phase, bool is_transfer, char *text);
+/* "node 2 (host2, ranks 4 to 5)". text [MT_REPORT_LINE_BYTES] */
+void mt_report_node_name(const struct mt_report *report, int node, char *text);
+/* How long a rank elsewhere missed messages to or from this node, a step, all others being there
+ * already. */
+double mt_report_missed_ns(const struct mt_report *report, int node);
 /* Phase in which rank's work made others wait longest; MT_N_PHASE: none. */
 int mt_report_blamed_phase(const struct mt_report *report, int rank);
 /* Of the model, relative: too long is positive. */

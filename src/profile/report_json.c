@@ -191,6 +191,20 @@ static json_t *ranks(const struct mt_report *report)
     return list;
 }
 
+/* Nodes, and for each of them how long messages to or from it were missed from each other one. */
+static json_t *nodes(const struct mt_report *report)
+{
+    const struct mt_analysis *analysis = &report->analysis;
+    json_t *list = json_array();
+    for (int node = 0; analysis->n_node > 1 && node < analysis->n_node; ++node) {
+        char name[MT_REPORT_LINE_BYTES];
+        mt_report_node_name(report, node, name);
+        append(list, json_pack("{s:o,s:o}", "name", text_of(name), "missed",
+                               mt_json_seconds(mt_report_missed_ns(report, node))));
+    }
+    return list;
+}
+
 static json_t *what_if(const struct mt_report *report)
 {
     json_t *list = json_array();
@@ -364,6 +378,7 @@ enum mt_status mt_report_data(const struct mt_report *report, char **out)
     put(object, "run", json_pack("{s:i}", "n_detailed", report->analysis.n_detailed));
     put(object, "facts", facts(report));
     put(object, "ranks", ranks(report));
+    put(object, "nodes", nodes(report));
     put(object, "steps", steps(report));
     put(object, "heat", heat(report));
     put(object, "phases", phases(report));

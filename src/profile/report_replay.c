@@ -73,6 +73,18 @@ static void name_change(const struct mt_finding *finding, char *name)
         break;
     case MT_CAUSE_COMMUNICATION:
     default:
+        if (finding->to_node >= 0) {
+            (void)snprintf(name, MT_REPORT_LINE_BYTES,
+                           "messages between node %d and node %d were as quick as the others",
+                           finding->node, finding->to_node);
+            break;
+        }
+        if (finding->node >= 0) {
+            (void)snprintf(name, MT_REPORT_LINE_BYTES,
+                           "messages to and from node %d were as quick as the others",
+                           finding->node);
+            break;
+        }
         (void)snprintf(name, MT_REPORT_LINE_BYTES,
                        "messages of rank %d took no longer than those of the others",
                        finding->rank);

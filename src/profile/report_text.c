@@ -52,6 +52,24 @@ static void print_ranks(const struct mt_report *report, FILE *out)
     }
 }
 
+/* Where messages between nodes are there last. */
+static void print_nodes(const struct mt_report *report, FILE *out)
+{
+    enum { TEXT_NODES = 16 };
+    const struct mt_analysis *analysis = &report->analysis;
+    if (analysis->n_node == 1 || analysis->n_node > TEXT_NODES) {
+        return;
+    }
+    heading(out, "messages between nodes: missed when all others were there, by a rank elsewhere");
+    for (int node = 0; node < analysis->n_node; ++node) {
+        char name[MT_REPORT_LINE_BYTES];
+        char missed[MT_REPORT_LINE_BYTES];
+        mt_report_node_name(report, node, name);
+        mt_report_time(mt_report_missed_ns(report, node), missed);
+        (void)fprintf(out, "%9s a step  %s\n", missed, name);
+    }
+}
+
 static void print_phases(const struct mt_report *report, FILE *out)
 {
     heading(out, "phase                       mean   slowest  ratio  worst rank    waiting");
@@ -206,6 +224,7 @@ enum mt_status mt_report_write_text(const struct mt_report *report, FILE *out)
                   report->detail, report->run_line, step, report->lost_share * 100);
     if (report->n_rank > 1) {
         print_ranks(report, out);
+        print_nodes(report, out);
     }
     print_phases(report, out);
     print_changes(report, out);

@@ -48,14 +48,69 @@ double mt_report_caused_ns(const struct mt_report *report, int rank)
            fmax(1, report->n_rank - 1);
 }
 
+void mt_report_node_name(const struct mt_report *report, int node, char *text)
+{
+    const struct mt_profile_rank *rank = report->profile.rank;
+    int first = -1;
+    int last = -1;
+    for (int r = 0; r < report->n_rank; ++r) {
+        if (rank[r].node == node) {
+            first = first < 0 ? r : first;
+            last = r;
+        }
+    }
+    const char *host = first >= 0 ? rank[first].host : "";
+    const char *comma = host[0] != '\0' ? ", " : "";
+    if (first == last) {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "node %d (%s%srank %d)", node, host, comma,
+                       first);
+    } else {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "node %d (%s%sranks %d to %d)", node, host,
+                       comma, first, last);
+    }
+}
+
+double mt_report_missed_ns(const struct mt_report *report, int node)
+{
+    const struct mt_analysis *analysis = &report->analysis;
+    double ns = 0;
+    int elsewhere = 0;
+    for (int from = 0; from < analysis->n_node; ++from) {
+        ns += (double)analysis->link_ns[(int64_t)from * analysis->n_node + node];
+    }
+    for (int r = 0; r < report->n_rank; ++r) {
+        elsewhere += report->profile.rank[r].node != node ? 1 : 0;
+    }
+    return ns / fmax(1, elsewhere) / fmax(1, analysis->n_detailed);
+}
+
+static void word_link(const struct mt_report *report, const struct mt_finding *worst, char *text)
+{
+    char node[MT_REPORT_LINE_BYTES];
+    char to[MT_REPORT_LINE_BYTES];
+    char line[3 * MT_REPORT_LINE_BYTES];
+    mt_report_node_name(report, worst->node, node);
+    if (worst->to_node < 0) {
+        (void)snprintf(line, sizeof(line), "Messages to and from %s take longer than the others'",
+                       node);
+    } else {
+        mt_report_node_name(report, worst->to_node, to);
+        (void)snprintf(line, sizeof(line), "Messages between %s and %s take longer than the others",
+                       node, to);
+    }
+    (void)snprintf(text, MT_REPORT_LINE_BYTES, "%.*s", MT_REPORT_LINE_BYTES - 1, line);
+}
+
 static void word_headline(const struct mt_finding *worst, char *text)
 {
     const int rank = worst->rank;
+    const bool is_always = worst->persistence == MT_PERMANENT;
     switch (worst->cause) {
     case MT_CAUSE_SLOW_DEVICE:
-        (void)snprintf(text, MT_REPORT_LINE_BYTES,
-                       "Rank %d is slow: the same work takes it %.2f times as long as the others",
-                       rank, worst->factor);
+        (void)snprintf(
+            text, MT_REPORT_LINE_BYTES,
+            "Rank %d is slow%s: the same work %stakes it %.2f times as long as the others", rank,
+            is_always ? "" : " at times", is_always ? "" : "then ", worst->factor);
         break;
     case MT_CAUSE_ROUTING_LOAD:
         (void)snprintf(text, MT_REPORT_LINE_BYTES,
@@ -159,6 +214,17 @@ static void word_detail(struct mt_report *report, const struct mt_finding *worst
     char line[MT_REPORT_LINE_BYTES * 2];
     const char *host = report->profile.rank[worst->rank].host;
     word_when(worst, when);
+    if (worst->node >= 0) {
+        (void)snprintf(
+            line, sizeof(line),
+            "It costs %.1f %% of step time, %s: when all other messages are there, these "
+            "are still missed.",
+            worst->share * 100, when);
+        add(report->detail, line);
+        add_gain(report);
+        add_others(report);
+        return;
+    }
     (void)snprintf(line, sizeof(line),
                    "It costs %.1f %% of step time, %s: the others stand still until rank %d%s%s%s "
                    "has come",
@@ -190,6 +256,34 @@ static void word_nothing(struct mt_report *report)
     add(report->detail, line);
 }
 
+/* Where a run broke off: who stopped recording first was in trouble first. */
+static void add_end(struct mt_report *report)
+{
+    char line[MT_REPORT_LINE_BYTES];
+    int first = -1;
+    if (report->state != MT_RUN_BROKEN_OFF) {
+        return;
+    }
+    for (int r = 0; r < report->n_rank; ++r) {
+        const struct mt_profile_rank *rank = &report->profile.rank[r];
+        if (rank->is_there &&
+            (first < 0 || rank->last_step < report->profile.rank[first].last_step)) {
+            first = r;
+        }
+    }
+    if (first < 0 || report->profile.rank[first].last_step == report->last_step) {
+        (void)snprintf(line, sizeof(line), " The run broke off after step %lld.",
+                       (long long)report->last_step);
+    } else {
+        (void)snprintf(line, sizeof(line),
+                       " The run broke off: rank %d recorded nothing after step %lld, others went "
+                       "on to step %lld.",
+                       first, (long long)report->profile.rank[first].last_step,
+                       (long long)report->last_step);
+    }
+    add(report->detail, line);
+}
+
 static void word_run(struct mt_report *report)
 {
     static const char *const state[] = {[MT_RUN_FINISHED] = "ended after",
@@ -210,10 +304,15 @@ void mt_report_word(struct mt_report *report)
     word_run(report);
     if (worst == NULL) {
         word_nothing(report);
-        return;
+    } else {
+        if (worst->node >= 0) {
+            word_link(report, worst, report->headline);
+        } else {
+            word_headline(worst, report->headline);
+        }
+        word_detail(report, worst);
     }
-    word_headline(worst, report->headline);
-    word_detail(report, worst);
+    add_end(report);
 }
 
 bool mt_report_source(const struct mt_report *report, int i, char *text)

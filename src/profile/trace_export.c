@@ -253,7 +253,7 @@ static void put_event(struct writer *writer, int rank, const struct event *event
     } else if (c == NULL) {
         put(writer, "\"name\":\"step %lld\"}", (long long)profile->step_number[event->step]);
     } else {
-        clean(profile->kind[c->kind], kind, sizeof(kind));
+        clean(c->kind >= 0 ? profile->kind[c->kind] : "unknown", kind, sizeof(kind));
         put(writer,
             "\"name\":\"%s%s\",\"args\":{\"number\":%lld,\"phase\":\"%s\",\"layer\":%d,"
             "\"micro\":%d,\"bytes\":%lld}}",

@@ -113,6 +113,7 @@ static int64_t post(struct world *world, int kind, int phase, int busy, int laye
                 .layer = layer,
                 .micro = micro,
                 .begin_ns = world->now_ns[r],
+                .last_peer = -1,
                 .n_bytes = 65536,
                 .n_source = world->run->n_rank - 1,
                 .sources =

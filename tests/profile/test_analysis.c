@@ -153,6 +153,46 @@ static void late_data_saves_and_links_are_told_apart(void **state)
     assert_true(finds(&synth, 4, MT_CAUSE_COMMUNICATION));
 }
 
+/* The finding about messages between nodes; -1, -1: there is none. */
+static void expect_link(const struct synth *synth, int node, int to_node)
+{
+    struct mt_profile profile;
+    struct mt_analysis analysis;
+    study(synth, &profile, &analysis);
+    if (node < 0) {
+        assert_int_equal(analysis.n_finding, 0);
+    } else {
+        assert_true(analysis.n_finding > 0);
+        assert_int_equal(analysis.finding[0].cause, MT_CAUSE_COMMUNICATION);
+        assert_int_equal(analysis.finding[0].node, node);
+        assert_int_equal(analysis.finding[0].to_node, to_node);
+        assert_int_equal(profile.rank[analysis.finding[0].rank].node, node);
+        assert_int_equal(analysis.finding[0].persistence, MT_PERMANENT);
+    }
+    clear(&profile, &analysis);
+}
+
+static void a_slow_node_and_a_slow_link_are_named(void **state)
+{
+    MT_UNUSED(state);
+    for (int n_node = 2; n_node <= 5; ++n_node) {
+        for (int n_rank = n_node; n_rank <= 11; n_rank += 3) { /* often not as many on each */
+            struct synth synth = synth_usual((uint64_t)(n_node * 100 + n_rank));
+            synth.n_rank = n_rank;
+            synth.n_node = n_node;
+            expect_link(&synth, -1, -1);
+            synth.slow_node = n_node - 1;
+            synth.slow_ns = 2000000;
+            expect_link(&synth, n_node > 2 ? n_node - 1 : -1, -1);
+            synth.slow_node = 1;
+            synth.slow_to = n_node - 1;
+            if (n_node > 3) {
+                expect_link(&synth, 1, n_node - 1);
+            }
+        }
+    }
+}
+
 /* Rank 1 is slow; the others wait for it through one another only. */
 static void inherited_lateness_is_blamed_on_its_origin(void **state)
 {
@@ -392,6 +432,7 @@ int main(void)
         cmocka_unit_test(clean_runs_have_no_finding),
         cmocka_unit_test(no_rank_is_named_for_what_any_rank_has_at_times),
         cmocka_unit_test(late_data_saves_and_links_are_told_apart),
+        cmocka_unit_test(a_slow_node_and_a_slow_link_are_named),
         cmocka_unit_test(inherited_lateness_is_blamed_on_its_origin),
         cmocka_unit_test(all_waiting_is_blamed_on_somebody),
         cmocka_unit_test(nothing_is_claimed_below_the_error_of_the_clocks),

@@ -238,7 +238,8 @@ static void lines_with_wrong_types_do_no_harm(void **state)
     MT_UNUSED(state);
     struct mt_profile profile;
     write_text(0, "a",
-               "{\"waits\":5,\"c\":[[1],\"x\",[9e9,-1,99999,7,1,1,1,9223372036854775807]]}\n"
+               "{\"waits\":5,\"c\":[[1],[2,\"x\"],[3,-1,99999,7,1,1,1,9223372036854775807]]}\n"
+               "{\"waits\":6,\"c\":[[4],[4],\"x\"]}\n"
                "{\"waits\":\"a\",\"c\":{}}\n{\"spans\":6,\"s\":[[99,-4]]}\n{\"kind\":[70,\"k\"]}\n"
                "{\"clock\":7}\n{\"experts\":3,\"e\":[[9,1,5],[0,-1,5],[0],7,[1,99,2],[0,0,-8]]}\n{"
                "\"step\":7,\"phase\":[[1e3]],\"rows\":3}\n{\"unheard\":[]}\n");
@@ -246,6 +247,7 @@ static void lines_with_wrong_types_do_no_harm(void **state)
     assert_int_equal(profile.n_problem, 0);
     assert_int_equal(mt_profile_step(&profile, 4, 0)->n_collective, 3);
     assert_int_equal(mt_profile_step(&profile, 4, 0)->collective[2].kind, -1);
+    assert_int_equal(mt_profile_step(&profile, 5, 0)->n_collective, 0); /* in no order */
     expect_steps(&profile, 1, N_STEP);
     mt_profile_clear(&profile);
 }

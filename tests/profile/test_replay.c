@@ -261,6 +261,7 @@ static void who_arrived_after_the_wait_was_not_needed(void **state)
         step->is_there = true;
         step->until_ns = r == 0 ? 2000 : 1200;
         step->collective[0] = (struct mt_profile_collective){.phase = MT_PHASE_REDUCE,
+                                                             .last_peer = -1,
                                                              .busy_phase = MT_PHASE_HEAD,
                                                              .layer = -1,
                                                              .begin_ns = r == 0 ? 10 : 1000,

@@ -43,6 +43,18 @@ function showRanks() {
     { head: "cause", of: (r) => r.cause }, { head: "when", of: (r) => r.persistence },
   ], report.ranks, "Times are means over steps; rows and time at equal work are over the mean " +
     "and the median rank's.", (r) => r.rank === bad)));
+  showNodes(at);
+}
+
+function showNodes(at) {
+  if (report.nodes.length > 1 && report.run.n_detailed > 0) {
+    at.append(folded("Messages between nodes", table([
+      { head: "node", of: (n) => n.name },
+      { head: "missed, a step", kind: "number", of: (n) => time(n.missed) },
+      { head: "", kind: "bar", of: (n) => n.missed },
+    ], report.nodes, "How long a rank elsewhere missed messages to or from the node when all other " +
+      "messages of the collective were there.")));
+  }
 }
 
 function stepName(i, from) {
@@ -183,6 +195,16 @@ function showCritical() {
       [begin, length, STYLE[style], critical.names[name]])) }, bad);
 }
 
+function mostRows(rows) {
+  let most = [0, 0];
+  rows.value.forEach((of, rank) => of.forEach((value, i) => {
+    if (value > rows.value[most[0]][most[1]]) most = [rank, i];
+  }));
+  const value = rows.value[most[0]][most[1]];
+  return value < 1.005 ? "All ranks have as many."
+    : `Most: rank ${most[0]} in layer ${rows.layers[most[1]]}, ${ratio(value)} times the mean.`;
+}
+
 function showRows() {
   const rows = report.rows;
   showExperts(rows.layers);
@@ -191,7 +213,8 @@ function showRows() {
     return;
   }
   say("rows", "Rows that each rank's experts computed, layer by layer, over the mean of the " +
-    "ranks. A rank that is orange here is late because of its tokens, not of its device.");
+    "ranks. A rank that is orange here is late because of its tokens, not of its device. " +
+    mostRows(rows));
   cellMap(place("rows"), {
     label: "Rows of each rank by layer, over the mean",
     n_row: rows.value.length, n_column: rows.layers.length, span: rows.span,
