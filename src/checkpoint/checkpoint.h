@@ -95,6 +95,11 @@ enum mt_status mt_checkpoint_find_to_start(struct mt_comm *comm, const char *fol
 enum mt_status mt_checkpoint_load(struct mt_store *store, struct mt_comm *comm, const char *path,
                                   bool weights_only, struct mt_run_state *state);
 
+/* The same of one that mt_checkpoint_find or mt_checkpoint_find_to_start has just verified: its
+ * files are read once, not twice. */
+enum mt_status mt_checkpoint_load_found(struct mt_store *store, struct mt_comm *comm,
+                                        const char *path, struct mt_run_state *state);
+
 /* Not collective: what a checkpoint says of itself, without reading tensors; and whether its files
  * are there. */
 struct mt_checkpoint_file {

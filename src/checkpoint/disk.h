@@ -9,6 +9,7 @@
 #include "config/config.h"
 
 #include <stdint.h>
+#include <sys/uio.h>
 
 /* path [MT_PATH_BYTES] = folder/name. MT_ERR_INPUT when that is too long. */
 enum mt_status mt_disk_join(char *path, const char *folder, const char *name);
@@ -25,9 +26,15 @@ enum mt_status mt_disk_remove(const char *path);
 enum mt_status mt_disk_rename(const char *folder, const char *from, const char *to);
 
 enum mt_status mt_disk_open_to_write(const char *path, bool create, int *descriptor);
+/* What part [n_part] point to, one behind the other, at offset, whole; the parts are used up. */
+enum mt_status mt_disk_write_parts(int descriptor, const char *path, int64_t offset,
+                                   struct iovec *part, int n_part);
 /* data [n_byte] at offset, whole. */
 enum mt_status mt_disk_write(int descriptor, const char *path, int64_t offset, const void *data,
                              int64_t n_byte);
+/* Written bytes set out for the disk now, so that the sync at the end has less to wait for; what
+ * goes wrong it reports. */
+void mt_disk_send(int descriptor, int64_t offset, int64_t n_byte);
 /* fsync and close, also after an error: `status` is what happened before and is returned first. */
 enum mt_status mt_disk_finish(int descriptor, const char *path, enum mt_status status);
 /* A new file with data [n_byte], synced. */

@@ -192,8 +192,10 @@ static enum mt_status write_shard(void *context)
         mt_turn_stage(saver);
         mt_writer_release(saver->writer);
     }
-    saver->task = (struct mt_saver_times){.stage_ns = mt_clock_ns() - start_ns};
+    const int64_t staged_ns = mt_clock_ns();
     MT_TRY(mt_disk_make_passing_folder(saver->temporary));
+    saver->task = (struct mt_saver_times){.stage_ns = staged_ns - start_ns,
+                                          .write_ns = mt_clock_ns() - staged_ns};
     return mt_turn_write(saver, &saver->task);
 }
 

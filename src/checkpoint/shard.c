@@ -124,7 +124,6 @@ void mt_shard_clear(struct mt_shard *shard)
     mt_memory_free(shard->piece);
     mt_memory_free(shard->extent);
     mt_memory_free(shard->frame);
-    mt_memory_free(shard->block);
     memset(shard, 0, sizeof(*shard));
 }
 
@@ -249,7 +248,6 @@ static enum mt_status lay_out(struct mt_shard *shard, int descriptor, const char
     }
     shard->n_byte = about.st_size;
     MT_TRY(list_extents(shard));
-    MT_TRY(MT_ALLOCATE(shard->block, MT_SHARD_BLOCK_BYTES, "writing a shard"));
     return read_frame(shard, descriptor, path);
 }
 

@@ -29,7 +29,7 @@ struct mt_shard_extent {
     int64_t offset, n_byte, piece;
 };
 
-/* What is copied, summed and written at once: fits the second-level cache twice. */
+/* What is copied and summed at once: fits the second-level cache twice. */
 enum { MT_SHARD_BLOCK_BYTES = 256 << 10 };
 
 struct mt_shard {
@@ -42,7 +42,6 @@ struct mt_shard {
     int64_t n_extent;
     struct mt_shard_extent *extent; /* ascending, without gaps */
     char *frame;                    /* the frame's bytes, one extent behind the other */
-    char *block;                    /* [MT_SHARD_BLOCK_BYTES] for writing */
     int64_t n_data_byte;            /* of all pieces */
     int64_t n_byte;                 /* of the file */
     uint64_t checksum;              /* of the file, after writing */

@@ -96,13 +96,21 @@ void mt_resume_ended(struct mt_trainer *trainer, enum mt_status status)
     }
 }
 
-static enum mt_status load(struct mt_trainer *trainer, const char *path)
+/* is_found: verified a moment ago. */
+static enum mt_status load_checkpoint(struct mt_trainer *trainer, const char *path, bool is_found)
+{
+    struct mt_session *session = &trainer->session;
+    return is_found
+               ? mt_checkpoint_load_found(session->store, &session->comm, path, &trainer->state)
+               : mt_checkpoint_load(session->store, &session->comm, path, false, &trainer->state);
+}
+
+static enum mt_status load(struct mt_trainer *trainer, const char *path, bool is_found)
 {
     int64_t n_lost = 0;
     MT_TRY(mt_job_agree(check_info(trainer, path, &n_lost)));
     note_start(trainer, path);
-    MT_TRY(mt_job_agree(mt_checkpoint_load(trainer->session.store, &trainer->session.comm, path,
-                                           false, &trainer->state)));
+    MT_TRY(mt_job_agree(load_checkpoint(trainer, path, is_found)));
     struct mt_moe *moe = mt_model_moe(trainer->session.model);
     if (moe != NULL) {
         MT_TRY(mt_job_agree(mt_moe_read_state(moe)));
@@ -188,7 +196,7 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
             mt_log_line("--init-from %s is not used: this run has begun and goes on",
                         options->init_from);
         }
-        MT_TRY(load(trainer, path));
+        MT_TRY(load(trainer, path, options->resume != MT_RESUME_PATH));
         last_step = trainer->state.step;
     } else {
         *is_finished = last_step >= trainer->config->train.steps;
@@ -219,7 +227,7 @@ enum mt_status mt_resume_newest(struct mt_trainer *trainer, bool *is_found)
     if (!*is_found) {
         return MT_OK;
     }
-    MT_TRY(load(trainer, path));
+    MT_TRY(load(trainer, path, true));
     state->next_sequence = next_sequence;
     state->n_skipped = n_skipped;
     state->n_skipped_in_row = 0;

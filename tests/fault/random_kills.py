@@ -49,6 +49,8 @@ def hurt(run, draw, tally):
     if code == 0:
         raise runs.Unusable("a killed run ended with code 0")
     run.faults.order()
+    # Three kills in a row before a first step are no checkpoint's fault (decision 14), only ours.
+    (run.checkpoints / "attempts").unlink(missing_ok=True)
 
 
 def lost_updates(run):
