@@ -7,7 +7,7 @@
 
 static const int64_t SHARD_BYTES = 5000000000; /* as transformers writes them */
 
-static enum mt_status read_output(const struct mt_arguments *arguments, const char **path)
+enum mt_status mt_exchange_read_output(const struct mt_arguments *arguments, const char **path)
 {
     *path = mt_argument(arguments, "-o");
     if (*path == NULL) {
@@ -76,14 +76,19 @@ static void print_report(const char *to, const char *from, const struct mt_excha
     }
 }
 
-/* CHECKPOINT.toml beside the checkpoint. path [MT_PATH_BYTES] */
-static enum mt_status name_config(const char *to, char *path)
+enum mt_status mt_exchange_name_config(const struct mt_arguments *arguments, const char *to,
+                                       char usual[MT_PATH_BYTES], const char **path)
 {
     size_t length = strlen(to);
+    *path = mt_argument(arguments, "-c");
+    if (*path != NULL) {
+        return MT_OK;
+    }
+    *path = usual;
     while (length > 1 && to[length - 1] == '/') {
         --length;
     }
-    const int n = snprintf(path, MT_PATH_BYTES, "%.*s.toml", (int)length, to);
+    const int n = snprintf(usual, MT_PATH_BYTES, "%.*s.toml", (int)length, to);
     return n > 0 && n < MT_PATH_BYTES
                ? MT_OK
                : MT_FAIL(MT_ERR_CONFIG, "the new checkpoint's path is too long; choose another");
@@ -95,12 +100,10 @@ enum mt_status mt_command_import(const struct mt_arguments *arguments)
     enum mt_stored_type type = MT_STORED_F32;
     struct mt_exchange_report report;
     struct mt_import_options options = {.from = arguments->positional[0]};
-    MT_TRY(read_output(arguments, &options.to));
+    MT_TRY(mt_exchange_read_output(arguments, &options.to));
     MT_TRY(read_family(arguments, &options.family));
     MT_TRY(read_type(arguments, false, &type));
-    MT_TRY(name_config(options.to, config_path));
-    const char *given = mt_argument(arguments, "-c");
-    options.config_path = given != NULL ? given : config_path;
+    MT_TRY(mt_exchange_name_config(arguments, options.to, config_path, &options.config_path));
     options.dtype = type == MT_STORED_BF16 ? MT_BFLOAT16 : MT_FLOAT32;
     MT_TRY(mt_exchange_import(&options, &report));
     print_report(options.to, options.from, &report);
@@ -114,7 +117,7 @@ enum mt_status mt_command_export(const struct mt_arguments *arguments)
     struct mt_export_options options = {.from = arguments->positional[0],
                                         .tokenizer = mt_argument(arguments, "--tokenizer"),
                                         .type = MT_STORED_F32};
-    MT_TRY(read_output(arguments, &options.to));
+    MT_TRY(mt_exchange_read_output(arguments, &options.to));
     MT_TRY(read_family(arguments, &options.family));
     MT_TRY(read_type(arguments, true, &options.type));
     MT_TRY(read_layout(arguments, &options.layout));

@@ -4,8 +4,8 @@
 #include "base/size.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/one_shard.h"
-#include "config/load.h"
 #include "exchange/safetensors.h"
+#include "exchange/weights.h"
 #include "exchange/wire.h"
 
 #include <stdio.h>
@@ -155,34 +155,6 @@ static enum mt_status check_places(const struct import *import)
     return status;
 }
 
-/* A checkpoint at step 0 whose tensors are the model's, each in one piece of the one shard. */
-static enum mt_status plan_manifest(struct import *import)
-{
-    struct mt_manifest *manifest = &import->manifest;
-    const struct mt_tensor_table *table = &import->tensors.table;
-    char *text = NULL;
-    MT_TRY(mt_config_to_text(import->config, &text));
-    const enum mt_status status =
-        mt_manifest_init(manifest, 1, table->n_tensor, table->n_tensor, text);
-    mt_memory_free(text);
-    MT_TRY(status);
-    manifest->config_hash = mt_config_hash(import->config);
-    for (int t = 0; t < table->n_tensor; ++t) {
-        struct mt_manifest_tensor *tensor = &manifest->tensor[t];
-        mt_checkpoint_dataset_name(tensor->name, table->tensor[t].name, MT_KIND_VALUE);
-        tensor->is_bfloat16 = import->options->dtype == MT_BFLOAT16;
-        tensor->n_dim = table->tensor[t].n_dim;
-        memcpy(tensor->dim, table->tensor[t].dim, sizeof(tensor->dim));
-        tensor->first_piece = t;
-        tensor->n_piece = 1;
-        manifest->piece[t].n_row = tensor->dim[0];
-    }
-    if (import->options->dtype == MT_BFLOAT16) {
-        manifest->format_version = MT_CHECKPOINT_BFLOAT16_VERSION;
-    }
-    return MT_OK;
-}
-
 static enum mt_status put_run(struct import *import, const struct mt_stored *stored,
                               const struct mt_wire_run *run, struct mt_one_shard *shard)
 {
@@ -253,7 +225,8 @@ static enum mt_status import_all(struct import *import)
     MT_TRY(plan_wires(import));
     MT_TRY(check_wires(import));
     MT_TRY(check_places(import));
-    MT_TRY(plan_manifest(import));
+    MT_TRY(
+        mt_weights_plan(import->config, &import->tensors.table, options->dtype, &import->manifest));
     MT_TRY(MT_ALLOCATE(import->value, BUFFER_ELEMENTS, "import"));
     MT_TRY(mt_one_shard_write(&import->made, &import->manifest, &state, put_tensor, import));
     return write_config(import);
