@@ -90,7 +90,7 @@ enum mt_status mt_command_train(const struct mt_arguments *arguments);
 enum mt_status mt_command_eval(const struct mt_arguments *arguments);
 enum mt_status mt_command_generate(const struct mt_arguments *arguments);
 enum mt_status mt_command_inspect(const struct mt_arguments *arguments);
-/* exchange.c */
+/* interchange.c */
 enum mt_status mt_command_import(const struct mt_arguments *arguments);
 enum mt_status mt_command_export(const struct mt_arguments *arguments);
 enum mt_status mt_command_checkpoint(const struct mt_arguments *arguments);
