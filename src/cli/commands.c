@@ -146,7 +146,7 @@ const struct mt_command mt_commands[] = {
      .synopsis = "import MODEL -o CHECKPOINT",
      .summary = "a folder with safetensors and config.json, as Hugging Face transformers has it, "
                 "becomes a checkpoint of weights and the model's part of a configuration "
-                "(docs/exchange.md)",
+                "(docs/interchange.md)",
      .min_positional = 1,
      .max_positional = 1,
      .option = {{"-o", "CHECKPOINT", "the new checkpoint, for train --init-from (required)"},
@@ -159,7 +159,7 @@ const struct mt_command mt_commands[] = {
     {.name = "export",
      .synopsis = "export CHECKPOINT -o MODEL",
      .summary = "a checkpoint's weights become a folder that Hugging Face transformers loads "
-                "(docs/exchange.md)",
+                "(docs/interchange.md)",
      .min_positional = 1,
      .max_positional = 1,
      .option = {{"-o", "MODEL", "the new folder (required)"},
@@ -169,7 +169,7 @@ const struct mt_command mt_commands[] = {
                 {"--dtype", "float32|bfloat16|float16", "of the tensors [float32]"},
                 {"--layout", "per-expert|grouped",
                  "a tensor for each expert's matrix, or a layer's experts together [per-expert]"},
-                {"--shard-size", "BYTES", "of a file, at most [5000000000]"},
+                {"--shard-size", "BYTES", "of tensors in a file, at most [5000000000]"},
                 {"--tokenizer", "FILE", "a tokenizer.json to copy beside it"}},
      .run = mt_command_export},
     {.name = "upcycle",

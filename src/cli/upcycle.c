@@ -1,7 +1,7 @@
 /* moetrain upcycle DENSE... -o CHECKPOINT --experts E --top-k K */
 #include "cli/cli.h"
 
-#include "exchange/upcycle.h"
+#include "interchange/upcycle.h"
 
 #include <string.h>
 
@@ -61,11 +61,11 @@ enum mt_status mt_command_upcycle(const struct mt_arguments *arguments)
     struct mt_upcycle_options options = {.n_dense = arguments->n_positional,
                                          .dense = arguments->positional};
     struct mt_upcycle_report report;
-    MT_TRY(mt_exchange_read_output(arguments, &options.to));
+    MT_TRY(mt_interchange_read_output(arguments, &options.to));
     MT_TRY(read_experts(arguments, &options));
     MT_TRY(read_method(arguments, &options));
-    MT_TRY(mt_exchange_name_config(arguments, options.to, config_path, &options.config_path));
-    MT_TRY(mt_exchange_upcycle(&options, &report));
+    MT_TRY(mt_interchange_name_config(arguments, options.to, config_path, &options.config_path));
+    MT_TRY(mt_interchange_upcycle(&options, &report));
     (void)printf("%s: %lld experts of width %lld, %lld a token, by %s from %d dense model%s: %lld "
                  "parameters\n%s: its configuration\n",
                  options.to, (long long)report.n_expert, (long long)report.inner,

@@ -1,7 +1,7 @@
-"""Models of Hugging Face transformers against import and export; docs/exchange.md.
+"""Models of Hugging Face transformers against import and export; docs/interchange.md.
 
   hf_models.py make FOLDER      writes random-initialised tiny models of each family, with logits, loss and gradients,
-                                as FOLDER/<family>: the committed tests/exchange/vectors
+                                as FOLDER/<family>: the committed tests/interchange/vectors
   hf_models.py check MOETRAIN [FOLDER]   import, export in every layout and dtype, load by transformers: no key is
                                 missing or unexpected, tensors have the same bytes, logits are the same
 
@@ -217,7 +217,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    vectors = pathlib.Path(__file__).resolve().parents[1] / "exchange" / "vectors"
+    vectors = pathlib.Path(__file__).resolve().parents[1] / "interchange" / "vectors"
     if sys.argv[1:2] == ["make"]:
         make(sys.argv[2])
     elif sys.argv[1:2] == ["check"]:

@@ -1,9 +1,9 @@
 /* From a configuration to config.json. */
-#include "exchange/config_json.h"
+#include "interchange/config_json.h"
 
 #include "config/table.h"
 #include "config/write.h"
-#include "exchange/foreign.h"
+#include "interchange/foreign.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -27,13 +27,13 @@ enum mt_status mt_config_json_check(const struct mt_config *config, const struct
 {
     char value[VALUE_BYTES];
     bool has_head_dim = false;
-    for (const struct mt_exchange_trait *trait = family->trait; trait->ours != NULL; ++trait) {
+    for (const struct mt_interchange_trait *trait = family->trait; trait->ours != NULL; ++trait) {
         value_of(config, trait->ours, value);
         if (strcmp(value, trait->value) != 0) {
             return fail(family, trait->ours, value, trait->value);
         }
     }
-    for (const struct mt_exchange_key *key = family->key; key->theirs != NULL; ++key) {
+    for (const struct mt_interchange_key *key = family->key; key->theirs != NULL; ++key) {
         has_head_dim = has_head_dim || strcmp(key->theirs, "head_dim") == 0;
         if (key->kind == MT_JSON_SHARED_WIDTH && mt_config_shared_width(config) == 0) {
             return fail(family, "moe.num_shared_experts", "0", "at least 1");
@@ -61,7 +61,7 @@ static json_t *list_of_layers(int64_t n)
 }
 
 /* Integers, reals and truth values are written alike in TOML and JSON. */
-static json_t *value_json(const struct mt_config *config, const struct mt_exchange_key *key)
+static json_t *value_json(const struct mt_config *config, const struct mt_interchange_key *key)
 {
     char value[VALUE_BYTES];
     if (key->kind == MT_JSON_DENSE_LIST) {
@@ -78,14 +78,14 @@ static json_t *value_json(const struct mt_config *config, const struct mt_exchan
 }
 
 static void add_keys(json_t *object, const struct mt_config *config,
-                     const struct mt_exchange_key *key)
+                     const struct mt_interchange_key *key)
 {
     for (; key->theirs != NULL; ++key) {
         (void)json_object_set_new(object, key->theirs, value_json(config, key));
     }
 }
 
-static void add_demands(json_t *object, const struct mt_exchange_demand *demand)
+static void add_demands(json_t *object, const struct mt_interchange_demand *demand)
 {
     for (; demand->theirs != NULL; ++demand) {
         if (demand->is_written) {

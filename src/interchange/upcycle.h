@@ -1,8 +1,8 @@
 /* Dense models to one with experts: every layer's feed-forward network becomes the experts of that
  * layer, all else is taken over - from several models as the mean (BTX, Sukhbaatar et al. 2024).
  * One process, a tensor's elements after another: memory for some buffers, whatever the size. */
-#ifndef MT_EXCHANGE_UPCYCLE_H
-#define MT_EXCHANGE_UPCYCLE_H
+#ifndef MT_INTERCHANGE_UPCYCLE_H
+#define MT_INTERCHANGE_UPCYCLE_H
 
 #include "base/status.h"
 
@@ -47,8 +47,8 @@ struct mt_upcycle_report {
 
 /* A checkpoint of weights at step 0, and a configuration: the first dense model's, with experts.
  * Both absent before, or MT_ERR_CONFIG; also when a model is not dense or they differ. */
-enum mt_status mt_exchange_upcycle(const struct mt_upcycle_options *options,
-                                   struct mt_upcycle_report *report);
+enum mt_status mt_interchange_upcycle(const struct mt_upcycle_options *options,
+                                      struct mt_upcycle_report *report);
 
 /* "copy"; MT_N_UPCYCLE for a word that is none. */
 enum mt_upcycle_method mt_upcycle_method_of(const char *word);

@@ -1,4 +1,4 @@
-#include "exchange/upcycle.h"
+#include "interchange/upcycle.h"
 
 #include "base/memory.h"
 #include "base/random.h"
@@ -8,7 +8,7 @@
 #include "config/load.h"
 #include "config/table.h"
 #include "config/write.h"
-#include "exchange/weights.h"
+#include "interchange/weights.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -438,8 +438,8 @@ static void clear(struct upcycle *upcycle)
     mt_memory_free(upcycle);
 }
 
-enum mt_status mt_exchange_upcycle(const struct mt_upcycle_options *options,
-                                   struct mt_upcycle_report *report)
+enum mt_status mt_interchange_upcycle(const struct mt_upcycle_options *options,
+                                      struct mt_upcycle_report *report)
 {
     struct upcycle *upcycle = NULL;
     MT_ASSERT(options->n_dense >= 1 && options->n_expert >= 1 && options->top_k >= 1);

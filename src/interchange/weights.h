@@ -1,7 +1,7 @@
 /* The weights of a checkpoint, tensor by tensor as its configuration describes the model: in one
  * process, whatever ranks wrote them. */
-#ifndef MT_EXCHANGE_WEIGHTS_H
-#define MT_EXCHANGE_WEIGHTS_H
+#ifndef MT_INTERCHANGE_WEIGHTS_H
+#define MT_INTERCHANGE_WEIGHTS_H
 
 #include "checkpoint/elements.h"
 #include "config/config.h"

@@ -1,4 +1,4 @@
-#include "exchange/weights.h"
+#include "interchange/weights.h"
 
 #include "base/memory.h"
 #include "config/load.h"

@@ -1,12 +1,12 @@
-#include "exchange/exchange.h"
+#include "interchange/interchange.h"
 
 #include "base/memory.h"
 #include "base/size.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/one_shard.h"
-#include "exchange/safetensors.h"
-#include "exchange/weights.h"
-#include "exchange/wire.h"
+#include "interchange/safetensors.h"
+#include "interchange/weights.h"
+#include "interchange/wire.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,7 +97,7 @@ static enum mt_status check_wires(const struct import *import)
         const struct mt_stored *stored = mt_safetensors_find(&import->source, wire->name);
         if (stored == NULL) {
             return MT_FAIL(MT_ERR_INPUT,
-                           "%s: %s is missing; a %s model has it; get the files again, or name "
+                           "%s: %s is missing; %s models have it; get the files again, or name "
                            "another --family",
                            import->source.folder, wire->name, import->text.family->title);
         }
@@ -145,7 +145,7 @@ static enum mt_status check_places(const struct import *import)
         }
         if ((w == n || strcmp(name[w], stored) != 0) && !is_superfluous(import, stored)) {
             status = MT_FAIL(MT_ERR_INPUT,
-                             "%s: %s is no tensor of a %s model with this config.json; every "
+                             "%s: %s is no tensor of %s models with this config.json; every "
                              "tensor must have a place; name another --family, or take the "
                              "tensor out",
                              import->source.folder, stored, import->text.family->title);
@@ -192,7 +192,7 @@ static enum mt_status write_config(const struct import *import)
     const struct mt_import_options *options = import->options;
     const int n =
         snprintf(text, sizeof(text),
-                 "# The model of %.200s, a %s. To train it further, add [optimizer],\n"
+                 "# The model of %.200s (%s). To train it further, add [optimizer],\n"
                  "# [data] and [train] (docs/configuration.md) and start with\n"
                  "#   moetrain train THIS_FILE --init-from %.400s\n"
                  "# max_seq_len is the most the model was made for; shorter sequences "
@@ -232,20 +232,20 @@ static enum mt_status import_all(struct import *import)
     return write_config(import);
 }
 
-static void report_on(const struct import *import, struct mt_exchange_report *report)
+static void report_on(const struct import *import, struct mt_interchange_report *report)
 {
-    *report = (struct mt_exchange_report){.family = import->text.family,
-                                          .layout = import->layout,
-                                          .n_stored = import->wires.n,
-                                          .n_file = import->source.n_file};
+    *report = (struct mt_interchange_report){.family = import->text.family,
+                                             .layout = import->layout,
+                                             .n_stored = import->wires.n,
+                                             .n_file = import->source.n_file};
     for (int t = 0; t < import->tensors.table.n_tensor; ++t) {
         report->n_element += mt_tensor_n_element(&import->tensors.table.tensor[t]);
     }
     memcpy(report->unread, import->text.unread, sizeof(report->unread));
 }
 
-enum mt_status mt_exchange_import(const struct mt_import_options *options,
-                                  struct mt_exchange_report *report)
+enum mt_status mt_interchange_import(const struct mt_import_options *options,
+                                     struct mt_interchange_report *report)
 {
     struct import *import = NULL;
     MT_TRY(MT_ALLOCATE(import, 1, "import"));

@@ -1,12 +1,12 @@
-#include "exchange/exchange.h"
+#include "interchange/interchange.h"
 
 #include "base/memory.h"
 #include "base/size.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/new_folder.h"
-#include "exchange/safetensors.h"
-#include "exchange/weights.h"
-#include "exchange/wire.h"
+#include "interchange/safetensors.h"
+#include "interchange/weights.h"
+#include "interchange/wire.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -179,12 +179,26 @@ static enum mt_status write_file(struct export *export, int file)
     return mt_disk_finish(descriptor, path, status);
 }
 
+/* Digits of reals: the fewest of 15 to 17 with which `object` reads back the same. */
+static size_t shortest(const json_t *object)
+{
+    size_t digits = 15;
+    for (bool is_same = false; digits < 17 && !is_same; digits += !is_same) {
+        char *text = json_dumps(object, JSON_REAL_PRECISION(digits));
+        json_t *again = text != NULL ? json_loads(text, 0, NULL) : NULL;
+        is_same = json_equal(object, again) == 1;
+        json_decref(again);
+        free(text);
+    }
+    return digits;
+}
+
 static enum mt_status write_json(const struct export *export, const char *name, json_t *object)
 {
     char path[MT_PATH_BYTES];
     char *text = NULL;
     MT_TRY(mt_disk_join(path, export->made.temporary, name));
-    MT_TRY(dump(object, JSON_INDENT(2), &text));
+    MT_TRY(dump(object, JSON_INDENT(2) | JSON_REAL_PRECISION(shortest(object)), &text));
     const enum mt_status status = mt_disk_write_file(path, text, (int64_t)strlen(text));
     free(text);
     return status;
@@ -270,17 +284,17 @@ static enum mt_status export_all(struct export *export)
     return status;
 }
 
-enum mt_status mt_exchange_export(const struct mt_export_options *options,
-                                  struct mt_exchange_report *report)
+enum mt_status mt_interchange_export(const struct mt_export_options *options,
+                                     struct mt_interchange_report *report)
 {
     struct export *export = NULL;
     MT_TRY(MT_ALLOCATE(export, 1, "export"));
     export->options = options;
     const enum mt_status status = export_all(export);
-    *report = (struct mt_exchange_report){.family = export->family,
-                                          .layout = options->layout,
-                                          .n_stored = export->wires.n,
-                                          .n_file = export->n_file};
+    *report = (struct mt_interchange_report){.family = export->family,
+                                             .layout = options->layout,
+                                             .n_stored = export->wires.n,
+                                             .n_file = export->n_file};
     for (int64_t w = 0; w < export->wires.n; ++w) {
         report->n_element += export->wires.wire[w].n_element;
     }
