@@ -83,15 +83,16 @@ static void file_name(const struct export *export, int file, char name[64])
     }
 }
 
-/* The text of a JSON object with a fixed number of spaces behind it; freed by free. */
+/* The object, which is given away, as text; freed by free. */
 static enum mt_status dump(json_t *object, size_t flags, char **text)
 {
     *text = object != NULL ? json_dumps(object, flags) : NULL;
     json_decref(object);
-    return *text != NULL
-               ? MT_OK
-               : MT_FAIL(MT_ERR_RESOURCE, "no memory for the header of a file; free memory on this "
-                                          "machine");
+    if (*text == NULL) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "no memory for the JSON of a file; free memory on this machine");
+    }
+    return MT_OK;
 }
 
 static json_t *header_json(const struct export *export, int file)

@@ -70,7 +70,9 @@ static void make_printable(char *text)
 {
     for (; *text != '\0'; ++text) {
         const unsigned char byte = (unsigned char)*text;
-        *text = byte >= 0x20 && byte < 0x7F ? *text : '?';
+        if (byte < 0x20 || byte >= 0x7F) {
+            *text = '?';
+        }
     }
 }
 

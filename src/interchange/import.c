@@ -166,6 +166,20 @@ static enum mt_status put_run(struct import *import, const struct mt_stored *sto
     return MT_OK;
 }
 
+/* What a wire has of a tensor. */
+static enum mt_status put_wire(struct import *import, const struct mt_wire *wire, int64_t tensor,
+                               struct mt_one_shard *shard)
+{
+    const struct mt_stored *stored = mt_safetensors_find(&import->source, wire->name);
+    for (int64_t r = 0; r < mt_wire_n_run(wire); ++r) {
+        const struct mt_wire_run run = mt_wire_run(wire, r);
+        if (run.tensor == tensor) {
+            MT_TRY(put_run(import, stored, &run, shard));
+        }
+    }
+    return MT_OK;
+}
+
 static enum mt_status put_tensor(void *context, int64_t tensor, struct mt_one_shard *shard)
 {
     struct import *import = context;
@@ -173,14 +187,7 @@ static enum mt_status put_tensor(void *context, int64_t tensor, struct mt_one_sh
     int64_t last = 0;
     mt_wires_of(&import->wires, (int)tensor, &first, &last);
     for (int64_t w = first; w < last; ++w) {
-        const struct mt_wire *wire = &import->wires.wire[w];
-        const struct mt_stored *stored = mt_safetensors_find(&import->source, wire->name);
-        for (int64_t r = 0; r < mt_wire_n_run(wire); ++r) {
-            const struct mt_wire_run run = mt_wire_run(wire, r);
-            if (run.tensor == tensor) {
-                MT_TRY(put_run(import, stored, &run, shard));
-            }
-        }
+        MT_TRY(put_wire(import, &import->wires.wire[w], tensor, shard));
     }
     return MT_OK;
 }

@@ -5,6 +5,7 @@
 #include "config/write.h"
 #include "interchange/config_json.h"
 #include "interchange/foreign.h"
+#include "model/model.h"
 #include "support/folder.h"
 #include "support/test.h"
 
@@ -149,6 +150,30 @@ static void the_same_model_may_be_said_in_other_words(void **state)
     }
 }
 
+/* What the published models say of themselves, in the words of older versions; published, too, are
+ * their numbers of parameters. */
+static void published_models_have_their_number_of_parameters(void **state)
+{
+    json_t *models = NULL;
+    json_t *model = NULL;
+    const char *name = NULL;
+    (void)state;
+    MT_TEST_OK(mt_foreign_read_json(MT_VECTORS "/../published.json", &models));
+    json_object_foreach(models, name, model)
+    {
+        struct mt_config *config = NULL;
+        struct mt_model_size size;
+        assert_int_equal(
+            json_dump_file(json_object_get(model, "config"), mt_test_path("config.json"), 0), 0);
+        MT_TEST_OK(read_file(&config));
+        mt_model_size(config, &size);
+        assert_int_equal(size.n_parameter,
+                         json_integer_value(json_object_get(model, "n_parameter")));
+        mt_memory_free(config);
+    }
+    json_decref(models);
+}
+
 /* Made from the model and read again, every key of [model] and [moe] has its value. */
 static void what_is_written_reads_back_the_same(void **state)
 {
@@ -257,6 +282,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_cannot_be_computed_is_refused_by_key_and_value),
         cmocka_unit_test(the_same_model_may_be_said_in_other_words),
+        cmocka_unit_test(published_models_have_their_number_of_parameters),
         cmocka_unit_test(what_is_written_reads_back_the_same),
         cmocka_unit_test(a_family_refuses_what_it_has_no_words_for),
         cmocka_unit_test(mutated_files_are_accepted_or_refused_never_fatal),
