@@ -152,7 +152,8 @@ const struct mt_command mt_commands[] = {
      .option = {{"-o", "CHECKPOINT", "the new checkpoint, for train --init-from (required)"},
                 {"-c", "FILE.toml", "the new configuration [CHECKPOINT.toml]"},
                 {"--family", "auto|NAME",
-                 "mixtral, olmoe, qwen2-moe, qwen3-moe, deepseek; instead of what config.json says "
+                 "mixtral, olmoe, qwen2-moe, qwen3-moe, deepseek, llama; instead of what "
+                 "config.json says "
                  "[auto]"},
                 {"--dtype", "float32|bfloat16", "of the checkpoint's weights [float32]"}},
      .run = mt_command_import},
@@ -162,15 +163,16 @@ const struct mt_command mt_commands[] = {
                 "(docs/interchange.md)",
      .min_positional = 1,
      .max_positional = 1,
-     .option = {{"-o", "MODEL", "the new folder (required)"},
-                {"--family", "auto|NAME",
-                 "mixtral, olmoe, qwen2-moe, qwen3-moe, deepseek; auto: the first that has such "
-                 "models [auto]"},
-                {"--dtype", "float32|bfloat16|float16", "of the tensors [float32]"},
-                {"--layout", "per-expert|grouped",
-                 "a tensor for each expert's matrix, or a layer's experts together [per-expert]"},
-                {"--shard-size", "BYTES", "of tensors in a file, at most [5000000000]"},
-                {"--tokenizer", "FILE", "a tokenizer.json to copy beside it"}},
+     .option =
+         {{"-o", "MODEL", "the new folder (required)"},
+          {"--family", "auto|NAME",
+           "mixtral, olmoe, qwen2-moe, qwen3-moe, deepseek, llama; auto: the first that has such "
+           "models [auto]"},
+          {"--dtype", "float32|bfloat16|float16", "of the tensors [float32]"},
+          {"--layout", "per-expert|grouped",
+           "a tensor for each expert's matrix, or a layer's experts together [per-expert]"},
+          {"--shard-size", "BYTES", "of tensors in a file, at most [5000000000]"},
+          {"--tokenizer", "FILE", "a tokenizer.json to copy beside it"}},
      .run = mt_command_export},
     {.name = "upcycle",
      .synopsis = "upcycle DENSE... -o CHECKPOINT --experts E --top-k K",

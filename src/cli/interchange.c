@@ -67,10 +67,12 @@ static enum mt_status read_layout(const struct mt_arguments *arguments,
 static void print_report(const char *to, const char *from,
                          const struct mt_interchange_report *report)
 {
+    const char *experts = report->family->is_dense              ? "no"
+                          : report->layout == MT_LAYOUT_GROUPED ? "grouped"
+                                                                : "separate";
     (void)printf("%s: %s of %s: %lld parameters, %lld tensors (%s experts) in %d file%s\n", to,
                  report->family->title, from, (long long)report->n_element,
-                 (long long)report->n_stored,
-                 report->layout == MT_LAYOUT_GROUPED ? "grouped" : "separate", report->n_file,
+                 (long long)report->n_stored, experts, report->n_file,
                  report->n_file == 1 ? "" : "s");
     if (report->unread[0] != '\0') {
         (void)printf("not used of config.json: %s\n", report->unread);

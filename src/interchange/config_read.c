@@ -18,6 +18,7 @@ struct reader {
     const char *path;
     json_t *object;
     int64_t n_dense;
+    bool is_dense; /* the family has no experts, and no keys of theirs */
     char model[MT_TABLE_TEXT_BYTES], moe[MT_TABLE_TEXT_BYTES];
 };
 
@@ -209,6 +210,9 @@ static enum mt_status read_keys(struct reader *reader, const struct mt_interchan
 {
     for (; key->theirs != NULL; ++key) {
         const char *name = key->theirs;
+        if (reader->is_dense && strncmp(key->ours, "moe.", 4) == 0) {
+            continue;
+        }
         if (json_object_get(reader->object, name) == NULL && key->other != NULL) {
             name = key->other;
         }
@@ -360,6 +364,11 @@ static enum mt_status read_model(struct reader *reader, struct mt_model_text *te
     MT_TRY(check_window(reader));
     MT_TRY(check_demands(reader, mt_common_demands));
     MT_TRY(check_demands(reader, text->family->demand));
+    reader->is_dense = text->family->is_dense;
+    if (reader->is_dense) {
+        reader->n_dense = json_integer_value(json_object_get(reader->object, "num_hidden_layers"));
+        put(reader, "model.first_k_dense", "%lld", (long long)reader->n_dense);
+    }
     MT_TRY(read_keys(reader, mt_common_keys));
     MT_TRY(read_keys(reader, text->family->key));
     for (const struct mt_interchange_trait *trait = text->family->trait; trait->ours != NULL;

@@ -44,9 +44,10 @@ enum mt_status mt_config_json_check(const struct mt_config *config, const struct
         value_of(config, "model.head_dim", value);
         return fail(family, "model.head_dim", value, "hidden_size / num_attention_heads");
     }
-    if (config->model.first_k_dense == config->model.num_layers) {
+    if ((config->model.first_k_dense == config->model.num_layers) != family->is_dense) {
         value_of(config, "model.first_k_dense", value);
-        return fail(family, "model.first_k_dense", value, "a model with experts");
+        return fail(family, "model.first_k_dense", value,
+                    family->is_dense ? "a model without experts" : "a model with experts");
     }
     return MT_OK;
 }
@@ -77,11 +78,13 @@ static json_t *value_json(const struct mt_config *config, const struct mt_interc
     return json_loads(value, JSON_DECODE_ANY, NULL);
 }
 
-static void add_keys(json_t *object, const struct mt_config *config,
+static void add_keys(json_t *object, const struct mt_config *config, bool is_dense,
                      const struct mt_interchange_key *key)
 {
     for (; key->theirs != NULL; ++key) {
-        (void)json_object_set_new(object, key->theirs, value_json(config, key));
+        if (!is_dense || strncmp(key->ours, "moe.", 4) != 0) {
+            (void)json_object_set_new(object, key->theirs, value_json(config, key));
+        }
     }
 }
 
@@ -102,8 +105,8 @@ enum mt_status mt_config_json_make(const struct mt_config *config, const struct 
     json_t *made =
         json_pack("{s:[s], s:s, s:s}", "architectures", family->architecture, "model_type",
                   family->model_type, "torch_dtype", mt_stored_type_name(type));
-    add_keys(made, config, mt_common_keys);
-    add_keys(made, config, family->key);
+    add_keys(made, config, family->is_dense, mt_common_keys);
+    add_keys(made, config, family->is_dense, family->key);
     add_demands(made, mt_common_demands);
     add_demands(made, family->demand);
     /* Their defaults are tokens of the family's own vocabularies. */

@@ -44,6 +44,7 @@ static const struct mt_tensor_name per_expert[] = {
         "layers/*/moe/experts/down_proj", "model.layers.*.mlp.experts.down_proj"     \
     }
 static const struct mt_tensor_name grouped[] = {GROUPED_EXPERTS, {NULL, NULL}};
+static const struct mt_tensor_name no_experts[] = {{NULL, NULL}};
 
 static const struct mt_tensor_name mixtral_names[] = {
     {"layers/*/moe/router", "model.layers.*.block_sparse_moe.gate.weight"},
@@ -164,6 +165,9 @@ static const struct mt_interchange_key qwen3_keys[] = {
     DENSE_WIDTH,
     END_OF_KEYS,
 };
+static const struct mt_interchange_key llama_keys[] = {
+    EPS("1e-06"), THETA("10000.0"), HEAD_DIM, DENSE_WIDTH, END_OF_KEYS,
+};
 static const struct mt_interchange_key deepseek_keys[] = {
     EPS("1e-06"),
     THETA("10000.0"),
@@ -207,6 +211,8 @@ static const struct mt_interchange_trait qwen2_traits[] = {
     {"model.qk_norm", "\"none\""}, {"moe.shared_gate", "true"}, NO_FACTOR, {NULL, NULL}};
 static const struct mt_interchange_trait qwen3_traits[] = {
     {"model.qk_norm", "\"head\""}, NO_SHARED, NO_BIAS, NO_FACTOR, {NULL, NULL}};
+static const struct mt_interchange_trait llama_traits[] = {
+    {"model.qk_norm", "\"none\""}, NO_BIAS, {NULL, NULL}};
 static const struct mt_interchange_trait deepseek_traits[] = {{"model.qk_norm", "\"none\""},
                                                               {"moe.shared_intermediate_size", "0"},
                                                               {"moe.shared_gate", "false"},
@@ -225,6 +231,10 @@ static const struct mt_interchange_demand qwen2_demands[] = {
 static const struct mt_interchange_demand qwen3_demands[] = {
     {"decoder_sparse_step", "1", "1", true},
     {"attention_bias", "false", "false", true},
+    {NULL, NULL, NULL, false}};
+static const struct mt_interchange_demand llama_demands[] = {
+    {"attention_bias", "false", "false", true},
+    {"mlp_bias", "false", "false", true},
     {NULL, NULL, NULL, false}};
 static const struct mt_interchange_demand deepseek_demands[] = {
     {"moe_layer_freq", "1", "1", true},
@@ -277,6 +287,15 @@ const struct mt_family mt_families[] = {
      .key = deepseek_keys,
      .trait = deepseek_traits,
      .demand = deepseek_demands},
+    {.word = "llama",
+     .title = "Llama",
+     .model_type = "llama",
+     .architecture = "LlamaForCausalLM",
+     .is_dense = true,
+     .name = {no_experts, no_experts},
+     .key = llama_keys,
+     .trait = llama_traits,
+     .demand = llama_demands},
 };
 const int mt_n_family = (int)(sizeof(mt_families) / sizeof(mt_families[0]));
 

@@ -55,6 +55,7 @@ struct mt_family {
     const char *title;                              /* for people: "Mixtral" */
     const char *model_type;                         /* in config.json */
     const char *architecture;                       /* of transformers */
+    bool is_dense;                                  /* no layer has experts */
     const struct mt_tensor_name *name[MT_N_LAYOUT]; /* beside mt_common_names */
     const struct mt_interchange_key *key;           /* beside mt_common_keys */
     const struct mt_interchange_trait *trait;

@@ -50,7 +50,7 @@ static enum mt_status plan_wires(struct import *import)
         while (t < table->n_tensor && table->tensor[t].kind != MT_TENSOR_EXPERT) {
             ++t;
         }
-        if (t == table->n_tensor ||
+        if (t < table->n_tensor &&
             mt_safetensors_find(&import->source,
                                 import->wires.wire[import->wires.of_tensor[t]].name) != NULL) {
             break;

@@ -46,7 +46,10 @@ static void what_cannot_be_computed_is_refused_by_key_and_value(void **state)
     static const struct {
         const char *family, *key, *value, *message;
     } cases[] = {
-        {"mixtral", "model_type", "\"llama\"", "model_type is \"llama\"; the families are mixtral"},
+        {"mixtral", "model_type", "\"gpt2\"", "model_type is \"gpt2\"; the families are mixtral"},
+        {"llama", "mlp_bias", "true", "mlp_bias is true;"},
+        {"llama", "num_hidden_layers", "null", "num_hidden_layers is null;"},
+        {"llama", "intermediate_size", NULL, "intermediate_size is not given"},
         {"mixtral", "model_type", NULL, "model_type is not given"},
         {"mixtral", "sliding_window", "16", "sliding_window is 16;"},
         {"mixtral", "hidden_act", "\"gelu\"", "hidden_act is \"gelu\";"},

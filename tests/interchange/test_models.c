@@ -15,7 +15,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const FAMILIES[] = {"mixtral", "olmoe", "qwen2-moe", "qwen3-moe", "deepseek"};
+static const char *const FAMILIES[] = {"mixtral",   "olmoe",    "qwen2-moe",
+                                       "qwen3-moe", "deepseek", "llama"};
 enum { N_FAMILY = sizeof(FAMILIES) / sizeof(FAMILIES[0]), N_SEQUENCE = 2, LENGTH = 12 };
 
 /* Absolute for logits and loss, relative to a tensor's largest for gradients. Promised are 1e-4,
@@ -151,7 +152,7 @@ static double worst_logit(struct run *run)
     read_expected(run, "logits", want[0][0], (int64_t)N_SEQUENCE * LENGTH * VOCAB);
     for (int s = 0; s < N_SEQUENCE; ++s) {
         for (int t = 0; t < LENGTH; ++t) {
-            MT_TEST_OK(mt_model_next_logits(run->model, run->token[s], t + 1, got));
+            MT_TEST_OK(mt_model_next_logits(run->model, NULL, run->token[s], t + 1, got));
             for (int v = 0; v < VOCAB; ++v) {
                 worst = fmax(worst, fabs((double)got[v] - (double)want[s][t][v]));
             }
@@ -171,12 +172,16 @@ static void compute_gradients(struct run *run, double *loss)
                                          .token_share = 1.0 / (N_SEQUENCE * LENGTH),
                                          .is_last = true};
     mt_store_zero_grad(run->store);
-    MT_TEST_OK(mt_moe_plan_step(moe, 1, 1));
+    if (moe != NULL) {
+        MT_TEST_OK(mt_moe_plan_step(moe, 1, 1));
+    }
     MT_TEST_OK(mt_model_forward(run->model, &batch));
     MT_TEST_OK(mt_model_head_and_loss(run->model, &batch, loss));
     MT_TEST_OK(mt_model_backward(run->model, &batch));
     MT_TEST_OK(mt_store_reduce_finish(run->store));
-    MT_TEST_OK(mt_moe_finish_step(moe, &stats));
+    if (moe != NULL) {
+        MT_TEST_OK(mt_moe_finish_step(moe, &stats));
+    }
     MT_TEST_OK(mt_comm_sum_f64(&run->comm, loss, 1));
     *loss /= N_SEQUENCE * LENGTH;
 }

@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const MODELS[] = {"mixtral",   "mixtral-grouped", "olmoe",
-                                     "qwen2-moe", "qwen3-moe",       "deepseek"};
+static const char *const MODELS[] = {"mixtral",   "mixtral-grouped", "olmoe", "qwen2-moe",
+                                     "qwen3-moe", "deepseek",        "llama"};
 enum { N_MODEL = sizeof(MODELS) / sizeof(MODELS[0]) };
 
 /* Imports `from` as checkpoint `name` of the test's folder. */
@@ -143,7 +143,7 @@ static void layouts_and_files_do_not_change_a_bit(void **state)
             "c", "m",
             &(struct mt_export_options){.layout = other, .family = family, .shard_bytes = 4000});
         import_as(mt_test_path("m"), "c2", MT_FLOAT32, &report);
-        assert_int_equal(report.layout, other);
+        assert_true(report.layout == other || family->is_dense); /* without experts there is one */
         assert_true(report.n_file > 5);
         export_as("c2", "m2", &(struct mt_export_options){.layout = layout, .family = family});
         expect_same_model(from, mt_test_path("m2"), &n_file);

@@ -67,6 +67,7 @@ def configs():
                                         intermediate_size=24, tie_word_embeddings=True)
     yield "deepseek", t.LlamaConfig(**SHAPE, **MOE, model_type="deepseek", n_routed_experts=5, n_shared_experts=2,
                                     first_k_dense_replace=1, intermediate_size=24, norm_topk_prob=False)
+    yield "llama", t.LlamaConfig(**SHAPE, intermediate_size=24, head_dim=6)
 
 
 def build(family, config):
