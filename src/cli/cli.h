@@ -100,9 +100,14 @@ enum mt_status mt_command_eval(const struct mt_arguments *arguments);
 enum mt_status mt_command_generate(const struct mt_arguments *arguments);
 enum mt_status mt_command_inspect(const struct mt_arguments *arguments);
 enum mt_status mt_command_checkpoint_convert(const struct mt_arguments *arguments);
-/* exchange.c */
+/* interchange.c */
 enum mt_status mt_command_import(const struct mt_arguments *arguments);
 enum mt_status mt_command_export(const struct mt_arguments *arguments);
+enum mt_status mt_command_upcycle(const struct mt_arguments *arguments);
+/* interchange.c: -o, which must be there; -c, or CHECKPOINT.toml beside the checkpoint `to`. */
+enum mt_status mt_interchange_read_output(const struct mt_arguments *arguments, const char **path);
+enum mt_status mt_interchange_name_config(const struct mt_arguments *arguments, const char *to,
+                                          char usual[MT_PATH_BYTES], const char **path);
 enum mt_status mt_command_verify(const struct mt_arguments *arguments);
 enum mt_status mt_command_plan(const struct mt_arguments *arguments);
 enum mt_status mt_command_bench(const struct mt_arguments *arguments);

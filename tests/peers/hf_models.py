@@ -1,7 +1,7 @@
-"""Models of Hugging Face transformers against import and export; docs/exchange.md.
+"""Models of Hugging Face transformers against import and export; docs/interchange.md.
 
   hf_models.py make FOLDER      writes random-initialised tiny models of each family, with logits, loss and gradients,
-                                as FOLDER/<family>: the committed tests/exchange/vectors
+                                as FOLDER/<family>: the committed tests/interchange/vectors
   hf_models.py check MOETRAIN [FOLDER]   import, export in every layout and dtype, load by transformers: no key is
                                 missing or unexpected, tensors have the same bytes, logits are the same
 
@@ -67,6 +67,7 @@ def configs():
                                         intermediate_size=24, tie_word_embeddings=True)
     yield "deepseek", t.LlamaConfig(**SHAPE, **MOE, model_type="deepseek", n_routed_experts=5, n_shared_experts=2,
                                     first_k_dense_replace=1, intermediate_size=24, norm_topk_prob=False)
+    yield "llama", t.LlamaConfig(**SHAPE, intermediate_size=24, head_dim=6)
 
 
 def build(family, config):
@@ -217,7 +218,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    vectors = pathlib.Path(__file__).resolve().parents[1] / "exchange" / "vectors"
+    vectors = pathlib.Path(__file__).resolve().parents[1] / "interchange" / "vectors"
     if sys.argv[1:2] == ["make"]:
         make(sys.argv[2])
     elif sys.argv[1:2] == ["check"]:

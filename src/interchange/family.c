@@ -1,6 +1,6 @@
 /* The table of families. Names and defaults are those of transformers 5.23; of DeepSeek-MoE those
  * of the code beside its weights (deepseek-ai/deepseek-moe-16b-base). */
-#include "exchange/family.h"
+#include "interchange/family.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -44,6 +44,7 @@ static const struct mt_tensor_name per_expert[] = {
         "layers/*/moe/experts/down_proj", "model.layers.*.mlp.experts.down_proj"     \
     }
 static const struct mt_tensor_name grouped[] = {GROUPED_EXPERTS, {NULL, NULL}};
+static const struct mt_tensor_name no_experts[] = {{NULL, NULL}};
 
 static const struct mt_tensor_name mixtral_names[] = {
     {"layers/*/moe/router", "model.layers.*.block_sparse_moe.gate.weight"},
@@ -67,7 +68,7 @@ static const struct mt_tensor_name deepseek_names[] = {
 static const struct mt_tensor_name deepseek_grouped[] = {
     DEEPSEEK_SHARED, GROUPED_EXPERTS, {NULL, NULL}};
 
-const struct mt_exchange_key mt_common_keys[] = {
+const struct mt_interchange_key mt_common_keys[] = {
     {"vocab_size", NULL, "model.vocab_size", MT_JSON_INTEGER, NULL},
     {"hidden_size", NULL, "model.hidden_size", MT_JSON_INTEGER, NULL},
     {"num_hidden_layers", NULL, "model.num_layers", MT_JSON_INTEGER, NULL},
@@ -79,7 +80,7 @@ const struct mt_exchange_key mt_common_keys[] = {
     {"num_experts_per_tok", NULL, "moe.top_k", MT_JSON_INTEGER, NULL},
     {NULL, NULL, NULL, MT_JSON_INTEGER, NULL}};
 
-const struct mt_exchange_demand mt_common_demands[] = {
+const struct mt_interchange_demand mt_common_demands[] = {
     {"hidden_act", "\"silu\"", "\"silu\"", true},
     {"attention_dropout", "0.0 0", "0.0", true},
     {"quantization_config", "null", "null", false},
@@ -123,7 +124,7 @@ const struct mt_exchange_demand mt_common_demands[] = {
         NULL, NULL, NULL, MT_JSON_INTEGER, NULL \
     }
 
-static const struct mt_exchange_key mixtral_keys[] = {
+static const struct mt_interchange_key mixtral_keys[] = {
     EPS("1e-05"),
     THETA("1000000.0"),
     HEAD_DIM,
@@ -131,7 +132,7 @@ static const struct mt_exchange_key mixtral_keys[] = {
     INNER("intermediate_size"),
     END_OF_KEYS,
 };
-static const struct mt_exchange_key olmoe_keys[] = {
+static const struct mt_interchange_key olmoe_keys[] = {
     EPS("1e-05"),
     THETA("10000.0"),
     EXPERTS("num_experts", "num_local_experts"),
@@ -139,7 +140,7 @@ static const struct mt_exchange_key olmoe_keys[] = {
     NORMALIZE,
     END_OF_KEYS,
 };
-static const struct mt_exchange_key qwen2_keys[] = {
+static const struct mt_interchange_key qwen2_keys[] = {
     EPS("1e-06"),
     THETA("10000.0"),
     HEAD_DIM,
@@ -153,7 +154,7 @@ static const struct mt_exchange_key qwen2_keys[] = {
     DENSE_WIDTH,
     END_OF_KEYS,
 };
-static const struct mt_exchange_key qwen3_keys[] = {
+static const struct mt_interchange_key qwen3_keys[] = {
     EPS("1e-06"),
     THETA("10000.0"),
     HEAD_DIM,
@@ -164,7 +165,10 @@ static const struct mt_exchange_key qwen3_keys[] = {
     DENSE_WIDTH,
     END_OF_KEYS,
 };
-static const struct mt_exchange_key deepseek_keys[] = {
+static const struct mt_interchange_key llama_keys[] = {
+    EPS("1e-06"), THETA("10000.0"), HEAD_DIM, DENSE_WIDTH, END_OF_KEYS,
+};
+static const struct mt_interchange_key deepseek_keys[] = {
     EPS("1e-06"),
     THETA("10000.0"),
     EXPERTS("n_routed_experts", NULL),
@@ -194,39 +198,45 @@ static const struct mt_exchange_key deepseek_keys[] = {
         "moe.routed_scaling_factor", "1.0" \
     }
 
-static const struct mt_exchange_trait mixtral_traits[] = {{"model.qk_norm", "\"none\""},
-                                                          {"moe.normalize_top_k", "true"},
-                                                          NO_SHARED,
-                                                          NO_DENSE,
-                                                          NO_BIAS,
-                                                          NO_FACTOR,
-                                                          {NULL, NULL}};
-static const struct mt_exchange_trait olmoe_traits[] = {
+static const struct mt_interchange_trait mixtral_traits[] = {{"model.qk_norm", "\"none\""},
+                                                             {"moe.normalize_top_k", "true"},
+                                                             NO_SHARED,
+                                                             NO_DENSE,
+                                                             NO_BIAS,
+                                                             NO_FACTOR,
+                                                             {NULL, NULL}};
+static const struct mt_interchange_trait olmoe_traits[] = {
     {"model.qk_norm", "\"projection\""}, NO_SHARED, NO_DENSE, NO_BIAS, NO_FACTOR, {NULL, NULL}};
-static const struct mt_exchange_trait qwen2_traits[] = {
+static const struct mt_interchange_trait qwen2_traits[] = {
     {"model.qk_norm", "\"none\""}, {"moe.shared_gate", "true"}, NO_FACTOR, {NULL, NULL}};
-static const struct mt_exchange_trait qwen3_traits[] = {
+static const struct mt_interchange_trait qwen3_traits[] = {
     {"model.qk_norm", "\"head\""}, NO_SHARED, NO_BIAS, NO_FACTOR, {NULL, NULL}};
-static const struct mt_exchange_trait deepseek_traits[] = {{"model.qk_norm", "\"none\""},
-                                                           {"moe.shared_intermediate_size", "0"},
-                                                           {"moe.shared_gate", "false"},
-                                                           NO_BIAS,
-                                                           NO_FACTOR,
-                                                           {NULL, NULL}};
+static const struct mt_interchange_trait llama_traits[] = {
+    {"model.qk_norm", "\"none\""}, NO_BIAS, {NULL, NULL}};
+static const struct mt_interchange_trait deepseek_traits[] = {{"model.qk_norm", "\"none\""},
+                                                              {"moe.shared_intermediate_size", "0"},
+                                                              {"moe.shared_gate", "false"},
+                                                              NO_BIAS,
+                                                              NO_FACTOR,
+                                                              {NULL, NULL}};
 
-static const struct mt_exchange_demand mixtral_demands[] = {
+static const struct mt_interchange_demand mixtral_demands[] = {
     {"router_jitter_noise", "0.0 0", "0.0", false}, {NULL, NULL, NULL, false}};
-static const struct mt_exchange_demand olmoe_demands[] = {
+static const struct mt_interchange_demand olmoe_demands[] = {
     {"attention_bias", "false", "false", true},
     {"clip_qkv", "null", "null", true},
     {NULL, NULL, NULL, false}};
-static const struct mt_exchange_demand qwen2_demands[] = {{"decoder_sparse_step", "1", "1", true},
-                                                          {NULL, NULL, NULL, false}};
-static const struct mt_exchange_demand qwen3_demands[] = {
+static const struct mt_interchange_demand qwen2_demands[] = {
+    {"decoder_sparse_step", "1", "1", true}, {NULL, NULL, NULL, false}};
+static const struct mt_interchange_demand qwen3_demands[] = {
     {"decoder_sparse_step", "1", "1", true},
     {"attention_bias", "false", "false", true},
     {NULL, NULL, NULL, false}};
-static const struct mt_exchange_demand deepseek_demands[] = {
+static const struct mt_interchange_demand llama_demands[] = {
+    {"attention_bias", "false", "false", true},
+    {"mlp_bias", "false", "false", true},
+    {NULL, NULL, NULL, false}};
+static const struct mt_interchange_demand deepseek_demands[] = {
     {"moe_layer_freq", "1", "1", true},
     {"attention_bias", "false", "false", true},
     {"mlp_bias", "false", "false", false},
@@ -277,6 +287,15 @@ const struct mt_family mt_families[] = {
      .key = deepseek_keys,
      .trait = deepseek_traits,
      .demand = deepseek_demands},
+    {.word = "llama",
+     .title = "Llama",
+     .model_type = "llama",
+     .architecture = "LlamaForCausalLM",
+     .is_dense = true,
+     .name = {no_experts, no_experts},
+     .key = llama_keys,
+     .trait = llama_traits,
+     .demand = llama_demands},
 };
 const int mt_n_family = (int)(sizeof(mt_families) / sizeof(mt_families[0]));
 

@@ -1,9 +1,9 @@
 /* From a configuration to config.json. */
-#include "exchange/config_json.h"
+#include "interchange/config_json.h"
 
 #include "config/table.h"
 #include "config/write.h"
-#include "exchange/foreign.h"
+#include "interchange/foreign.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -27,13 +27,13 @@ enum mt_status mt_config_json_check(const struct mt_config *config, const struct
 {
     char value[VALUE_BYTES];
     bool has_head_dim = false;
-    for (const struct mt_exchange_trait *trait = family->trait; trait->ours != NULL; ++trait) {
+    for (const struct mt_interchange_trait *trait = family->trait; trait->ours != NULL; ++trait) {
         value_of(config, trait->ours, value);
         if (strcmp(value, trait->value) != 0) {
             return fail(family, trait->ours, value, trait->value);
         }
     }
-    for (const struct mt_exchange_key *key = family->key; key->theirs != NULL; ++key) {
+    for (const struct mt_interchange_key *key = family->key; key->theirs != NULL; ++key) {
         has_head_dim = has_head_dim || strcmp(key->theirs, "head_dim") == 0;
         if (key->kind == MT_JSON_SHARED_WIDTH && mt_config_shared_width(config) == 0) {
             return fail(family, "moe.num_shared_experts", "0", "at least 1");
@@ -44,9 +44,10 @@ enum mt_status mt_config_json_check(const struct mt_config *config, const struct
         value_of(config, "model.head_dim", value);
         return fail(family, "model.head_dim", value, "hidden_size / num_attention_heads");
     }
-    if (config->model.first_k_dense == config->model.num_layers) {
+    if ((config->model.first_k_dense == config->model.num_layers) != family->is_dense) {
         value_of(config, "model.first_k_dense", value);
-        return fail(family, "model.first_k_dense", value, "a model with experts");
+        return fail(family, "model.first_k_dense", value,
+                    family->is_dense ? "a model without experts" : "a model with experts");
     }
     return MT_OK;
 }
@@ -61,7 +62,7 @@ static json_t *list_of_layers(int64_t n)
 }
 
 /* Integers, reals and truth values are written alike in TOML and JSON. */
-static json_t *value_json(const struct mt_config *config, const struct mt_exchange_key *key)
+static json_t *value_json(const struct mt_config *config, const struct mt_interchange_key *key)
 {
     char value[VALUE_BYTES];
     if (key->kind == MT_JSON_DENSE_LIST) {
@@ -77,15 +78,17 @@ static json_t *value_json(const struct mt_config *config, const struct mt_exchan
     return json_loads(value, JSON_DECODE_ANY, NULL);
 }
 
-static void add_keys(json_t *object, const struct mt_config *config,
-                     const struct mt_exchange_key *key)
+static void add_keys(json_t *object, const struct mt_config *config, bool is_dense,
+                     const struct mt_interchange_key *key)
 {
     for (; key->theirs != NULL; ++key) {
-        (void)json_object_set_new(object, key->theirs, value_json(config, key));
+        if (!is_dense || strncmp(key->ours, "moe.", 4) != 0) {
+            (void)json_object_set_new(object, key->theirs, value_json(config, key));
+        }
     }
 }
 
-static void add_demands(json_t *object, const struct mt_exchange_demand *demand)
+static void add_demands(json_t *object, const struct mt_interchange_demand *demand)
 {
     for (; demand->theirs != NULL; ++demand) {
         if (demand->is_written) {
@@ -102,8 +105,8 @@ enum mt_status mt_config_json_make(const struct mt_config *config, const struct 
     json_t *made =
         json_pack("{s:[s], s:s, s:s}", "architectures", family->architecture, "model_type",
                   family->model_type, "torch_dtype", mt_stored_type_name(type));
-    add_keys(made, config, mt_common_keys);
-    add_keys(made, config, family->key);
+    add_keys(made, config, family->is_dense, mt_common_keys);
+    add_keys(made, config, family->is_dense, family->key);
     add_demands(made, mt_common_demands);
     add_demands(made, family->demand);
     /* Their defaults are tokens of the family's own vocabularies. */

@@ -1,12 +1,12 @@
 /* From config.json to [model] and [moe]. Each key that was read is taken out of the object, so that
  * what is left can be told. */
-#include "exchange/config_json.h"
+#include "interchange/config_json.h"
 
 #include "base/memory.h"
 #include "config/load.h"
 #include "config/table.h"
 #include "config/write.h"
-#include "exchange/foreign.h"
+#include "interchange/foreign.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,6 +18,7 @@ struct reader {
     const char *path;
     json_t *object;
     int64_t n_dense;
+    bool is_dense; /* the family has no experts, and no keys of theirs */
     char model[MT_TABLE_TEXT_BYTES], moe[MT_TABLE_TEXT_BYTES];
 };
 
@@ -50,7 +51,7 @@ static void put(struct reader *reader, const char *ours, const char *format, ...
 }
 
 /* A whole number within what the configuration's key takes. */
-static enum mt_status put_integer(struct reader *reader, const struct mt_exchange_key *key,
+static enum mt_status put_integer(struct reader *reader, const struct mt_interchange_key *key,
                                   const json_t *value)
 {
     const struct mt_key *ours = mt_table_key(mt_table_index(key->ours));
@@ -66,7 +67,7 @@ static enum mt_status put_integer(struct reader *reader, const struct mt_exchang
     return MT_OK;
 }
 
-static enum mt_status put_real(struct reader *reader, const struct mt_exchange_key *key,
+static enum mt_status put_real(struct reader *reader, const struct mt_interchange_key *key,
                                const json_t *value)
 {
     const struct mt_key *ours = mt_table_key(mt_table_index(key->ours));
@@ -85,7 +86,7 @@ static enum mt_status put_real(struct reader *reader, const struct mt_exchange_k
     return MT_OK;
 }
 
-static enum mt_status put_bool(struct reader *reader, const struct mt_exchange_key *key,
+static enum mt_status put_bool(struct reader *reader, const struct mt_interchange_key *key,
                                const json_t *value)
 {
     if (!json_is_boolean(value)) {
@@ -105,7 +106,7 @@ static enum mt_status refuse_scaling(const struct reader *reader, const char *ke
 
 /* Versions before 5: rope_theta, and rope_scaling where positions are scaled. From 5 on both are in
  * rope_parameters. */
-static enum mt_status put_theta(struct reader *reader, const struct mt_exchange_key *key,
+static enum mt_status put_theta(struct reader *reader, const struct mt_interchange_key *key,
                                 const json_t *value)
 {
     static const char *const names[] = {"rope_parameters", "rope_scaling"};
@@ -131,7 +132,7 @@ static enum mt_status put_theta(struct reader *reader, const struct mt_exchange_
     return MT_OK;
 }
 
-static enum mt_status put_dense_count(struct reader *reader, const struct mt_exchange_key *key,
+static enum mt_status put_dense_count(struct reader *reader, const struct mt_interchange_key *key,
                                       const json_t *value)
 {
     MT_TRY(put_integer(reader, key, value));
@@ -140,7 +141,7 @@ static enum mt_status put_dense_count(struct reader *reader, const struct mt_exc
 }
 
 /* Layers without experts must be the first ones: [0, 1, 2]. */
-static enum mt_status put_dense_list(struct reader *reader, const struct mt_exchange_key *key,
+static enum mt_status put_dense_list(struct reader *reader, const struct mt_interchange_key *key,
                                      const json_t *value)
 {
     const size_t n = json_array_size(value);
@@ -159,7 +160,7 @@ static enum mt_status put_dense_list(struct reader *reader, const struct mt_exch
     return status;
 }
 
-static enum mt_status put_shared_width(struct reader *reader, const struct mt_exchange_key *key,
+static enum mt_status put_shared_width(struct reader *reader, const struct mt_interchange_key *key,
                                        const json_t *value)
 {
     if (json_is_integer(value) && json_integer_value(value) == 0) {
@@ -171,7 +172,7 @@ static enum mt_status put_shared_width(struct reader *reader, const struct mt_ex
 }
 
 /* value: what the file says, or what no key means; NULL: neither. */
-static enum mt_status put_key(struct reader *reader, const struct mt_exchange_key *key,
+static enum mt_status put_key(struct reader *reader, const struct mt_interchange_key *key,
                               const json_t *value)
 {
     const bool is_null = value == NULL || json_is_null(value);
@@ -205,10 +206,13 @@ static enum mt_status put_key(struct reader *reader, const struct mt_exchange_ke
     return MT_OK;
 }
 
-static enum mt_status read_keys(struct reader *reader, const struct mt_exchange_key *key)
+static enum mt_status read_keys(struct reader *reader, const struct mt_interchange_key *key)
 {
     for (; key->theirs != NULL; ++key) {
         const char *name = key->theirs;
+        if (reader->is_dense && strncmp(key->ours, "moe.", 4) == 0) {
+            continue;
+        }
         if (json_object_get(reader->object, name) == NULL && key->other != NULL) {
             name = key->other;
         }
@@ -239,7 +243,8 @@ static bool is_allowed(const json_t *value, const char *allowed)
     return false;
 }
 
-static enum mt_status check_demands(struct reader *reader, const struct mt_exchange_demand *demand)
+static enum mt_status check_demands(struct reader *reader,
+                                    const struct mt_interchange_demand *demand)
 {
     for (; demand->theirs != NULL; ++demand) {
         const json_t *value = json_object_get(reader->object, demand->theirs);
@@ -359,9 +364,14 @@ static enum mt_status read_model(struct reader *reader, struct mt_model_text *te
     MT_TRY(check_window(reader));
     MT_TRY(check_demands(reader, mt_common_demands));
     MT_TRY(check_demands(reader, text->family->demand));
+    reader->is_dense = text->family->is_dense;
+    if (reader->is_dense) {
+        reader->n_dense = json_integer_value(json_object_get(reader->object, "num_hidden_layers"));
+        put(reader, "model.first_k_dense", "%lld", (long long)reader->n_dense);
+    }
     MT_TRY(read_keys(reader, mt_common_keys));
     MT_TRY(read_keys(reader, text->family->key));
-    for (const struct mt_exchange_trait *trait = text->family->trait; trait->ours != NULL;
+    for (const struct mt_interchange_trait *trait = text->family->trait; trait->ours != NULL;
          ++trait) {
         put(reader, trait->ours, "%s", trait->value);
     }

@@ -1,6 +1,6 @@
 /* Elements of tensors in files of other programs: float32, bfloat16, float16, little-endian. */
-#ifndef MT_EXCHANGE_STORED_TYPE_H
-#define MT_EXCHANGE_STORED_TYPE_H
+#ifndef MT_INTERCHANGE_STORED_TYPE_H
+#define MT_INTERCHANGE_STORED_TYPE_H
 
 #include <stdbool.h>
 #include <stdint.h>

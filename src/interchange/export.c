@@ -1,13 +1,12 @@
-#include "exchange/exchange.h"
+#include "interchange/interchange.h"
 
 #include "base/memory.h"
 #include "base/size.h"
 #include "checkpoint/disk.h"
-#include "checkpoint/elements.h"
 #include "checkpoint/new_folder.h"
-#include "config/load.h"
-#include "exchange/safetensors.h"
-#include "exchange/wire.h"
+#include "interchange/safetensors.h"
+#include "interchange/weights.h"
+#include "interchange/wire.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,15 +19,10 @@ struct export
 {
     const struct mt_export_options *options;
     const struct mt_family *family;
-    struct mt_manifest manifest; /* of the checkpoint */
-    const struct mt_manifest_tensor **by_name;
-    const struct mt_manifest_tensor **origin; /* [n_tensor of the model] in it */
-    struct mt_config *config;
-    struct mt_model_tensors tensors;
+    struct mt_weights weights;
     struct mt_wires wires;
     int64_t *first_wire; /* [n_file + 1] of each file */
     int n_file;
-    struct mt_element_reader reader;
     struct mt_new_folder made;
     float *value; /* [BUFFER_ELEMENTS] */
 };
@@ -43,11 +37,11 @@ static enum mt_status choose_family(struct export *export)
 {
     export->family = export->options->family;
     if (export->family != NULL) {
-        return mt_config_json_check(export->config, export->family);
+        return mt_config_json_check(export->weights.config, export->family);
     }
     char reasons[2048] = "";
     for (int i = 0; i < mt_n_family && export->family == NULL; ++i) {
-        if (mt_config_json_check(export->config, &mt_families[i]) == MT_OK) {
+        if (mt_config_json_check(export->weights.config, &mt_families[i]) == MT_OK) {
             export->family = &mt_families[i];
             return MT_OK;
         }
@@ -61,44 +55,6 @@ static enum mt_status choose_family(struct export *export)
         MT_ERR_CONFIG,
         "no family has models like that of %s: %s; its tensors can be read from index.h5",
         export->options->from, reasons);
-}
-
-static enum mt_status read_checkpoint(struct export *export)
-{
-    const char *from = export->options->from;
-    MT_TRY(mt_checkpoint_verify(from));
-    MT_TRY(mt_manifest_read(from, &export->manifest));
-    MT_TRY(mt_manifest_sort(&export->manifest, &export->by_name));
-    MT_TRY(MT_ALLOCATE(export->config, 1, "configuration"));
-    MT_TRY(mt_config_parse(export->manifest.config_text, "the checkpoint's configuration", ".", 0,
-                           NULL, NULL, export->config));
-    return mt_model_tensors_init(&export->tensors, export->config);
-}
-
-/* The checkpoint has each tensor of the model that its configuration describes. */
-static enum mt_status find_origins(struct export *export)
-{
-    const struct mt_tensor_table *table = &export->tensors.table;
-    /* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers is meant */
-    MT_TRY(MT_ALLOCATE(export->origin, table->n_tensor, "tensors to export"));
-    for (int t = 0; t < table->n_tensor; ++t) {
-        char name[MT_CHECKPOINT_NAME_BYTES];
-        mt_checkpoint_dataset_name(name, table->tensor[t].name, MT_KIND_VALUE);
-        const struct mt_manifest_tensor *tensor =
-            mt_manifest_find(&export->manifest, export->by_name, name);
-        bool same = tensor != NULL && tensor->n_dim == table->tensor[t].n_dim;
-        for (int d = 0; same && d < tensor->n_dim; ++d) {
-            same = tensor->dim[d] == table->tensor[t].dim[d];
-        }
-        if (!same) {
-            return MT_FAIL(MT_ERR_INPUT,
-                           "%s: %s is missing or has another shape than its configuration says; "
-                           "use another checkpoint",
-                           export->options->from, name);
-        }
-        export->origin[t] = tensor;
-    }
-    return MT_OK;
 }
 
 /* Tensors in order, a new file whenever the next one would not fit. */
@@ -127,15 +83,16 @@ static void file_name(const struct export *export, int file, char name[64])
     }
 }
 
-/* The text of a JSON object with a fixed number of spaces behind it; freed by free. */
+/* The object, which is given away, as text; freed by free. */
 static enum mt_status dump(json_t *object, size_t flags, char **text)
 {
     *text = object != NULL ? json_dumps(object, flags) : NULL;
     json_decref(object);
-    return *text != NULL
-               ? MT_OK
-               : MT_FAIL(MT_ERR_RESOURCE, "no memory for the header of a file; free memory on this "
-                                          "machine");
+    if (*text == NULL) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "no memory for the JSON of a file; free memory on this machine");
+    }
+    return MT_OK;
 }
 
 static json_t *header_json(const struct export *export, int file)
@@ -189,8 +146,7 @@ static enum mt_status write_run(struct export *export, const struct mt_wire *wir
     for (int64_t done = 0; done < run->n_element; done += BUFFER_ELEMENTS) {
         const int64_t n = mt_min_i64(BUFFER_ELEMENTS, run->n_element - done);
         const int64_t n_byte = n * mt_stored_type_bytes(type);
-        MT_TRY(mt_elements_read(&export->reader, export->origin[run->tensor], run->first + done, n,
-                                export->value));
+        MT_TRY(mt_weights_read(&export->weights, run->tensor, run->first + done, n, export->value));
         if (!mt_stored_type_narrow(type, export->value, n)) {
             return MT_FAIL(MT_ERR_INPUT,
                            "%s has numbers too large for %s; smaller ones were expected; choose "
@@ -224,12 +180,26 @@ static enum mt_status write_file(struct export *export, int file)
     return mt_disk_finish(descriptor, path, status);
 }
 
+/* Digits of reals: the fewest of 15 to 17 with which `object` reads back the same. */
+static size_t shortest(const json_t *object)
+{
+    size_t digits = 15;
+    for (bool is_same = false; digits < 17 && !is_same; digits += !is_same) {
+        char *text = json_dumps(object, JSON_REAL_PRECISION(digits));
+        json_t *again = text != NULL ? json_loads(text, 0, NULL) : NULL;
+        is_same = json_equal(object, again) == 1;
+        json_decref(again);
+        free(text);
+    }
+    return digits;
+}
+
 static enum mt_status write_json(const struct export *export, const char *name, json_t *object)
 {
     char path[MT_PATH_BYTES];
     char *text = NULL;
     MT_TRY(mt_disk_join(path, export->made.temporary, name));
-    MT_TRY(dump(object, JSON_INDENT(2), &text));
+    MT_TRY(dump(object, JSON_INDENT(2) | JSON_REAL_PRECISION(shortest(object)), &text));
     const enum mt_status status = mt_disk_write_file(path, text, (int64_t)strlen(text));
     free(text);
     return status;
@@ -283,7 +253,8 @@ static enum mt_status write_all(struct export *export)
 {
     json_t *config = NULL;
     MT_TRY(mt_new_folder_begin(&export->made));
-    MT_TRY(mt_config_json_make(export->config, export->family, export->options->type, &config));
+    MT_TRY(mt_config_json_make(export->weights.config, export->family, export->options->type,
+                               &config));
     MT_TRY(write_json(export, "config.json", config));
     if (export->options->tokenizer != NULL) {
         MT_TRY(copy_tokenizer(export));
@@ -301,13 +272,12 @@ static enum mt_status export_all(struct export *export)
 {
     const struct mt_export_options *options = export->options;
     MT_TRY(mt_new_folder_init(&export->made, options->to, "the model's folder"));
-    MT_TRY(read_checkpoint(export));
+    MT_TRY(mt_weights_open(&export->weights, options->from));
     MT_TRY(choose_family(export));
-    MT_TRY(find_origins(export));
-    MT_TRY(mt_wires_plan(&export->tensors.table, export->family, options->layout, &export->wires));
+    MT_TRY(mt_wires_plan(&export->weights.tensors.table, export->family, options->layout,
+                         &export->wires));
     MT_TRY(plan_files(export));
     MT_TRY(MT_ALLOCATE(export->value, BUFFER_ELEMENTS, "export"));
-    mt_elements_init(&export->reader, options->from, &export->manifest);
     const enum mt_status status = write_all(export);
     if (status != MT_OK) {
         mt_new_folder_abandon(&export->made);
@@ -315,28 +285,23 @@ static enum mt_status export_all(struct export *export)
     return status;
 }
 
-enum mt_status mt_exchange_export(const struct mt_export_options *options,
-                                  struct mt_exchange_report *report)
+enum mt_status mt_interchange_export(const struct mt_export_options *options,
+                                     struct mt_interchange_report *report)
 {
     struct export *export = NULL;
     MT_TRY(MT_ALLOCATE(export, 1, "export"));
     export->options = options;
     const enum mt_status status = export_all(export);
-    *report = (struct mt_exchange_report){.family = export->family,
-                                          .layout = options->layout,
-                                          .n_stored = export->wires.n,
-                                          .n_file = export->n_file};
+    *report = (struct mt_interchange_report){.family = export->family,
+                                             .layout = options->layout,
+                                             .n_stored = export->wires.n,
+                                             .n_file = export->n_file};
     for (int64_t w = 0; w < export->wires.n; ++w) {
         report->n_element += export->wires.wire[w].n_element;
     }
-    mt_elements_clear(&export->reader);
+    mt_weights_close(&export->weights);
     mt_wires_clear(&export->wires);
-    mt_model_tensors_clear(&export->tensors);
-    mt_manifest_clear(&export->manifest);
-    mt_memory_free(export->by_name);
-    mt_memory_free(export->origin);
     mt_memory_free(export->first_wire);
-    mt_memory_free(export->config);
     mt_memory_free(export->value);
     mt_memory_free(export);
     return status;

@@ -1,5 +1,5 @@
 /* The JSON header of one file, which may be damaged or hostile. */
-#include "exchange/safetensors.h"
+#include "interchange/safetensors.h"
 
 #include "base/memory.h"
 #include "base/size.h"

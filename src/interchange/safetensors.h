@@ -6,12 +6,12 @@
  *
  * Format: https://huggingface.co/docs/safetensors (2023). Opening reads headers, one file's at a
  * time; tensors are read when asked for, any run of elements. Held: 200 bytes a tensor. */
-#ifndef MT_EXCHANGE_SAFETENSORS_H
-#define MT_EXCHANGE_SAFETENSORS_H
+#ifndef MT_INTERCHANGE_SAFETENSORS_H
+#define MT_INTERCHANGE_SAFETENSORS_H
 
 #include "config/config.h"
-#include "exchange/foreign.h"
-#include "exchange/stored_type.h"
+#include "interchange/foreign.h"
+#include "interchange/stored_type.h"
 
 #define MT_SAFETENSORS_ONE   "model.safetensors"
 #define MT_SAFETENSORS_INDEX "model.safetensors.index.json"

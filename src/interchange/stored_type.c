@@ -1,4 +1,4 @@
-#include "exchange/stored_type.h"
+#include "interchange/stored_type.h"
 
 #include "kernel/cpu/bf16.h"
 

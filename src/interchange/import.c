@@ -1,12 +1,12 @@
-#include "exchange/exchange.h"
+#include "interchange/interchange.h"
 
 #include "base/memory.h"
 #include "base/size.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/one_shard.h"
-#include "config/load.h"
-#include "exchange/safetensors.h"
-#include "exchange/wire.h"
+#include "interchange/safetensors.h"
+#include "interchange/weights.h"
+#include "interchange/wire.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,7 +50,7 @@ static enum mt_status plan_wires(struct import *import)
         while (t < table->n_tensor && table->tensor[t].kind != MT_TENSOR_EXPERT) {
             ++t;
         }
-        if (t == table->n_tensor ||
+        if (t < table->n_tensor &&
             mt_safetensors_find(&import->source,
                                 import->wires.wire[import->wires.of_tensor[t]].name) != NULL) {
             break;
@@ -97,7 +97,7 @@ static enum mt_status check_wires(const struct import *import)
         const struct mt_stored *stored = mt_safetensors_find(&import->source, wire->name);
         if (stored == NULL) {
             return MT_FAIL(MT_ERR_INPUT,
-                           "%s: %s is missing; a %s model has it; get the files again, or name "
+                           "%s: %s is missing; %s models have it; get the files again, or name "
                            "another --family",
                            import->source.folder, wire->name, import->text.family->title);
         }
@@ -145,7 +145,7 @@ static enum mt_status check_places(const struct import *import)
         }
         if ((w == n || strcmp(name[w], stored) != 0) && !is_superfluous(import, stored)) {
             status = MT_FAIL(MT_ERR_INPUT,
-                             "%s: %s is no tensor of a %s model with this config.json; every "
+                             "%s: %s is no tensor of %s models with this config.json; every "
                              "tensor must have a place; name another --family, or take the "
                              "tensor out",
                              import->source.folder, stored, import->text.family->title);
@@ -153,34 +153,6 @@ static enum mt_status check_places(const struct import *import)
     }
     mt_memory_free(name);
     return status;
-}
-
-/* A checkpoint at step 0 whose tensors are the model's, each in one piece of the one shard. */
-static enum mt_status plan_manifest(struct import *import)
-{
-    struct mt_manifest *manifest = &import->manifest;
-    const struct mt_tensor_table *table = &import->tensors.table;
-    char *text = NULL;
-    MT_TRY(mt_config_to_text(import->config, &text));
-    const enum mt_status status =
-        mt_manifest_init(manifest, 1, 1, table->n_tensor, table->n_tensor, text);
-    mt_memory_free(text);
-    MT_TRY(status);
-    manifest->config_hash = mt_config_hash(import->config);
-    for (int t = 0; t < table->n_tensor; ++t) {
-        struct mt_manifest_tensor *tensor = &manifest->tensor[t];
-        mt_checkpoint_dataset_name(tensor->name, table->tensor[t].name, MT_KIND_VALUE);
-        tensor->is_bfloat16 = import->options->dtype == MT_BFLOAT16;
-        tensor->n_dim = table->tensor[t].n_dim;
-        memcpy(tensor->dim, table->tensor[t].dim, sizeof(tensor->dim));
-        tensor->first_piece = t;
-        tensor->n_piece = 1;
-        manifest->piece[t].n_row = tensor->dim[0];
-    }
-    if (import->options->dtype == MT_BFLOAT16) {
-        manifest->format_version = MT_CHECKPOINT_BFLOAT16_VERSION;
-    }
-    return MT_OK;
 }
 
 static enum mt_status put_run(struct import *import, const struct mt_stored *stored,
@@ -194,6 +166,20 @@ static enum mt_status put_run(struct import *import, const struct mt_stored *sto
     return MT_OK;
 }
 
+/* What a wire has of a tensor. */
+static enum mt_status put_wire(struct import *import, const struct mt_wire *wire, int64_t tensor,
+                               struct mt_one_shard *shard)
+{
+    const struct mt_stored *stored = mt_safetensors_find(&import->source, wire->name);
+    for (int64_t r = 0; r < mt_wire_n_run(wire); ++r) {
+        const struct mt_wire_run run = mt_wire_run(wire, r);
+        if (run.tensor == tensor) {
+            MT_TRY(put_run(import, stored, &run, shard));
+        }
+    }
+    return MT_OK;
+}
+
 static enum mt_status put_tensor(void *context, int64_t tensor, struct mt_one_shard *shard)
 {
     struct import *import = context;
@@ -201,14 +187,7 @@ static enum mt_status put_tensor(void *context, int64_t tensor, struct mt_one_sh
     int64_t last = 0;
     mt_wires_of(&import->wires, (int)tensor, &first, &last);
     for (int64_t w = first; w < last; ++w) {
-        const struct mt_wire *wire = &import->wires.wire[w];
-        const struct mt_stored *stored = mt_safetensors_find(&import->source, wire->name);
-        for (int64_t r = 0; r < mt_wire_n_run(wire); ++r) {
-            const struct mt_wire_run run = mt_wire_run(wire, r);
-            if (run.tensor == tensor) {
-                MT_TRY(put_run(import, stored, &run, shard));
-            }
-        }
+        MT_TRY(put_wire(import, &import->wires.wire[w], tensor, shard));
     }
     return MT_OK;
 }
@@ -220,7 +199,7 @@ static enum mt_status write_config(const struct import *import)
     const struct mt_import_options *options = import->options;
     const int n =
         snprintf(text, sizeof(text),
-                 "# The model of %.200s, a %s. To train it further, add [optimizer],\n"
+                 "# The model of %.200s (%s). To train it further, add [optimizer],\n"
                  "# [data] and [train] (docs/configuration.md) and start with\n"
                  "#   moetrain train THIS_FILE --init-from %.400s\n"
                  "# max_seq_len is the most the model was made for; shorter sequences "
@@ -253,26 +232,27 @@ static enum mt_status import_all(struct import *import)
     MT_TRY(plan_wires(import));
     MT_TRY(check_wires(import));
     MT_TRY(check_places(import));
-    MT_TRY(plan_manifest(import));
+    MT_TRY(
+        mt_weights_plan(import->config, &import->tensors.table, options->dtype, &import->manifest));
     MT_TRY(MT_ALLOCATE(import->value, BUFFER_ELEMENTS, "import"));
     MT_TRY(mt_one_shard_write(&import->made, &import->manifest, &state, put_tensor, import));
     return write_config(import);
 }
 
-static void report_on(const struct import *import, struct mt_exchange_report *report)
+static void report_on(const struct import *import, struct mt_interchange_report *report)
 {
-    *report = (struct mt_exchange_report){.family = import->text.family,
-                                          .layout = import->layout,
-                                          .n_stored = import->wires.n,
-                                          .n_file = import->source.n_file};
+    *report = (struct mt_interchange_report){.family = import->text.family,
+                                             .layout = import->layout,
+                                             .n_stored = import->wires.n,
+                                             .n_file = import->source.n_file};
     for (int t = 0; t < import->tensors.table.n_tensor; ++t) {
         report->n_element += mt_tensor_n_element(&import->tensors.table.tensor[t]);
     }
     memcpy(report->unread, import->text.unread, sizeof(report->unread));
 }
 
-enum mt_status mt_exchange_import(const struct mt_import_options *options,
-                                  struct mt_exchange_report *report)
+enum mt_status mt_interchange_import(const struct mt_import_options *options,
+                                     struct mt_interchange_report *report)
 {
     struct import *import = NULL;
     MT_TRY(MT_ALLOCATE(import, 1, "import"));

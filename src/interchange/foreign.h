@@ -1,7 +1,7 @@
 /* Files that other programs wrote: nothing in them is trusted, and every one that is read whole has
  * a most that it may have. What is wrong with them is MT_ERR_INPUT, naming the file. */
-#ifndef MT_EXCHANGE_FOREIGN_H
-#define MT_EXCHANGE_FOREIGN_H
+#ifndef MT_INTERCHANGE_FOREIGN_H
+#define MT_INTERCHANGE_FOREIGN_H
 
 #include "base/status.h"
 

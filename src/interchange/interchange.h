@@ -1,13 +1,13 @@
 /* Models in and out, in the layout of Hugging Face transformers: safetensors and config.json. One
  * process; a tensor's elements after another, so memory is a few MiB of buffers, 500 bytes a tensor
  * of the files, and one file's header while it is parsed, whatever the size of the model. */
-#ifndef MT_EXCHANGE_EXCHANGE_H
-#define MT_EXCHANGE_EXCHANGE_H
+#ifndef MT_INTERCHANGE_EXCHANGE_H
+#define MT_INTERCHANGE_EXCHANGE_H
 
-#include "exchange/config_json.h"
+#include "interchange/config_json.h"
 
 /* What was done, for people. */
-struct mt_exchange_report {
+struct mt_interchange_report {
     const struct mt_family *family;
     enum mt_expert_layout layout;
     int64_t n_stored;  /* tensors in the files */
@@ -24,8 +24,8 @@ struct mt_import_options {
     const struct mt_family *family; /* NULL: as model_type says */
     enum mt_dtype dtype;            /* of the checkpoint */
 };
-enum mt_status mt_exchange_import(const struct mt_import_options *options,
-                                  struct mt_exchange_report *report);
+enum mt_status mt_interchange_import(const struct mt_import_options *options,
+                                     struct mt_interchange_report *report);
 
 /* The weights of a checkpoint become such a folder. */
 struct mt_export_options {
@@ -34,9 +34,9 @@ struct mt_export_options {
     const struct mt_family *family; /* NULL: the first that has such models */
     enum mt_expert_layout layout;
     enum mt_stored_type type;
-    int64_t shard_bytes; /* files are at most so large, but for one tensor that is larger */
+    int64_t shard_bytes; /* of tensors in a file, at most, but for one that is larger */
 };
-enum mt_status mt_exchange_export(const struct mt_export_options *options,
-                                  struct mt_exchange_report *report);
+enum mt_status mt_interchange_export(const struct mt_export_options *options,
+                                     struct mt_interchange_report *report);
 
 #endif

@@ -1,11 +1,11 @@
 /* config.json of a model, to and from a configuration of this program. */
-#ifndef MT_EXCHANGE_CONFIG_JSON_H
-#define MT_EXCHANGE_CONFIG_JSON_H
+#ifndef MT_INTERCHANGE_CONFIG_JSON_H
+#define MT_INTERCHANGE_CONFIG_JSON_H
 
 #include "base/status.h"
 #include "config/config.h"
-#include "exchange/family.h"
-#include "exchange/stored_type.h"
+#include "interchange/family.h"
+#include "interchange/stored_type.h"
 
 #include <jansson.h>
 

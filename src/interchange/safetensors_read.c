@@ -1,4 +1,4 @@
-#include "exchange/safetensors.h"
+#include "interchange/safetensors.h"
 
 #include "base/memory.h"
 #include "base/size.h"

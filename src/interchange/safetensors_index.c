@@ -1,5 +1,5 @@
 /* model.safetensors.index.json: which file has which tensor. */
-#include "exchange/safetensors.h"
+#include "interchange/safetensors.h"
 
 #include "base/memory.h"
 
@@ -72,11 +72,12 @@ enum mt_status mt_safetensors_list_files(struct mt_safetensors *source, const ch
     json_object_foreach(map, tensor, value)
     {
         const char *name = json_string_value(value);
-        if (!is_file_name(name) || source->n_file >= MAX_FILES) {
+        const bool is_name = mt_foreign_is_name(tensor, MT_STORED_NAME_BYTES - 1);
+        if (!is_name || !is_file_name(name) || source->n_file >= MAX_FILES) {
             return MT_FAIL(MT_ERR_INPUT,
                            "%s: \"weight_map\" does not name a file for %.128s; up to %d names "
                            "without folders were expected; get the file again",
-                           path, tensor, (int)MAX_FILES);
+                           path, is_name ? tensor : "one of its tensors", (int)MAX_FILES);
         }
         MT_TRY(add_file(source, &capacity, name));
     }

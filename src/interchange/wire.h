@@ -1,9 +1,9 @@
 /* The tensors of a model as a family's files have them, and which elements of the model's own
  * tensors each is made of: what import and export both walk along. Pure. */
-#ifndef MT_EXCHANGE_WIRE_H
-#define MT_EXCHANGE_WIRE_H
+#ifndef MT_INTERCHANGE_WIRE_H
+#define MT_INTERCHANGE_WIRE_H
 
-#include "exchange/family.h"
+#include "interchange/family.h"
 #include "model/model.h"
 
 enum { MT_WIRE_NAME_BYTES = 128 };

@@ -1,8 +1,8 @@
 /* Families of models as Hugging Face transformers lays them out: what their tensors and the keys of
  * their config.json are called. One row of one table a family (family.c); what reads and writes
  * (names.c, config_read.c, config_write.c) knows none of them. */
-#ifndef MT_EXCHANGE_FAMILY_H
-#define MT_EXCHANGE_FAMILY_H
+#ifndef MT_INTERCHANGE_FAMILY_H
+#define MT_INTERCHANGE_FAMILY_H
 
 #include <stdbool.h>
 
@@ -29,7 +29,7 @@ enum mt_json_kind {
     MT_JSON_SHARED_WIDTH, /* of one shared expert */
     MT_JSON_SHARED_COUNT  /* integer; null or absent: 0 */
 };
-struct mt_exchange_key {
+struct mt_interchange_key {
     const char *theirs; /* NULL ends a list */
     const char *other;  /* another name that is read; NULL: none */
     const char *ours;   /* "model.hidden_size" */
@@ -38,13 +38,13 @@ struct mt_exchange_key {
 };
 
 /* Ours that the family always has, in TOML: written on import, looked at on export. */
-struct mt_exchange_trait {
+struct mt_interchange_trait {
     const char *ours, *value; /* NULL ends a list */
 };
 
 /* Theirs of which only some values can be had here; the first is written. JSON values without
  * spaces, separated by spaces. */
-struct mt_exchange_demand {
+struct mt_interchange_demand {
     const char *theirs, *allowed; /* NULL ends a list */
     const char *absent;           /* what no key means */
     bool is_written;
@@ -55,15 +55,16 @@ struct mt_family {
     const char *title;                              /* for people: "Mixtral" */
     const char *model_type;                         /* in config.json */
     const char *architecture;                       /* of transformers */
+    bool is_dense;                                  /* no layer has experts */
     const struct mt_tensor_name *name[MT_N_LAYOUT]; /* beside mt_common_names */
-    const struct mt_exchange_key *key;              /* beside mt_common_keys */
-    const struct mt_exchange_trait *trait;
-    const struct mt_exchange_demand *demand; /* beside mt_common_demands */
+    const struct mt_interchange_key *key;           /* beside mt_common_keys */
+    const struct mt_interchange_trait *trait;
+    const struct mt_interchange_demand *demand; /* beside mt_common_demands */
 };
 
 extern const struct mt_tensor_name mt_common_names[];
-extern const struct mt_exchange_key mt_common_keys[];
-extern const struct mt_exchange_demand mt_common_demands[];
+extern const struct mt_interchange_key mt_common_keys[];
+extern const struct mt_interchange_demand mt_common_demands[];
 extern const struct mt_family mt_families[];
 extern const int mt_n_family;
 

@@ -1,4 +1,4 @@
-#include "exchange/wire.h"
+#include "interchange/wire.h"
 
 #include "base/memory.h"
 
