@@ -322,10 +322,22 @@ static void check_documents(struct mt_load *load)
     }
 }
 
+static void check_balance(struct mt_load *load)
+{
+    const struct mt_config *config = load->config;
+    if (is_good(load, "data.balance") && is_good(load, "data.attention") &&
+        config->data.balance == MT_BATCH_COST && config->data.attention != MT_SPAN_DOCUMENT) {
+        mt_report_add(&load->report, place_of(load, "data.balance"),
+                      "data.balance = \"cost\" is for data.attention = \"document\": otherwise "
+                      "sequences cost the same; leave it out");
+    }
+}
+
 static void check_data(struct mt_load *load)
 {
     const struct mt_config *config = load->config;
     check_documents(load);
+    check_balance(load);
     if (!is_good(load, "data.format") || config->data.format == MT_DATA_RANDOM) {
         return;
     }

@@ -300,6 +300,11 @@ static const struct mt_key table[] = {
         "With attention = \"document\": the token that ends a document; auto: the index of "
         "format \"megatron\" tells.",
         DEFAULT("\"auto\""), FIELD(data.document_end)),
+    CHOICE(
+        "data", "balance", "count|cost",
+        "How a step's sequences are given to ranks: in order, or by cost, so that ranks that meet "
+        "have alike work; for attention = \"document\".",
+        DEFAULT("\"count\""), FIELD(data.balance)),
     BOOL("data", "log_samples",
          "Writes samples.jsonl into the run directory: which sequences every step was trained on.",
          DEFAULT("false"), FIELD(data.log_samples)),

@@ -90,7 +90,7 @@ void mt_mixture_place(const struct mt_mixture *mixture, uint64_t seed, int64_t s
 }
 
 enum mt_status mt_mixture_fill(const struct mt_mixture *mixture, uint64_t seed, int64_t first,
-                               int64_t n, int32_t *token, int32_t *target,
+                               const int64_t *sequence, int64_t n, int32_t *token, int32_t *target,
                                struct mt_document_starts *documents)
 {
     if (documents != NULL) {
@@ -99,7 +99,7 @@ enum mt_status mt_mixture_fill(const struct mt_mixture *mixture, uint64_t seed, 
     for (int64_t i = 0; i < n; ++i) {
         int source = 0;
         int64_t window = 0;
-        mt_mixture_place(mixture, seed, first + i, &source, &window);
+        mt_mixture_place(mixture, seed, first + sequence[i], &source, &window);
         const struct mt_corpus *corpus = mixture->corpus[source];
         int32_t *const own = token + i * mixture->length;
         MT_TRY(mt_corpus_read(corpus, window, own, target + i * mixture->length));

@@ -13,10 +13,10 @@ enum mt_status mt_mixture_open(const struct mt_path_list *paths, const struct mt
                                const struct mt_corpus_options *options, struct mt_mixture **out);
 void mt_mixture_close(struct mt_mixture *mixture); /* NULL allowed */
 
-/* token, target [n,T]: sequences first .. first + n - 1 of the stream, and where documents begin in
+/* token, target [n,T]: sequences first + sequence [n] of the stream, and where documents begin in
  * them, unless documents is NULL. */
 enum mt_status mt_mixture_fill(const struct mt_mixture *mixture, uint64_t seed, int64_t first,
-                               int64_t n, int32_t *token, int32_t *target,
+                               const int64_t *sequence, int64_t n, int32_t *token, int32_t *target,
                                struct mt_document_starts *documents);
 
 /* Which source sequence `sequence` of the stream comes from, and which of its windows it is. */

@@ -71,7 +71,7 @@ enum mt_status mt_weights_plan(const struct mt_config *config, const struct mt_t
     char *text = NULL;
     MT_TRY(mt_config_to_text(config, &text));
     const enum mt_status status =
-        mt_manifest_init(manifest, 1, table->n_tensor, table->n_tensor, text);
+        mt_manifest_init(manifest, 1, 1, table->n_tensor, table->n_tensor, text);
     mt_memory_free(text);
     MT_TRY(status);
     manifest->config_hash = mt_config_hash(config);

@@ -4,6 +4,7 @@
 
 #include "base/record.h"
 #include "checkpoint/saver.h"
+#include "data/deal.h"
 #include "data/mixture.h"
 #include "data/sampler.h"
 #include "data/trace.h"
@@ -78,7 +79,9 @@ struct mt_trainer {
     struct mt_validation validation;
     struct mt_batch_split split;
     int32_t *token, *target;             /* [micro_batch, T] */
+    int64_t *sequence;                   /* [micro_batch] of the global batch, which are in token */
     struct mt_document_starts documents; /* start NULL: attention goes across them */
+    struct mt_deal deal;                 /* cost NULL: by count */
     struct mt_run_state state;
     struct mt_state_array state_array[MT_MAX_STATE_ARRAY];
     struct mt_traces traces;
@@ -107,6 +110,14 @@ enum mt_status mt_trainer_open(struct mt_trainer *trainer);
 void mt_trainer_close(struct mt_trainer *trainer); /* of whatever was opened */
 /* The same for what can make steps but is no run, after opening: costs and first values. */
 enum mt_status mt_trainer_start(struct mt_trainer *trainer);
+
+/* batch.c. Plan is collective, before the first load of a step: which sequences are whose. */
+enum mt_status mt_batch_open(struct mt_trainer *trainer);
+void mt_batch_close(struct mt_trainer *trainer);
+enum mt_status mt_batch_plan(struct mt_trainer *trainer);
+/* Reads this rank's micro-batch. */
+enum mt_status mt_batch_load(struct mt_trainer *trainer, int64_t micro,
+                             struct mt_micro_batch *batch);
 
 /* step.c: one optimizer step; trainer->state.step is the number of the step being made. */
 enum mt_status mt_train_step(struct mt_trainer *trainer, struct mt_step_result *result);
@@ -149,11 +160,11 @@ void mt_traces_close(struct mt_trainer *trainer);
 enum mt_status mt_traces_begin_step(struct mt_trainer *trainer);
 enum mt_status mt_traces_end_step(struct mt_trainer *trainer, const struct mt_step_result *result);
 
-/* samples.c. Open is agreed by the caller, after resuming; note: sequences first .. first + n - 1
- * of the global batch are in trainer->token; end_step is collective. */
+/* samples.c. Open is agreed by the caller, after resuming; note: trainer->token holds the n
+ * sequences of trainer->sequence; end_step is collective. */
 enum mt_status mt_samples_open(struct mt_trainer *trainer);
 void mt_samples_close(struct mt_trainer *trainer);
-void mt_samples_note(struct mt_trainer *trainer, int64_t first, int64_t n);
+void mt_samples_note(struct mt_trainer *trainer, int64_t n);
 enum mt_status mt_samples_end_step(struct mt_trainer *trainer);
 
 /* metrics_file.c: keeps the lines of steps up to `step`, rank 0 only. */

@@ -59,7 +59,7 @@ void mt_samples_close(struct mt_trainer *trainer)
     memset(samples, 0, sizeof(*samples));
 }
 
-void mt_samples_note(struct mt_trainer *trainer, int64_t first, int64_t n)
+void mt_samples_note(struct mt_trainer *trainer, int64_t n)
 {
     const struct mt_config *config = trainer->config;
     if (trainer->samples.table == NULL) {
@@ -68,13 +68,14 @@ void mt_samples_note(struct mt_trainer *trainer, int64_t first, int64_t n)
     for (int64_t i = 0; i < n; ++i) {
         int source = 0;
         int64_t window = 0;
+        const int64_t at = trainer->sequence[i];
         mt_mixture_place(trainer->data, (uint64_t)config->run.seed,
-                         trainer->state.next_sequence + first + i, &source, &window);
-        row(trainer, ROW_READS)[first + i] = 1;
-        row(trainer, ROW_RANK)[first + i] = trainer->session.comm.rank;
-        row(trainer, ROW_SOURCE)[first + i] = source;
-        row(trainer, ROW_WINDOW)[first + i] = window;
-        row(trainer, ROW_TOKEN)[first + i] = trainer->token[i * config->model.max_seq_len];
+                         trainer->state.next_sequence + at, &source, &window);
+        row(trainer, ROW_READS)[at] = 1;
+        row(trainer, ROW_RANK)[at] = trainer->session.comm.rank;
+        row(trainer, ROW_SOURCE)[at] = source;
+        row(trainer, ROW_WINDOW)[at] = window;
+        row(trainer, ROW_TOKEN)[at] = trainer->token[i * config->model.max_seq_len];
     }
 }
 

@@ -15,14 +15,9 @@ static enum mt_status open_data(struct mt_trainer *trainer)
         .seed = (uint64_t)config->run.seed,
         .document_end = config->data.document_end,
     };
-    const int64_t n = trainer->split.micro_batch * config->model.max_seq_len;
     MT_TRY(mt_mixture_open(&config->data.train, &config->data.weights, &options, &trainer->data));
     MT_TRY(mt_validation_open(config, &trainer->validation));
-    MT_TRY(MT_ALLOCATE(trainer->token, n, "batch"));
-    MT_TRY(MT_ALLOCATE(trainer->target, n, "batch"));
-    return config->data.attention == MT_SPAN_DOCUMENT
-               ? MT_ALLOCATE(trainer->documents.start, n + 1, "documents of a batch")
-               : MT_OK;
+    return mt_batch_open(trainer);
 }
 
 static int64_t largest_micro_batch(const struct mt_config *config)
@@ -68,8 +63,6 @@ void mt_trainer_close(struct mt_trainer *trainer)
     mt_optim_destroy(trainer->optim);
     mt_validation_close(&trainer->validation);
     mt_mixture_close(trainer->data);
-    mt_memory_free(trainer->documents.start);
-    mt_memory_free(trainer->target);
-    mt_memory_free(trainer->token);
+    mt_batch_close(trainer);
     mt_session_close(&trainer->session);
 }

@@ -28,7 +28,7 @@ static const char *const public_names =
     "optimizer.dense_sharding schedule.kind schedule.warmup_steps schedule.decay_steps "
     "schedule.min_lr_ratio data.train data.validation data.validation_sets data.format "
     "data.token_type data.weights "
-    "data.changed data.log_samples data.attention data.document_end train.steps "
+    "data.changed data.log_samples data.attention data.document_end data.balance train.steps "
     "train.global_batch_size train.micro_batch_size train.eval_interval train.eval_sequences "
     "train.recompute train.nonfinite_patience train.nonfinite_action train.replica_check_interval "
     "checkpoint.interval "

@@ -28,7 +28,8 @@ static const char *const unusual[] = {
     "optimizer={lr=0.0003, betas=[0.85, 0.999], eps=1e-6, weight_decay=0, grad_clip=0}",
     "schedule={kind='wsd', warmup_steps=7, decay_steps=11, min_lr_ratio=0}",
     "data={validation=['v 1', 'v\"2'], validation_sets={web=['w', '/x'], code=['c']}, "
-    "log_samples=true, attention='document', document_end=9, format='tokens', token_type='i16', "
+    "log_samples=true, attention='document', document_end=9, balance='cost', format='tokens', "
+    "token_type='i16', "
     "weights=[0.25, 3], changed='accept'}",
     "train={eval_interval=3, eval_sequences=5, recompute='layer', nonfinite_patience=0}",
     "train={nonfinite_action='rollback', replica_check_interval=9}",
@@ -133,6 +134,7 @@ static const char *const resolved_case = "[run]\n"
                                          "changed = \"refuse\"\n"
                                          "attention = \"sequence\"\n"
                                          "document_end = \"auto\"\n"
+                                         "balance = \"count\"\n"
                                          "log_samples = false\n"
                                          "\n"
                                          "[train]\n"
