@@ -32,7 +32,7 @@ refuse_everywhere 2 'the model knows 520 tokens, more than bytes.* --tokenizer F
 refuse 2 'the prompt has 20 tokens; 1 to 16 were expected, the model.s max_seq_len' generate \
     --checkpoint run/checkpoints/step-00000040 --tokenizer bytes --prompt "twenty bytes of text"
 refuse 3 'docs.idx is no tokenizer' "${sample[@]}" --prompt x --tokenizer docs.idx
-refuse 3 'none/tokenizer.json: missing' "${sample[@]}" --prompt x --tokenizer none/tokenizer.json
+refuse 3 'none/tokenizer.json: No such file' "${sample[@]}" --prompt x --tokenizer none/tokenizer.json
 refuse 3 'offset 1 of the text: byte 0xff' "${sample[@]}" --prompt $'x\xff'
 refuse 2 '--top-p 1.5 is out of range' "${sample[@]}" --prompt x --top-p 1.5
 refuse 2 '--top-p 0 is out of range' "${sample[@]}" --prompt x --top-p 0
