@@ -234,7 +234,7 @@ static void mutated_files_are_accepted_or_refused_never_fatal(void **state)
 {
     int n_accepted = 0;
     (void)state;
-    for (uint64_t round = 0; round < 2500; ++round) {
+    for (uint64_t round = 0; round < 1500; ++round) {
         char path[512];
         char text[4096];
         uint64_t index = 0;
@@ -274,7 +274,7 @@ static void mutated_files_are_accepted_or_refused_never_fatal(void **state)
         assert_int_equal(mt_memory_n_live(), 0);
     }
     mt_error_clear();
-    assert_true(n_accepted > 100 && n_accepted < 1500);
+    assert_true(n_accepted > 60 && n_accepted < 900);
 }
 
 int main(void)
