@@ -212,10 +212,10 @@ static void a_family_refuses_what_it_has_no_words_for(void **state)
     } cases[] = {
         {"olmoe", "mixtral", "model.qk_norm = \"projection\"; \"none\" was expected"},
         {"qwen3-moe", "olmoe", "model.qk_norm = \"head\""},
-        {"qwen2-moe", "mixtral", "moe.normalize_top_k = false"},
+        {"qwen2-moe", "mixtral", "model.attention_bias = true"},
         {"deepseek", "qwen2-moe", "moe.shared_gate = false"},
         {"mixtral", "qwen2-moe", "moe.shared_gate = false"},
-        {"qwen2-moe", "deepseek", "moe.shared_intermediate_size = 20"},
+        {"qwen2-moe", "deepseek", "model.attention_bias = true"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
