@@ -175,7 +175,7 @@ const struct mt_command mt_commands[] = {
           {"--layout", "per-expert|grouped",
            "a tensor for each expert's matrix, or a layer's experts together [per-expert]"},
           {"--shard-size", "BYTES", "of tensors in a file, at most [5000000000]"},
-          {"--tokenizer", "FILE", "a tokenizer.json to copy beside it"}},
+          {"--tokenizer", "FILE", "a tokenizer.json or SentencePiece .model to copy beside it"}},
      .run = mt_command_export},
     {.name = "upcycle",
      .synopsis = "upcycle DENSE... -o CHECKPOINT --experts E --top-k K",

@@ -200,6 +200,7 @@ static void clear(struct generation *g)
 
 static enum mt_status generate(const struct mt_config *config, const struct options *options)
 {
+    MT_ASSERT(config != NULL);
     struct generation g = {.options = options, .config = config};
     enum mt_status status = prepare(&g);
     if (status == MT_OK) {

@@ -222,6 +222,7 @@ static enum mt_status write_index(const struct export *export)
                                 "weight_map", map));
 }
 
+/* Under the name by which transformers knows its kind. */
 static enum mt_status copy_tokenizer(const struct export *export)
 {
     char path[MT_PATH_BYTES];
@@ -231,8 +232,11 @@ static enum mt_status copy_tokenizer(const struct export *export)
     int64_t n_byte = 0;
     enum mt_status status = mt_foreign_open(from, &source, &n_byte);
     const int64_t most = BUFFER_ELEMENTS * (int64_t)sizeof(float);
+    const size_t length = strlen(from);
+    const bool is_model = length > 6 && strcmp(from + length - 6, ".model") == 0;
     MT_TRY_GOTO(status);
-    MT_TRY_GOTO(mt_disk_join(path, export->made.temporary, "tokenizer.json"));
+    MT_TRY_GOTO(mt_disk_join(path, export->made.temporary,
+                             is_model ? "tokenizer.model" : "tokenizer.json"));
     MT_TRY_GOTO(mt_disk_open_to_write(path, true, &target));
     for (int64_t done = 0; done < n_byte && status == MT_OK; done += most) {
         const int64_t n = mt_min_i64(most, n_byte - done);

@@ -24,10 +24,6 @@ const struct mt_tensor_name mt_common_names[] = {
     {"layers/*/mlp/up_proj", "model.layers.*.mlp.up_proj.weight"},
     {"layers/*/mlp/down_proj", "model.layers.*.mlp.down_proj.weight"},
     {"layers/*/moe/router", "model.layers.*.mlp.gate.weight"},
-    {"layers/*/moe/shared/gate_proj", "model.layers.*.mlp.shared_expert.gate_proj.weight"},
-    {"layers/*/moe/shared/up_proj", "model.layers.*.mlp.shared_expert.up_proj.weight"},
-    {"layers/*/moe/shared/down_proj", "model.layers.*.mlp.shared_expert.down_proj.weight"},
-    {"layers/*/moe/shared/gate", "model.layers.*.mlp.shared_expert_gate.weight"},
     {NULL, NULL}};
 
 static const struct mt_tensor_name per_expert[] = {
@@ -37,36 +33,31 @@ static const struct mt_tensor_name per_expert[] = {
     {NULL, NULL}};
 
 /* gate_up_proj is named for both of its halves. */
-#define GROUPED_EXPERTS                                                              \
-    {"layers/*/moe/experts/gate_proj", "model.layers.*.mlp.experts.gate_up_proj"},   \
-        {"layers/*/moe/experts/up_proj", "model.layers.*.mlp.experts.gate_up_proj"}, \
-    {                                                                                \
-        "layers/*/moe/experts/down_proj", "model.layers.*.mlp.experts.down_proj"     \
-    }
-static const struct mt_tensor_name grouped[] = {GROUPED_EXPERTS, {NULL, NULL}};
-static const struct mt_tensor_name no_experts[] = {{NULL, NULL}};
+static const struct mt_tensor_name grouped[] = {
+    {"layers/*/moe/experts/gate_proj", "model.layers.*.mlp.experts.gate_up_proj"},
+    {"layers/*/moe/experts/up_proj", "model.layers.*.mlp.experts.gate_up_proj"},
+    {"layers/*/moe/experts/down_proj", "model.layers.*.mlp.experts.down_proj"},
+    {NULL, NULL}};
 
-static const struct mt_tensor_name mixtral_names[] = {
+static const struct mt_tensor_name mixtral_per_expert[] = {
     {"layers/*/moe/router", "model.layers.*.block_sparse_moe.gate.weight"},
     {"layers/*/moe/experts/gate_proj", "model.layers.*.block_sparse_moe.experts.*.w1.weight"},
     {"layers/*/moe/experts/up_proj", "model.layers.*.block_sparse_moe.experts.*.w3.weight"},
     {"layers/*/moe/experts/down_proj", "model.layers.*.block_sparse_moe.experts.*.w2.weight"},
     {NULL, NULL}};
 
-#define DEEPSEEK_SHARED                                                                       \
-    {"layers/*/moe/shared/gate_proj", "model.layers.*.mlp.shared_experts.gate_proj.weight"},  \
-        {"layers/*/moe/shared/up_proj", "model.layers.*.mlp.shared_experts.up_proj.weight"},  \
-    {                                                                                         \
-        "layers/*/moe/shared/down_proj", "model.layers.*.mlp.shared_experts.down_proj.weight" \
-    }
-static const struct mt_tensor_name deepseek_names[] = {
-    DEEPSEEK_SHARED,
-    {"layers/*/moe/experts/gate_proj", "model.layers.*.mlp.experts.*.gate_proj.weight"},
-    {"layers/*/moe/experts/up_proj", "model.layers.*.mlp.experts.*.up_proj.weight"},
-    {"layers/*/moe/experts/down_proj", "model.layers.*.mlp.experts.*.down_proj.weight"},
+static const struct mt_tensor_name no_names[] = {{NULL, NULL}};
+static const struct mt_tensor_name qwen2_names[] = {
+    {"layers/*/moe/shared/gate_proj", "model.layers.*.mlp.shared_expert.gate_proj.weight"},
+    {"layers/*/moe/shared/up_proj", "model.layers.*.mlp.shared_expert.up_proj.weight"},
+    {"layers/*/moe/shared/down_proj", "model.layers.*.mlp.shared_expert.down_proj.weight"},
+    {"layers/*/moe/shared/gate", "model.layers.*.mlp.shared_expert_gate.weight"},
     {NULL, NULL}};
-static const struct mt_tensor_name deepseek_grouped[] = {
-    DEEPSEEK_SHARED, GROUPED_EXPERTS, {NULL, NULL}};
+static const struct mt_tensor_name deepseek_names[] = {
+    {"layers/*/moe/shared/gate_proj", "model.layers.*.mlp.shared_experts.gate_proj.weight"},
+    {"layers/*/moe/shared/up_proj", "model.layers.*.mlp.shared_experts.up_proj.weight"},
+    {"layers/*/moe/shared/down_proj", "model.layers.*.mlp.shared_experts.down_proj.weight"},
+    {NULL, NULL}};
 
 const struct mt_interchange_key mt_common_keys[] = {
     {"vocab_size", NULL, "model.vocab_size", MT_JSON_INTEGER, NULL},
@@ -87,138 +78,91 @@ const struct mt_interchange_demand mt_common_demands[] = {
     {"partial_rotary_factor", "1.0 1", "1.0", false},
     {NULL, NULL, NULL, false}};
 
-#define EPS(absent_)                                                        \
-    {                                                                       \
-        "rms_norm_eps", NULL, "model.rms_norm_eps", MT_JSON_REAL, (absent_) \
-    }
-#define THETA(absent_)                                                   \
-    {                                                                    \
-        "rope_theta", NULL, "model.rope_theta", MT_JSON_THETA, (absent_) \
-    }
-#define HEAD_DIM                                                      \
-    {                                                                 \
-        "head_dim", NULL, "model.head_dim", MT_JSON_MAY_BE_NULL, NULL \
-    }
-#define INNER(theirs_)                                                         \
-    {                                                                          \
-        (theirs_), NULL, "moe.expert_intermediate_size", MT_JSON_INTEGER, NULL \
-    }
-#define EXPERTS(theirs_, other_)                                      \
-    {                                                                 \
-        (theirs_), (other_), "moe.num_experts", MT_JSON_INTEGER, NULL \
-    }
-#define NORMALIZE                                                            \
-    {                                                                        \
-        "norm_topk_prob", NULL, "moe.normalize_top_k", MT_JSON_BOOL, "false" \
-    }
-#define DENSE_WIDTH                                                                           \
-    {                                                                                         \
-        "intermediate_size", NULL, "model.dense_intermediate_size", MT_JSON_DENSE_WIDTH, NULL \
-    }
-#define DENSE_LIST                                                               \
-    {                                                                            \
-        "mlp_only_layers", NULL, "model.first_k_dense", MT_JSON_DENSE_LIST, "[]" \
-    }
-#define END_OF_KEYS                             \
-    {                                           \
-        NULL, NULL, NULL, MT_JSON_INTEGER, NULL \
-    }
-
 static const struct mt_interchange_key mixtral_keys[] = {
-    EPS("1e-05"),
-    THETA("1000000.0"),
-    HEAD_DIM,
-    EXPERTS("num_local_experts", "num_experts"),
-    INNER("intermediate_size"),
-    END_OF_KEYS,
-};
+    {"rms_norm_eps", NULL, "model.rms_norm_eps", MT_JSON_REAL, "1e-05"},
+    {"rope_theta", NULL, "model.rope_theta", MT_JSON_THETA, "1000000.0"},
+    {"head_dim", NULL, "model.head_dim", MT_JSON_MAY_BE_NULL, NULL},
+    {"num_local_experts", "num_experts", "moe.num_experts", MT_JSON_INTEGER, NULL},
+    {"intermediate_size", NULL, "moe.expert_intermediate_size", MT_JSON_INTEGER, NULL},
+    {NULL, NULL, NULL, MT_JSON_INTEGER, NULL}};
 static const struct mt_interchange_key olmoe_keys[] = {
-    EPS("1e-05"),
-    THETA("10000.0"),
-    EXPERTS("num_experts", "num_local_experts"),
-    INNER("intermediate_size"),
-    NORMALIZE,
-    END_OF_KEYS,
-};
+    {"rms_norm_eps", NULL, "model.rms_norm_eps", MT_JSON_REAL, "1e-05"},
+    {"rope_theta", NULL, "model.rope_theta", MT_JSON_THETA, "10000.0"},
+    {"num_experts", "num_local_experts", "moe.num_experts", MT_JSON_INTEGER, NULL},
+    {"intermediate_size", NULL, "moe.expert_intermediate_size", MT_JSON_INTEGER, NULL},
+    {"norm_topk_prob", NULL, "moe.normalize_top_k", MT_JSON_BOOL, "false"},
+    {NULL, NULL, NULL, MT_JSON_INTEGER, NULL}};
 static const struct mt_interchange_key qwen2_keys[] = {
-    EPS("1e-06"),
-    THETA("10000.0"),
-    HEAD_DIM,
-    EXPERTS("num_experts", "num_local_experts"),
-    INNER("moe_intermediate_size"),
-    NORMALIZE,
+    {"rms_norm_eps", NULL, "model.rms_norm_eps", MT_JSON_REAL, "1e-06"},
+    {"rope_theta", NULL, "model.rope_theta", MT_JSON_THETA, "10000.0"},
+    {"head_dim", NULL, "model.head_dim", MT_JSON_MAY_BE_NULL, NULL},
+    {"num_experts", "num_local_experts", "moe.num_experts", MT_JSON_INTEGER, NULL},
+    {"moe_intermediate_size", NULL, "moe.expert_intermediate_size", MT_JSON_INTEGER, NULL},
+    {"norm_topk_prob", NULL, "moe.normalize_top_k", MT_JSON_BOOL, "false"},
     {"qkv_bias", NULL, "model.attention_bias", MT_JSON_BOOL, "true"},
     {"shared_expert_intermediate_size", NULL, "moe.shared_intermediate_size", MT_JSON_SHARED_WIDTH,
      NULL},
-    DENSE_LIST,
-    DENSE_WIDTH,
-    END_OF_KEYS,
-};
+    {"mlp_only_layers", NULL, "model.first_k_dense", MT_JSON_DENSE_LIST, "[]"},
+    {"intermediate_size", NULL, "model.dense_intermediate_size", MT_JSON_DENSE_WIDTH, NULL},
+    {NULL, NULL, NULL, MT_JSON_INTEGER, NULL}};
 static const struct mt_interchange_key qwen3_keys[] = {
-    EPS("1e-06"),
-    THETA("10000.0"),
-    HEAD_DIM,
-    EXPERTS("num_experts", "num_local_experts"),
-    INNER("moe_intermediate_size"),
-    NORMALIZE,
-    DENSE_LIST,
-    DENSE_WIDTH,
-    END_OF_KEYS,
-};
+    {"rms_norm_eps", NULL, "model.rms_norm_eps", MT_JSON_REAL, "1e-06"},
+    {"rope_theta", NULL, "model.rope_theta", MT_JSON_THETA, "10000.0"},
+    {"head_dim", NULL, "model.head_dim", MT_JSON_MAY_BE_NULL, NULL},
+    {"num_experts", "num_local_experts", "moe.num_experts", MT_JSON_INTEGER, NULL},
+    {"moe_intermediate_size", NULL, "moe.expert_intermediate_size", MT_JSON_INTEGER, NULL},
+    {"norm_topk_prob", NULL, "moe.normalize_top_k", MT_JSON_BOOL, "false"},
+    {"mlp_only_layers", NULL, "model.first_k_dense", MT_JSON_DENSE_LIST, "[]"},
+    {"intermediate_size", NULL, "model.dense_intermediate_size", MT_JSON_DENSE_WIDTH, NULL},
+    {NULL, NULL, NULL, MT_JSON_INTEGER, NULL}};
 static const struct mt_interchange_key llama_keys[] = {
-    EPS("1e-06"), THETA("10000.0"), HEAD_DIM, DENSE_WIDTH, END_OF_KEYS,
-};
+    {"rms_norm_eps", NULL, "model.rms_norm_eps", MT_JSON_REAL, "1e-06"},
+    {"rope_theta", NULL, "model.rope_theta", MT_JSON_THETA, "10000.0"},
+    {"head_dim", NULL, "model.head_dim", MT_JSON_MAY_BE_NULL, NULL},
+    {"intermediate_size", NULL, "model.dense_intermediate_size", MT_JSON_DENSE_WIDTH, NULL},
+    {NULL, NULL, NULL, MT_JSON_INTEGER, NULL}};
 static const struct mt_interchange_key deepseek_keys[] = {
-    EPS("1e-06"),
-    THETA("10000.0"),
-    EXPERTS("n_routed_experts", NULL),
-    INNER("moe_intermediate_size"),
-    NORMALIZE,
+    {"rms_norm_eps", NULL, "model.rms_norm_eps", MT_JSON_REAL, "1e-06"},
+    {"rope_theta", NULL, "model.rope_theta", MT_JSON_THETA, "10000.0"},
+    {"n_routed_experts", NULL, "moe.num_experts", MT_JSON_INTEGER, NULL},
+    {"moe_intermediate_size", NULL, "moe.expert_intermediate_size", MT_JSON_INTEGER, NULL},
+    {"norm_topk_prob", NULL, "moe.normalize_top_k", MT_JSON_BOOL, "false"},
     {"n_shared_experts", NULL, "moe.num_shared_experts", MT_JSON_SHARED_COUNT, "null"},
     {"first_k_dense_replace", NULL, "model.first_k_dense", MT_JSON_DENSE_COUNT, "0"},
-    DENSE_WIDTH,
-    END_OF_KEYS,
-};
-
-#define NO_SHARED                                                           \
-    {"moe.num_shared_experts", "0"}, {"moe.shared_intermediate_size", "0"}, \
-    {                                                                       \
-        "moe.shared_gate", "false"                                          \
-    }
-#define NO_DENSE                   \
-    {                              \
-        "model.first_k_dense", "0" \
-    }
-#define NO_BIAS                         \
-    {                                   \
-        "model.attention_bias", "false" \
-    }
-#define NO_FACTOR                          \
-    {                                      \
-        "moe.routed_scaling_factor", "1.0" \
-    }
+    {"intermediate_size", NULL, "model.dense_intermediate_size", MT_JSON_DENSE_WIDTH, NULL},
+    {NULL, NULL, NULL, MT_JSON_INTEGER, NULL}};
 
 static const struct mt_interchange_trait mixtral_traits[] = {{"model.qk_norm", "\"none\""},
+                                                             {"model.attention_bias", "false"},
+                                                             {"model.first_k_dense", "0"},
                                                              {"moe.normalize_top_k", "true"},
-                                                             NO_SHARED,
-                                                             NO_DENSE,
-                                                             NO_BIAS,
-                                                             NO_FACTOR,
+                                                             {"moe.num_shared_experts", "0"},
+                                                             {"moe.shared_intermediate_size", "0"},
+                                                             {"moe.shared_gate", "false"},
+                                                             {"moe.routed_scaling_factor", "1.0"},
                                                              {NULL, NULL}};
 static const struct mt_interchange_trait olmoe_traits[] = {
-    {"model.qk_norm", "\"projection\""}, NO_SHARED, NO_DENSE, NO_BIAS, NO_FACTOR, {NULL, NULL}};
-static const struct mt_interchange_trait qwen2_traits[] = {
-    {"model.qk_norm", "\"none\""}, {"moe.shared_gate", "true"}, NO_FACTOR, {NULL, NULL}};
-static const struct mt_interchange_trait qwen3_traits[] = {
-    {"model.qk_norm", "\"head\""}, NO_SHARED, NO_BIAS, NO_FACTOR, {NULL, NULL}};
+    {"model.qk_norm", "\"projection\""},   {"model.attention_bias", "false"},
+    {"model.first_k_dense", "0"},          {"moe.num_shared_experts", "0"},
+    {"moe.shared_intermediate_size", "0"}, {"moe.shared_gate", "false"},
+    {"moe.routed_scaling_factor", "1.0"},  {NULL, NULL}};
+static const struct mt_interchange_trait qwen2_traits[] = {{"model.qk_norm", "\"none\""},
+                                                           {"moe.shared_gate", "true"},
+                                                           {"moe.routed_scaling_factor", "1.0"},
+                                                           {NULL, NULL}};
+static const struct mt_interchange_trait qwen3_traits[] = {{"model.qk_norm", "\"head\""},
+                                                           {"model.attention_bias", "false"},
+                                                           {"moe.num_shared_experts", "0"},
+                                                           {"moe.shared_intermediate_size", "0"},
+                                                           {"moe.shared_gate", "false"},
+                                                           {"moe.routed_scaling_factor", "1.0"},
+                                                           {NULL, NULL}};
 static const struct mt_interchange_trait llama_traits[] = {
-    {"model.qk_norm", "\"none\""}, NO_BIAS, {NULL, NULL}};
-static const struct mt_interchange_trait deepseek_traits[] = {{"model.qk_norm", "\"none\""},
-                                                              {"moe.shared_intermediate_size", "0"},
-                                                              {"moe.shared_gate", "false"},
-                                                              NO_BIAS,
-                                                              NO_FACTOR,
-                                                              {NULL, NULL}};
+    {"model.qk_norm", "\"none\""}, {"model.attention_bias", "false"}, {NULL, NULL}};
+static const struct mt_interchange_trait deepseek_traits[] = {
+    {"model.qk_norm", "\"none\""},         {"model.attention_bias", "false"},
+    {"moe.shared_intermediate_size", "0"}, {"moe.shared_gate", "false"},
+    {"moe.routed_scaling_factor", "1.0"},  {NULL, NULL}};
 
 static const struct mt_interchange_demand mixtral_demands[] = {
     {"router_jitter_noise", "0.0 0", "0.0", false}, {NULL, NULL, NULL, false}};
@@ -251,7 +195,8 @@ const struct mt_family mt_families[] = {
      .title = "Mixtral",
      .model_type = "mixtral",
      .architecture = "MixtralForCausalLM",
-     .name = {mixtral_names, grouped},
+     .name = no_names,
+     .expert = {mixtral_per_expert, grouped},
      .key = mixtral_keys,
      .trait = mixtral_traits,
      .demand = mixtral_demands},
@@ -259,7 +204,8 @@ const struct mt_family mt_families[] = {
      .title = "OLMoE",
      .model_type = "olmoe",
      .architecture = "OlmoeForCausalLM",
-     .name = {per_expert, grouped},
+     .name = no_names,
+     .expert = {per_expert, grouped},
      .key = olmoe_keys,
      .trait = olmoe_traits,
      .demand = olmoe_demands},
@@ -267,7 +213,8 @@ const struct mt_family mt_families[] = {
      .title = "Qwen2-MoE",
      .model_type = "qwen2_moe",
      .architecture = "Qwen2MoeForCausalLM",
-     .name = {per_expert, grouped},
+     .name = qwen2_names,
+     .expert = {per_expert, grouped},
      .key = qwen2_keys,
      .trait = qwen2_traits,
      .demand = qwen2_demands},
@@ -275,7 +222,8 @@ const struct mt_family mt_families[] = {
      .title = "Qwen3-MoE",
      .model_type = "qwen3_moe",
      .architecture = "Qwen3MoeForCausalLM",
-     .name = {per_expert, grouped},
+     .name = no_names,
+     .expert = {per_expert, grouped},
      .key = qwen3_keys,
      .trait = qwen3_traits,
      .demand = qwen3_demands},
@@ -283,7 +231,8 @@ const struct mt_family mt_families[] = {
      .title = "DeepSeek-MoE",
      .model_type = "deepseek",
      .architecture = "DeepseekForCausalLM",
-     .name = {deepseek_names, deepseek_grouped},
+     .name = deepseek_names,
+     .expert = {per_expert, grouped},
      .key = deepseek_keys,
      .trait = deepseek_traits,
      .demand = deepseek_demands},
@@ -292,7 +241,8 @@ const struct mt_family mt_families[] = {
      .model_type = "llama",
      .architecture = "LlamaForCausalLM",
      .is_dense = true,
-     .name = {no_experts, no_experts},
+     .name = no_names,
+     .expert = {no_names, no_names},
      .key = llama_keys,
      .trait = llama_traits,
      .demand = llama_demands},

@@ -8,6 +8,7 @@
 #include "interchange/weights.h"
 #include "interchange/wire.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -209,14 +210,26 @@ static enum mt_status write_config(const struct import *import)
     return mt_disk_write_file(options->config_path, text, n);
 }
 
+/* Before the long work: it can be written at the end. */
 static enum mt_status check_free(const struct import *import)
 {
     const char *path = import->options->config_path;
+    const char *slash = strrchr(path, '/');
+    char folder[MT_PATH_BYTES] = ".";
+    if (slash != NULL) {
+        (void)snprintf(folder, sizeof(folder), "%.*s", (int)(slash - path + 1), path);
+    }
     if (access(path, F_OK) == 0) {
         return MT_FAIL(MT_ERR_CONFIG,
                        "%s is there already; a new file was expected for the configuration; "
                        "remove it or name another with -c",
                        path);
+    }
+    if (strlen(path) >= MT_PATH_BYTES || (slash != NULL && access(folder, W_OK) != 0)) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "%s cannot be written: %s; a folder that is there was expected; make it or "
+                       "name another with -c",
+                       path, strerror(errno));
     }
     return MT_OK;
 }

@@ -30,7 +30,7 @@ enum mt_status mt_interchange_import(const struct mt_import_options *options,
 /* The weights of a checkpoint become such a folder. */
 struct mt_export_options {
     const char *from, *to;
-    const char *tokenizer;          /* file to copy; NULL: none */
+    const char *tokenizer;          /* file to copy: tokenizer.json or .model; NULL: none */
     const struct mt_family *family; /* NULL: the first that has such models */
     enum mt_expert_layout layout;
     enum mt_stored_type type;

@@ -174,22 +174,42 @@ static int origin_of(const struct upcycle *upcycle, int tensor)
     return origin;
 }
 
+/* value [n]: the mean of elements [first, first + n) of the dense models' tensor. */
+static enum mt_status take_mean(struct upcycle *upcycle, int origin, int64_t first, int64_t n)
+{
+    const int n_dense = upcycle->options->n_dense;
+    memset(upcycle->sum, 0, (size_t)n * sizeof(*upcycle->sum));
+    for (int m = 0; m < n_dense; ++m) {
+        MT_TRY(mt_weights_read(&upcycle->dense[m], origin, first, n, upcycle->value));
+        for (int64_t i = 0; i < n; ++i) {
+            upcycle->sum[i] += (double)upcycle->value[i];
+        }
+    }
+    for (int64_t i = 0; i < n; ++i) {
+        upcycle->value[i] = (float)(upcycle->sum[i] / n_dense);
+    }
+    return MT_OK;
+}
+
 static enum mt_status put_mean(struct upcycle *upcycle, int origin, int64_t n_element,
                                struct mt_one_shard *shard)
 {
-    const int n_dense = upcycle->options->n_dense;
     for (int64_t done = 0; done < n_element; done += BUFFER_ELEMENTS) {
         const int64_t n = mt_min_i64(BUFFER_ELEMENTS, n_element - done);
-        memset(upcycle->sum, 0, (size_t)n * sizeof(*upcycle->sum));
-        for (int m = 0; m < n_dense; ++m) {
-            MT_TRY(mt_weights_read(&upcycle->dense[m], origin, done, n, upcycle->value));
-            for (int64_t i = 0; i < n; ++i) {
-                upcycle->sum[i] += (double)upcycle->value[i];
-            }
-        }
-        for (int64_t i = 0; i < n; ++i) {
-            upcycle->value[i] = (float)(upcycle->sum[i] / n_dense);
-        }
+        MT_TRY(take_mean(upcycle, origin, done, n));
+        MT_TRY(mt_one_shard_put(shard, upcycle->value, n));
+    }
+    return MT_OK;
+}
+
+/* n_element normal numbers of the stream, from number `first` on. */
+static enum mt_status put_normal(struct upcycle *upcycle, uint64_t stream, int64_t first,
+                                 int64_t n_element, struct mt_one_shard *shard)
+{
+    for (int64_t done = 0; done < n_element; done += BUFFER_ELEMENTS) {
+        const int64_t n = mt_min_i64(BUFFER_ELEMENTS, n_element - done);
+        mt_random_fill_normal(upcycle->options->seed, stream, (uint64_t)(first + done), n,
+                              (float)upcycle->config->model.init_std, upcycle->value);
         MT_TRY(mt_one_shard_put(shard, upcycle->value, n));
     }
     return MT_OK;
@@ -202,13 +222,8 @@ static enum mt_status put_router(struct upcycle *upcycle, const struct mt_tensor
     const uint64_t stream = mt_random_stream(router->name);
     const int64_t width = router->dim[1];
     for (int64_t expert = 0; expert < router->dim[0]; ++expert) {
-        const int64_t row = expert / upcycle->options->granularity * width;
-        for (int64_t done = 0; done < width; done += BUFFER_ELEMENTS) {
-            const int64_t n = mt_min_i64(BUFFER_ELEMENTS, width - done);
-            mt_random_fill_normal(upcycle->options->seed, stream, (uint64_t)(row + done), n,
-                                  (float)upcycle->config->model.init_std, upcycle->value);
-            MT_TRY(mt_one_shard_put(shard, upcycle->value, n));
-        }
+        const int64_t copy = expert / upcycle->options->granularity;
+        MT_TRY(put_normal(upcycle, stream, copy * width, width, shard));
     }
     return MT_OK;
 }
@@ -379,7 +394,7 @@ static enum mt_status write_config(const struct upcycle *upcycle)
     char *text = NULL;
     char *whole = NULL;
     MT_TRY(mt_config_to_text(upcycle->config, &text));
-    const int64_t room = (int64_t)strlen(text) + 2 * MT_PATH_BYTES + 512;
+    const int64_t room = (int64_t)strlen(text) + (int64_t)2 * MT_PATH_BYTES + 512;
     enum mt_status status = MT_ALLOCATE(whole, room, "configuration");
     if (status == MT_OK) {
         const int n =

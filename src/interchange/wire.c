@@ -34,7 +34,8 @@ static const char *find_in(const struct mt_tensor_name *list, const char *ours)
 static const char *find_name(const struct mt_family *family, enum mt_expert_layout layout,
                              const char *ours)
 {
-    const char *theirs = find_in(family->name[layout], ours);
+    const char *theirs = find_in(family->expert[layout], ours);
+    theirs = theirs != NULL ? theirs : find_in(family->name, ours);
     return theirs != NULL ? theirs : find_in(mt_common_names, ours);
 }
 

@@ -32,6 +32,16 @@ refuse 2 'shard-size 0 is not an integer of at least 1' export model -o new --sh
 refuse 2 'Mixtral models cannot have .*; choose another --family' export model -o new --family mixtral
 refuse 2 'given is there already' export model -o given
 
+refuse 2 'no-such/x.toml cannot be written: No such file' import "$vectors/olmoe" -o new -c no-such/x.toml
+
+# A full disk ends with code 4; what a killed attempt left is no obstacle.
+little() { (ulimit -f 30 && trap '' XFSZ && one "$@"); }
+expect 4 'File too large' little import "$vectors/olmoe" -o new
+expect 4 'File too large' little export model -o new
+mkdir -p .fresh.tmp/left
+expect 0 "" one export model -o fresh
+[ ! -e .fresh.tmp ] && [ ! -e fresh/left ] || fail "left over: $(ls -A . fresh)"
+
 # The model.
 refuse 3 'cannot open nowhere/config.json' import nowhere -o new
 refuse 3 'manifest.json' export nowhere -o new

@@ -215,10 +215,10 @@ static void a_family_refuses_what_it_has_no_words_for(void **state)
     } cases[] = {
         {"olmoe", "mixtral", "model.qk_norm = \"projection\"; \"none\" was expected"},
         {"qwen3-moe", "olmoe", "model.qk_norm = \"head\""},
-        {"qwen2-moe", "mixtral", "moe.normalize_top_k = false"},
+        {"qwen2-moe", "mixtral", "model.attention_bias = true"},
         {"deepseek", "qwen2-moe", "moe.shared_gate = false"},
         {"mixtral", "qwen2-moe", "moe.shared_gate = false"},
-        {"qwen2-moe", "deepseek", "moe.shared_intermediate_size = 20"},
+        {"qwen2-moe", "deepseek", "model.attention_bias = true"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
@@ -237,7 +237,7 @@ static void mutated_files_are_accepted_or_refused_never_fatal(void **state)
 {
     int n_accepted = 0;
     (void)state;
-    for (uint64_t round = 0; round < 2500; ++round) {
+    for (uint64_t round = 0; round < 1500; ++round) {
         char path[512];
         char text[4096];
         uint64_t index = 0;
@@ -277,7 +277,7 @@ static void mutated_files_are_accepted_or_refused_never_fatal(void **state)
         assert_int_equal(mt_memory_n_live(), 0);
     }
     mt_error_clear();
-    assert_true(n_accepted > 100 && n_accepted < 1500);
+    assert_true(n_accepted > 60 && n_accepted < 900);
 }
 
 int main(void)

@@ -151,6 +151,18 @@ static void layouts_and_files_do_not_change_a_bit(void **state)
     }
 }
 
+/* The same model as transformers saves it and as it holds it. */
+static void experts_together_are_the_experts_apart(void **state)
+{
+    struct mt_interchange_report report;
+    int n_file = 0;
+    (void)state;
+    import_as(MT_VECTORS "/mixtral-grouped", "c", MT_FLOAT32, &report);
+    export_as("c", "m", &(struct mt_export_options){.layout = MT_LAYOUT_PER_EXPERT});
+    expect_same_model(MT_VECTORS "/mixtral", mt_test_path("m"), &n_file);
+    remove_all();
+}
+
 /* A model of two-byte elements comes back as it was, also from a checkpoint in bfloat16. */
 static void short_elements_come_back_with_the_same_bytes(void **state)
 {
@@ -233,6 +245,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_family_comes_back_with_the_same_bytes),
         cmocka_unit_test(layouts_and_files_do_not_change_a_bit),
+        cmocka_unit_test(experts_together_are_the_experts_apart),
         cmocka_unit_test(short_elements_come_back_with_the_same_bytes),
         cmocka_unit_test(every_float16_is_exact_and_comes_back),
         cmocka_unit_test(float16_rounds_to_the_nearest_and_says_what_it_cannot_hold),

@@ -240,7 +240,7 @@ static void mutated_headers_are_accepted_or_refused_never_fatal(void **state)
 {
     int n_accepted = 0;
     (void)state;
-    for (uint64_t round = 0; round < 3000; ++round) {
+    for (uint64_t round = 0; round < 2000; ++round) {
         char text[ROOM];
         size_t n = strlen(HEADER);
         memcpy(text, HEADER, n);
@@ -248,7 +248,7 @@ static void mutated_headers_are_accepted_or_refused_never_fatal(void **state)
         write_file("model.safetensors", text, n, -1, DATA_BYTES);
         expect_verdict(&n_accepted);
     }
-    assert_true(n_accepted > 30 && n_accepted < 1500);
+    assert_true(n_accepted > 20 && n_accepted < 1000);
     remove_files();
 }
 
@@ -257,7 +257,7 @@ static void mutated_indices_are_accepted_or_refused_never_fatal(void **state)
     int n_accepted = 0;
     (void)state;
     write_indexed(INDEX);
-    for (uint64_t round = 0; round < 2000; ++round) {
+    for (uint64_t round = 0; round < 1200; ++round) {
         char text[ROOM + 1];
         size_t n = strlen(INDEX);
         memcpy(text, INDEX, n);
@@ -266,7 +266,7 @@ static void mutated_indices_are_accepted_or_refused_never_fatal(void **state)
         write_text("model.safetensors.index.json", text);
         expect_verdict(&n_accepted);
     }
-    assert_true(n_accepted > 20 && n_accepted < 1000);
+    assert_true(n_accepted > 12 && n_accepted < 600);
     remove_files();
 }
 
