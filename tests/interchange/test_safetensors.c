@@ -143,6 +143,8 @@ static void lengths_that_do_not_fit_are_refused(void **state)
     MT_TEST_FAILS(open_and_close(), MT_ERR_INPUT, "bytes that the file has");
     write_file("model.safetensors", HEADER, n, -1, DATA_BYTES + 1);
     MT_TEST_FAILS(open_and_close(), MT_ERR_INPUT, "1 bytes follow the last tensor");
+    write_file("model.safetensors", "{}", 2, -1, 1);
+    MT_TEST_FAILS(open_and_close(), MT_ERR_INPUT, "1 bytes follow the last tensor");
     write_file("model.safetensors", "", 0, -1, 0);
     MT_TEST_FAILS(open_and_close(), MT_ERR_INPUT, "the header, line");
     remove_files();
