@@ -280,6 +280,11 @@ static void a_header_holds_no_more_than_its_size_accounts_for(void **state)
     remove_files();
     memset(text, '[', sizeof(text));
     write_file("model.safetensors", text, sizeof(text), -1, 0);
+    MT_TEST_FAILS(open_and_close(), MT_ERR_INPUT, "has 65536 values in 65536 bytes");
+    for (size_t i = 0; i < sizeof(text); i += 8) {
+        memcpy(text + i, "      [,", 8);
+    }
+    write_file("model.safetensors", text, sizeof(text), -1, 0);
     MT_TEST_FAILS(open_and_close(), MT_ERR_INPUT, "the header, line");
     write_file("model.safetensors", HEADER, strlen(HEADER), (int64_t)1 << 40, DATA_BYTES);
     MT_TEST_FAILS(open_and_close(), MT_ERR_INPUT, "says that its header has");
