@@ -89,6 +89,19 @@ void mt_mixture_place(const struct mt_mixture *mixture, uint64_t seed, int64_t s
     *window = mt_sampler_window(seed, mt_corpus_n_window(mixture->corpus[*source]), index);
 }
 
+static enum mt_status fill_one(const struct mt_mixture *mixture, uint64_t seed, int64_t sequence,
+                               int32_t *token, int32_t *target,
+                               struct mt_document_starts *documents)
+{
+    int source = 0;
+    int64_t window = 0;
+    mt_mixture_place(mixture, seed, sequence, &source, &window);
+    MT_TRY(mt_corpus_read(mixture->corpus[source], window, token, target));
+    return documents != NULL
+               ? mt_corpus_documents(mixture->corpus[source], window, token, documents)
+               : MT_OK;
+}
+
 enum mt_status mt_mixture_fill(const struct mt_mixture *mixture, uint64_t seed, int64_t first,
                                const int64_t *sequence, int64_t n, int32_t *token, int32_t *target,
                                struct mt_document_starts *documents)
@@ -97,15 +110,8 @@ enum mt_status mt_mixture_fill(const struct mt_mixture *mixture, uint64_t seed, 
         documents->n = 0;
     }
     for (int64_t i = 0; i < n; ++i) {
-        int source = 0;
-        int64_t window = 0;
-        mt_mixture_place(mixture, seed, first + sequence[i], &source, &window);
-        const struct mt_corpus *corpus = mixture->corpus[source];
-        int32_t *const own = token + i * mixture->length;
-        MT_TRY(mt_corpus_read(corpus, window, own, target + i * mixture->length));
-        if (documents != NULL) {
-            MT_TRY(mt_corpus_documents(corpus, window, own, documents));
-        }
+        const int64_t at = i * mixture->length;
+        MT_TRY(fill_one(mixture, seed, first + sequence[i], token + at, target + at, documents));
     }
     return MT_OK;
 }

@@ -15,18 +15,25 @@ struct pass {
     struct mt_document_starts *documents; /* start NULL: attention goes across them */
 };
 
+/* A window, to be the micro-batch's sequence number `index`. */
+static enum mt_status read_window(const struct mt_corpus *corpus, int64_t window, int64_t index,
+                                  const struct pass *pass)
+{
+    const int64_t at = index * pass->session->config->model.max_seq_len;
+    int32_t *const token = pass->token + at;
+    MT_TRY(mt_corpus_read(corpus, window, token, pass->target + at));
+    return pass->documents->start != NULL
+               ? mt_corpus_documents(corpus, window, token, pass->documents)
+               : MT_OK;
+}
+
 /* Windows first .. first + n - 1 in the corpus's own order. */
 static enum mt_status read_windows(const struct mt_corpus *corpus, int64_t first, int64_t n,
                                    const struct pass *pass)
 {
-    const int64_t length = pass->session->config->model.max_seq_len;
     pass->documents->n = 0;
     for (int64_t i = 0; i < n; i++) {
-        int32_t *const token = pass->token + i * length;
-        MT_TRY(mt_corpus_read(corpus, first + i, token, pass->target + i * length));
-        if (pass->documents->start != NULL) {
-            MT_TRY(mt_corpus_documents(corpus, first + i, token, pass->documents));
-        }
+        MT_TRY(read_window(corpus, first + i, i, pass));
     }
     return MT_OK;
 }

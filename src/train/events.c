@@ -71,21 +71,29 @@ static enum mt_status write_record(struct mt_events *events, const MtEvent__Even
 }
 
 /* All lists grow together, so that a line like the one before it needs no memory. */
-static enum mt_status add_scalar(struct mt_events *events, const char *tag, double value)
+static enum mt_status grow(struct mt_events *events)
 {
     const int64_t n = events->n_scalar;
-    if (n == events->capacity) {
-        int64_t tags = events->capacity;
-        int64_t pointers = events->capacity;
-        MT_TRY(MT_MAKE_ROOM(events->tag, n, &tags, 1, "event tags"));
-        MT_TRY(MT_MAKE_ROOM(events->pointer, n, &pointers, 1, "events"));
-        MT_TRY(MT_MAKE_ROOM(events->scalar, n, &events->capacity, 1, "events"));
+    int64_t tags = events->capacity;
+    int64_t pointers = events->capacity;
+    MT_TRY(MT_MAKE_ROOM(events->tag, n, &tags, 1, "event tags"));
+    MT_TRY(mt_memory_make_room((int64_t)sizeof(void *), n, 1, "events", &pointers,
+                               (void **)&events->pointer));
+    return MT_MAKE_ROOM(events->scalar, n, &events->capacity, 1, "events");
+}
+
+/* A number as a scalar; anything else is none. */
+static enum mt_status add_number(struct mt_events *events, const char *tag, const json_t *value)
+{
+    if (!json_is_number(value)) {
+        return MT_OK;
     }
-    (void)snprintf(events->tag[n].text, TAG_BYTES, "%s", tag);
-    mt_event__summary__value__init(&events->scalar[n]);
-    events->scalar[n].value_case = MT_EVENT__SUMMARY__VALUE__VALUE_SIMPLE_VALUE;
-    events->scalar[n].simple_value = (float)value;
-    events->n_scalar++;
+    MT_TRY(events->n_scalar == events->capacity ? grow(events) : MT_OK);
+    MtEvent__Summary__Value *scalar = &events->scalar[events->n_scalar];
+    (void)snprintf(events->tag[events->n_scalar++].text, TAG_BYTES, "%s", tag);
+    mt_event__summary__value__init(scalar);
+    scalar->value_case = MT_EVENT__SUMMARY__VALUE__VALUE_SIMPLE_VALUE;
+    scalar->simple_value = (float)json_number_value(value);
     return MT_OK;
 }
 
@@ -96,44 +104,39 @@ static void join(char tag[TAG_BYTES], const char *prefix, const char *key)
     MT_ASSERT(n > 0 && n < TAG_BYTES);
 }
 
-/* A number, or a list of numbers; what lists of objects say (decisions of a policy) is no curve. */
-static enum mt_status add_value(struct mt_events *events, const char *tag, const json_t *value)
+/* The numbers of a list; what lists of objects say (decisions of a policy) is no curve. */
+static enum mt_status add_list(struct mt_events *events, const char *tag, const json_t *list)
 {
-    size_t i = 0;
-    const json_t *item = NULL;
+    enum mt_status status = MT_OK;
     char below[TAG_BYTES];
     char number[32];
-    if (json_is_number(value)) {
-        return add_scalar(events, tag, json_number_value(value));
-    }
-    json_array_foreach(value, i, item)
-    {
+    for (size_t i = 0; i < json_array_size(list) && status == MT_OK; ++i) {
         (void)snprintf(number, sizeof(number), "%03zu", i);
         join(below, tag, number);
-        if (json_is_number(item)) {
-            MT_TRY(add_scalar(events, below, json_number_value(item)));
-        }
+        status = add_number(events, below, json_array_get(list, i));
     }
-    return MT_OK;
+    return status;
 }
 
-/* Numbers of an object and of the objects in it, as deep as metrics go. */
+/* Numbers of an object, of its lists and of the objects in it, as deep as metrics go. */
 static enum mt_status add_object(struct mt_events *events, const char *prefix, json_t *object,
                                  int depth)
 {
-    const char *key = NULL;
-    json_t *value = NULL;
+    enum mt_status status = MT_OK;
     char tag[TAG_BYTES];
-    json_object_foreach(object, key, value)
-    {
-        join(tag, prefix, key);
+    for (void *at = json_object_iter(object); at != NULL && status == MT_OK;
+         at = json_object_iter_next(object, at)) {
+        json_t *value = json_object_iter_value(at);
+        join(tag, prefix, json_object_iter_key(at));
         if (json_is_object(value) && depth < MAX_DEPTH) {
-            MT_TRY(add_object(events, tag, value, depth + 1));
+            status = add_object(events, tag, value, depth + 1);
+        } else if (json_is_array(value)) {
+            status = add_list(events, tag, value);
         } else if (strcmp(tag, "step") != 0) {
-            MT_TRY(add_value(events, tag, value));
+            status = add_number(events, tag, value);
         }
     }
-    return MT_OK;
+    return status;
 }
 
 enum mt_status mt_events_write(struct mt_events *events, int64_t step, json_t *line)
