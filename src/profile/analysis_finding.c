@@ -41,8 +41,8 @@ static bool is_bad(double cost, double worst)
     return cost > 0.5 * worst;
 }
 
-/* Bad steps at every `period`-th step of one remainder, and far more than chance puts there: so many
- * deviations beyond what the rate of bad steps elsewhere makes of as many steps. */
+/* Bad steps at every `period`-th step of one remainder, and far more than chance puts there: so
+ * many deviations beyond what the rate of bad steps elsewhere makes of as many steps. */
 static bool repeats(const double *cost, int n, double worst, int n_bad, int period)
 {
     static const double DEVIATIONS = 7;

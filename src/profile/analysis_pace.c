@@ -138,8 +138,8 @@ static bool is_slow_at_times(const struct mt_study *study, const struct pace *pa
            pace[rank].n_outlier > TIMES_OTHERS * most;
 }
 
-/* Outliers that return at every so-manieth step, eight times at least: chance keeps no time, so other
- * ranks may have some as well. */
+/* Outliers that return at every so-manieth step, eight times at least: chance keeps no time, so
+ * other ranks may have some as well. */
 static bool is_slow_in_time(const struct mt_study *study, const struct pace *pace, int rank)
 {
     enum { LEAST_TIMES = 8 };

@@ -1,7 +1,8 @@
 /* find_windows RUN_DIR SKIP WINDOW: findings of each whole window of a run, after SKIP steps, for
  * straggler_study.py. One line a window:
  *
-*   FIRST_STEP NOISE "finding: ..." then every finding as RANK:CAUSE:SHARE:FACTOR:WHEN, the worst first
+ *   FIRST_STEP NOISE "finding: ..." then every finding as RANK:CAUSE:SHARE:FACTOR:WHEN, the worst
+ *   first
  *
  * NOISE: what the median rank costs for no known reason. */
 #include "profile/pricing.h"
