@@ -134,6 +134,9 @@ enum mt_status mt_metrics_evaluation(struct mt_trainer *trainer,
                                      const struct mt_evaluation *evaluation,
                                      const struct mt_span_totals *before, int64_t time_ns);
 
+/* Of the model, in a step: scores between documents are not computed, and not counted. */
+double mt_metrics_flops(const struct mt_trainer *trainer, const struct mt_step_result *result);
+
 /* nonfinite.c. Collective, after the metrics of a step: beyond the configured patience the run ends
  * (MT_ERR_DIVERGED) or goes back to its last checkpoint; *is_back: it has, the step is undone. */
 enum mt_status mt_nonfinite_check(struct mt_trainer *trainer, const struct mt_step_result *result,

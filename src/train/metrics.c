@@ -280,8 +280,7 @@ static void set_saving(json_t *object, const struct mt_trainer *trainer)
     set(object, "checkpoint_s", saving);
 }
 
-/* Scores between documents are not computed, and not counted. */
-static double step_flops(const struct mt_trainer *trainer, const struct mt_step_result *result)
+double mt_metrics_flops(const struct mt_trainer *trainer, const struct mt_step_result *result)
 {
     const double n_token = (double)result->n_token;
     const double n_full = n_token * (double)trainer->config->model.max_seq_len;
@@ -293,7 +292,7 @@ static json_t *step_line(const struct mt_trainer *trainer, const struct mt_step_
 {
     const double step_s = item_max(trainer, ITEM_STEP_TIME);
     const double tokens_per_s = (double)result->n_token / step_s;
-    const double flops_per_s = step_flops(trainer, result) / step_s;
+    const double flops_per_s = mt_metrics_flops(trainer, result) / step_s;
     const double peak =
         trainer->config->device.pace_gflops * 1e9 * trainer->session.comm.topology.n_rank;
     json_t *line = json_object();
