@@ -200,6 +200,7 @@ static enum mt_status write_json(const struct export *export, const char *name, 
     char *text = NULL;
     MT_TRY(mt_disk_join(path, export->made.temporary, name));
     MT_TRY(dump(object, JSON_INDENT(2) | JSON_REAL_PRECISION(shortest(object)), &text));
+    MT_ASSERT(text != NULL);
     const enum mt_status status = mt_disk_write_file(path, text, (int64_t)strlen(text));
     free(text);
     return status;

@@ -174,9 +174,10 @@ static enum mt_status put_wire(struct import *import, const struct mt_wire *wire
     const struct mt_stored *stored = mt_safetensors_find(&import->source, wire->name);
     for (int64_t r = 0; r < mt_wire_n_run(wire); ++r) {
         const struct mt_wire_run run = mt_wire_run(wire, r);
-        if (run.tensor == tensor) {
-            MT_TRY(put_run(import, stored, &run, shard));
+        if (run.tensor != tensor) {
+            continue;
         }
+        MT_TRY(put_run(import, stored, &run, shard));
     }
     return MT_OK;
 }
