@@ -76,10 +76,30 @@ static void make_printable(char *text)
     }
 }
 
+/* Values cost memory, not text: [[],[],[],..] takes fifty times its bytes. */
+static enum mt_status check_values(const char *path, const char *what, const char *text,
+                                   int64_t n_byte)
+{
+    enum { FREE = 64 };
+    int64_t n = 0;
+    for (int64_t i = 0; i < n_byte; ++i) {
+        n += text[i] == ',' || text[i] == '[' || text[i] == '{';
+    }
+    if (n > FREE + n_byte / MT_FOREIGN_VALUE_BYTES) {
+        return MT_FAIL(MT_ERR_INPUT,
+                       "%s: %s has %lld values in %lld bytes; at most a quarter as many were "
+                       "expected of a file about a model; get the file again",
+                       path, what, (long long)n, (long long)n_byte);
+    }
+    return MT_OK;
+}
+
 enum mt_status mt_foreign_parse(const char *path, const char *what, const char *text,
                                 int64_t n_byte, json_t **object)
 {
     json_error_t error;
+    *object = NULL;
+    MT_TRY(check_values(path, what, text, n_byte));
     *object = json_loadb(text, (size_t)n_byte, JSON_REJECT_DUPLICATES, &error);
     if (*object == NULL) {
         make_printable(error.text);

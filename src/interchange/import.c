@@ -172,14 +172,14 @@ static enum mt_status put_wire(struct import *import, const struct mt_wire *wire
                                struct mt_one_shard *shard)
 {
     const struct mt_stored *stored = mt_safetensors_find(&import->source, wire->name);
-    for (int64_t r = 0; r < mt_wire_n_run(wire); ++r) {
+    enum mt_status status = MT_OK;
+    for (int64_t r = 0; r < mt_wire_n_run(wire) && status == MT_OK; ++r) {
         const struct mt_wire_run run = mt_wire_run(wire, r);
-        if (run.tensor != tensor) {
-            continue;
+        if (run.tensor == tensor) {
+            status = put_run(import, stored, &run, shard);
         }
-        MT_TRY(put_run(import, stored, &run, shard));
     }
-    return MT_OK;
+    return status;
 }
 
 static enum mt_status put_tensor(void *context, int64_t tensor, struct mt_one_shard *shard)

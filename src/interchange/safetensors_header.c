@@ -120,7 +120,9 @@ static enum mt_status check_cover(struct mt_stored *stored, int64_t n,
                                   const struct mt_header *header)
 {
     int64_t next = header->data_offset;
-    qsort(stored, (size_t)n, sizeof(*stored), by_offset);
+    if (n > 0) {
+        qsort(stored, (size_t)n, sizeof(*stored), by_offset);
+    }
     for (int64_t i = 0; i < n; ++i) {
         if (stored[i].offset != next) {
             return MT_FAIL(MT_ERR_INPUT,
@@ -157,8 +159,6 @@ enum mt_status mt_safetensors_parse_header(struct mt_safetensors *source,
     }
     json_decref(object);
     MT_TRY(status);
-    MT_ASSERT(source->n == n_before || source->stored != NULL);
-    return source->n == n_before && header->data_bytes == 0
-               ? MT_OK
-               : check_cover(source->stored + n_before, source->n - n_before, header);
+    return check_cover(source->n > n_before ? source->stored + n_before : NULL,
+                       source->n - n_before, header);
 }

@@ -8,17 +8,25 @@ vectors=$MT_SOURCE/tests/interchange/vectors
 missing=(--set optimizer.lr=1e-3 --set 'data.format="random"' --set train.steps=2 --set train.global_batch_size=4
     --set train.micro_batch_size=2 --set checkpoint.interval=2 "${costs[@]}" --quiet)
 
-# Imported, trained on two ranks with nothing but what a model does not say, exported, and imported again.
+# Imported, trained on three ranks with nothing but what a model does not say, exported, and imported again.
 expect 0 "" one import "$vectors/qwen2-moe" -o model
 grep -q 'Qwen2-MoE of .*: 8816 parameters, 44 tensors (separate experts) in 1 file' out.txt || fail "$(cat out.txt)"
 one verify model >out.txt || fail "the checkpoint does not verify: $?"
-ranks 2 train model.toml --run-dir run --init-from model "${missing[@]}" || fail "training ended with $?"
+ranks 3 train model.toml --run-dir run --init-from model --set 'placement.policy="fsep"' "${missing[@]}" ||
+    fail "training ended with $?"
 expect 0 "" one export run/checkpoints/step-00000002 -o given --shard-size 9000 --layout grouped --dtype float16 \
     --tokenizer "$MT_SOURCE/README.md"
 cmp given/tokenizer.json "$MT_SOURCE/README.md" || fail "the tokenizer differs"
 [ "$(find given -name 'model-0000?-of-00003.safetensors' -size -11000c | wc -l)" = 3 ] || fail "$(ls -l given)"
 expect 0 "" one import given -o again -c other.toml --dtype bfloat16
 cmp <(sed '1,/^$/d' model.toml) <(sed '1,/^$/d; /^head_dim = 4$/d' other.toml) || fail "the model is another after export and import"
+
+# Experts that three ranks saved in pieces are exported as those of one shard.
+expect 0 "" one checkpoint convert run/checkpoints/step-00000002 whole
+expect 0 "" one export run/checkpoints/step-00000002 -o of-pieces
+expect 0 "" one export whole -o of-whole
+diff -r of-pieces of-whole || fail "the export of three shards differs from that of one"
+! diff -q of-whole/model.safetensors "$vectors/qwen2-moe/model.safetensors" >diff.txt || fail "nothing was trained"
 
 # The command line.
 refuse 2 'import does not say where to; expected -o' import "$vectors/olmoe"

@@ -1,11 +1,11 @@
 /* config.json of other programs: what this one cannot compute is refused by key and value, with
  * code 3; what it can is the same from and to. */
 #include "base/memory.h"
-#include "base/random.h"
 #include "config/write.h"
 #include "interchange/config_json.h"
 #include "interchange/foreign.h"
 #include "model/model.h"
+#include "mutate.h"
 #include "support/folder.h"
 #include "support/test.h"
 
@@ -240,31 +240,13 @@ static void mutated_files_are_accepted_or_refused_never_fatal(void **state)
     for (uint64_t round = 0; round < 1500; ++round) {
         char path[512];
         char text[4096];
-        uint64_t index = 0;
         struct mt_config *config = NULL;
         vector_path(mt_families[round % (uint64_t)mt_n_family].word, path);
         FILE *file = fopen(path, "rb");
         assert_non_null(file);
         size_t n = fread(text, 1, sizeof(text), file);
         (void)fclose(file);
-        const uint64_t n_mutation = 1 + mt_random_u64(SEED, round, index++) % 3;
-        for (uint64_t i = 0; i < n_mutation; ++i) {
-            const size_t at = (size_t)(mt_random_u64(SEED, round, index++) % n);
-            const uint64_t kind = mt_random_u64(SEED, round, index++) % 4;
-            const uint64_t value = mt_random_u64(SEED, round, index++);
-            if (kind == 0) {
-                text[at] = (char)(value % 256);
-            } else if (kind == 1) { /* a digit, wherever the next one is */
-                const size_t skip = strcspn(text + at, "0123456789");
-                text[at + skip < n ? at + skip : at] = (char)('0' + value % 10);
-            } else if (kind == 2) {
-                n = at + 1; /* cut short */
-            } else {
-                const size_t length = value % 30 < n - at ? value % 30 : n - at;
-                memmove(text + at, text + at + length, n - at - length);
-                n -= length < n ? length : 0;
-            }
-        }
+        mutate(text, &n, sizeof(text), SEED, round);
         file = fopen(mt_test_path("config.json"), "wb");
         assert_non_null(file);
         assert_int_equal(fwrite(text, 1, n, file), n);

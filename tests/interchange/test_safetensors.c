@@ -1,8 +1,8 @@
 /* Safetensors from elsewhere: what is damaged is refused with code 3 by a message of its own; no
  * mutation crashes, and memory stays within a multiple of what a file has. */
 #include "base/memory.h"
-#include "base/random.h"
 #include "interchange/safetensors.h"
+#include "mutate.h"
 #include "support/folder.h"
 #include "support/test.h"
 
@@ -143,6 +143,8 @@ static void lengths_that_do_not_fit_are_refused(void **state)
     MT_TEST_FAILS(open_and_close(), MT_ERR_INPUT, "bytes that the file has");
     write_file("model.safetensors", HEADER, n, -1, DATA_BYTES + 1);
     MT_TEST_FAILS(open_and_close(), MT_ERR_INPUT, "1 bytes follow the last tensor");
+    write_file("model.safetensors", "{}", 2, -1, 1);
+    MT_TEST_FAILS(open_and_close(), MT_ERR_INPUT, "1 bytes follow the last tensor");
     write_file("model.safetensors", "", 0, -1, 0);
     MT_TEST_FAILS(open_and_close(), MT_ERR_INPUT, "the header, line");
     remove_files();
@@ -191,37 +193,6 @@ static void each_damage_of_an_index_has_its_message(void **state)
     remove_files();
 }
 
-/* A number in [0, bound) of this round's stream. */
-static size_t draw(uint64_t round, uint64_t *index, size_t bound)
-{
-    return (size_t)(mt_random_u64(SEED, round, (*index)++) % bound);
-}
-
-/* text [*n], of room ROOM: bytes changed, stretches removed or repeated, digits replaced. */
-static void mutate(char *text, size_t *n, uint64_t round)
-{
-    static const char signs[] = "{}[],:\"\\-.eE0123456789";
-    uint64_t index = 0;
-    const size_t n_mutation = 1 + draw(round, &index, 3);
-    for (size_t i = 0; i<n_mutation && * n> 0; ++i) {
-        const size_t at = draw(round, &index, *n);
-        const size_t most = *n - at;
-        const size_t length = 1 + draw(round, &index, most < 24 ? most : 24);
-        const size_t kind = draw(round, &index, 4);
-        if (kind == 0) {
-            text[at] = (char)draw(round, &index, 256);
-        } else if (kind == 1) {
-            text[at] = signs[draw(round, &index, sizeof(signs) - 1)];
-        } else if (kind == 2) {
-            memmove(text + at, text + at + length, *n - at - length);
-            *n -= length;
-        } else if (*n + length < ROOM) {
-            memmove(text + at + length, text + at, *n - at);
-            *n += length;
-        }
-    }
-}
-
 /* Accepted or refused with code 3 and one line; nothing is held afterwards. */
 static void expect_verdict(int *n_accepted)
 {
@@ -244,7 +215,7 @@ static void mutated_headers_are_accepted_or_refused_never_fatal(void **state)
         char text[ROOM];
         size_t n = strlen(HEADER);
         memcpy(text, HEADER, n);
-        mutate(text, &n, round);
+        mutate(text, &n, ROOM, SEED, round);
         write_file("model.safetensors", text, n, -1, DATA_BYTES);
         expect_verdict(&n_accepted);
     }
@@ -261,7 +232,7 @@ static void mutated_indices_are_accepted_or_refused_never_fatal(void **state)
         char text[ROOM + 1];
         size_t n = strlen(INDEX);
         memcpy(text, INDEX, n);
-        mutate(text, &n, 1000000 + round);
+        mutate(text, &n, ROOM, SEED + 1, round);
         text[n] = '\0';
         write_text("model.safetensors.index.json", text);
         expect_verdict(&n_accepted);
@@ -277,6 +248,11 @@ static void a_header_holds_no_more_than_its_size_accounts_for(void **state)
     (void)state;
     remove_files();
     memset(text, '[', sizeof(text));
+    write_file("model.safetensors", text, sizeof(text), -1, 0);
+    MT_TEST_FAILS(open_and_close(), MT_ERR_INPUT, "has 65536 values in 65536 bytes");
+    for (size_t i = 0; i < sizeof(text); i += 8) {
+        memcpy(text + i, "      [,", 8);
+    }
     write_file("model.safetensors", text, sizeof(text), -1, 0);
     MT_TEST_FAILS(open_and_close(), MT_ERR_INPUT, "the header, line");
     write_file("model.safetensors", HEADER, strlen(HEADER), (int64_t)1 << 40, DATA_BYTES);
