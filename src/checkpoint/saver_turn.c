@@ -28,6 +28,7 @@ void mt_turn_choose(struct mt_saver *saver, int64_t step, int64_t n_update)
     const bool is_kept = options->keep_every > 0 && step % options->keep_every == 0;
     const bool is_full = saver->n_shard == 1 || !turn->has_base || turn->wants_full || is_kept ||
                          turn->n_since_full >= options->n_sparse;
+    turn->wants_full = false;
     turn->n_since_full = is_full ? 0 : turn->n_since_full + 1;
     const int64_t in_turn = (turn->n_since_full - 1) % MT_EXPERT_PARTS;
     for (int s = 0; s < saver->n_shard; ++s) {
@@ -43,7 +44,6 @@ void mt_turn_end(struct mt_saver *saver, bool is_complete)
 {
     struct mt_turn *turn = &saver->turn;
     turn->has_base = is_complete;
-    turn->wants_full = turn->wants_full && !is_complete;
     memcpy(turn->base, saver->path, sizeof(turn->base));
 }
 
