@@ -85,10 +85,26 @@ static enum mt_status prepare(struct mt_saver *saver)
     return MT_OK;
 }
 
-/* Rank 0: what has the name is no checkpoint, or one that does not verify. */
-static enum mt_status discard_damaged(const struct mt_saver *saver, int64_t step)
+static bool holds_another_step(const char *path, int64_t step)
 {
-    return saver->comm->rank == 0 ? mt_folder_discard(saver->options->folder, step) : MT_OK;
+    struct mt_manifest manifest;
+    const bool is_read = mt_manifest_read(path, &manifest) == MT_OK;
+    const bool is_another = is_read && manifest.state.step != step;
+    mt_manifest_clear(&manifest);
+    mt_error_clear();
+    return is_another;
+}
+
+/* Rank 0: what has the name is no checkpoint, or one that does not verify, and goes; or somebody's
+ * copy of another step, which stays beside. */
+static enum mt_status make_way(const struct mt_saver *saver, int64_t step)
+{
+    const char *folder = saver->options->folder;
+    if (saver->comm->rank != 0) {
+        return MT_OK;
+    }
+    return holds_another_step(saver->path, step) ? mt_folder_set_aside(folder, step)
+                                                 : mt_folder_discard(folder, step);
 }
 
 /* Rank 0. */
@@ -112,10 +128,10 @@ static enum mt_status look_for_existing(struct mt_saver *saver, int64_t step, bo
     if (is_there == 0) {
         return MT_OK;
     }
-    const enum mt_status status = mt_together_verify(comm, saver->path, &manifest);
+    const enum mt_status status = mt_together_verify_step(comm, saver->path, step, &manifest);
     if (status == MT_ERR_INPUT) {
         mt_error_clear(); /* an invalid one is replaced */
-        return mt_together_agree(comm, discard_damaged(saver, step));
+        return mt_together_agree(comm, make_way(saver, step));
     }
     MT_TRY(status); /* memory, communication: it may be whole */
     mt_manifest_clear(&manifest);
