@@ -34,7 +34,10 @@ int64_t mt_folder_parse_step(const char *name)
         strspn(name + prefix, "0123456789") != n_digit) {
         return -1;
     }
-    return strtoll(name + prefix, NULL, 10);
+    const int64_t step = strtoll(name + prefix, NULL, 10);
+    char spelled[MT_STEP_NAME_BYTES];
+    mt_folder_step_name(spelled, step);
+    return strcmp(name, spelled) == 0 ? step : -1; /* with more zeros it is another folder */
 }
 
 static int compare_newest_first(const void *a, const void *b)

@@ -15,7 +15,7 @@ enum { MT_STEP_NAME_BYTES = 48 };
 void mt_folder_step_name(char *name, int64_t step);      /* [MT_STEP_NAME_BYTES] */
 void mt_folder_temporary_name(char *name, int64_t step); /* [MT_STEP_NAME_BYTES] */
 
-/* Of a checkpoint's name; -1: it is none. */
+/* Of a checkpoint's name, spelled as above; -1: it is none. */
 int64_t mt_folder_parse_step(const char *name);
 /* Keeps a checkpoint that failed under another name, step-00000100.failed, as none. */
 enum mt_status mt_folder_set_aside(const char *folder, int64_t step);
