@@ -65,7 +65,10 @@ static enum mt_status prepare_folder(const struct mt_saver *saver, int64_t *newe
     int64_t *step = NULL;
     int64_t n = 0;
     MT_TRY(mt_disk_make_folder(folder));
-    MT_TRY(mt_folder_clean(folder));
+    if (mt_folder_clean(folder) != MT_OK) {
+        mt_saver_warn(saver, mt_error_last()->text);
+        mt_error_clear();
+    }
     MT_TRY(mt_folder_steps(folder, &step, &n));
     *newest = n > 0 ? step[0] : -1;
     mt_memory_free(step);
@@ -108,10 +111,13 @@ static enum mt_status make_way(const struct mt_saver *saver, int64_t step)
 }
 
 /* Rank 0. */
-static enum mt_status retire(const struct mt_saver *saver, int64_t step)
+static void retire(const struct mt_saver *saver, int64_t step)
 {
     const struct mt_folder_rule rule = mt_saver_rule(saver);
-    return saver->comm->rank == 0 ? mt_folder_retire(saver->options->folder, step, &rule) : MT_OK;
+    if (saver->comm->rank == 0 && mt_folder_retire(saver->options->folder, step, &rule) != MT_OK) {
+        mt_saver_warn(saver, mt_error_last()->text);
+        mt_error_clear();
+    }
 }
 
 /* Whether the step was saved before: a run that resumes and stops at once comes here again. */
@@ -136,7 +142,8 @@ static enum mt_status look_for_existing(struct mt_saver *saver, int64_t step, bo
     MT_TRY(status); /* memory, communication: it may be whole */
     mt_manifest_clear(&manifest);
     *is_complete = true;
-    return mt_together_agree(comm, retire(saver, step));
+    retire(saver, step);
+    return MT_OK;
 }
 
 /* Of the owners of all experts, the same on every rank. */
