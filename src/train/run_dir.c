@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/job.h"
 #include "checkpoint/disk.h"
+#include "checkpoint/folder.h"
 #include "config/load.h"
 
 #include <dirent.h>
@@ -77,7 +78,6 @@ static enum mt_status refuse_locked(const struct mt_run_dir *dir, int fd)
 static enum mt_status take_lock(struct mt_run_dir *dir)
 {
     char path[MT_PATH_BYTES + 32];
-    char start[21];
     (void)snprintf(path, sizeof(path), "%s/lock", dir->path);
     const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0) {
@@ -93,14 +93,29 @@ static enum mt_status take_lock(struct mt_run_dir *dir)
         return status;
     }
     dir->lock_fd = fd;
+    return MT_OK;
+}
+
+static enum mt_status sign_lock(const struct mt_run_dir *dir)
+{
+    char start[21];
     mt_clock_utc(start);
-    if (ftruncate(fd, 0) != 0 ||
-        dprintf(fd, "host %s, pid %ld, started %s\n", mt_job_host(), (long)getpid(), start) < 0) {
+    if (ftruncate(dir->lock_fd, 0) != 0 || dprintf(dir->lock_fd, "host %s, pid %ld, started %s\n",
+                                                   mt_job_host(), (long)getpid(), start) < 0) {
         return MT_FAIL(MT_ERR_RESOURCE,
-                       "cannot write %s: %s; expected space on that disk; free some", path,
-                       strerror(errno));
+                       "cannot write %s/lock: %s; expected space on that disk; free some",
+                       dir->path, strerror(errno));
     }
     return MT_OK;
+}
+
+/* A save that a full disk ended holds most of the room that the next start needs. What cannot go is
+ * told of when a save needs the room. */
+static void free_room(const struct mt_run_dir *dir)
+{
+    if (mt_folder_clean(dir->checkpoints) != MT_OK) {
+        mt_error_clear();
+    }
 }
 
 /* path [MT_PATH_BYTES + 32] */
@@ -138,11 +153,14 @@ enum mt_status mt_run_dir_open(struct mt_run_dir *dir)
         MT_TRY(take_lock(dir));
         is_held = is_lock_there(dir);
     }
-    return is_held ? MT_OK
-                   : MT_FAIL(MT_ERR_RESOURCE,
-                             "the lock in %s is removed again and again; expected one start at a "
-                             "time; wait for the others",
-                             dir->path);
+    if (!is_held) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "the lock in %s is removed again and again; expected one start at a time; "
+                       "wait for the others",
+                       dir->path);
+    }
+    free_room(dir);
+    return sign_lock(dir);
 }
 
 void mt_run_dir_take_back(const struct mt_run_dir *dir)
