@@ -92,6 +92,7 @@ static int copy_lines(FILE *from, FILE *to, int64_t step)
 /* The same of a new file at `path`. */
 static int write_lines(FILE *from, const char *path, int64_t step)
 {
+    (void)unlink(path); /* whatever a killed attempt, or somebody else, left there */
     FILE *to = fopen(path, "w");
     if (to == NULL) {
         return errno;

@@ -19,7 +19,14 @@
 /* What a start puts into the directory; checkpoints/ with what is in it is never removed. */
 static const char *const names[] = {"lock",       "run.log",       "config.toml",
                                     "costs.json", "metrics.jsonl", "profile"};
-enum { N_NAME = sizeof(names) / sizeof(names[0]), LOCK_TRIES = 8 };
+/* What is opened by name, to write or to go on with; costs.json is replaced. */
+static const char *const opened[] = {"lock", "run.log", "config.toml", "metrics.jsonl",
+                                     "samples.jsonl"};
+enum {
+    N_NAME = sizeof(names) / sizeof(names[0]),
+    N_OPENED = sizeof(opened) / sizeof(opened[0]),
+    LOCK_TRIES = 8
+};
 
 void mt_run_dir_init(struct mt_run_dir *dir, const struct mt_config *config)
 {
@@ -59,6 +66,47 @@ static enum mt_status make_folders(const char *path, size_t *first_made)
         }
     }
     return MT_OK;
+}
+
+/* A pipe would be waited for by all ranks, for ever; a device has no end. Folders fail when they are opened. */
+static enum mt_status check_regular(const char *path)
+{
+    struct stat about;
+    if (stat(path, &about) != 0 || S_ISREG(about.st_mode) || S_ISDIR(about.st_mode)) {
+        return MT_OK;
+    }
+    return MT_FAIL(MT_ERR_RESOURCE,
+                   "%s is not a regular file; files of a run were expected in its directory; "
+                   "remove it, or choose another with --run-dir",
+                   path);
+}
+
+/* What ranks write below profile/. */
+static enum mt_status check_profile(const struct mt_run_dir *dir)
+{
+    struct mt_disk_names files;
+    char path[MT_PATH_BYTES];
+    if (access(dir->profile, F_OK) != 0) {
+        return MT_OK;
+    }
+    MT_TRY(mt_disk_list(dir->profile, &files));
+    enum mt_status status = MT_OK;
+    for (int64_t i = 0; i < files.n && status == MT_OK; i++) {
+        status = mt_disk_join(path, dir->profile, files.name[i]);
+        status = status == MT_OK ? check_regular(path) : status;
+    }
+    mt_disk_names_clear(&files);
+    return status;
+}
+
+static enum mt_status check_files(const struct mt_run_dir *dir)
+{
+    char path[MT_PATH_BYTES + 32];
+    for (int i = 0; i < N_OPENED; i++) {
+        (void)snprintf(path, sizeof(path), "%s/%s", dir->path, opened[i]);
+        MT_TRY(check_regular(path));
+    }
+    return check_profile(dir);
 }
 
 static enum mt_status refuse_locked(const struct mt_run_dir *dir, int fd)
@@ -150,6 +198,7 @@ enum mt_status mt_run_dir_open(struct mt_run_dir *dir)
         mt_run_dir_close(dir);
         note_what_is_there(dir);
         MT_TRY(make_folders(dir->checkpoints, &dir->first_made));
+        MT_TRY(check_files(dir));
         MT_TRY(take_lock(dir));
         is_held = is_lock_there(dir);
     }
