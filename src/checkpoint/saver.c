@@ -181,6 +181,13 @@ enum mt_status mt_saver_signal(struct mt_saver *saver, enum mt_save_signal *sign
     return MT_OK;
 }
 
+void mt_saver_warn(const struct mt_saver *saver, const char *text)
+{
+    if (saver->comm->rank == 0 && text[0] != '\0') {
+        mt_log_line("what is left of older checkpoints stays: %s", text);
+    }
+}
+
 static enum mt_status advance(struct mt_saver *saver, int n_done, int n_failed)
 {
     if (saver->phase == MT_SAVER_IDLE || n_done < saver->comm->topology.n_rank) {
@@ -197,6 +204,7 @@ static enum mt_status advance(struct mt_saver *saver, int n_done, int n_failed)
     } else {
         saver->phase = MT_SAVER_IDLE;
         saver->times.n_saved++;
+        mt_saver_warn(saver, saver->commit.warning);
         mt_turn_end(saver, true);
     }
     return MT_OK;

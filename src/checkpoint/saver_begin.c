@@ -65,7 +65,10 @@ static enum mt_status prepare_folder(const struct mt_saver *saver, int64_t *newe
     int64_t *step = NULL;
     int64_t n = 0;
     MT_TRY(mt_disk_make_folder(folder));
-    MT_TRY(mt_folder_clean(folder));
+    if (mt_folder_clean(folder) != MT_OK) {
+        mt_saver_warn(saver, mt_error_last()->text);
+        mt_error_clear();
+    }
     MT_TRY(mt_folder_steps(folder, &step, &n));
     *newest = n > 0 ? step[0] : -1;
     mt_memory_free(step);
@@ -85,17 +88,36 @@ static enum mt_status prepare(struct mt_saver *saver)
     return MT_OK;
 }
 
-/* Rank 0: what has the name is no checkpoint, or one that does not verify. */
-static enum mt_status discard_damaged(const struct mt_saver *saver, int64_t step)
+static bool holds_another_step(const char *path, int64_t step)
 {
-    return saver->comm->rank == 0 ? mt_folder_discard(saver->options->folder, step) : MT_OK;
+    struct mt_manifest manifest;
+    const bool is_read = mt_manifest_read(path, &manifest) == MT_OK;
+    const bool is_another = is_read && manifest.state.step != step;
+    mt_manifest_clear(&manifest);
+    mt_error_clear();
+    return is_another;
+}
+
+/* Rank 0: what has the name is no checkpoint, or one that does not verify, and goes; or somebody's
+ * copy of another step, which stays beside. */
+static enum mt_status make_way(const struct mt_saver *saver, int64_t step)
+{
+    const char *folder = saver->options->folder;
+    if (saver->comm->rank != 0) {
+        return MT_OK;
+    }
+    return holds_another_step(saver->path, step) ? mt_folder_set_aside(folder, step)
+                                                 : mt_folder_discard(folder, step);
 }
 
 /* Rank 0. */
-static enum mt_status retire(const struct mt_saver *saver, int64_t step)
+static void retire(const struct mt_saver *saver, int64_t step)
 {
     const struct mt_folder_rule rule = mt_saver_rule(saver);
-    return saver->comm->rank == 0 ? mt_folder_retire(saver->options->folder, step, &rule) : MT_OK;
+    if (saver->comm->rank == 0 && mt_folder_retire(saver->options->folder, step, &rule) != MT_OK) {
+        mt_saver_warn(saver, mt_error_last()->text);
+        mt_error_clear();
+    }
 }
 
 /* Whether the step was saved before: a run that resumes and stops at once comes here again. */
@@ -112,15 +134,16 @@ static enum mt_status look_for_existing(struct mt_saver *saver, int64_t step, bo
     if (is_there == 0) {
         return MT_OK;
     }
-    const enum mt_status status = mt_together_verify(comm, saver->path, &manifest);
+    const enum mt_status status = mt_together_verify_step(comm, saver->path, step, &manifest);
     if (status == MT_ERR_INPUT) {
         mt_error_clear(); /* an invalid one is replaced */
-        return mt_together_agree(comm, discard_damaged(saver, step));
+        return mt_together_agree(comm, make_way(saver, step));
     }
     MT_TRY(status); /* memory, communication: it may be whole */
     mt_manifest_clear(&manifest);
     *is_complete = true;
-    return mt_together_agree(comm, retire(saver, step));
+    retire(saver, step);
+    return MT_OK;
 }
 
 /* Of the owners of all experts, the same on every rank. */

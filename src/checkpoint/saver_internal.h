@@ -52,6 +52,8 @@ struct mt_saver {
     struct mt_saver_times task; /* parts of the running task, the writer's until it is done */
 };
 
+/* Rank 0: something old could not be removed, which is no reason not to save; "": nothing. */
+void mt_saver_warn(const struct mt_saver *saver, const char *text);
 void mt_saver_clear_layout(struct mt_saver *saver);
 struct mt_folder_rule mt_saver_rule(const struct mt_saver *saver);
 

@@ -338,6 +338,7 @@ static void check_data(struct mt_load *load)
     const struct mt_config *config = load->config;
     check_documents(load);
     check_balance(load);
+    check_weights(load);
     if (!is_good(load, "data.format") || config->data.format == MT_DATA_RANDOM) {
         return;
     }
@@ -354,7 +355,6 @@ static void check_data(struct mt_load *load)
                       "name a file there or set eval_interval = 0",
                       config->train.eval_interval);
     }
-    check_weights(load);
 }
 
 /* Positions in the data are counted in tokens, in 63 bits. */

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/job.h"
 #include "checkpoint/disk.h"
+#include "checkpoint/folder.h"
 #include "config/load.h"
 
 #include <dirent.h>
@@ -18,7 +19,14 @@
 /* What a start puts into the directory; checkpoints/ with what is in it is never removed. */
 static const char *const names[] = {"lock",       "run.log",       "config.toml",
                                     "costs.json", "metrics.jsonl", "profile"};
-enum { N_NAME = sizeof(names) / sizeof(names[0]), LOCK_TRIES = 8 };
+/* What is opened by name, to write or to go on with; costs.json is replaced. */
+static const char *const opened[] = {"lock", "run.log", "config.toml", "metrics.jsonl",
+                                     "samples.jsonl"};
+enum {
+    N_NAME = sizeof(names) / sizeof(names[0]),
+    N_OPENED = sizeof(opened) / sizeof(opened[0]),
+    LOCK_TRIES = 8
+};
 
 void mt_run_dir_init(struct mt_run_dir *dir, const struct mt_config *config)
 {
@@ -60,6 +68,47 @@ static enum mt_status make_folders(const char *path, size_t *first_made)
     return MT_OK;
 }
 
+/* A pipe would be waited for by all ranks, for ever; a device has no end. Folders fail when they are opened. */
+static enum mt_status check_regular(const char *path)
+{
+    struct stat about;
+    if (stat(path, &about) != 0 || S_ISREG(about.st_mode) || S_ISDIR(about.st_mode)) {
+        return MT_OK;
+    }
+    return MT_FAIL(MT_ERR_RESOURCE,
+                   "%s is not a regular file; files of a run were expected in its directory; "
+                   "remove it, or choose another with --run-dir",
+                   path);
+}
+
+/* What ranks write below profile/. */
+static enum mt_status check_profile(const struct mt_run_dir *dir)
+{
+    struct mt_disk_names files;
+    char path[MT_PATH_BYTES];
+    if (access(dir->profile, F_OK) != 0) {
+        return MT_OK;
+    }
+    MT_TRY(mt_disk_list(dir->profile, &files));
+    enum mt_status status = MT_OK;
+    for (int64_t i = 0; i < files.n && status == MT_OK; i++) {
+        status = mt_disk_join(path, dir->profile, files.name[i]);
+        status = status == MT_OK ? check_regular(path) : status;
+    }
+    mt_disk_names_clear(&files);
+    return status;
+}
+
+static enum mt_status check_files(const struct mt_run_dir *dir)
+{
+    char path[MT_PATH_BYTES + 32];
+    for (int i = 0; i < N_OPENED; i++) {
+        (void)snprintf(path, sizeof(path), "%s/%s", dir->path, opened[i]);
+        MT_TRY(check_regular(path));
+    }
+    return check_profile(dir);
+}
+
 static enum mt_status refuse_locked(const struct mt_run_dir *dir, int fd)
 {
     char holder[512] = "";
@@ -77,7 +126,6 @@ static enum mt_status refuse_locked(const struct mt_run_dir *dir, int fd)
 static enum mt_status take_lock(struct mt_run_dir *dir)
 {
     char path[MT_PATH_BYTES + 32];
-    char start[21];
     (void)snprintf(path, sizeof(path), "%s/lock", dir->path);
     const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0) {
@@ -93,14 +141,29 @@ static enum mt_status take_lock(struct mt_run_dir *dir)
         return status;
     }
     dir->lock_fd = fd;
+    return MT_OK;
+}
+
+static enum mt_status sign_lock(const struct mt_run_dir *dir)
+{
+    char start[21];
     mt_clock_utc(start);
-    if (ftruncate(fd, 0) != 0 ||
-        dprintf(fd, "host %s, pid %ld, started %s\n", mt_job_host(), (long)getpid(), start) < 0) {
+    if (ftruncate(dir->lock_fd, 0) != 0 || dprintf(dir->lock_fd, "host %s, pid %ld, started %s\n",
+                                                   mt_job_host(), (long)getpid(), start) < 0) {
         return MT_FAIL(MT_ERR_RESOURCE,
-                       "cannot write %s: %s; expected space on that disk; free some", path,
-                       strerror(errno));
+                       "cannot write %s/lock: %s; expected space on that disk; free some",
+                       dir->path, strerror(errno));
     }
     return MT_OK;
+}
+
+/* A save that a full disk ended holds most of the room that the next start needs. What cannot go is
+ * told of when a save needs the room. */
+static void free_room(const struct mt_run_dir *dir)
+{
+    if (mt_folder_clean(dir->checkpoints) != MT_OK) {
+        mt_error_clear();
+    }
 }
 
 /* path [MT_PATH_BYTES + 32] */
@@ -135,14 +198,18 @@ enum mt_status mt_run_dir_open(struct mt_run_dir *dir)
         mt_run_dir_close(dir);
         note_what_is_there(dir);
         MT_TRY(make_folders(dir->checkpoints, &dir->first_made));
+        MT_TRY(check_files(dir));
         MT_TRY(take_lock(dir));
         is_held = is_lock_there(dir);
     }
-    return is_held ? MT_OK
-                   : MT_FAIL(MT_ERR_RESOURCE,
-                             "the lock in %s is removed again and again; expected one start at a "
-                             "time; wait for the others",
-                             dir->path);
+    if (!is_held) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "the lock in %s is removed again and again; expected one start at a time; "
+                       "wait for the others",
+                       dir->path);
+    }
+    free_room(dir);
+    return sign_lock(dir);
 }
 
 void mt_run_dir_take_back(const struct mt_run_dir *dir)

@@ -152,6 +152,18 @@ static void training_files_are_needed_unless_data_are_random(void **state)
     mt_memory_free(mt_case_parse(mt_case_text, 2, random));
 }
 
+static void weights_are_one_a_path_whatever_the_format(void **state)
+{
+    MT_UNUSED(state);
+    const char *const random[] = {"data.train=[]", "data.format='random'", "data.weights=[1]"};
+    mt_case_has(mt_case_refuse(mt_case_text, 3, random),
+                "data.weights has 1 numbers for 0 paths of data.train; one a path is expected");
+    mt_case_override_says("data.weights=[1, 2, 3]",
+                          "data.weights has 3 numbers for 2 paths of data.train; one a path is "
+                          "expected, or none");
+    mt_case_accepts("data.weights=[1, 2]");
+}
+
 static void evaluation_needs_a_file(void **state)
 {
     MT_UNUSED(state);
@@ -262,6 +274,7 @@ int main(void)
         TEST(moe_may_be_left_out_when_all_layers_are_dense),
         TEST(a_vocabulary_below_256_may_fit_a_text),
         TEST(training_files_are_needed_unless_data_are_random),
+        TEST(weights_are_one_a_path_whatever_the_format),
         TEST(evaluation_needs_a_file),
         TEST(decay_defaults_to_what_warm_up_leaves),
         TEST(the_count_of_all_tokens_must_fit),
