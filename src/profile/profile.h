@@ -71,13 +71,14 @@ struct mt_profile_span {
  * to at most until - begin. */
 struct mt_profile_step {
     bool is_there;
+    int64_t session; /* number of the start that made it: collectives count from its begin */
     int64_t begin_ns, end_ns, until_ns;
-    int64_t phase_ns[MT_N_PHASE];             /* waiting included */
-    int64_t wait_ns[MT_N_PHASE];              /* of which stood still in collectives */
-    int64_t n_token;                          /* of this rank's micro-batches */
-    int64_t memory_bytes;                     /* largest resident set so far */
-    int64_t n_lost;                           /* records that found the ring full */
-    int n_collective;                         /* 0: the step was not recorded in detail */
+    int64_t phase_ns[MT_N_PHASE]; /* waiting included */
+    int64_t wait_ns[MT_N_PHASE];  /* of which stood still in collectives */
+    int64_t n_token;              /* of this rank's micro-batches */
+    int64_t memory_bytes;         /* largest resident set so far */
+    int64_t n_lost;               /* records that found the ring full */
+    int n_collective;             /* 0: not recorded in detail, or by a start with other ranks */
     struct mt_profile_collective *collective; /* [n_collective] by number */
     int n_span;                               /* 0: the step was not traced */
     struct mt_profile_span *span;             /* [n_span] by begin, outer ones first */

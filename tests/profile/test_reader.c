@@ -191,6 +191,33 @@ static void a_resumed_run_goes_on_below_half_a_line(void **state)
     mt_profile_clear(&profile);
 }
 
+/* Who was waited for may have been a rank that is there no more. */
+static void a_start_with_other_ranks_has_steps_but_no_arrivals(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    for (int r = 0; r < 2; ++r) {
+        test_folder_start(folder, &(struct test_start){.rank = r,
+                                                       .n_rank = 2,
+                                                       .session = SESSION + INT64_C(1000000000000),
+                                                       .first = 11,
+                                                       .end = 16,
+                                                       .is_resumed = true});
+    }
+    MT_TEST_OK(mt_profile_read(folder, &profile));
+    expect_problem(&profile, "rank-00002.jsonl is of another start, with 3 ranks");
+    assert_int_equal(profile.n_rank, 2);
+    for (int r = 0; r < 2; ++r) {
+        expect_steps(&profile, r, 15);
+        for (int s = 0; s < 15; ++s) {
+            const struct mt_profile_step *step = mt_profile_step(&profile, s, r);
+            assert_int_equal(step->n_collective, s < 10 ? 0 : 1);
+            assert_true(step->session == SESSION + (s < 10 ? 0 : INT64_C(1000000000000)));
+        }
+    }
+    mt_profile_clear(&profile);
+}
+
 static void damaged_files_are_named_and_the_rest_is_read(void **state)
 {
     MT_UNUSED(state);
@@ -285,6 +312,7 @@ int main(void)
         TEST(times_are_moved_onto_the_clock_of_rank_0),
         TEST(a_killed_run_keeps_all_but_its_last_line),
         TEST(a_resumed_run_goes_on_below_half_a_line),
+        TEST(a_start_with_other_ranks_has_steps_but_no_arrivals),
         TEST(damaged_files_are_named_and_the_rest_is_read),
         TEST(what_stands_before_a_broken_line_is_kept),
         TEST(lines_with_wrong_types_do_no_harm),
