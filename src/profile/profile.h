@@ -122,10 +122,10 @@ enum mt_status mt_profile_reserve_experts(struct mt_profile *profile, int n_expe
 enum mt_status mt_profile_reserve_collectives(struct mt_profile_step *step, int n);
 enum mt_status mt_profile_reserve_spans(struct mt_profile_step *step, int n);
 
-/* Reads run_dir/profile/rank-*.jsonl. Truncated last lines are normal after a kill and no problem;
- * files that are empty, broken, foreign or of another start with another number of ranks are named
- * in profile->problem and skipped, and the rest is read. MT_ERR_INPUT when nothing is left, or
- * there is no such folder. One process. */
+/* Reads run_dir/profile/rank-*.jsonl. Files that cannot be read or are no files, that are empty,
+ * broken, foreign or of another start with another number of ranks are named in profile->problem
+ * and skipped; one that ends within a line is named and read until there; and the rest is read.
+ * MT_ERR_INPUT when nothing is left, or there is no such folder. One process. */
 enum mt_status mt_profile_read(const char *run_dir, struct mt_profile *profile);
 
 /* Is it the name of a rank's file: rank-....jsonl? */

@@ -315,6 +315,18 @@ void mt_report_word(struct mt_report *report)
     add_end(report);
 }
 
+static void word_metrics(const struct mt_run_metrics *metrics, char *text)
+{
+    if (metrics->problem[0] != '\0') {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "metrics.jsonl: skipped: %.200s",
+                       metrics->problem);
+    } else {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "metrics.jsonl: %lld steps%s",
+                       (long long)metrics->n_step,
+                       metrics->is_there ? "" : " (the file is not there)");
+    }
+}
+
 bool mt_report_source(const struct mt_report *report, int i, char *text)
 {
     const struct mt_profile *profile = &report->profile;
@@ -351,9 +363,7 @@ bool mt_report_source(const struct mt_report *report, int i, char *text)
                        report->analysis.noise_share * 100, report->analysis.least_share * 100);
         return true;
     case 4:
-        (void)snprintf(text, MT_REPORT_LINE_BYTES, "metrics.jsonl: %lld steps%s",
-                       (long long)report->metrics.n_step,
-                       report->metrics.is_there ? "" : " (the file is not there)");
+        word_metrics(&report->metrics, text);
         return true;
     case 5:
         (void)snprintf(text, MT_REPORT_LINE_BYTES, "%lld lines of metrics.jsonl are broken",

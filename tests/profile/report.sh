@@ -58,8 +58,9 @@ head -c 2000 slow/profile/rank-00001.jsonl >damaged/profile/rank-00001.jsonl # c
 : >damaged/profile/rank-00002.jsonl
 echo 'an old shoe' >damaged/profile/rank-00007.jsonl
 printf '{"step":' >>damaged/metrics.jsonl
+rm damaged/lock && mkfifo damaged/lock # nobody writes into it
 expect 0 "" report damaged --text -o damaged.html
-for name in rank-00002.jsonl rank-00007.jsonl; do
+for name in rank-00001.jsonl rank-00002.jsonl rank-00007.jsonl; do
     grep -q "^skipped: .*$name" out.txt || fail "$name is not named: $(cat out.txt)"
 done
 grep -q '1 lines of metrics.jsonl are broken' out.txt || fail "broken metrics: $(tail -8 out.txt)"

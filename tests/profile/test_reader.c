@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { N_RANK = 3, N_STEP = 12 };
@@ -157,7 +158,8 @@ static void a_killed_run_keeps_all_but_its_last_line(void **state)
     struct mt_profile profile;
     cut(1, size_of(1) - 40); /* into the last line but one */
     MT_TEST_OK(mt_profile_read(folder, &profile));
-    assert_int_equal(profile.n_problem, 0);
+    assert_int_equal(profile.n_problem, 1);
+    expect_problem(&profile, "rank-00001.jsonl ends within a line after step 12");
     assert_false(profile.rank[1].has_ended);
     assert_true(profile.rank[2].has_ended);
     expect_steps(&profile, 1, N_STEP);
@@ -248,6 +250,45 @@ static void damaged_files_are_named_and_the_rest_is_read(void **state)
     }
 }
 
+/* Each of these made the reader wait for ever, or take all memory there is. */
+static void what_is_no_file_of_lines_is_named(void **state)
+{
+    MT_UNUSED(state);
+    enum { PIPE, FOLDER, ENDLESS_DEVICE, DANGLING_LINK, N_CASE };
+    char path[400];
+    test_folder_file(folder, 1, path, sizeof(path));
+    for (int i = 0; i < N_CASE; ++i) {
+        struct mt_profile profile;
+        assert_int_equal(unlink(path), 0);
+        assert_int_equal(i == PIPE             ? mkfifo(path, 0666)
+                         : i == FOLDER         ? mkdir(path, 0777)
+                         : i == ENDLESS_DEVICE ? symlink("/dev/zero", path)
+                                               : symlink("/no/where", path),
+                         0);
+        MT_TEST_OK(mt_profile_read(folder, &profile));
+        expect_problem(&profile, i == DANGLING_LINK ? "No such file" : "it is not a regular file");
+        expect_problem(&profile, "/rank-00001.jsonl");
+        expect_steps(&profile, 2, N_STEP);
+        mt_profile_clear(&profile);
+        if (i == FOLDER) {
+            assert_int_equal(rmdir(path), 0);
+            write_text(1, "w", "");
+        }
+    }
+}
+
+/* A sparse file: it has no end of a line in a terabyte. */
+static void a_line_without_end_ends_the_file(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    cut(1, (long)1 << 40);
+    MT_TEST_OK(mt_profile_read(folder, &profile));
+    expect_problem(&profile, "rank-00001.jsonl is broken after step 12");
+    expect_steps(&profile, 1, N_STEP);
+    mt_profile_clear(&profile);
+}
+
 static void what_stands_before_a_broken_line_is_kept(void **state)
 {
     MT_UNUSED(state);
@@ -314,6 +355,8 @@ int main(void)
         TEST(a_resumed_run_goes_on_below_half_a_line),
         TEST(a_start_with_other_ranks_has_steps_but_no_arrivals),
         TEST(damaged_files_are_named_and_the_rest_is_read),
+        TEST(what_is_no_file_of_lines_is_named),
+        TEST(a_line_without_end_ends_the_file),
         TEST(what_stands_before_a_broken_line_is_kept),
         TEST(lines_with_wrong_types_do_no_harm),
         TEST(a_missing_rank_is_named),

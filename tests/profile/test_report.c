@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { FILE_BYTES = 1 << 22 };
@@ -186,9 +187,19 @@ static void metrics_with_broken_lines_are_counted_and_the_rest_is_used(void **st
     assert_int_equal(metrics.decision[0].expert, 30); /* the latest first */
     assert_int_equal(metrics.decision[MT_RUN_DECISIONS - 1].expert, 30 - MT_RUN_DECISIONS + 1);
     mt_run_metrics_clear(&metrics);
+    assert_int_equal(truncate(in_folder("metrics.jsonl"), (off_t)1 << 40), 0);
+    assert_int_equal(mt_run_metrics_read(folder, &metrics), MT_OK);
+    assert_int_equal(metrics.n_step, 30);
+    assert_int_equal(metrics.n_broken, 10); /* the line without end is the one that was cut */
+    mt_run_metrics_clear(&metrics);
     assert_int_equal(unlink(in_folder("metrics.jsonl")), 0);
     assert_int_equal(mt_run_metrics_read(folder, &metrics), MT_OK);
     assert_false(metrics.is_there);
+    assert_int_equal(mkfifo(in_folder("metrics.jsonl"), 0666), 0); /* nobody writes into it */
+    struct made_run run = long_run();
+    assert_non_null(strstr(text_of_run(&run), "metrics.jsonl: skipped: cannot read "));
+    assert_non_null(strstr(content, "/metrics.jsonl: it is not a regular file"));
+    assert_int_equal(unlink(in_folder("metrics.jsonl")), 0);
     assert_int_equal(mt_memory_n_live(), 0);
 }
 
