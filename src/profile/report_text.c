@@ -1,6 +1,7 @@
 /* The report as plain text: the same numbers, for terminals and mail. */
 #include "profile/report_internal.h"
 
+#include <errno.h>
 #include <math.h>
 #include <string.h>
 
@@ -240,8 +241,12 @@ enum mt_status mt_report_write_text(const struct mt_report *report, FILE *out)
     for (int i = 0; i < report->profile.n_problem; ++i) {
         (void)fprintf(out, "skipped: %s\n", report->profile.problem[i]);
     }
-    if (ferror(out) != 0) {
-        return MT_FAIL(MT_ERR_RESOURCE, "the report could not be written; expected space");
+    errno = EIO; /* what stdio failed at earlier may be forgotten */
+    if (fflush(out) != 0 || ferror(out) != 0) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "cannot write the report's text: %s; expected somebody who takes it, and "
+                       "room; write it elsewhere, or a page with -o",
+                       strerror(errno));
     }
     return MT_OK;
 }

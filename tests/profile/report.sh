@@ -71,7 +71,12 @@ mkdir empty
 expect 3 'empty' report empty
 expect 3 'nowhere' report nowhere
 expect 4 'no/where.html' report slow -o no/where.html
-expect 4 'no/where.json' report slow --trace no/where.json
+expect 4 'no/where.json: No such file or directory; .*; .*--trace' report slow --trace no/where.json
+mkfifo pipe # nobody reads it
+expect 4 'pipe: it is not a regular file; .*; .*-o' report slow -o pipe
+expect 4 'pipe: it is not a regular file; .*; .*--trace' report slow --trace pipe
+to_full_disk() { report "$@" >/dev/full; }
+expect 4 'No space left on device; .*; write it elsewhere' to_full_disk slow --text
 rm -rf slow/profile/*
 expect 3 'slow' report slow --text
 rm -rf ./*
