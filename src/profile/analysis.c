@@ -109,6 +109,12 @@ static double cost_ns(const struct mt_study *study, int step, int rank, enum mt_
     }
 }
 
+/* Time at work in a phase, in which ranks may wait for one another as well. */
+static int64_t busy_ns(const struct mt_profile_step *step, int phase)
+{
+    return mt_max_i64(0, step->phase_ns[phase] - step->wait_ns[phase]);
+}
+
 /* Time in a phase in which every rank stands: the shortest of all ranks' in that step. */
 static double common_ns(const struct mt_study *study, int step, int phase)
 {
@@ -116,7 +122,7 @@ static double common_ns(const struct mt_study *study, int step, int phase)
     for (int r = 0; r < study->profile->n_rank; ++r) {
         const struct mt_profile_step *its = mt_study_step(study, step, r);
         if (its->is_there) {
-            least_ns = mt_min_i64(least_ns, its->phase_ns[phase]);
+            least_ns = mt_min_i64(least_ns, busy_ns(its, phase));
         }
     }
     return least_ns == INT64_MAX ? 0.0 : (double)least_ns;
@@ -130,7 +136,7 @@ static int longest_in(const struct mt_study *study, int phase)
     for (int r = 0; r < study->profile->n_rank; ++r) {
         int64_t ns = 0;
         for (int s = 0; s < study->n; ++s) {
-            ns += mt_study_step(study, s, r)->phase_ns[phase];
+            ns += busy_ns(mt_study_step(study, s, r), phase);
         }
         if (ns > most_ns) {
             most_ns = ns;
@@ -180,7 +186,7 @@ static double cause_ns(const struct mt_study *study, int step, int rank, enum mt
     case MT_CAUSE_LATE_DATA:
         return excess->data + common_ns(study, step, MT_PHASE_DATA);
     case MT_CAUSE_CHECKPOINT:
-        return (double)mt_study_step(study, step, rank)->phase_ns[MT_PHASE_CHECKPOINT];
+        return (double)busy_ns(mt_study_step(study, step, rank), MT_PHASE_CHECKPOINT);
     default:
         return study->is_detailed[step] ? cost_ns(study, step, rank, cause) : 0.0;
     }

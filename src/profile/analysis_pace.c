@@ -138,6 +138,20 @@ static bool is_slow_at_times(const struct mt_study *study, const struct pace *pa
            pace[rank].n_outlier > TIMES_OTHERS * most;
 }
 
+/* Outliers that return at every so-manieth step, eight times at least: chance keeps no time, so
+ * other ranks may have some as well. */
+static bool is_slow_in_time(const struct mt_study *study, const struct pace *pace, int rank)
+{
+    enum { LEAST_TIMES = 8 };
+    double *when = study->scratch;
+    int period = 0;
+    for (int s = 0; s < study->n; ++s) {
+        when[s] = fmax(0.0, study->excess[mt_study_at(study, s, rank)].ratio - 1);
+    }
+    return mt_analysis_persistence(when, study->n, &period) == MT_PERIODIC &&
+           study->n >= LEAST_TIMES * period && pace[rank].n_outlier >= LEAST_TIMES;
+}
+
 /* The median over the steps: a rank that the machine held up in one step is not far. */
 static double network_share(const struct mt_study *study, int rank)
 {
@@ -217,7 +231,8 @@ enum mt_status mt_study_pace(struct mt_study *study, struct mt_analysis *analysi
     }
     normalise(study, pace);
     for (int r = 0; r < n_rank; ++r) {
-        const bool is_slow_now_and_then = is_slow_at_times(study, pace, r);
+        const bool is_slow_now_and_then =
+            is_slow_at_times(study, pace, r) || is_slow_in_time(study, pace, r);
         study->is_slow[r] = is_slow_throughout(study, pace, r);
         analysis->slowdown[r] = pace[r].quartile;
         if (is_slow_now_and_then && !study->is_slow[r]) {

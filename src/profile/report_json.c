@@ -374,7 +374,9 @@ enum mt_status mt_report_data(const struct mt_report *report, char **out)
     json_t *object = json_object();
     json_t *path = json_object();
     put(object, "finding",
-        json_pack("{s:o}", "rank", worst != NULL ? json_integer(worst->rank) : json_null()));
+        json_pack("{s:i,s:i,s:i}", "rank", worst != NULL ? worst->rank : -1, "node",
+                  worst != NULL ? worst->node : -1, "to_node",
+                  worst != NULL ? worst->to_node : -1));
     put(object, "run", json_pack("{s:i}", "n_detailed", report->analysis.n_detailed));
     put(object, "facts", facts(report));
     put(object, "ranks", ranks(report));

@@ -1,7 +1,8 @@
 /* find_windows RUN_DIR SKIP WINDOW: findings of each whole window of a run, after SKIP steps, for
  * straggler_study.py. One line a window:
  *
-*   FIRST_STEP NOISE "finding: ..." then every finding as RANK:CAUSE:SHARE:FACTOR, the worst first
+ *   FIRST_STEP NOISE "finding: ..." then every finding as RANK:CAUSE:SHARE:FACTOR:WHEN, the worst
+ *   first
  *
  * NOISE: what the median rank costs for no known reason. */
 #include "profile/pricing.h"
@@ -24,8 +25,8 @@ static enum mt_status print_window(const struct mt_profile *profile, int first, 
                  text);
     for (int i = 0; i < analysis.n_finding; ++i) {
         const struct mt_finding *finding = &analysis.finding[i];
-        (void)printf(" %d:%s:%.4f:%.3f", finding->rank, mt_cause_name(finding->cause),
-                     finding->share, finding->factor);
+        (void)printf(" %d:%s:%.4f:%.3f:%s", finding->rank, mt_cause_name(finding->cause),
+                     finding->share, finding->factor, mt_persistence_name(finding->persistence));
     }
     (void)printf("\n");
     mt_analysis_clear(&analysis);

@@ -105,7 +105,7 @@ class Study:
         given = {"skew": (victim, size)} if cause == "routing-load" else {"slowdown": (victim, size)}
         lines, step_s = train(self.args, ranks, WARM_UP + WINDOW, self.args.seed + case, **given)
         first = (lines[0].split('"')[2].split() or ["none"])[0]
-        is_right = first.rsplit(":", 2)[0] == "%d:%s" % (victim, cause)
+        is_right = first.split(":")[:2] == [str(victim), cause]
         self.tried[kind] += 1
         self.found[kind] += is_right
         text = "case %d, %d ranks: rank %d %s x %g, found %s" % (case, ranks, victim, cause, size, first)

@@ -300,6 +300,13 @@ static void a_device_that_is_slow_every_fifth_step_is_periodic(void **state)
     assert_int_equal(analysis.finding[0].persistence, MT_PERIODIC);
     assert_int_equal(analysis.finding[0].period, 5);
     clear(&profile, &analysis);
+    synth.hiccup = 0.05; /* others are held up as well, in no time */
+    study(&synth, &profile, &analysis);
+    assert_true(analysis.n_finding > 0);
+    assert_int_equal(analysis.finding[0].rank, 2);
+    assert_int_equal(analysis.finding[0].cause, MT_CAUSE_SLOW_DEVICE);
+    assert_int_equal(analysis.finding[0].period, 5);
+    clear(&profile, &analysis);
 }
 
 /* A source that fills its cache every fourth step; a disk that is slow at every save. */

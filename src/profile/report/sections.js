@@ -2,7 +2,7 @@
  * nothing for it: then it says so. */
 "use strict";
 
-const bad = report.finding.rank === null ? -1 : report.finding.rank;
+const bad = report.finding.rank;
 
 function note(section, text) {
   place(section).append(make("p", { class: "note" }, text));
@@ -47,13 +47,16 @@ function showRanks() {
 }
 
 function showNodes(at) {
+  const { node, to_node } = report.finding;
   if (report.nodes.length > 1 && report.run.n_detailed > 0) {
-    at.append(folded("Messages between nodes", table([
+    const list = table([
       { head: "node", of: (n) => n.name },
       { head: "missed, a step", kind: "number", of: (n) => time(n.missed) },
       { head: "", kind: "bar", of: (n) => n.missed },
     ], report.nodes, "How long a rank elsewhere missed messages to or from the node when all other " +
-      "messages of the collective were there.")));
+      "messages of the collective were there.",
+      (n) => node >= 0 && (n === report.nodes[node] || n === report.nodes[to_node]));
+    at.append(node >= 0 ? list : folded("Messages between nodes", list));
   }
 }
 
