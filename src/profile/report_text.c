@@ -218,11 +218,10 @@ enum mt_status mt_report_write_text(const struct mt_report *report, FILE *out)
     char line[MT_REPORT_LINE_BYTES];
     char step[MT_REPORT_LINE_BYTES];
     mt_report_time(report->step_ns, step);
-    (void)fprintf(out,
-                  "%s\n%s.%s%s\n\n%s\n%s a step, %.1f %% of the ranks' time waiting for "
-                  "others\n",
+    mt_report_lost(report, line);
+    (void)fprintf(out, "%s\n%s.%s%s\n\n%s\n%s a step, %s of the ranks' time waiting for others\n",
                   report->finding, report->headline, report->detail[0] != '\0' ? "\n" : "",
-                  report->detail, report->run_line, step, report->lost_share * 100);
+                  report->detail, report->run_line, step, line);
     if (report->n_rank > 1) {
         print_ranks(report, out);
         print_nodes(report, out);

@@ -127,6 +127,11 @@ static void any_state_of_a_run_has_a_report(void **state)
     run.detailed_from = run.n_step; /* sums only */
     run.traced_from = run.n_step;
     assert_non_null(strstr(text_of_run(&run), "no step was recorded in detail by all ranks"));
+    assert_non_null(strstr(content, " an unknown share of the ranks' time waiting for others"));
+    assert_non_null(strstr(content, "\nno step was replayed for what-ifs: "));
+    assert_null(strstr(content, "0.0 %"));
+    assert_null(strstr(content, "0.00 %"));
+    assert_null(strstr(slurp("page.html"), "0.00 % off"));
 
     run = long_run();
     run.hot_rank = 0;
