@@ -131,7 +131,9 @@ const struct mt_command mt_commands[] = {
      .min_positional = 1,
      .max_positional = 1,
      .option = {{"-o", "FILE.html", "where to write the page [RUN_DIR/report.html]"},
-                {"--text", NULL, "as plain text on standard output; its first line is the finding"},
+                {"--text", NULL,
+                 "as plain text on standard output, its first line the finding; a page beside it "
+                 "with -o only"},
                 {"--trace", "FILE.json.gz",
                  "the traced steps, for ui.perfetto.dev or chrome://tracing"}},
      .run = mt_command_report},

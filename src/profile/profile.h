@@ -71,13 +71,14 @@ struct mt_profile_span {
  * to at most until - begin. */
 struct mt_profile_step {
     bool is_there;
+    int64_t session; /* number of the start that made it: collectives count from its begin */
     int64_t begin_ns, end_ns, until_ns;
-    int64_t phase_ns[MT_N_PHASE];             /* waiting included */
-    int64_t wait_ns[MT_N_PHASE];              /* of which stood still in collectives */
-    int64_t n_token;                          /* of this rank's micro-batches */
-    int64_t memory_bytes;                     /* largest resident set so far */
-    int64_t n_lost;                           /* records that found the ring full */
-    int n_collective;                         /* 0: the step was not recorded in detail */
+    int64_t phase_ns[MT_N_PHASE]; /* waiting included */
+    int64_t wait_ns[MT_N_PHASE];  /* of which stood still in collectives */
+    int64_t n_token;              /* of this rank's micro-batches */
+    int64_t memory_bytes;         /* largest resident set so far */
+    int64_t n_lost;               /* records that found the ring full */
+    int n_collective;             /* 0: not recorded in detail, or by a start with other ranks */
     struct mt_profile_collective *collective; /* [n_collective] by number */
     int n_span;                               /* 0: the step was not traced */
     struct mt_profile_span *span;             /* [n_span] by begin, outer ones first */
@@ -121,10 +122,10 @@ enum mt_status mt_profile_reserve_experts(struct mt_profile *profile, int n_expe
 enum mt_status mt_profile_reserve_collectives(struct mt_profile_step *step, int n);
 enum mt_status mt_profile_reserve_spans(struct mt_profile_step *step, int n);
 
-/* Reads run_dir/profile/rank-*.jsonl. Truncated last lines are normal after a kill and no problem;
- * files that are empty, broken, foreign or of another start with another number of ranks are named
- * in profile->problem and skipped, and the rest is read. MT_ERR_INPUT when nothing is left, or
- * there is no such folder. One process. */
+/* Reads run_dir/profile/rank-*.jsonl. Files that cannot be read or are no files, that are empty,
+ * broken, foreign or of another start with another number of ranks are named in profile->problem
+ * and skipped; one that ends within a line is named and read until there; and the rest is read.
+ * MT_ERR_INPUT when nothing is left, or there is no such folder. One process. */
 enum mt_status mt_profile_read(const char *run_dir, struct mt_profile *profile);
 
 /* Is it the name of a rank's file: rank-....jsonl? */

@@ -16,6 +16,7 @@ struct mt_reader {
     int n_kind;
     int kind[MT_PROFILE_MAX_KIND]; /* of the file's numbers: index into profile->kind; -1: full */
     int64_t session, origin_ns;
+    bool has_same_ranks; /* the start under way, as the newest one: their waits are all there */
     int n_knot;
     int64_t max_knot;
     struct mt_profile_knot *knot; /* of the start under way */

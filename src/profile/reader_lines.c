@@ -71,6 +71,7 @@ static enum mt_status take_header(struct mt_reader *reader, const json_t *line)
     MT_TRY(mt_reader_finish(reader)); /* of an earlier start */
     reader->session = mt_reader_clock(line, "session");
     reader->origin_ns = mt_reader_clock(line, "origin");
+    reader->has_same_ranks = mt_reader_integer(line, "ranks", 0) == profile->n_rank;
     reader->n_kind = 0;
     reader->n_knot = 0;
     reader->first_step = NO_STEP;
@@ -149,6 +150,7 @@ static void take_step(struct mt_reader *reader, const json_t *line)
     }
     struct mt_profile_step *step = renew_step(reader, index);
     const json_t *phases = json_object_get(line, "phase");
+    step->session = reader->session;
     step->begin_ns = mt_reader_clock(line, "begin");
     step->end_ns = step->begin_ns + mt_reader_integer(line, "end", 0);
     step->until_ns = step->begin_ns + mt_reader_integer(line, "until", 0);
@@ -211,7 +213,7 @@ static enum mt_status take_waits(struct mt_reader *reader, const json_t *line)
     const json_t *list = json_object_get(line, "c");
     const int64_t first = mt_reader_integer(line, "first", 0);
     struct mt_profile_step *step = detailed_step(reader, line, "waits");
-    if (step == NULL) {
+    if (step == NULL || !reader->has_same_ranks) {
         return MT_OK;
     }
     MT_TRY(mt_profile_reserve_collectives(step, (int)json_array_size(list)));

@@ -39,13 +39,14 @@ static bool is_together(int64_t first, int64_t end, int64_t n)
 
 static bool is_recorded(const struct mt_profile *profile, int s)
 {
+    const int64_t session = mt_profile_step(profile, s, 0)->session;
     int64_t first = 0;
     int64_t end = 0;
     int64_t n = 0;
     for (int r = 0; r < profile->n_rank; ++r) {
         const struct mt_profile_step *step = mt_profile_step(profile, s, r);
         if (!step->is_there || (profile->n_rank > 1 && step->n_collective == 0) ||
-            step->n_lost > 0) {
+            step->n_lost > 0 || step->session != session) {
             return false;
         }
     }
@@ -53,6 +54,21 @@ static bool is_recorded(const struct mt_profile *profile, int s)
     return is_together(first, end, n);
 }
 
+/* On a rank numbers ascend from step to step: it has one record of each collective. */
+static bool is_ascending(const struct mt_profile *profile, int s)
+{
+    for (int r = 0; r < profile->n_rank; ++r) {
+        const struct mt_profile_step *before = mt_profile_step(profile, s - 1, r);
+        const struct mt_profile_step *step = mt_profile_step(profile, s, r);
+        if (before->n_collective > 0 && step->n_collective > 0 &&
+            before->collective[before->n_collective - 1].number >= step->collective[0].number) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Of the same start as the step before, which are both recorded: each start counts anew. */
 static bool is_next(const struct mt_profile *profile, int s)
 {
     int64_t before = 0;
@@ -60,12 +76,14 @@ static bool is_next(const struct mt_profile *profile, int s)
     int64_t first = 0;
     int64_t end = 0;
     int64_t n = 0;
-    if (s == 0 || profile->step_number[s] != profile->step_number[s - 1] + 1) {
+    if (s == 0 || profile->step_number[s] != profile->step_number[s - 1] + 1 ||
+        mt_profile_step(profile, s, 0)->session != mt_profile_step(profile, s - 1, 0)->session ||
+        !is_ascending(profile, s)) {
         return false;
     }
     find_range(profile, s - 1, &before, &end, &n_before);
     find_range(profile, s, &first, &end, &n);
-    return first >= before && is_together(before, end, n + n_before);
+    return is_together(before, end, n + n_before);
 }
 
 /* The first of the last max_step recorded steps. */
@@ -395,9 +413,10 @@ static bool find_ready(const struct mt_replay *replay, const struct mt_segment *
     return true;
 }
 
-/* As far as this rank can go; true: it has moved. */
+/* As far as this rank can go; true: it has moved. is_stuck: nobody else can, so the wait at which
+ * it stands is over. */
 static bool advance(struct mt_replay *replay, struct mt_segment *segment,
-                    const struct changes *changes, int rank)
+                    const struct changes *changes, int rank, bool is_stuck)
 {
     const int64_t first = replay->next[rank];
     for (; replay->next[rank] < segment->first_node[rank + 1]; ++replay->next[rank]) {
@@ -406,7 +425,10 @@ static bool advance(struct mt_replay *replay, struct mt_segment *segment,
         node->source = -1;
         if (node->kind == MT_NODE_WAIT &&
             !find_ready(replay, segment, changes, rank, node, &ready_ns)) {
-            break;
+            if (!is_stuck || replay->next[rank] > first) {
+                break;
+            }
+            node->source = -1;
         }
         node->come_ns = replay->now_ns[rank] + work_ns(replay, segment, changes, rank, node);
         node->go_ns = mt_max_i64(node->come_ns, ready_ns);
@@ -422,10 +444,21 @@ static bool advance(struct mt_replay *replay, struct mt_segment *segment,
     return replay->next[rank] > first;
 }
 
+/* Damaged records can have all ranks wait for one another: the first that has not come to its end
+ * goes on. */
+static bool free_one(struct mt_replay *replay, struct mt_segment *segment,
+                     const struct changes *changes)
+{
+    bool has_moved = false;
+    for (int r = 0; r < replay->n_rank && !has_moved; ++r) {
+        has_moved = advance(replay, segment, changes, r, true);
+    }
+    return has_moved;
+}
+
 static int64_t play(struct mt_replay *replay, struct mt_segment *segment,
                     const struct changes *changes)
 {
-    const int last_rank = replay->n_rank - 1;
     for (int r = 0; r < replay->n_rank; ++r) {
         replay->next[r] = segment->first_node[r];
         replay->now_ns[r] = mt_segment_start_ns(replay, segment, r);
@@ -436,10 +469,10 @@ static int64_t play(struct mt_replay *replay, struct mt_segment *segment,
     for (bool has_moved = true; has_moved;) {
         has_moved = false;
         for (int r = 0; r < replay->n_rank; ++r) {
-            has_moved = advance(replay, segment, changes, r) || has_moved;
+            has_moved = advance(replay, segment, changes, r, false) || has_moved;
         }
+        has_moved = has_moved || free_one(replay, segment, changes);
     }
-    MT_ASSERT(replay->next[last_rank] == segment->first_node[last_rank + 1]);
     int64_t end_ns = 0;
     for (int r = 0; r < replay->n_rank; ++r) {
         end_ns = mt_max_i64(end_ns, replay->now_ns[r]);

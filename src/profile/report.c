@@ -18,7 +18,7 @@ static bool is_locked(const char *run_dir)
 {
     char path[PATH_BYTES];
     (void)snprintf(path, sizeof(path), "%s/lock", run_dir);
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0) {
         return false;
     }

@@ -124,6 +124,9 @@ double mt_report_error(const struct mt_report *report);
 double mt_report_caused_ns(const struct mt_report *report, int rank);
 /* Time for people: "1.23 s", "12.3 ms", "45 us". text [MT_REPORT_LINE_BYTES] */
 void mt_report_time(double ns, char *text);
+/* Share of the ranks' time that they waited for others: "12.3 %", "an unknown share". text
+ * [MT_REPORT_LINE_BYTES] */
+void mt_report_lost(const struct mt_report *report, char *text);
 /* Rows a step of the mean expert; the ranks that compute most of an expert's rows, the first of
  * them most: how many of home [MT_REPORT_HOMES]. row_layer: index into report->row_layer. */
 double mt_report_expert_mean(const struct mt_report *report, int row_layer);

@@ -57,7 +57,7 @@ static json_t *facts(const struct mt_report *report)
     mt_report_time(report->step_ns, value);
     (void)snprintf(about, sizeof(about), "mean of %d steps", report->profile.n_step);
     append(list, json_pack("[s,s,s]", "step time", value, about));
-    (void)snprintf(value, sizeof(value), "%.1f %%", report->lost_share * 100);
+    mt_report_lost(report, value);
     append(list, json_pack("[s,s,s]", "waiting for others", value, "of all ranks' time"));
     for (int i = 0; i < report->n_change; ++i) {
         const struct mt_report_change *change = &report->change[i];
@@ -302,7 +302,7 @@ static json_t *sentences(const struct mt_report *report)
     char text[MT_REPORT_LINE_BYTES];
     json_t *list = json_array();
     for (int i = 0; mt_report_source(report, i, text); ++i) {
-        append(list, json_string(text));
+        append(list, text_of(text));
     }
     return list;
 }

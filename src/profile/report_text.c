@@ -1,6 +1,7 @@
 /* The report as plain text: the same numbers, for terminals and mail. */
 #include "profile/report_internal.h"
 
+#include <errno.h>
 #include <math.h>
 #include <string.h>
 
@@ -217,11 +218,10 @@ enum mt_status mt_report_write_text(const struct mt_report *report, FILE *out)
     char line[MT_REPORT_LINE_BYTES];
     char step[MT_REPORT_LINE_BYTES];
     mt_report_time(report->step_ns, step);
-    (void)fprintf(out,
-                  "%s\n%s.%s%s\n\n%s\n%s a step, %.1f %% of the ranks' time waiting for "
-                  "others\n",
+    mt_report_lost(report, line);
+    (void)fprintf(out, "%s\n%s.%s%s\n\n%s\n%s a step, %s of the ranks' time waiting for others\n",
                   report->finding, report->headline, report->detail[0] != '\0' ? "\n" : "",
-                  report->detail, report->run_line, step, report->lost_share * 100);
+                  report->detail, report->run_line, step, line);
     if (report->n_rank > 1) {
         print_ranks(report, out);
         print_nodes(report, out);
@@ -240,8 +240,12 @@ enum mt_status mt_report_write_text(const struct mt_report *report, FILE *out)
     for (int i = 0; i < report->profile.n_problem; ++i) {
         (void)fprintf(out, "skipped: %s\n", report->profile.problem[i]);
     }
-    if (ferror(out) != 0) {
-        return MT_FAIL(MT_ERR_RESOURCE, "the report could not be written; expected space");
+    errno = EIO; /* what stdio failed at earlier may be forgotten */
+    if (fflush(out) != 0 || ferror(out) != 0) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "cannot write the report's text: %s; expected somebody who takes it, and "
+                       "room; write it elsewhere, or a page with -o",
+                       strerror(errno));
     }
     return MT_OK;
 }

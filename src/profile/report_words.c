@@ -25,6 +25,15 @@ void mt_report_time(double ns, char *text)
     }
 }
 
+void mt_report_lost(const struct mt_report *report, char *text)
+{
+    if (report->n_rank > 1 && report->analysis.n_detailed == 0) {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "an unknown share");
+    } else {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "%.1f %%", report->lost_share * 100);
+    }
+}
+
 int mt_report_blamed_phase(const struct mt_report *report, int rank)
 {
     int worst = MT_N_PHASE;
@@ -315,6 +324,45 @@ void mt_report_word(struct mt_report *report)
     add_end(report);
 }
 
+static void word_replay(const struct mt_report *report, char *text)
+{
+    const int n = mt_replay_n_step(report->replay);
+    if (n == 0) {
+        (void)snprintf(
+            text, MT_REPORT_LINE_BYTES,
+            "no step was replayed for what-ifs: none was recorded in detail by all ranks");
+    } else {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES,
+                       "%d steps were replayed for the what-ifs; the model is %.2f %% off", n,
+                       fabs(mt_report_error(report)) * 100);
+    }
+}
+
+static void word_noise(const struct mt_analysis *analysis, char *text)
+{
+    if (analysis->n_detailed == 0 && analysis->n_rank > 1) {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES,
+                       "who makes others wait for no known reason is not known");
+    } else {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES,
+                       "the median rank makes others wait %.1f %% of step time for no known "
+                       "reason: who makes them wait less than %.1f %% is not named",
+                       analysis->noise_share * 100, analysis->least_share * 100);
+    }
+}
+
+static void word_metrics(const struct mt_run_metrics *metrics, char *text)
+{
+    if (metrics->problem[0] != '\0') {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "metrics.jsonl: skipped: %.200s",
+                       metrics->problem);
+    } else {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "metrics.jsonl: %lld steps%s",
+                       (long long)metrics->n_step,
+                       metrics->is_there ? "" : " (the file is not there)");
+    }
+}
+
 bool mt_report_source(const struct mt_report *report, int i, char *text)
 {
     const struct mt_profile *profile = &report->profile;
@@ -340,20 +388,13 @@ bool mt_report_source(const struct mt_report *report, int i, char *text)
                        (double)report->analysis.error_ns * 1e-3);
         return true;
     case 2:
-        (void)snprintf(text, MT_REPORT_LINE_BYTES,
-                       "%d steps were replayed for the what-ifs; the model is %.2f %% off",
-                       mt_replay_n_step(report->replay), fabs(mt_report_error(report)) * 100);
+        word_replay(report, text);
         return true;
     case 3:
-        (void)snprintf(text, MT_REPORT_LINE_BYTES,
-                       "the median rank makes others wait %.1f %% of step time for no known "
-                       "reason: who makes them wait less than %.1f %% is not named",
-                       report->analysis.noise_share * 100, report->analysis.least_share * 100);
+        word_noise(&report->analysis, text);
         return true;
     case 4:
-        (void)snprintf(text, MT_REPORT_LINE_BYTES, "metrics.jsonl: %lld steps%s",
-                       (long long)report->metrics.n_step,
-                       report->metrics.is_there ? "" : " (the file is not there)");
+        word_metrics(&report->metrics, text);
         return true;
     case 5:
         (void)snprintf(text, MT_REPORT_LINE_BYTES, "%lld lines of metrics.jsonl are broken",

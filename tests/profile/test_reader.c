@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { N_RANK = 3, N_STEP = 12 };
@@ -157,7 +158,8 @@ static void a_killed_run_keeps_all_but_its_last_line(void **state)
     struct mt_profile profile;
     cut(1, size_of(1) - 40); /* into the last line but one */
     MT_TEST_OK(mt_profile_read(folder, &profile));
-    assert_int_equal(profile.n_problem, 0);
+    assert_int_equal(profile.n_problem, 1);
+    expect_problem(&profile, "rank-00001.jsonl ends within a line after step 12");
     assert_false(profile.rank[1].has_ended);
     assert_true(profile.rank[2].has_ended);
     expect_steps(&profile, 1, N_STEP);
@@ -191,6 +193,33 @@ static void a_resumed_run_goes_on_below_half_a_line(void **state)
     mt_profile_clear(&profile);
 }
 
+/* Who was waited for may have been a rank that is there no more. */
+static void a_start_with_other_ranks_has_steps_but_no_arrivals(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    for (int r = 0; r < 2; ++r) {
+        test_folder_start(folder, &(struct test_start){.rank = r,
+                                                       .n_rank = 2,
+                                                       .session = SESSION + INT64_C(1000000000000),
+                                                       .first = 11,
+                                                       .end = 16,
+                                                       .is_resumed = true});
+    }
+    MT_TEST_OK(mt_profile_read(folder, &profile));
+    expect_problem(&profile, "rank-00002.jsonl is of another start, with 3 ranks");
+    assert_int_equal(profile.n_rank, 2);
+    for (int r = 0; r < 2; ++r) {
+        expect_steps(&profile, r, 15);
+        for (int s = 0; s < 15; ++s) {
+            const struct mt_profile_step *step = mt_profile_step(&profile, s, r);
+            assert_int_equal(step->n_collective, s < 10 ? 0 : 1);
+            assert_true(step->session == SESSION + (s < 10 ? 0 : INT64_C(1000000000000)));
+        }
+    }
+    mt_profile_clear(&profile);
+}
+
 static void damaged_files_are_named_and_the_rest_is_read(void **state)
 {
     MT_UNUSED(state);
@@ -219,6 +248,45 @@ static void damaged_files_are_named_and_the_rest_is_read(void **state)
         expect_steps(&profile, 2, N_STEP);
         mt_profile_clear(&profile);
     }
+}
+
+/* Each of these made the reader wait for ever, or take all memory there is. */
+static void what_is_no_file_of_lines_is_named(void **state)
+{
+    MT_UNUSED(state);
+    enum { PIPE, FOLDER, ENDLESS_DEVICE, DANGLING_LINK, N_CASE };
+    char path[400];
+    test_folder_file(folder, 1, path, sizeof(path));
+    for (int i = 0; i < N_CASE; ++i) {
+        struct mt_profile profile;
+        assert_int_equal(unlink(path), 0);
+        assert_int_equal(i == PIPE             ? mkfifo(path, 0666)
+                         : i == FOLDER         ? mkdir(path, 0777)
+                         : i == ENDLESS_DEVICE ? symlink("/dev/zero", path)
+                                               : symlink("/no/where", path),
+                         0);
+        MT_TEST_OK(mt_profile_read(folder, &profile));
+        expect_problem(&profile, i == DANGLING_LINK ? "No such file" : "it is not a regular file");
+        expect_problem(&profile, "/rank-00001.jsonl");
+        expect_steps(&profile, 2, N_STEP);
+        mt_profile_clear(&profile);
+        if (i == FOLDER) {
+            assert_int_equal(rmdir(path), 0);
+            write_text(1, "w", "");
+        }
+    }
+}
+
+/* A sparse file: it has no end of a line in a terabyte. */
+static void a_line_without_end_ends_the_file(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    cut(1, (long)1 << 40);
+    MT_TEST_OK(mt_profile_read(folder, &profile));
+    expect_problem(&profile, "rank-00001.jsonl is broken after step 12");
+    expect_steps(&profile, 1, N_STEP);
+    mt_profile_clear(&profile);
 }
 
 static void what_stands_before_a_broken_line_is_kept(void **state)
@@ -285,7 +353,10 @@ int main(void)
         TEST(times_are_moved_onto_the_clock_of_rank_0),
         TEST(a_killed_run_keeps_all_but_its_last_line),
         TEST(a_resumed_run_goes_on_below_half_a_line),
+        TEST(a_start_with_other_ranks_has_steps_but_no_arrivals),
         TEST(damaged_files_are_named_and_the_rest_is_read),
+        TEST(what_is_no_file_of_lines_is_named),
+        TEST(a_line_without_end_ends_the_file),
         TEST(what_stands_before_a_broken_line_is_kept),
         TEST(lines_with_wrong_types_do_no_harm),
         TEST(a_missing_rank_is_named),
