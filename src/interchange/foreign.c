@@ -82,6 +82,7 @@ static enum mt_status check_values(const char *path, const char *what, const cha
 {
     enum { FREE = 64 };
     int64_t n = 0;
+    MT_ASSERT(text != NULL);
     for (int64_t i = 0; i < n_byte; ++i) {
         n += text[i] == ',' || text[i] == '[' || text[i] == '{';
     }
