@@ -8,11 +8,9 @@
 #include "interchange/weights.h"
 #include "interchange/wire.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { BUFFER_ELEMENTS = 1 << 18 };
 
@@ -212,35 +210,12 @@ static enum mt_status write_config(const struct import *import)
 }
 
 /* Before the long work: it can be written at the end. */
-static enum mt_status check_free(const struct import *import)
-{
-    const char *path = import->options->config_path;
-    const char *slash = strrchr(path, '/');
-    char folder[MT_PATH_BYTES] = ".";
-    if (slash != NULL) {
-        (void)snprintf(folder, sizeof(folder), "%.*s", (int)(slash - path + 1), path);
-    }
-    if (access(path, F_OK) == 0) {
-        return MT_FAIL(MT_ERR_CONFIG,
-                       "%s is there already; a new file was expected for the configuration; "
-                       "remove it or name another with -c",
-                       path);
-    }
-    if (strlen(path) >= MT_PATH_BYTES || (slash != NULL && access(folder, W_OK) != 0)) {
-        return MT_FAIL(MT_ERR_CONFIG,
-                       "%s cannot be written: %s; a folder that is there was expected; make it or "
-                       "name another with -c",
-                       path, strerror(errno));
-    }
-    return MT_OK;
-}
-
 static enum mt_status import_all(struct import *import)
 {
     const struct mt_run_state state = {0};
     const struct mt_import_options *options = import->options;
     MT_TRY(mt_new_folder_init(&import->made, options->to, "the new checkpoint"));
-    MT_TRY(check_free(import));
+    MT_TRY(mt_weights_check_new_file(options->config_path));
     MT_TRY(read_config(import));
     MT_TRY(mt_safetensors_open(&import->source, options->from));
     MT_TRY(plan_wires(import));

@@ -13,7 +13,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { BUFFER_ELEMENTS = 1 << 18 };
 
@@ -418,12 +417,7 @@ static enum mt_status upcycle_all(struct upcycle *upcycle)
     const struct mt_run_state state = {0};
     const struct mt_upcycle_options *options = upcycle->options;
     MT_TRY(mt_new_folder_init(&upcycle->made, options->to, "the new checkpoint"));
-    if (access(options->config_path, F_OK) == 0) {
-        return MT_FAIL(MT_ERR_CONFIG,
-                       "%s is there already; a new file was expected for the configuration; "
-                       "remove it or name another with -c",
-                       options->config_path);
-    }
+    MT_TRY(mt_weights_check_new_file(options->config_path));
     MT_TRY(open_dense(upcycle));
     MT_TRY(make_config(upcycle));
     MT_TRY(MT_ALLOCATE(upcycle->value, BUFFER_ELEMENTS, "upcycling"));

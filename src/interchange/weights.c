@@ -3,7 +3,10 @@
 #include "base/memory.h"
 #include "config/load.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The checkpoint has each tensor of the model that its configuration describes. */
 static enum mt_status find_origins(struct mt_weights *weights,
@@ -87,6 +90,28 @@ enum mt_status mt_weights_plan(const struct mt_config *config, const struct mt_t
     }
     if (dtype == MT_BFLOAT16) {
         manifest->format_version = MT_CHECKPOINT_BFLOAT16_VERSION;
+    }
+    return MT_OK;
+}
+
+enum mt_status mt_weights_check_new_file(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char folder[MT_PATH_BYTES] = ".";
+    if (slash != NULL) {
+        (void)snprintf(folder, sizeof(folder), "%.*s", (int)(slash - path + 1), path);
+    }
+    if (access(path, F_OK) == 0) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "%s is there already; a new file was expected for the configuration; "
+                       "remove it or name another with -c",
+                       path);
+    }
+    if (strlen(path) >= MT_PATH_BYTES || (slash != NULL && access(folder, W_OK) != 0)) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "%s cannot be written: %s; a folder that is there was expected; make it or "
+                       "name another with -c",
+                       path, strerror(errno));
     }
     return MT_OK;
 }

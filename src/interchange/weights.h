@@ -29,4 +29,8 @@ enum mt_status mt_weights_read(struct mt_weights *weights, int tensor, int64_t f
 enum mt_status mt_weights_plan(const struct mt_config *config, const struct mt_tensor_table *table,
                                enum mt_dtype dtype, struct mt_manifest *manifest);
 
+/* The configuration that will stand beside them can be written: MT_ERR_CONFIG when the file is
+ * there, or its folder is not. */
+enum mt_status mt_weights_check_new_file(const char *path);
+
 #endif

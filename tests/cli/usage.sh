@@ -47,7 +47,7 @@ refuse 2 '"nope" is no policy' bench policies "$MT_SOURCE/configs/bench-policies
 # Questions are answered on standard output, with code 0.
 expect 0 "" one
 grep -q '^usage: ' out.txt || fail "no usage"
-for command in train eval generate inspect verify plan bench report doctor checkpoint data import export; do
+for command in train eval generate inspect verify plan bench report doctor checkpoint data import export upcycle; do
     expect 0 "" one --help
     grep -q "^  $command " out.txt || fail "--help does not list $command"
     expect 0 "" one "$command" --help
