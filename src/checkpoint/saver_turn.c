@@ -71,25 +71,32 @@ static enum mt_status write_shard(struct mt_shard *shard, const float *staged, c
     return MT_OK;
 }
 
+/* From the checkpoint before. */
+static enum mt_status link_shard(const struct mt_saver *saver, const struct mt_shard *shard,
+                                 const char *name, const char *path)
+{
+    char base[MT_PATH_BYTES];
+    MT_TRY(mt_disk_join(base, saver->turn.base, name));
+    return mt_disk_link(base, path, shard->n_byte, shard->checksum);
+}
+
 enum mt_status mt_turn_write(struct mt_saver *saver, struct mt_saver_times *times)
 {
-    const struct mt_turn *turn = &saver->turn;
     const int n_rank = saver->comm->topology.n_rank;
     const float *staged = saver->staging;
-    for (int s = 0; s < saver->n_shard; ++s) {
+    enum mt_status status = MT_OK;
+    for (int s = 0; s < saver->n_shard && status == MT_OK; ++s) {
         struct mt_shard *shard = &saver->shard[s];
+        const bool is_written = saver->turn.is_written[s];
         char name[MT_MANIFEST_FILE_NAME_BYTES];
         char path[MT_PATH_BYTES];
-        char base[MT_PATH_BYTES];
         mt_manifest_file_name(name, n_rank, 1 + (int64_t)s * n_rank + saver->comm->rank);
         MT_TRY(mt_disk_join(path, saver->temporary, name));
-        if (!turn->is_written[s]) {
-            MT_TRY(mt_disk_join(base, turn->base, name));
-            MT_TRY(mt_disk_link(base, path, shard->n_byte, shard->checksum));
-            continue;
+        status = is_written ? write_shard(shard, staged, path, times)
+                            : link_shard(saver, shard, name, path);
+        if (is_written && staged != NULL) {
+            staged += shard->n_data_byte / (int64_t)sizeof(*staged);
         }
-        MT_TRY(write_shard(shard, staged, path, times));
-        staged += staged != NULL ? shard->n_data_byte / (int64_t)sizeof(*staged) : 0;
     }
-    return MT_OK;
+    return status;
 }

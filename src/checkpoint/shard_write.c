@@ -110,22 +110,34 @@ static enum mt_status flush(struct stream *stream)
     return MT_OK;
 }
 
+/* Block by block, each for both sums while it is in the cache. */
+static void add_blocks(struct sums *sums, const char *data, int64_t n_byte)
+{
+    for (int64_t done = 0; done < n_byte; done += MT_SHARD_BLOCK_BYTES) {
+        add(sums, data + done, mt_min_i64(MT_SHARD_BLOCK_BYTES, n_byte - done));
+    }
+}
+
+static bool is_filled(const struct stream *stream)
+{
+    return stream->n_byte >= CALL_BYTES || stream->n_part == CALL_PARTS;
+}
+
 /* The bytes must stay where they are until they are flushed. */
 static enum mt_status put(struct stream *stream, const char *data, int64_t n_byte)
 {
-    for (int64_t done = 0; done < n_byte; done += CALL_BYTES) {
+    enum mt_status status = MT_OK;
+    for (int64_t done = 0; done < n_byte && status == MT_OK; done += CALL_BYTES) {
         const int64_t n = mt_min_i64(n_byte - done, CALL_BYTES);
-        for (int64_t i = 0; stream->sums != NULL && i < n; i += MT_SHARD_BLOCK_BYTES) {
-            add(stream->sums, data + done + i, mt_min_i64(MT_SHARD_BLOCK_BYTES, n - i));
+        if (stream->sums != NULL) {
+            add_blocks(stream->sums, data + done, n);
         }
         stream->part[stream->n_part++] =
             (struct iovec){(void *)(uintptr_t)(data + done), (size_t)n};
         stream->n_byte += n;
-        if (stream->n_byte >= CALL_BYTES || stream->n_part == CALL_PARTS) {
-            MT_TRY(flush(stream));
-        }
+        status = is_filled(stream) ? flush(stream) : MT_OK;
     }
-    return MT_OK;
+    return status;
 }
 
 /* From the parts that the piece is made of. */
