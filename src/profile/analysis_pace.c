@@ -18,8 +18,8 @@ static const double LEAST_SLOWDOWN = 0.025;
 static const double STANDARD_ERRORS = 4;
 const double MT_STUDY_SPREADS = 3;
 const double MT_STUDY_LEAST_NETWORK = 0.005;
-/* Error of the quartile of n values: sqrt(1/4 * 3/4 / n) over the density there, which is that of the
- * values from the 10 % to the 40 % quantile. What holds a rank up now and then lies above these. */
+/* Error of the quartile of n values: sqrt(1/4 * 3/4 / n) over the density there, which is that of
+ * the values from the 10 % to the 40 % quantile. What holds a rank up now and then lies above. */
 static const double QUARTILE_ERROR = 0.4330;
 static const double AROUND = 0.15;
 /* Steps that are slow now and then: so much slower, so many, a fifth of all, so many times those of
