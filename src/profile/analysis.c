@@ -48,6 +48,7 @@ static void clear_study(struct mt_study *study)
     mt_memory_free(study->scratch);
     mt_memory_free(study->link_ns);
     mt_memory_free(study->is_far);
+    mt_memory_free(study->is_slow_throughout);
     mt_memory_free(study->is_slow);
     mt_memory_free(study->is_detailed);
     mt_memory_free(study->excess);
@@ -62,6 +63,7 @@ static enum mt_status allocate_study(struct mt_study *study, int n_node)
     MT_TRY(MT_ALLOCATE(study->excess, n, "analysis"));
     MT_TRY(MT_ALLOCATE(study->is_detailed, study->n, "analysis"));
     MT_TRY(MT_ALLOCATE(study->is_slow, n_rank, "analysis"));
+    MT_TRY(MT_ALLOCATE(study->is_slow_throughout, n_rank, "analysis"));
     MT_TRY(MT_ALLOCATE(study->is_far, n_rank, "analysis"));
     MT_TRY(MT_ALLOCATE(study->link_ns, (int64_t)study->n * n_node, "analysis"));
     return MT_ALLOCATE(study->scratch, study->n + 2 * n_rank, "analysis");
@@ -198,6 +200,10 @@ static enum mt_persistence find_persistence(const struct costs *c, int rank, enu
 {
     const struct mt_study *study = c->study;
     int n = 0;
+    if (cause == MT_CAUSE_SLOW_DEVICE && study->is_slow_throughout[rank]) {
+        *period = 0;
+        return MT_PERMANENT;
+    }
     for (int s = 0; s < study->n; ++s) {
         if (cause != MT_CAUSE_COMMUNICATION || study->is_detailed[s]) {
             c->when[n++] =
@@ -289,15 +295,16 @@ static double median_share(const struct mt_study *study, const struct mt_analysi
     return mt_quantile_f64(study->scratch, n, 0.5);
 }
 
-/* Rows vary from step to step, and now and then any rank has most: a cause is a rank's own when it
- * costs far more than on the others. Slow devices and far ones were told by tests of their own. */
+/* More than chance makes. Rows vary from step to step, and now and then any rank has most: they are
+ * a rank's own when they cost far more than on the others. */
 static bool stands_out(const struct mt_study *study, const struct mt_analysis *analysis,
                        const struct mt_finding *finding)
 {
     static const double TIMES_OTHERS = 3;
-    return finding->cause != MT_CAUSE_ROUTING_LOAD ||
-           finding->share >
-               TIMES_OTHERS * median_share(study, analysis, MT_CAUSE_ROUTING_LOAD, finding->rank);
+    return finding->share >= analysis->least_share &&
+           (finding->cause != MT_CAUSE_ROUTING_LOAD ||
+            finding->share >
+                TIMES_OTHERS * median_share(study, analysis, MT_CAUSE_ROUTING_LOAD, finding->rank));
 }
 
 /* What is a link's is not its ranks'. */
@@ -335,15 +342,14 @@ static void find(const struct costs *c, struct mt_analysis *analysis)
             if (cause != MT_CAUSE_NONE && finding.share > analysis->worst[r].share) {
                 analysis->worst[r] = finding;
             }
-            if (cause != MT_CAUSE_NONE && finding.share >= analysis->least_share &&
-                stands_out(c->study, analysis, &finding)) {
+            if (cause != MT_CAUSE_NONE && stands_out(c->study, analysis, &finding)) {
                 analysis->finding[analysis->n_finding++] = finding;
             }
         }
     }
     struct mt_finding link;
     if (mt_study_find_link(c->study, analysis, c->detailed_ns, &link) &&
-        link.share >= analysis->least_share) {
+        stands_out(c->study, analysis, &link)) {
         drop_ranks_of(c->study->profile, &link, analysis);
         analysis->finding[analysis->n_finding++] = link;
     }

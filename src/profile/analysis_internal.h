@@ -36,6 +36,7 @@ struct mt_study {
     struct mt_excess *excess; /* [n, R] */
     bool *is_detailed;        /* [n] all ranks left arrivals */
     bool *is_slow;            /* [R] at equal work, beyond noise */
+    bool *is_slow_throughout; /* [R] of these in every part of the window, not now and then */
     bool *is_far;             /* [R] its messages take longer, beyond noise */
     double *link_ns; /* [n, M] as in the analysis, of all ranks, for each node waited for */
     double *scratch; /* [n + 2 R] */
