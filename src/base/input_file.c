@@ -76,7 +76,9 @@ char *mt_input_quote(char *text)
 {
     for (char *c = text; *c != '\0'; ++c) {
         const unsigned char byte = (unsigned char)*c;
-        *c = byte < 0x20 || byte >= 0x7F ? '?' : *c;
+        if (byte < 0x20 || byte >= 0x7F) {
+            *c = '?';
+        }
     }
     return text;
 }
