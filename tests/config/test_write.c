@@ -33,7 +33,8 @@ static const char *const unusual[] = {
     "weights=[0.25, 3], changed='accept'}",
     "train={eval_interval=3, eval_sequences=5, recompute='layer', nonfinite_patience=0}",
     "train={nonfinite_action='rollback', replica_check_interval=9}",
-    "checkpoint={async=false, interval=4, keep=7, keep_every=8, max_overhead_percent=2.5}",
+    "checkpoint={async=false, interval=4, keep=7, keep_every=8, sparse_saves=3}",
+    "checkpoint={max_overhead_percent=2.5}",
     "profile={enabled=false, trace_steps=[7, 11], window=10}",
     "device={kind='cpu', dtype='bfloat16', threads=3, pace_gflops=1.5}",
     "device={pace_gbytes_per_s=2.25, slowdown={3=1.5, 11=2, 7=1.1}}",
@@ -153,6 +154,7 @@ static const char *const resolved_case = "[run]\n"
                                          "keep = 2\n"
                                          "keep_every = 0\n"
                                          "async = true\n"
+                                         "sparse_saves = 0\n"
                                          "max_overhead_percent = 0.0\n"
                                          "\n"
                                          "[profile]\n"
