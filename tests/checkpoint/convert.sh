@@ -73,7 +73,7 @@ assert half != whole and abs(half - whole) < 1e-2, (half, whole)' || fail "bfloa
 refuse 2 'one is there already' checkpoint convert $saved one
 refuse 2 'expected --weights-only beside it' checkpoint convert $saved other --dtype bfloat16
 refuse 2 'expected float32 or bfloat16' checkpoint convert $saved other --weights-only --dtype float16
-refuse 2 'does not know "merge"' checkpoint merge $saved other
+refuse 2 'needs another word; expected: moetrain checkpoint convert' checkpoint merge $saved other
 refuse 4 'make the folder /proc' checkpoint convert $saved /proc/other
 refuse_everywhere 3 'half holds weights only.*--init-from' "$config" --quiet --run-dir other --resume half --set 'placement.policy="fsep"'
 rm -rf other
