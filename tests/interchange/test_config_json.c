@@ -88,6 +88,7 @@ static void what_cannot_be_computed_is_refused_by_key_and_value(void **state)
          "shared_expert_intermediate_size is null;"},
         {"qwen2-moe", "use_sliding_window", "true", "sliding_window is 0;"},
         {"qwen2-moe", "layer_types", "[\"sliding_attention\"]", "layer_types is [\"sliding_"},
+        {"qwen2-moe", "layer_types", "{}", "layer_types is {}"},
         {"qwen2-moe", "intermediate_size", NULL, "intermediate_size is not given"},
         {"qwen3-moe", "attention_bias", "true", "attention_bias is true;"},
         {"qwen3-moe", "head_dim", "7", "describes no model"},
