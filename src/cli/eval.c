@@ -36,7 +36,7 @@ static enum mt_status choose_checkpoint(const struct mt_arguments *arguments,
                                 folder, notes[0] != '\0' ? ": " : "", notes));
 }
 
-/* The set of that name [n], made when there is none; -1: there are too many. */
+/* The set of that name [n], made when there is none; -1: there are too many, or it is no name. */
 static int find_set(struct mt_path_sets *sets, const char *name, size_t n)
 {
     for (int s = 0; s < sets->n_set; s++) {
@@ -44,7 +44,8 @@ static int find_set(struct mt_path_sets *sets, const char *name, size_t n)
             return s;
         }
     }
-    if (sets->n_set == MT_MAX_SETS || n >= MT_NAME_BYTES) {
+    if (sets->n_set == MT_MAX_SETS || n >= MT_NAME_BYTES || n == 0 ||
+        strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") < n) {
         return -1;
     }
     (void)snprintf(sets->name[sets->n_set], MT_NAME_BYTES, "%.*s", (int)n, name);
@@ -58,13 +59,19 @@ static enum mt_status add_data(struct mt_config *config, const char *text)
     const char *equals = strchr(text, '=');
     const size_t n_name = equals == NULL ? 0 : (size_t)(equals - text);
     struct mt_path_list *paths = &config->data.validation;
-    if (n_name > 0 && memchr(text, '/', n_name) == NULL && access(text, F_OK) != 0) {
+    const bool is_named =
+        equals != NULL && memchr(text, '/', n_name) == NULL && access(text, F_OK) != 0;
+    if (is_named &&
+        strncmp(text, "validation=", n_name + 1) == 0) { /* what has no name is called so */
+        text = equals + 1;
+    } else if (is_named) {
         const int set = find_set(sets, text, n_name);
         if (set < 0) {
-            return MT_FAIL(MT_ERR_CONFIG,
-                           "--data %.80s names a set too many, or one of a too long name; at most "
-                           "%d names of %d bytes are expected",
-                           text, (int)MT_MAX_SETS, (int)MT_NAME_BYTES - 1);
+            return MT_FAIL(
+                MT_ERR_CONFIG,
+                "--data %.80s names a set too many, or not well; at most %d names of up to %d "
+                "letters, digits, - and _ are expected",
+                text, (int)MT_MAX_SETS, (int)MT_NAME_BYTES - 1);
         }
         paths = &sets->paths;
         sets->set[paths->n] = set;

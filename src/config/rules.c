@@ -333,9 +333,24 @@ static void check_balance(struct mt_load *load)
     }
 }
 
+/* The files of data.validation are the set of that name. */
+static void check_set_names(struct mt_load *load)
+{
+    const struct mt_path_sets *sets = &load->config->data.validation_sets;
+    for (int s = 0; s < sets->n_set && load->config->data.validation.n > 0; ++s) {
+        if (strcmp(sets->name[s], "validation") == 0) {
+            mt_report_add(&load->report, place_of(load, "data.validation_sets"),
+                          "data.validation_sets has a set \"validation\", which is what the files "
+                          "of data.validation are; give it another name, or its files to one of "
+                          "the two");
+        }
+    }
+}
+
 static void check_data(struct mt_load *load)
 {
     const struct mt_config *config = load->config;
+    check_set_names(load);
     check_documents(load);
     check_balance(load);
     check_weights(load);

@@ -91,6 +91,16 @@ static int64_t at(int source)
     return MT_BLEND_STATE_HEAD + (int64_t)MT_BLEND_STATE_SOURCE * source;
 }
 
+static void put_source(int64_t *state, int entry, const struct mt_blend_source *source,
+                       int64_t start, int64_t count)
+{
+    int64_t *kept = state + at(entry);
+    kept[0] = (int64_t)source->name;
+    kept[1] = (int64_t)source->fingerprint;
+    kept[2] = start;
+    kept[3] = count;
+}
+
 void mt_blend_save(const struct mt_blend *blend, const struct mt_blend_source *source,
                    int64_t state[MT_BLEND_STATE])
 {
@@ -98,12 +108,21 @@ void mt_blend_save(const struct mt_blend *blend, const struct mt_blend_source *s
     state[0] = blend->n_source;
     state[1] = blend->base;
     for (int k = 0; k < blend->n_source; ++k) {
-        int64_t *kept = state + at(k);
-        kept[0] = (int64_t)source[k].name;
-        kept[1] = (int64_t)source[k].fingerprint;
-        kept[2] = blend->start[k];
-        kept[3] = blend->count[k];
+        put_source(state, k, &source[k], blend->start[k], blend->count[k]);
     }
+    for (int k = 0; k < blend->n_absent; ++k) {
+        put_source(state, blend->n_source + k, &blend->absent[k], blend->given[k], 0);
+    }
+}
+
+/* Sources behind the first n: those that are absent. */
+static int count_absent(const int64_t *state, int64_t n)
+{
+    int n_absent = 0;
+    while (n + n_absent < MT_MAX_PATHS && state[at((int)n + n_absent) + 2] != 0) {
+        ++n_absent;
+    }
+    return n_absent;
 }
 
 bool mt_blend_state_is_valid(const int64_t state[MT_BLEND_STATE], int64_t sequence)
@@ -113,10 +132,12 @@ bool mt_blend_state_is_valid(const int64_t state[MT_BLEND_STATE], int64_t sequen
     if (n < 0 || n > MT_MAX_PATHS || state[1] < 0 || state[1] > sequence) {
         return false;
     }
-    for (int k = 0; k < n; ++k) {
+    const int64_t n_all = n + (n > 0 ? count_absent(state, n) : 0);
+    for (int k = 0; k < n_all; ++k) {
         const int64_t start = state[at(k) + 2];
         const int64_t count = state[at(k) + 3];
-        if (start < 0 || start > sequence || count < 1 || count > MT_BLEND_SLOTS) {
+        const bool has_slots = count >= 1 && count <= MT_BLEND_SLOTS;
+        if (start < 0 || start > sequence || (k < n ? !has_slots : count != 0)) {
             return false;
         }
         n_slot += count;
@@ -124,19 +145,26 @@ bool mt_blend_state_is_valid(const int64_t state[MT_BLEND_STATE], int64_t sequen
     return n == 0 || n_slot == (n == 1 ? 1 : MT_BLEND_SLOTS);
 }
 
-/* The blend that was saved, and its sources. */
+/* The blend that was saved, and its sources, the absent ones behind the others. */
 static void restore(const int64_t *state, struct mt_blend *then, struct mt_blend_source *source)
 {
     memset(then, 0, sizeof(*then));
     then->n_source = (int)state[0];
     then->n_slot = then->n_source == 1 ? 1 : MT_BLEND_SLOTS;
     then->base = state[1];
-    for (int k = 0; k < then->n_source; ++k) {
+    then->n_absent = count_absent(state, then->n_source);
+    for (int k = 0; k < then->n_source + then->n_absent; ++k) {
         const int64_t *kept = state + at(k);
+        const int absent = k - then->n_source;
         source[k].name = (uint64_t)kept[0];
         source[k].fingerprint = (uint64_t)kept[1];
-        then->start[k] = kept[2];
-        then->count[k] = kept[3];
+        if (absent < 0) {
+            then->start[k] = kept[2];
+            then->count[k] = kept[3];
+        } else {
+            then->absent[absent] = source[k];
+            then->given[absent] = kept[2];
+        }
     }
     order_slots(then);
 }
@@ -151,12 +179,12 @@ static bool is_same(const struct mt_blend *now, const struct mt_blend_source *so
     return same;
 }
 
-/* The old source that this one is: the one with its content, or with its name. Sources are matched
- * in order, so that two with the same content stay two. */
+/* The old source that this one is: the one with its content, or with its name, absent ones last.
+ * Sources are matched in order, so that two with the same content stay two. */
 static int find_old(const struct mt_blend_source *source, const struct mt_blend *then,
                     const struct mt_blend_source *old, const bool *taken, bool by_name)
 {
-    for (int k = 0; k < then->n_source; ++k) {
+    for (int k = 0; k < then->n_source + then->n_absent; ++k) {
         const bool equal =
             by_name ? old[k].name == source->name : old[k].fingerprint == source->fingerprint;
         if (equal && !taken[k]) {
@@ -164,6 +192,27 @@ static int find_old(const struct mt_blend_source *source, const struct mt_blend 
         }
     }
     return -1;
+}
+
+/* What an old source had given. */
+static int64_t given_by(const struct mt_blend *then, int old, int64_t sequence)
+{
+    return old < then->n_source ? mt_blend_drawn(then, old, sequence)
+                                : then->given[old - then->n_source];
+}
+
+/* Old sources that are in the blend no more; beyond what a checkpoint has room for the last ones
+ * are forgotten. */
+static void keep_absent(struct mt_blend *blend, const struct mt_blend *then,
+                        const struct mt_blend_source *old, const bool *taken, int64_t sequence)
+{
+    for (int o = 0; o < then->n_source + then->n_absent; ++o) {
+        const int64_t given = given_by(then, o, sequence);
+        if (!taken[o] && given > 0 && blend->n_source + blend->n_absent < MT_MAX_PATHS) {
+            blend->absent[blend->n_absent] = old[o];
+            blend->given[blend->n_absent++] = given;
+        }
+    }
 }
 
 bool mt_blend_resume(struct mt_blend *blend, const struct mt_blend_source *source,
@@ -181,6 +230,10 @@ bool mt_blend_resume(struct mt_blend *blend, const struct mt_blend_source *sourc
     if (is_same(blend, source, &then, old)) {
         blend->base = then.base;
         memcpy(blend->start, then.start, sizeof(blend->start));
+        for (int k = 0; k < then.n_source; ++k) {
+            taken[k] = true;
+        }
+        keep_absent(blend, &then, old, taken, sequence);
         return false;
     }
     blend->base = sequence;
@@ -189,10 +242,11 @@ bool mt_blend_resume(struct mt_blend *blend, const struct mt_blend_source *sourc
             const int o = is_found[k] ? -1 : find_old(&source[k], &then, old, taken, pass == 1);
             if (o >= 0) {
                 taken[o] = is_found[k] = true;
-                blend->start[k] = mt_blend_drawn(&then, o, sequence);
+                blend->start[k] = given_by(&then, o, sequence);
                 *changed = pass == 1 && *changed < 0 ? k : *changed;
             }
         }
     }
+    keep_absent(blend, &then, old, taken, sequence);
     return true;
 }

@@ -16,6 +16,11 @@
 /* A weight is exact to 1/4096, and every source has a slot. */
 enum { MT_BLEND_SLOTS = 4096 };
 
+/* One source, as it is known again. */
+struct mt_blend_source {
+    uint64_t name, fingerprint;
+};
+
 struct mt_blend {
     int n_source;
     int n_slot;                      /* of a period; 1 with one source */
@@ -24,6 +29,9 @@ struct mt_blend {
     int64_t count[MT_MAX_PATHS];     /* slots of a period */
     uint16_t source[MT_BLEND_SLOTS]; /* of each slot */
     uint16_t rank[MT_BLEND_SLOTS];   /* slots of the same source before it */
+    int n_absent; /* sources of earlier blends, which go on when they come back */
+    struct mt_blend_source absent[MT_MAX_PATHS];
+    int64_t given[MT_MAX_PATHS]; /* sequences that each of them gave */
 };
 
 /* weight [n_source], each > 0; NULL: equal ones. n_source in [1, MT_MAX_PATHS]. */
@@ -36,14 +44,10 @@ void mt_blend_place(const struct mt_blend *blend, int64_t sequence, int *source,
 int64_t mt_blend_drawn(const struct mt_blend *blend, int source, int64_t sequence);
 
 /* What a checkpoint keeps: [0] sources, [1] base, then four numbers a source: hash of its name, its
- * fingerprint, start, count. All zero: no blend was kept (an older checkpoint). */
+ * fingerprint, start, count; behind them the absent ones, with what they gave and a count of 0. All
+ * zero: no blend was kept (an older checkpoint). */
 enum { MT_BLEND_STATE_HEAD = 2, MT_BLEND_STATE_SOURCE = 4 };
 enum { MT_BLEND_STATE = MT_BLEND_STATE_HEAD + MT_BLEND_STATE_SOURCE * MT_MAX_PATHS };
-
-/* One source, as it is known again. */
-struct mt_blend_source {
-    uint64_t name, fingerprint;
-};
 
 void mt_blend_save(const struct mt_blend *blend, const struct mt_blend_source *source,
                    int64_t state[MT_BLEND_STATE]);
@@ -52,7 +56,7 @@ void mt_blend_save(const struct mt_blend *blend, const struct mt_blend_source *s
 bool mt_blend_state_is_valid(const int64_t state[MT_BLEND_STATE], int64_t sequence);
 
 /* `blend` was just made, `state` is valid. With the sources and weights of `state` it goes on where
- * that was; with others it begins at `sequence`, and each source that was there before (by
+ * that was; with others it begins at `sequence`, and each source that was ever there (by
  * fingerprint, or by name if its content changed) goes on behind what it gave. *changed: the first
  * source whose name is known with other content; -1: none. Returns whether sources or weights
  * differ. */

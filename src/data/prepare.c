@@ -188,16 +188,17 @@ static enum mt_status read_more(struct line_reader *reader, const char *path)
 static enum mt_status next_line(struct line_reader *reader, const char *path, const char **line,
                                 int64_t *n_byte)
 {
+    enum mt_status status = MT_OK;
     const char *end = NULL;
     int64_t seen = 0;
     do {
         const int64_t n = reader->n - reader->at - seen;
         end = n > 0 ? memchr(reader->room + reader->at + seen, '\n', (size_t)n) : NULL;
         seen += n;
-        if (end == NULL && !reader->is_at_end) {
-            MT_TRY(read_more(reader, path));
-        }
-    } while (end == NULL && (!reader->is_at_end || seen < reader->n - reader->at));
+        status = end == NULL && !reader->is_at_end ? read_more(reader, path) : MT_OK;
+    } while (status == MT_OK && end == NULL &&
+             (!reader->is_at_end || seen < reader->n - reader->at));
+    MT_TRY(status);
     *line = end == NULL && seen == 0 ? NULL : reader->room + reader->at;
     *n_byte = end == NULL ? seen : end - *line;
     reader->at += *n_byte + (end != NULL);

@@ -127,7 +127,14 @@ static void a_change_of_blend_loses_and_repeats_nothing(void **state)
     mt_blend_init(&blend, 1, NULL); /* one alone */
     assert_true(mt_blend_resume(&blend, abc, kept, 7000, &changed));
     give(&blend, all, 7000, 8000, seen);
-    assert_int_equal(prefix(seen[0]) + prefix(seen[1]) + prefix(seen[2]), 8000);
+    mt_blend_save(&blend, abc, kept);
+
+    mt_blend_init(&blend, 3, first_weights); /* back again, also what two blends were without */
+    assert_true(mt_blend_state_is_valid(kept, 8000));
+    assert_true(mt_blend_resume(&blend, abc, kept, 8000, &changed));
+    assert_int_equal(blend.n_absent, 0);
+    give(&blend, all, 8000, 9000, seen);
+    assert_int_equal(prefix(seen[0]) + prefix(seen[1]) + prefix(seen[2]), 9000);
 }
 
 static void changed_content_is_told_by_its_name(void **state)
@@ -171,7 +178,8 @@ static void a_state_that_no_run_wrote_is_refused(void **state)
 {
     MT_UNUSED(state);
     static const int64_t wrong[][2] = {
-        {0, -1}, {0, MT_MAX_PATHS + 1}, {1, -1}, {1, 301}, {4, -1}, {4, 301}, {5, 0}, {5, 9999}};
+        {0, -1},  {0, MT_MAX_PATHS + 1}, {1, -1}, {1, 301}, {4, -1}, {4, 301}, {5, 0}, {5, 9999},
+        {16, 301}};
     int64_t kept[MT_BLEND_STATE];
     struct mt_blend blend;
     mt_blend_init(&blend, 3, NULL);
