@@ -1,0 +1,100 @@
+/* The only include of kernels: the CUDA language under nvcc, the emulator's (tests/emulation/)
+ * under any other compiler. What differs between the two is here and nowhere else:
+ *
+ *   mt_launch(kernel, grid, block, shared_bytes, stream, arguments...)   never <<<>>>
+ *   MT_SHARED(float, tile, [32][33])                                     static shared memory
+ *   MT_DYN_SHARED(float, tiles)                                          what the launch asked for
+ *   mt_load4, mt_store4                                                  16 bytes at once, aligned
+ *   mt_bf16_bits, mt_bf16_float                                          the only bfloat16 there is
+ *
+ * Kernels compute in float; double stands only where a sum is promised in it. Blocks of one launch
+ * know nothing of each other: no atomics decide a result, no block waits for another. */
+#ifndef MT_KERNEL_CUDA_DEV_CUH
+#define MT_KERNEL_CUDA_DEV_CUH
+
+#include <stdint.h>
+
+#ifdef __CUDACC__
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#define MT_SHARED(type, name, extent) __shared__ type name extent
+#define MT_DYN_SHARED(type, name)                                   \
+    extern __shared__ __align__(16) unsigned char mt_dyn_shared_[]; \
+    type *const name = reinterpret_cast<type *>(mt_dyn_shared_)
+
+template <typename... Parameter, typename... Argument>
+inline void mt_launch(void (*kernel)(Parameter...), dim3 grid, dim3 block, int64_t shared_bytes,
+                      cudaStream_t stream, Argument... argument)
+{
+    kernel<<<grid, block, (size_t)shared_bytes, stream>>>(static_cast<Parameter>(argument)...);
+}
+
+__device__ __forceinline__ float4 mt_load4(const float *at)
+{
+    return *reinterpret_cast<const float4 *>(at);
+}
+
+__device__ __forceinline__ void mt_store4(float *at, float4 value)
+{
+    *reinterpret_cast<float4 *>(at) = value;
+}
+
+__device__ __forceinline__ uint16_t mt_bf16_bits(float x)
+{
+    return __bfloat16_as_ushort(__float2bfloat16_rn(x));
+}
+
+__device__ __forceinline__ float mt_bf16_float(uint16_t bits)
+{
+    return __bfloat162float(__ushort_as_bfloat16(bits));
+}
+
+#else
+#include <emulated_language.cuh>
+#endif
+
+/* Lanes of a warp, and all of them. */
+enum { MT_WARP = 32 };
+static const unsigned mt_all_lanes = 0xffffffffU;
+
+/* Sum, or largest, over a warp's lanes: the same bits in each lane, in one order. */
+__device__ __forceinline__ float mt_warp_sum(float x)
+{
+    for (int step = MT_WARP / 2; step > 0; step /= 2) {
+        x += __shfl_xor_sync(mt_all_lanes, x, step);
+    }
+    return x;
+}
+
+__device__ __forceinline__ float mt_warp_max(float x)
+{
+    for (int step = MT_WARP / 2; step > 0; step /= 2) {
+        x = fmaxf(x, __shfl_xor_sync(mt_all_lanes, x, step));
+    }
+    return x;
+}
+
+__host__ __device__ __forceinline__ int64_t mt_cuda_min(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+__host__ __device__ __forceinline__ int64_t mt_cuda_max(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+__host__ __device__ __forceinline__ int64_t mt_cuda_ceil(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+/* Whether 16 bytes at a time are possible from here on. */
+__host__ __device__ __forceinline__ bool mt_is_aligned16(const void *at)
+{
+    return reinterpret_cast<uintptr_t>(at) % 16 == 0;
+}
+
+#endif
