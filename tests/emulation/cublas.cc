@@ -51,10 +51,11 @@ bool read_matrix(const emu_actor *actor, std::vector<float> *out, const void *ma
         if (!emu_memory_touch(actor, column, size_t(rows) * bytes, false)) {
             return false;
         }
+        const void *values = emu_memory_inside(static_cast<const void *>(column));
         float *to = out->data() + size_t(j) * size_t(rows);
         for (int i = 0; i < rows; i++) {
-            to[i] = bytes == 2 ? mt_bf16_float(reinterpret_cast<const uint16_t *>(column)[i])
-                               : reinterpret_cast<const float *>(column)[i];
+            to[i] = bytes == 2 ? mt_bf16_float(static_cast<const uint16_t *>(values)[i])
+                               : static_cast<const float *>(values)[i];
         }
     }
     return true;
@@ -119,11 +120,18 @@ void compute(const emu_actor *actor, const product &p)
             !emu_memory_touch(actor, c, bytes, true)) {
             return;
         }
+        float *values = static_cast<float *>(emu_memory_inside(static_cast<void *>(c)));
         sum_column(sum.data(), a.data(), b.data() + size_t(j) * size_t(p.k), p.m, p.k);
         for (int i = 0; i < p.m; i++) {
-            c[i] = p.alpha * sum[size_t(i)] + (p.beta != 0.0F ? p.beta * c[i] : 0.0F);
+            values[i] = p.alpha * sum[size_t(i)] + (p.beta != 0.0F ? p.beta * values[i] : 0.0F);
         }
     }
+}
+
+/* Of a table on the device. */
+void *pointer_at(const void *table, size_t index)
+{
+    return static_cast<void *const *>(emu_memory_inside(table))[index];
 }
 
 float scalar(const void *values, int index)
@@ -240,9 +248,9 @@ cublasStatus_t cublasGemmGroupedBatchedEx(
             return;
         }
         for (size_t g = 0; g < products.size(); g++) {
-            products[g].a = Aarray[g];
-            products[g].b = Barray[g];
-            products[g].c = static_cast<float *>(Carray[g]);
+            products[g].a = pointer_at(Aarray, g);
+            products[g].b = pointer_at(Barray, g);
+            products[g].c = static_cast<float *>(pointer_at(Carray, g));
             compute(actor, products[g]);
         }
     });

@@ -1,5 +1,6 @@
 /* The double of the CUDA runtime: strict and lazy. Work is only written down when it is enqueued;
- * it runs when the host waits for it, beside work of other streams, in the chosen order of streams. What orders two operations is followed exactly (clocks of streams,
+ * it runs when the host waits for it, beside work of other streams that need not have run yet, in
+ * the chosen order of streams. What orders two operations is followed exactly (clocks of streams,
  * passed on by events and waits), so a missing wait is found in any order (memory.cc). */
 #include "emulation/machine.h"
 
@@ -77,16 +78,16 @@ void run(CUstream_st *stream)
 {
     emu_task task = std::move(stream->tasks.front());
     stream->tasks.pop_front();
-    emu_memory_open();
     if (task.is_kernel) {
         rt()->counts.n_launch++;
+        emu_memory_open();
         emu_run_kernel(&task.kernel, &task.clock, stream->id, task.number);
+        emu_memory_close();
     } else {
         const uint32_t first = emu_memory_begin(stream->id, task.number, 1);
         const emu_actor actor = {first + 1, first, stream->id, 0, 0, 0, &task.clock};
         task.work(&actor);
     }
-    emu_memory_close();
     rt()->over[size_t(stream->id)] = task.number;
 }
 
@@ -166,7 +167,7 @@ void copy(const emu_actor *actor, void *to, const void *from, size_t bytes)
         is_right = emu_memory_touch(actor, to, bytes, true);
     }
     if (is_right) {
-        std::memcpy(to, from, bytes);
+        std::memcpy(emu_memory_inside(to), emu_memory_inside(from), bytes);
     }
 }
 }  // namespace
@@ -283,9 +284,7 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpy
     const uint32_t first = emu_memory_begin(0, number, 1);
     const emu_actor actor = {first + 1, first, 0, 0, 0, 0, &r->host_clock};
     r->over[0] = number;
-    emu_memory_open();
     copy(&actor, to, from, bytes);
-    emu_memory_close();
     return verdict();
 }
 
@@ -309,7 +308,7 @@ cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t 
 {
     emu_enqueue(stream, [=](const emu_actor *actor) {
         if (emu_memory_touch(actor, memory, bytes, true)) {
-            std::memset(memory, value, bytes);
+            std::memset(emu_memory_inside(memory), value, bytes);
         }
     });
     return cudaSuccess;
@@ -381,6 +380,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
         emu_report("a stream waits for an event that was never recorded");
     }
     join(&stream->clock, event->clock);
+    emu_enqueue(stream, [](const emu_actor *) {}); /* whoever waits for the stream waits for it */
     return cudaSuccess;
 }
 

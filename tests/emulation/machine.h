@@ -47,7 +47,10 @@ struct emu_actor {
 void *emu_memory_allocate(size_t bytes); /* NULL: the emulated device is full */
 bool emu_memory_free(void *memory);      /* false: no such allocation */
 bool emu_memory_is_device(const void *at);
-/* The device's memory can be touched only between these two. */
+/* Where the emulator itself finds what a program has at this address. */
+void *emu_memory_inside(void *at);
+const void *emu_memory_inside(const void *at);
+/* A device pointer can be followed only between these two. */
 void emu_memory_open();
 void emu_memory_close();
 /* Starts an operation whose blocks will take n_run numbers; returns the first. */

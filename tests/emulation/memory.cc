@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <map>
 #include <sys/mman.h>
+#include <unistd.h>
 
 namespace
 {
@@ -31,7 +32,8 @@ const size_t shared_part = size_t(1) << 20; /* the beginning is the block's shar
 const size_t gap_bytes = 1024;              /* between allocations: belongs to nobody */
 
 struct arena {
-    char *base;
+    char *base;  /* the addresses that programs know */
+    char *alias; /* the same memory, always open to the emulator */
     word *words;
     size_t used; /* handed out so far */
     bool is_open;
@@ -43,10 +45,11 @@ struct arena {
     bool has_error = false;
 };
 
-void *reserve(size_t bytes, int protection)
+/* Of a file in memory, or of nothing (-1). */
+void *reserve(size_t bytes, int protection, int file)
 {
-    void *memory =
-        mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    const int kind = file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+    void *memory = mmap(nullptr, bytes, protection, kind | MAP_NORESERVE, file, 0);
     if (memory == MAP_FAILED) {
         std::fprintf(stderr, "the emulated device could not reserve %zu bytes of addresses\n",
                      bytes);
@@ -58,9 +61,16 @@ void *reserve(size_t bytes, int protection)
 arena *open_arena()
 {
     arena *a = new arena();
-    a->base = static_cast<char *>(reserve(arena_bytes, PROT_NONE));
-    a->words = static_cast<word *>(reserve(arena_bytes / 4 * sizeof(word), PROT_READ | PROT_WRITE));
+    const int file = memfd_create("emulated device", 0);
+    if (file < 0 || ftruncate(file, off_t(arena_bytes)) != 0) {
+        std::abort();
+    }
+    a->base = static_cast<char *>(reserve(arena_bytes, PROT_NONE, file));
+    a->alias = static_cast<char *>(reserve(arena_bytes, PROT_READ | PROT_WRITE, file));
+    a->words =
+        static_cast<word *>(reserve(arena_bytes / 4 * sizeof(word), PROT_READ | PROT_WRITE, -1));
     a->used = shared_part;
+    close(file);
     return a;
 }
 
@@ -171,8 +181,31 @@ bool refuse(const emu_actor *actor, const void *at, bool is_write, const char *w
     return false;
 }
 
+/* The common case by far: shared memory written before the last barrier, read by many since. */
+inline bool is_read_again(const emu_actor *actor, const word *w)
+{
+    const uint64_t barriers = actor->barriers & ((1U << 26) - 1);
+    return w->write.run == actor->run && w->write.barriers != barriers &&
+           w->read.run == actor->run && w->read.barriers == barriers && w->read.thread == SEVERAL;
+}
+
+/* Words of an allocation that nobody touched have no history yet. */
+bool is_allocated(const void *at)
+{
+    char *place = static_cast<char *>(const_cast<void *>(at));
+    const auto next = device()->allocations.upper_bound(place);
+    if (next == device()->allocations.begin()) {
+        return false;
+    }
+    const auto found = std::prev(next);
+    return place < found->first + found->second;
+}
+
 bool touch_word(const emu_actor *actor, word *w, const void *at, bool is_write)
 {
+    if (w->write.run == OUTSIDE && is_allocated(at)) {
+        w->write.run = UNKNOWN;
+    }
     if (w->write.run == OUTSIDE) {
         return refuse(actor, at, is_write, "out of bounds");
     }
@@ -235,8 +268,24 @@ void *emu_memory_allocate(size_t bytes)
     }
     a->used += span;
     a->allocations[at] = bytes;
-    mark(at, bytes, UNKNOWN);
     return at;
+}
+
+/* Whole pages go back to the system and read as zeros then; what is left of others is cleared. */
+static void give_back(void *memory, size_t bytes, int how)
+{
+    const size_t page = 4096;
+    char *begin = static_cast<char *>(memory);
+    char *end = begin + bytes;
+    char *first = begin + (page - reinterpret_cast<uintptr_t>(begin) % page) % page;
+    char *last = end - reinterpret_cast<uintptr_t>(end) % page;
+    if (first >= last) {
+        std::memset(begin, 0, bytes);
+        return;
+    }
+    madvise(first, size_t(last - first), how);
+    std::memset(begin, 0, size_t(first - begin));
+    std::memset(last, 0, size_t(end - last));
 }
 
 bool emu_memory_free(void *memory)
@@ -246,15 +295,10 @@ bool emu_memory_free(void *memory)
     if (found == a->allocations.end()) {
         return false;
     }
-    mark(found->first, found->second, OUTSIDE);
-    const size_t page = 4096; /* whole pages inside go back to the system, and of the history too */
-    const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + page - 1) / page * page;
-    const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + found->second) / page * page;
-    if (end > begin) {
-        madvise(reinterpret_cast<void *>(begin), end - begin, MADV_DONTNEED);
-        word *words = a->words + first_word(reinterpret_cast<void *>(begin));
-        madvise(words, (end - begin) / 4 * sizeof(word), MADV_DONTNEED);
-    }
+    give_back(emu_memory_inside(memory), found->second, MADV_REMOVE);
+    word *words = a->words + first_word(memory);
+    give_back(words, (end_word(memory, found->second) - first_word(memory)) * sizeof(word),
+              MADV_DONTNEED);
     a->allocations.erase(found);
     return true;
 }
@@ -263,6 +307,17 @@ bool emu_memory_is_device(const void *at)
 {
     const char *base = device()->base;
     return at >= base && at < base + arena_bytes;
+}
+
+void *emu_memory_inside(void *at)
+{
+    arena *a = device();
+    return emu_memory_is_device(at) ? a->alias + (static_cast<char *>(at) - a->base) : at;
+}
+
+const void *emu_memory_inside(const void *at)
+{
+    return emu_memory_inside(const_cast<void *>(at));
 }
 
 void emu_memory_open()
@@ -302,7 +357,9 @@ bool emu_memory_touch(const emu_actor *actor, const void *at, size_t bytes, bool
     }
     const size_t end = end_word(at, bytes);
     for (size_t i = first_word(at); i < end; i++) {
-        if (!touch_word(actor, &a->words[i], a->base + 4 * i, is_write)) {
+        word *w = &a->words[i];
+        const bool is_known = !is_write && is_read_again(actor, w);
+        if (!is_known && !touch_word(actor, w, a->base + 4 * i, is_write)) {
             return false;
         }
     }
@@ -339,7 +396,7 @@ char *emu_shared_base()
 
 void emu_shared_clear(size_t bytes)
 {
-    std::memset(device()->base, 0xff, bytes); /* NaN, should a check be missed */
+    std::memset(device()->alias, 0xff, bytes); /* NaN, should a check be missed */
     mark(device()->base, bytes, OUTSIDE);
 }
 

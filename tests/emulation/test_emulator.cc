@@ -210,6 +210,26 @@ void a_missing_wait_between_streams_is_found(void **)
     }
 }
 
+/* The last thing that a stream does is to wait for another. */
+void waiting_for_a_stream_waits_for_its_events(void **)
+{
+    for (int i = 0; i < 3; i++) {
+        order_by(i);
+        world w = make_world();
+        float host = 0.0F;
+        cudaEvent_t event = nullptr;
+        cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+        bug_copy(w.b, w.a, 3, w.other);
+        cudaEventRecord(event, w.other);
+        cudaStreamWaitEvent(w.stream, event, 0);
+        cudaStreamSynchronize(w.stream);
+        cudaMemcpy(&host, w.b, sizeof(host), cudaMemcpyDeviceToHost);
+        assert_true(host == 1.0F);
+        expect_and_clear(&w, nullptr);
+        cudaEventDestroy(event);
+    }
+}
+
 /* Nothing has run before somebody waits; the copy does not wait by itself. */
 void a_copy_that_does_not_wait_for_the_stream_is_found(void **)
 {
@@ -267,6 +287,7 @@ int main(void)
         cmocka_unit_test(a_device_pointer_on_the_host_ends_the_process),
         cmocka_unit_test(atomic_additions_of_all_blocks_are_no_race),
         cmocka_unit_test(a_missing_wait_between_streams_is_found),
+        cmocka_unit_test(waiting_for_a_stream_waits_for_its_events),
         cmocka_unit_test(a_copy_that_does_not_wait_for_the_stream_is_found),
         cmocka_unit_test(copies_say_what_they_are),
     };

@@ -17,6 +17,10 @@ static const struct mt_attention cases[] = {
     {1, 320, 1, 1, 64}, {1, 576, 2, 1, 32}, {2, 1, 4, 2, 128},
 };
 
+#ifndef MT_TEST_LENGTH
+#define MT_TEST_LENGTH 1000 /* longest sequence; shorter ones on the emulated GPU */
+#endif
+
 struct problem {
     struct mt_attention shape;
     struct mt_rope tables;
@@ -115,6 +119,9 @@ static void values_match_the_reference_on_any_number_of_threads(void **state)
         mt_arena_release(&arena, 0);
         const struct mt_attention *shape = &cases[i / 2];
         const bool has_rope = i % 2 != 0 && shape->head_dim % 2 == 0;
+        if (shape->length > MT_TEST_LENGTH) {
+            continue;
+        }
         struct problem one;
         problem_init(&one, &arena, shape, 2.0);
         has_rope ? add_rope(&one, &arena) : (void)0;

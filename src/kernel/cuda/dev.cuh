@@ -41,6 +41,11 @@ __device__ __forceinline__ void mt_store4(float *at, float4 value)
     *reinterpret_cast<float4 *>(at) = value;
 }
 
+__device__ __forceinline__ void mt_store_bits4(uint16_t *at, uint2 pairs)
+{
+    *reinterpret_cast<uint2 *>(at) = pairs;
+}
+
 __device__ __forceinline__ uint16_t mt_bf16_bits(float x)
 {
     return __bfloat16_as_ushort(__float2bfloat16_rn(x));
@@ -91,10 +96,83 @@ __host__ __device__ __forceinline__ int64_t mt_cuda_ceil(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* Whether 16 bytes at a time are possible from here on. */
-__host__ __device__ __forceinline__ bool mt_is_aligned16(const void *at)
+/* Whether rows of `width` floats from here on can be read 16 bytes at a time. */
+__host__ __device__ __forceinline__ bool mt_has_quads(const void *at, int64_t width)
 {
-    return reinterpret_cast<uintptr_t>(at) % 16 == 0;
+    return width % 4 == 0 && reinterpret_cast<uintptr_t>(at) % 16 == 0;
+}
+
+/* Elements at .. at + 3 of a row [width], 0 beyond its end. Sums that go by quads have one order,
+ * whether 16 bytes are read at a time or 4. */
+__device__ __forceinline__ float4 mt_load_quad(const float *row, int64_t at, int64_t width,
+                                               bool has_quads)
+{
+    if (has_quads) {
+        return mt_load4(row + at);
+    }
+    return make_float4(at < width ? row[at] : 0.0F, at + 1 < width ? row[at + 1] : 0.0F,
+                       at + 2 < width ? row[at + 2] : 0.0F, at + 3 < width ? row[at + 3] : 0.0F);
+}
+
+__device__ __forceinline__ void mt_store_quad(float *row, int64_t at, int64_t width, bool has_quads,
+                                              float4 value)
+{
+    if (has_quads) {
+        mt_store4(row + at, value);
+        return;
+    }
+    const float values[4] = {value.x, value.y, value.z, value.w};
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        if (at + j < width) {
+            row[at + j] = values[j];
+        }
+    }
+}
+
+/* The same, rounded to bfloat16; 8 bytes at a time where the row's address allows. */
+__device__ __forceinline__ void mt_store_quad_bf16(uint16_t *row, int64_t at, int64_t width,
+                                                   bool has_quads, float4 value)
+{
+    const uint16_t bits[4] = {mt_bf16_bits(value.x), mt_bf16_bits(value.y), mt_bf16_bits(value.z),
+                              mt_bf16_bits(value.w)};
+    if (has_quads) {
+        mt_store_bits4(row + at, make_uint2(bits[0] | (unsigned)bits[1] << 16,
+                                            bits[2] | (unsigned)bits[3] << 16));
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        if (at + j < width) {
+            row[at + j] = bits[j];
+        }
+    }
+}
+
+/* x y + sum, element by element into one number, in this order. */
+__device__ __forceinline__ float mt_dot4(float4 x, float4 y, float sum)
+{
+    sum += x.x * y.x;
+    sum += x.y * y.y;
+    sum += x.z * y.z;
+    return sum + x.w * y.w;
+}
+
+__device__ __forceinline__ float4 mt_scale4(float4 x, float factor)
+{
+    return make_float4(x.x * factor, x.y * factor, x.z * factor, x.w * factor);
+}
+
+__device__ __forceinline__ float4 mt_add4(float4 x, float4 y)
+{
+    return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w);
+}
+
+/* sum + x factor */
+__device__ __forceinline__ float4 mt_axpy4(float4 x, float factor, float4 sum)
+{
+    return make_float4(sum.x + x.x * factor, sum.y + x.y * factor, sum.z + x.z * factor,
+                       sum.w + x.w * factor);
 }
 
 #endif

@@ -27,12 +27,19 @@ struct float2 {
 struct alignas(16) float4 {
     float x, y, z, w;
 };
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
 struct uint3 {
     unsigned x, y, z;
 };
 inline float2 make_float2(float x, float y)
 {
     return float2{x, y};
+}
+inline uint2 make_uint2(unsigned x, unsigned y)
+{
+    return uint2{x, y};
 }
 inline float4 make_float4(float x, float y, float z, float w)
 {
@@ -123,6 +130,12 @@ __attribute__((no_sanitize("thread"))) inline void mt_store4(float *at, float4 v
 {
     mt_emu_touch(at, 16, true, 16);
     *reinterpret_cast<float4 *>(at) = value;
+}
+
+__attribute__((no_sanitize("thread"))) inline void mt_store_bits4(uint16_t *at, uint2 pairs)
+{
+    mt_emu_touch(at, 8, true, 8);
+    *reinterpret_cast<uint2 *>(at) = pairs;
 }
 
 inline float mt_bf16_float(uint16_t bits)
