@@ -31,7 +31,8 @@ __global__ void __launch_bounds__(DOT_WARPS *MT_WARP)
 
 /* A tile of queries against all keys that it sees. */
 template <int QUADS>
-__global__ void __launch_bounds__(ATTENTION_THREADS) differ_queries(const struct attention a)
+__global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
+    differ_queries(const struct attention a)
 {
     MT_DYN_SHARED(float, tiles);
     float *q = tiles;
@@ -84,7 +85,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS) differ_queries(const struct
 
 /* A tile of keys against all queries that see it, of all heads that share it. */
 template <int QUADS>
-__global__ void __launch_bounds__(ATTENTION_THREADS) differ_keys(const struct attention a)
+__global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
+    differ_keys(const struct attention a)
 {
     MT_DYN_SHARED(float, tiles);
     float *k = tiles;

@@ -51,7 +51,8 @@ __device__ __forceinline__ float soften(struct running *run, float score[PER_THR
 }
 
 template <int QUADS>
-__global__ void __launch_bounds__(ATTENTION_THREADS) attend(const struct attention a)
+__global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
+    attend(const struct attention a)
 {
     MT_DYN_SHARED(float, tiles);
     float *q = tiles;

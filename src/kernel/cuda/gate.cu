@@ -51,8 +51,9 @@ __device__ __forceinline__ int choose(const float *logits, int64_t n_expert, uin
 
 /* weight [K] of a token from its choices: exp(z - z of the best), over their sum when
  * normalised. */
-__device__ void weigh(float *weight, const int32_t *expert, const float *logits,
-                      const float *probability, float lse, const struct mt_gate &gate)
+__device__ __forceinline__ void weigh(float *weight, const int32_t *expert, const float *logits,
+                                      const float *probability, float lse,
+                                      const struct mt_gate &gate)
 {
     const int lane = (int)(threadIdx.x % MT_WARP);
     float largest = -INFINITY;

@@ -11,6 +11,7 @@ typedef enum { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 } cublasOperation_t;
 typedef enum { CUBLAS_COMPUTE_32F = 68 } cublasComputeType_t;
 typedef enum { CUBLAS_GEMM_DEFAULT = -1 } cublasGemmAlgo_t;
 typedef enum { CUDA_R_32F = 0, CUDA_R_16BF = 14 } cudaDataType;
+typedef cudaDataType cudaDataType_t;
 typedef enum { CUBLAS_PEDANTIC_MATH = 2, CUBLAS_DEFAULT_MATH = 0 } cublasMath_t;
 
 extern "C" {

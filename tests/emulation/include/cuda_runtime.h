@@ -1,6 +1,6 @@
 /* The part of the CUDA runtime that this project uses, with the toolkit's names and values, for
  * builds without it; tests/emulation/cudart.cc is the double behind. `emulation.toolkit_headers`
- * compiles the double against the toolkit's own header where there is one. */
+ * compares them with the toolkit's own where there is one. */
 #ifndef MT_EMULATED_CUDA_RUNTIME_H
 #define MT_EMULATED_CUDA_RUNTIME_H
 
