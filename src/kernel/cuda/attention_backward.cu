@@ -77,7 +77,6 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
         }
         __syncwarp();
         add_rows<QUADS>(sum, d_scores, k, 0, n_key);
-        __syncwarp(); /* read before the next scores take their place */
     }
     store_row<QUADS>(a.d_q + query + position * s.n_head * s.head_dim,
                      q + mine * tile<QUADS>::STRIDE, sum, a, position, true);
