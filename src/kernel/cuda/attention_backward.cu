@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
 
 /* A tile of keys against all queries that see it, of all heads that share it. */
 template <int QUADS>
-__global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
+__global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 4 ? 2 : 1)
     differ_keys(const struct attention a)
 {
     MT_DYN_SHARED(float, tiles);

@@ -71,7 +71,7 @@ __device__ __forceinline__ void weigh(float *weight, const int32_t *expert, cons
     }
 }
 
-__global__ void __launch_bounds__(WARPS *MT_WARP)
+__global__ void __launch_bounds__(WARPS *MT_WARP, 8)
     choose_experts(const struct mt_gate_forward a, int64_t n, const struct mt_gate gate)
 {
     const int64_t token = (int64_t)blockIdx.x * WARPS + threadIdx.x / MT_WARP;
