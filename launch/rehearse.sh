@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A cluster to rehearse on, on this machine (docs/rehearsal.md):
 #   launch/rehearse.sh up 4x2 --rate 1gbit      4 hosts of 2 ranks, each on a link of 1 Gbit/s both ways
+#                                               with --slow 2:100mbit host2's link carries that only
 #   launch/rehearse.sh run CONFIG [OPTIONS]     moetrain on all its ranks; also: run bench collectives
 #   launch/rehearse.sh check                    do the links hold their rate?
 #   launch/rehearse.sh status                   the clusters that are up
@@ -22,7 +23,7 @@ refuse() { # CODE MESSAGE
     printf 'rehearse.sh: %s\n' "$2" >&2
     exit "$1"
 }
-usage() { sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 need() { # TOOL PACKAGE ...
     while [ $# -gt 0 ]; do
@@ -66,6 +67,19 @@ read_shape() {
     fi
 }
 
+# --slow 2:100mbit -> slow=(2 100000000), with the shape read and bits_per_s the others' rate
+read_slow() {
+    local all_bits_per_s=$bits_per_s host=${1%%:*}
+    slow=()
+    [ -n "$1" ] || return 0
+    if ! [[ $1 =~ ^[0-9]{1,2}:[^:]+$ ]] || [ "$host" -ge "$nodes" ]; then
+        refuse 2 "--slow '$1' is not a host and its rate; expected HOST:RATE with a host from 0 to $((nodes - 1)); e.g. --slow 1:100mbit"
+    fi
+    read_rate "${1#*:}"
+    slow=("$host" "$bits_per_s")
+    bits_per_s=$all_bits_per_s
+}
+
 up() {
     local shape=${1:-} rate=${options[--rate]:-} pid line said="" word
     [ $# -le 1 ] || refuse 2 "'$2' is one argument too many; expected up NODESxRANKS --rate RATE; leave it out"
@@ -73,6 +87,7 @@ up() {
     [ -n "$rate" ] || refuse 2 "up has no rate; expected --rate with a number and kbit, mbit or gbit; e.g. --rate 1gbit"
     read_shape "$shape"
     read_rate "$rate"
+    read_slow "${options[--slow]-}"
     need ip iproute2 tc iproute2 mpirun openmpi-bin unshare util-linux nsenter util-linux pgrep procps
     exec {lock}<"${BASH_SOURCE[0]}"
     flock $lock # one `up` at a time: what it looks for stays true until it is done
@@ -83,7 +98,7 @@ up() {
         exec {lock}<&-
         exec setsid unshare "${as_root[@]}" --net --mount --pid --uts --ipc --fork --kill-child \
             --mount-proc --propagation slave \
-            bash "$inside/hold.sh" "$name" "$nodes" "$ranks" "${rate,,}" "$bits_per_s" 2>&1
+            bash "$inside/hold.sh" "$name" "$nodes" "$ranks" "${rate,,}" "$bits_per_s" "${slow[@]}" 2>&1
     }
     # shellcheck disable=SC2154
     exec {from}<&"${hold[0]}" {to}>&"${hold[1]}"
@@ -224,7 +239,7 @@ arguments=()
 while [ $# -gt 0 ]; do
     option=${1%%=*}
     case $command:$option in
-    *:--name | up:--rate | run:--ranks)
+    *:--name | up:--rate | up:--slow | run:--ranks)
         value=${1#*=}
         if [ "$option" = "$1" ]; then
             [ $# -ge 2 ] || refuse 2 "$option has no value; expected one after it; see launch/rehearse.sh --help"

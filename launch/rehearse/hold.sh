@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The cluster itself: hold.sh NAME NODES RANKS RATE BITS_PER_S, as process 1 of namespaces of its own
+# The cluster itself: hold.sh NAME NODES RANKS RATE BITS_PER_S [SLOW_HOST SLOW_BITS_PER_S], as process 1 of namespaces of its own
 # (launch/rehearse.sh up starts it there). Everything it makes lives in those namespaces, so the kernel
 # takes all of it back when this process ends, however it ends.
 #
@@ -21,16 +21,21 @@ rest() { # process 1 collects the orphans of its namespace
 }
 [ "$1" != --up ] || rest
 
-nodes=$2 ranks=$3 bits_per_s=$5
+nodes=$2 ranks=$3 slow_host=${6:-none} slow_bits_per_s=${7:-0}
 # Segments of a quarter of a millisecond and a bucket of two: larger ones cost the shaper less (at 5 Gbit/s,
 # 64 KiB carry twice what 16 KiB do), smaller ones show short messages the rate sooner.
 mtu=9000
-[ "$bits_per_s" -ge 100000000 ] || mtu=1500
-segment_bytes=$((bits_per_s / 32000))
-[ $segment_bytes -ge $((mtu + 200)) ] || segment_bytes=$((mtu + 200))
-[ $segment_bytes -le 65536 ] || segment_bytes=65536
-burst_bytes=$((bits_per_s / 16000))
-[ $burst_bytes -ge $((2 * segment_bytes)) ] || burst_bytes=$((2 * segment_bytes))
+[ "$5" -ge 100000000 ] || mtu=1500
+[ "$slow_host" = none ] || [ "$slow_bits_per_s" -ge 100000000 ] || mtu=1500
+
+rate() { # BITS_PER_S: of the links that are made next
+    bits_per_s=$1
+    segment_bytes=$((bits_per_s / 32000))
+    [ $segment_bytes -ge $((mtu + 200)) ] || segment_bytes=$((mtu + 200))
+    [ $segment_bytes -le 65536 ] || segment_bytes=65536
+    burst_bytes=$((bits_per_s / 16000))
+    [ $burst_bytes -ge $((2 * segment_bytes)) ] || burst_bytes=$((2 * segment_bytes))
+}
 # A queue that no number of senders fills: links of clusters wait, they do not lose.
 limit_bytes=268435456
 
@@ -53,6 +58,7 @@ for ((i = 0; i < nodes; i++)); do
     host=$cluster/host$i
     mkdir "$host"
     touch "$host/net" "$host/uts" "$host/ipc"
+    if [ "$i" = "$slow_host" ]; then rate "$slow_bits_per_s"; else rate "$5"; fi
     unshare --net="$host/net" --uts="$host/uts" --ipc="$host/ipc" hostname "host$i"
     ip link add name "port$i" mtu $mtu gso_max_size $segment_bytes type veth \
         peer name eth0 mtu $mtu gso_max_size $segment_bytes netns "$host/net"

@@ -60,6 +60,13 @@ void mt_clock_sleep_until_ns(int64_t deadline_ns)
     }
 }
 
+double mt_clock_epoch_s(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
 void mt_clock_utc(char out[21])
 {
     const time_t now = time(NULL);

@@ -17,6 +17,9 @@ int64_t mt_clock_cpu_ns(void);
 /* Sleeps until mt_clock_ns() >= deadline_ns; returns at once when that has passed. */
 void mt_clock_sleep_until_ns(int64_t deadline_ns);
 
+/* Seconds since the epoch. */
+double mt_clock_epoch_s(void);
+
 /* Seconds since the epoch as ISO 8601 UTC, e.g. 2026-11-22T02:12:01Z. out [21] */
 void mt_clock_utc(char out[21]);
 
@@ -65,7 +68,8 @@ void mt_span_end(enum mt_phase phase);
 
 /* Time waited inside a span for others to communicate: the step's exposed communication. */
 void mt_span_add_wait_ns(int64_t wait_ns);
-/* Work done inside the innermost open span, if any: base/record.h. */
+/* Work done inside the innermost open span, if any: rows of experts, (token, choice) pairs or
+ * tokens; bytes sent, read or saved (base/record.h). */
 void mt_span_add_work(int64_t rows, int64_t n_bytes);
 /* Brings the sums up to now, and returns now. */
 int64_t mt_span_charge(void);

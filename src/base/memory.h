@@ -11,6 +11,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* 64-byte aligned, zeroed; `what` is a literal for messages. n_bytes = 0 gives a non-NULL pointer
  * that may be freed. MT_ERR_RESOURCE when the system refuses. */
 enum mt_status mt_memory_allocate(int64_t n_bytes, const char *what, void **out);
@@ -50,5 +54,9 @@ void mt_arena_clear(struct mt_arena *arena);
 void *mt_arena_cut(struct mt_arena *arena, int64_t n_bytes);
 int64_t mt_arena_mark(const struct mt_arena *arena);
 void mt_arena_release(struct mt_arena *arena, int64_t mark);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

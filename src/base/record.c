@@ -16,6 +16,9 @@ static struct {
     struct mt_recorded_step *step;       /* [MT_RECORD_STEPS] */
     int64_t *rows, *expert_ns;           /* [MT_RECORD_STEPS, n_layer] */
     int64_t *rows_now, *expert_ns_now;   /* [n_layer] of the step under way */
+    int64_t n_expert, n_ended;           /* n_ended: steps that expert_rows has */
+    int64_t *expert_rows;                /* [n_layer, n_expert] */
+    int64_t *expert_rows_now;            /* the same of the step under way */
     int64_t n_span, n_arrival, n_step;
     int64_t n_token;
     struct mt_span_totals at_end; /* of the step that is over but not closed */
@@ -24,20 +27,22 @@ static struct {
     const char *kind[MT_RECORD_KINDS];
 } record = {.layer = -1, .micro = -1};
 
-int64_t mt_record_bytes(int n_layer)
+int64_t mt_record_bytes(int n_layer, int64_t n_expert)
 {
     const int64_t by_layer = 2 * (int64_t)sizeof(int64_t) * n_layer;
     return MT_RECORD_SPANS * (int64_t)sizeof(struct mt_recorded_span) +
            MT_RECORD_ARRIVALS * (int64_t)sizeof(struct mt_recorded_arrival) +
-           MT_RECORD_STEPS * ((int64_t)sizeof(struct mt_recorded_step) + by_layer) + by_layer;
+           MT_RECORD_STEPS * ((int64_t)sizeof(struct mt_recorded_step) + by_layer) +
+           by_layer * (1 + n_expert);
 }
 
-enum mt_status mt_record_open(int n_layer)
+enum mt_status mt_record_open(int n_layer, int64_t n_expert)
 {
     static const char what[] = "rings of the recorder";
     enum mt_status status = MT_OK;
     MT_ASSERT(!record.is_on);
     record.n_layer = n_layer;
+    record.n_expert = n_expert;
     MT_TRY_GOTO(MT_ALLOCATE(record.span, MT_RECORD_SPANS, what));
     MT_TRY_GOTO(MT_ALLOCATE(record.arrival, MT_RECORD_ARRIVALS, what));
     MT_TRY_GOTO(MT_ALLOCATE(record.step, MT_RECORD_STEPS, what));
@@ -45,6 +50,8 @@ enum mt_status mt_record_open(int n_layer)
     MT_TRY_GOTO(MT_ALLOCATE(record.expert_ns, (int64_t)MT_RECORD_STEPS * n_layer, what));
     MT_TRY_GOTO(MT_ALLOCATE(record.rows_now, n_layer, what));
     MT_TRY_GOTO(MT_ALLOCATE(record.expert_ns_now, n_layer, what));
+    MT_TRY_GOTO(MT_ALLOCATE(record.expert_rows, n_layer * n_expert, what));
+    MT_TRY_GOTO(MT_ALLOCATE(record.expert_rows_now, n_layer * n_expert, what));
     record.is_on = true;
     return MT_OK;
 cleanup:
@@ -54,6 +61,8 @@ cleanup:
 
 void mt_record_close(void)
 {
+    mt_memory_free(record.expert_rows_now);
+    mt_memory_free(record.expert_rows);
     mt_memory_free(record.expert_ns_now);
     mt_memory_free(record.rows_now);
     mt_memory_free(record.expert_ns);
@@ -91,17 +100,14 @@ static bool has_layer(void)
     return record.layer >= 0 && record.layer < record.n_layer;
 }
 
-void mt_record_add_rows(int64_t rows)
+void mt_record_add_rows(int expert, int64_t rows)
 {
     mt_span_add_work(rows, 0);
     if (has_layer()) {
+        MT_ASSERT(expert >= 0 && expert < record.n_expert);
         record.rows_now[record.layer] += rows;
+        record.expert_rows_now[record.layer * record.n_expert + expert] += rows;
     }
-}
-
-void mt_record_add_bytes(int64_t n_bytes)
-{
-    mt_span_add_work(0, n_bytes);
 }
 
 void mt_record_add_tokens(int64_t n_token)
@@ -150,6 +156,7 @@ int64_t mt_record_arrive(const struct mt_collective_facts *facts)
         return -1;
     }
     const int64_t handle = record.n_arrival++;
+    mt_span_add_work(0, facts->n_bytes);
     const int64_t now_ns = mt_span_charge();
     record.arrival[handle % MT_RECORD_ARRIVALS] =
         (struct mt_recorded_arrival){.number = facts->number,
@@ -158,6 +165,7 @@ int64_t mt_record_arrive(const struct mt_collective_facts *facts)
                                      .sources = facts->sources,
                                      .n_source = (int16_t)facts->n_source,
                                      .kind = (int16_t)find_kind(facts->name),
+                                     .last_peer = -1,
                                      .layer = record.layer,
                                      .micro = record.micro,
                                      .phase = (uint8_t)mt_span_phase(),
@@ -180,6 +188,16 @@ void mt_record_done(int64_t handle)
     struct mt_recorded_arrival *arrival = find_arrival(handle);
     if (arrival != NULL) {
         arrival->done_ns = mt_clock_ns();
+    }
+}
+
+/* Called by every poll in vain: reads the clock only when the peer is another one. */
+void mt_record_last(int64_t handle, int peer)
+{
+    struct mt_recorded_arrival *arrival = find_arrival(handle);
+    if (arrival != NULL && arrival->last_peer != peer) {
+        arrival->last_peer = peer;
+        arrival->last_ns = mt_clock_ns();
     }
 }
 
@@ -280,6 +298,7 @@ void mt_record_step_begin(int64_t number)
     const size_t bytes = (size_t)record.n_layer * sizeof(int64_t);
     memset(record.rows_now, 0, bytes);
     memset(record.expert_ns_now, 0, bytes);
+    memset(record.expert_rows_now, 0, bytes * (size_t)record.n_expert);
     record.n_token = 0;
     record.is_in_step = true;
 }
@@ -298,6 +317,10 @@ void mt_record_step_end(void)
     memcpy(step->wait_ns, record.at_end.wait_ns, sizeof(step->wait_ns));
     memcpy(record.rows + row, record.rows_now, bytes);
     memcpy(record.expert_ns + row, record.expert_ns_now, bytes);
+    for (int64_t i = 0; i < record.n_layer * record.n_expert; ++i) {
+        record.expert_rows[i] += record.expert_rows_now[i];
+    }
+    ++record.n_ended;
     step->n_token = record.n_token;
     step->memory_bytes = peak_bytes();
 }
@@ -357,6 +380,17 @@ const int64_t *mt_record_rows(int64_t position)
 const int64_t *mt_record_expert_ns(int64_t position)
 {
     return record.expert_ns + position % MT_RECORD_STEPS * record.n_layer;
+}
+
+const int64_t *mt_record_expert_rows(int64_t *n_step)
+{
+    *n_step = record.n_ended;
+    return record.expert_rows;
+}
+
+int64_t mt_record_n_expert(void)
+{
+    return record.n_expert;
 }
 
 int mt_record_n_layer(void)

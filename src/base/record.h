@@ -3,6 +3,7 @@
  *   mt_span_begin/end (clock.h)   -> spans: phase, layer, micro-batch, rows, bytes
  *   comm/exec.c                   -> arrivals: when a collective was posted, needed, complete
  *   train/ at each step           -> steps: sums by phase, rows and times of experts by layer
+ *   moe/experts.c                 -> rows by layer and expert, summed since open
  *
  * A ring forgets its oldest entries, so it always has the last steps for whoever asks (SIGUSR2, the
  * watchdog, a failing end). profile/writer.h turns entries into lines. Everything is owned by the
@@ -42,7 +43,9 @@ struct mt_recorded_arrival {
     int64_t number;
     int64_t begin_ns, need_ns, done_ns;
     int64_t n_bytes;
-    uint64_t sources; /* bit r: receives from rank r; 0 when there are more than 64 */
+    uint64_t sources;  /* bit r: receives from rank r; 0 when there are more than 64 */
+    int64_t last_ns;   /* since when messages of last_peer alone were known to be missing */
+    int32_t last_peer; /* -1: all were there at once */
     int32_t layer, micro;
     int16_t n_source, kind;
     uint8_t phase, busy_phase;
@@ -60,8 +63,8 @@ struct mt_recorded_step {
 };
 
 /* Bytes that open takes: for the memory estimate. */
-int64_t mt_record_bytes(int n_layer);
-enum mt_status mt_record_open(int n_layer);
+int64_t mt_record_bytes(int n_layer, int64_t n_expert);
+enum mt_status mt_record_open(int n_layer, int64_t n_expert);
 void mt_record_close(void);
 bool mt_record_is_on(void);
 /* While paused nothing is recorded but sums: for what is not training, as measuring links is. */
@@ -70,13 +73,14 @@ void mt_record_pause(bool is_paused);
 /* Where spans and arrivals from now on belong; -1: nowhere. */
 void mt_record_set_layer(int layer);
 void mt_record_set_micro(int micro);
-/* Added to the innermost open span. Rows count for the step's layer, too. */
-void mt_record_add_rows(int64_t rows);
-void mt_record_add_bytes(int64_t n_bytes);
+/* Rows that an expert computes forward: added to the innermost open span, to the step's layer and
+ * to the expert. */
+void mt_record_add_rows(int expert, int64_t rows);
 /* Of the step's tokens on this rank. */
 void mt_record_add_tokens(int64_t n_token);
 
-/* A collective was posted; the handle is for the calls below. */
+/* A collective was posted: its bytes are added to the innermost open span. The handle is for the
+ * calls below. */
 struct mt_collective_facts {
     const char *name; /* a literal: the kind */
     int64_t number;
@@ -86,6 +90,7 @@ struct mt_collective_facts {
 };
 int64_t mt_record_arrive(const struct mt_collective_facts *facts);
 void mt_record_done(int64_t handle);                  /* found complete */
+void mt_record_last(int64_t handle, int peer);        /* found that peer's messages are missing */
 void mt_record_need(int64_t handle, int64_t need_ns); /* its wait was entered */
 
 /* One step. Sums go from begin to end; what follows until the next begin counts as the phases
@@ -102,6 +107,9 @@ int64_t mt_record_first_step(void);
 struct mt_recorded_step *mt_record_step(int64_t position);
 const int64_t *mt_record_rows(int64_t position);
 const int64_t *mt_record_expert_ns(int64_t position);
+/* Rows that experts computed here in all steps that have ended since open, [n_layer, n_expert]. */
+const int64_t *mt_record_expert_rows(int64_t *n_step);
+int64_t mt_record_n_expert(void);
 int mt_record_n_layer(void);
 /* NULL: forgotten. */
 const struct mt_recorded_span *mt_record_span_at(int64_t position);

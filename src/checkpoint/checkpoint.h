@@ -4,6 +4,11 @@
  *                 shard-00000-of-00004.h5   what rank 0 owned
  *                 manifest.json             sizes, checksums, tensors; last its own checksum
  *
+ * Where experts are saved in turn, a rank's shard holds dense tensors alone, and each part of the
+ * experts has a file beside it, written now or linked from the checkpoint before:
+ *
+ *                 experts-3-of-4-00000-of-00004.h5
+ *
  * Written under a temporary name, synced, renamed: a checkpoint is whole or absent. Specified in
  * docs/checkpoint.md. Reading needs no particular number of ranks. */
 #ifndef MT_CHECKPOINT_CHECKPOINT_H
@@ -13,12 +18,14 @@
 #include "store/store.h"
 
 /* The newest that is read. Written is the oldest that can say what is to be said: 2 only of cut
- * experts, whose pieces are smaller than one row of dim[0]; 3 only of weights in bfloat16. */
+ * experts, whose pieces are smaller than one row of dim[0]; 3 only of weights in bfloat16; 4 only
+ * of runs that save experts in turn. */
 enum {
     MT_CHECKPOINT_PLAIN_VERSION = 1,
     MT_CHECKPOINT_CUT_VERSION = 2,
     MT_CHECKPOINT_BFLOAT16_VERSION = 3,
-    MT_CHECKPOINT_FORMAT_VERSION = 3
+    MT_CHECKPOINT_SPARSE_VERSION = 4,
+    MT_CHECKPOINT_FORMAT_VERSION = 4
 };
 
 /* Errors of the collective calls are agreed (the lowest failing rank's, recorded on every rank) but
@@ -37,8 +44,19 @@ struct mt_run_state {
     int64_t next_sequence; /* position in the data */
     int64_t n_update;      /* optimizer updates done: step - skipped */
     int64_t n_skipped, n_skipped_in_row;
+    int64_t n_lost_update; /* of single experts, in all starts from sparse checkpoints so far */
     int n_array;
     const struct mt_state_array *array; /* caller's memory: written by save, filled by load */
+};
+
+/* Experts saved in turn (decision 15). Part p are the experts e of layers l with
+ * (l + e) mod MT_EXPERT_PARTS = p; a checkpoint has them as they were at step[p], after n_update[p]
+ * updates. Whoever goes on from it has lost what they learnt since. */
+enum { MT_EXPERT_PARTS = 4 };
+struct mt_expert_parts {
+    bool is_told; /* false: nothing below is said, all experts are of the checkpoint's own step */
+    int64_t step[MT_EXPERT_PARTS], n_update[MT_EXPERT_PARTS];
+    int64_t n_expert[MT_EXPERT_PARTS]; /* of all layers */
 };
 
 /* Collective. Saves below `folder` (the run's checkpoints/) as step-%08d; the previous ones beyond
@@ -49,6 +67,8 @@ struct mt_run_state {
 struct mt_checkpoint_options {
     const char *folder;
     int64_t keep, keep_every;
+    int64_t n_sparse; /* saves between two full ones of one saver, each of one part of the experts;
+                       * the two newest full ones are kept beside `keep` */
     const char *config_text; /* resolved TOML */
     const char *versions;    /* of program and libraries, for people; NULL: not said */
     uint64_t config_hash;
@@ -75,10 +95,15 @@ enum mt_status mt_checkpoint_find_to_start(struct mt_comm *comm, const char *fol
 enum mt_status mt_checkpoint_load(struct mt_store *store, struct mt_comm *comm, const char *path,
                                   bool weights_only, struct mt_run_state *state);
 
+/* The same of one that mt_checkpoint_find or mt_checkpoint_find_to_start has just verified: its
+ * files are read once, not twice. */
+enum mt_status mt_checkpoint_load_found(struct mt_store *store, struct mt_comm *comm,
+                                        const char *path, struct mt_run_state *state);
+
 /* Not collective: what a checkpoint says of itself, without reading tensors; and whether its files
  * are there. */
 struct mt_checkpoint_file {
-    char name[40];        /* e.g. "shard-00000-of-00004.h5" */
+    char name[64];        /* e.g. "shard-00000-of-00004.h5" */
     int64_t n_byte;       /* as the manifest says */
     int64_t n_found_byte; /* as it is; -1: it is missing, or not a file */
 };
@@ -87,9 +112,12 @@ struct mt_checkpoint_tensor {
     bool is_bfloat16;
     int n_dim;
     int64_t dim[3];
+    int first_part; /* of experts: the part that expert 0 is in; -1: of none */
 };
 struct mt_checkpoint_info {
-    int64_t step, tokens_seen, format_version;
+    int64_t step, tokens_seen, format_version, n_update;
+    int64_t n_lost_update; /* before it was saved */
+    struct mt_expert_parts parts;
     int world_size;
     char *config_text;
     char *versions; /* of program and libraries that saved; NULL: not said */
@@ -101,6 +129,9 @@ struct mt_checkpoint_info {
 };
 enum mt_status mt_checkpoint_read_info(const char *path, struct mt_checkpoint_info *info);
 void mt_checkpoint_info_clear(struct mt_checkpoint_info *info);
+/* Updates that each expert of a part, or all experts together, lose by a start from here. */
+int64_t mt_checkpoint_lost_by_part(const struct mt_checkpoint_info *info, int part);
+int64_t mt_checkpoint_lost(const struct mt_checkpoint_info *info);
 /* Ranks that own rows of a tensor, as text "0:0-31 1:32-63", from the manifest; of cut experts rows
  * of [E,F,D] seen as [E F, D]. text [bytes] */
 enum mt_status mt_checkpoint_owners(const char *path, const char *tensor, char *text, size_t bytes);

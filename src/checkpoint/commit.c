@@ -3,7 +3,8 @@
 #include "base/memory.h"
 #include "checkpoint/checksum.h"
 #include "checkpoint/disk.h"
-#include "checkpoint/folder.h"
+
+#include <stdio.h>
 
 /* A new file of the checkpoint, on the disk and read back. */
 static enum mt_status add_file(const struct mt_commit *commit, const char *name, const char *data,
@@ -40,5 +41,10 @@ enum mt_status mt_commit_run(struct mt_commit *commit)
     MT_TRY(add_manifest(commit));
     MT_TRY(mt_disk_sync_folder(commit->temporary));
     MT_TRY(mt_disk_rename(commit->folder, commit->temporary_name, commit->name));
-    return mt_folder_retire(commit->folder, commit->step, commit->keep, commit->keep_every);
+    if (mt_folder_retire(commit->folder, commit->step, &commit->rule) != MT_OK) {
+        (void)snprintf(commit->warning, sizeof(commit->warning), "%.*s",
+                       (int)sizeof(commit->warning) - 1, mt_error_last()->text);
+        mt_error_clear();
+    }
+    return MT_OK;
 }

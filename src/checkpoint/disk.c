@@ -13,7 +13,7 @@
 
 enum {
     CHECKSUM_BYTES = 128 << 10, /* on the stack */
-    MAX_CALL_BYTES = 1 << 30    /* Linux moves at most 2^31 - 4096 bytes a call */
+    MAX_CALL_BYTES = 1 << 30    /* of a read: Linux moves at most 2^31 - 4096 bytes */
 };
 
 enum mt_status mt_disk_join(char *path, const char *folder, const char *name)
@@ -121,13 +121,26 @@ enum mt_status mt_disk_open_to_write(const char *path, bool create, int *descrip
     return *descriptor < 0 ? fail_write("open", path) : MT_OK;
 }
 
-enum mt_status mt_disk_write(int descriptor, const char *path, int64_t offset, const void *data,
-                             int64_t n_byte)
+/* Without the first n_byte of what they point to. Returns the parts that are used up. */
+static int use_up(struct iovec *part, int n_part, size_t n_byte)
 {
-    for (int64_t done = 0; done < n_byte;) {
-        const size_t n = (size_t)mt_min_i64(n_byte - done, MAX_CALL_BYTES);
-        const ssize_t written =
-            pwrite(descriptor, (const char *)data + done, n, (off_t)(offset + done));
+    int n_used = 0;
+    while (n_used < n_part && n_byte >= part[n_used].iov_len) {
+        n_byte -= part[n_used++].iov_len;
+    }
+    if (n_used < n_part) {
+        part[n_used].iov_base = (char *)part[n_used].iov_base + n_byte;
+        part[n_used].iov_len -= n_byte;
+    }
+    return n_used;
+}
+
+/* Linux moves at most 2^31 - 4096 bytes a call, and says how many. */
+enum mt_status mt_disk_write_parts(int descriptor, const char *path, int64_t offset,
+                                   struct iovec *part, int n_part)
+{
+    for (int used = use_up(part, n_part, 0); used < n_part;) {
+        const ssize_t written = pwritev(descriptor, part + used, n_part - used, (off_t)offset);
         if (written < 0 && errno == EINTR) {
             continue;
         }
@@ -135,9 +148,22 @@ enum mt_status mt_disk_write(int descriptor, const char *path, int64_t offset, c
             errno = written == 0 ? ENOSPC : errno;
             return fail_write("write", path);
         }
-        done += written;
+        used += use_up(part + used, n_part - used, (size_t)written);
+        offset += written;
     }
     return MT_OK;
+}
+
+enum mt_status mt_disk_write(int descriptor, const char *path, int64_t offset, const void *data,
+                             int64_t n_byte)
+{
+    struct iovec whole = {(void *)(uintptr_t)data, (size_t)n_byte};
+    return mt_disk_write_parts(descriptor, path, offset, &whole, 1);
+}
+
+void mt_disk_send(int descriptor, int64_t offset, int64_t n_byte)
+{
+    (void)sync_file_range(descriptor, offset, n_byte, SYNC_FILE_RANGE_WRITE);
 }
 
 enum mt_status mt_disk_finish(int descriptor, const char *path, enum mt_status status)

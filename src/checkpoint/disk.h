@@ -9,6 +9,7 @@
 #include "config/config.h"
 
 #include <stdint.h>
+#include <sys/uio.h>
 
 /* path [MT_PATH_BYTES] = folder/name. MT_ERR_INPUT when that is too long. */
 enum mt_status mt_disk_join(char *path, const char *folder, const char *name);
@@ -25,13 +26,24 @@ enum mt_status mt_disk_remove(const char *path);
 enum mt_status mt_disk_rename(const char *folder, const char *from, const char *to);
 
 enum mt_status mt_disk_open_to_write(const char *path, bool create, int *descriptor);
+/* What part [n_part] point to, one behind the other, at offset, whole; the parts are used up. */
+enum mt_status mt_disk_write_parts(int descriptor, const char *path, int64_t offset,
+                                   struct iovec *part, int n_part);
 /* data [n_byte] at offset, whole. */
 enum mt_status mt_disk_write(int descriptor, const char *path, int64_t offset, const void *data,
                              int64_t n_byte);
+/* Written bytes set out for the disk now, so that the sync at the end has less to wait for; what
+ * goes wrong it reports. */
+void mt_disk_send(int descriptor, int64_t offset, int64_t n_byte);
 /* fsync and close, also after an error: `status` is what happened before and is returned first. */
 enum mt_status mt_disk_finish(int descriptor, const char *path, enum mt_status status);
 /* A new file with data [n_byte], synced. */
 enum mt_status mt_disk_write_file(const char *path, const void *data, int64_t n_byte);
+
+/* The file `from`, complete and synced, with n_byte and this checksum, gets a second name `to`;
+ * where the file system has no such thing, a synced copy. MT_ERR_RESOURCE also when `from` is not
+ * there or has another size. */
+enum mt_status mt_disk_link(const char *from, const char *to, int64_t n_byte, uint64_t checksum);
 
 enum mt_status mt_disk_open_to_read(const char *path, int *descriptor);
 enum mt_status mt_disk_read(int descriptor, const char *path, int64_t offset, void *data,

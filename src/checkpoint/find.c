@@ -78,7 +78,7 @@ static enum mt_status find(struct mt_comm *comm, const char *folder, int64_t dis
             continue;
         }
         MT_TRY(mt_disk_join(path, folder, name));
-        const enum mt_status status = mt_together_verify(comm, path, &manifest);
+        const enum mt_status status = mt_together_verify_step(comm, path, step[i], &manifest);
         if (status == MT_OK) {
             mt_manifest_clear(&manifest);
             search->step = step[i];

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "checkpoint/disk.h"
+#include "checkpoint/manifest.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -33,7 +34,10 @@ int64_t mt_folder_parse_step(const char *name)
         strspn(name + prefix, "0123456789") != n_digit) {
         return -1;
     }
-    return strtoll(name + prefix, NULL, 10);
+    const int64_t step = strtoll(name + prefix, NULL, 10);
+    char spelled[MT_STEP_NAME_BYTES];
+    mt_folder_step_name(spelled, step);
+    return strcmp(name, spelled) == 0 ? step : -1; /* with more zeros it is another folder */
 }
 
 static int compare_newest_first(const void *a, const void *b)
@@ -72,16 +76,22 @@ static bool is_left_over(const char *name)
            length > 4 && strcmp(name + length - 4, ".tmp") == 0;
 }
 
+static enum mt_status remove_from(const char *folder, const char *name)
+{
+    char path[MT_PATH_BYTES];
+    MT_TRY(mt_disk_join(path, folder, name));
+    return mt_disk_remove(path);
+}
+
 enum mt_status mt_folder_clean(const char *folder)
 {
     struct mt_disk_names names;
     enum mt_status status = MT_OK;
     MT_TRY(mt_disk_list(folder, &names));
-    for (int64_t i = 0; i < names.n && status == MT_OK; ++i) {
-        char path[MT_PATH_BYTES];
+    for (int64_t i = 0; i < names.n; ++i) {
         if (is_left_over(names.name[i])) {
-            status = mt_disk_join(path, folder, names.name[i]);
-            status = status == MT_OK ? mt_disk_remove(path) : status;
+            const enum mt_status removed = remove_from(folder, names.name[i]);
+            status = status == MT_OK ? removed : status;
         }
     }
     mt_disk_names_clear(&names);
@@ -92,45 +102,73 @@ enum mt_status mt_folder_discard(const char *folder, int64_t step)
 {
     char name[MT_STEP_NAME_BYTES];
     char removed[MT_STEP_NAME_BYTES + 16];
-    char path[MT_PATH_BYTES];
     mt_folder_step_name(name, step);
     (void)snprintf(removed, sizeof(removed), ".%s.old.tmp", name);
     MT_TRY(mt_disk_rename(folder, name, removed));
-    MT_TRY(mt_disk_join(path, folder, removed));
-    return mt_disk_remove(path);
+    return remove_from(folder, removed);
 }
 
 enum mt_status mt_folder_set_aside(const char *folder, int64_t step)
 {
     char name[MT_STEP_NAME_BYTES];
     char failed[MT_STEP_NAME_BYTES + 16];
-    char path[MT_PATH_BYTES];
     mt_folder_step_name(name, step);
     (void)snprintf(failed, sizeof(failed), "%s.failed", name);
-    MT_TRY(mt_disk_join(path, folder, failed));
-    MT_TRY(mt_disk_remove(path)); /* of the same step, once before */
+    MT_TRY(remove_from(folder, failed)); /* of the same step, once before */
     return mt_disk_rename(folder, name, failed);
 }
 
-enum mt_status mt_folder_retire(const char *folder, int64_t newest, int64_t keep,
-                                int64_t keep_every)
+static bool is_full(const char *folder, int64_t step)
+{
+    char name[MT_STEP_NAME_BYTES];
+    char path[MT_PATH_BYTES];
+    struct mt_manifest manifest;
+    mt_folder_step_name(name, step);
+    if (mt_disk_join(path, folder, name) != MT_OK || mt_manifest_read(path, &manifest) != MT_OK) {
+        mt_error_clear();
+        return false; /* nothing to fall back to */
+    }
+    const bool is_full = mt_manifest_is_full(&manifest);
+    mt_manifest_clear(&manifest);
+    return is_full;
+}
+
+/* step [n], newest first; those that go move to the front. Returns how many. */
+static int64_t choose_old(const char *folder, int64_t newest, const struct mt_folder_rule *rule,
+                          int64_t *step, int64_t n)
+{
+    int64_t n_seen = 0;
+    int64_t n_old = 0;
+    int n_full = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        if (step[i] > newest) {
+            continue;
+        }
+        ++n_seen;
+        const bool is_kept_full = n_full < rule->keep_full && is_full(folder, step[i]);
+        n_full += is_kept_full;
+        if (n_seen > rule->keep && !is_kept_full &&
+            (rule->keep_every < 1 || step[i] % rule->keep_every != 0)) {
+            step[n_old++] = step[i];
+        }
+    }
+    return n_old;
+}
+
+enum mt_status mt_folder_retire(const char *folder, int64_t newest,
+                                const struct mt_folder_rule *rule)
 {
     int64_t *step = NULL;
     int64_t n = 0;
-    int64_t n_kept = 0;
-    if (keep < 1) {
+    if (rule->keep < 1) {
         return MT_OK;
     }
     MT_TRY(mt_folder_steps(folder, &step, &n));
     enum mt_status status = MT_OK;
-    for (int64_t i = 0; i < n && status == MT_OK; ++i) {
-        if (step[i] > newest) {
-            continue;
-        }
-        ++n_kept;
-        if (n_kept > keep && (keep_every < 1 || step[i] % keep_every != 0)) {
-            status = mt_folder_discard(folder, step[i]);
-        }
+    const int64_t n_old = choose_old(folder, newest, rule, step, n);
+    for (int64_t i = 0; i < n_old; ++i) {
+        const enum mt_status removed = mt_folder_discard(folder, step[i]);
+        status = status == MT_OK ? removed : status;
     }
     mt_memory_free(step);
     return status;

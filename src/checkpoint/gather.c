@@ -7,8 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A piece on its way: 5 items of 8 bytes; 128 pieces of a rank at once, 5 MiB from 1024 ranks. */
-enum { HEAD_ITEMS = 2, PIECE_ITEMS = 5, SLICE_PIECES = 128 };
+/* A piece on its way: 6 items of 8 bytes; 128 pieces of a rank at once, 6 MiB from 1024 ranks. A
+ * head is the number of a rank's pieces, and the bytes of its shards. */
+enum { MAX_SHARDS = 1 + MT_EXPERT_PARTS, HEAD_ITEMS = 1 + MAX_SHARDS };
+enum { PIECE_ITEMS = 6, SLICE_PIECES = 128 };
 
 struct gathered_piece {
     int tensor, kind;
@@ -19,9 +21,9 @@ struct gathered_piece {
 /* Of mt_gather_layout alone. */
 struct layout {
     struct mt_gather *gather;
-    const struct mt_shard *shard;
+    const struct mt_shard *shard; /* [n_shard] */
     int64_t *slice;               /* [R, SLICE_PIECES, PIECE_ITEMS] */
-    int64_t *n_byte;              /* [R] of files */
+    int64_t *n_byte;              /* [R, MAX_SHARDS] of files */
     int64_t n_piece, max_piece;   /* of all ranks, of one */
     struct gathered_piece *piece; /* rank 0: [n_piece] */
 };
@@ -37,14 +39,24 @@ void mt_gather_clear(struct mt_gather *gather)
     memset(gather, 0, sizeof(*gather));
 }
 
+static int64_t count_pieces(const struct mt_shard *shard, int n_shard)
+{
+    int64_t n_piece = 0;
+    for (int s = 0; s < n_shard; ++s) {
+        n_piece += shard[s].n_piece;
+    }
+    return n_piece;
+}
+
 static enum mt_status allocate(struct layout *layout)
 {
     struct mt_gather *gather = layout->gather;
     const int n_rank = gather->comm->topology.n_rank;
     const char *what = "pieces of all ranks";
     MT_TRY(MT_ALLOCATE(gather->n_piece, n_rank, what));
-    MT_TRY(MT_ALLOCATE(gather->mine, 1 + layout->shard->n_piece, what));
-    MT_TRY(MT_ALLOCATE(layout->n_byte, n_rank, what));
+    MT_TRY(MT_ALLOCATE(gather->mine, gather->n_shard + count_pieces(layout->shard, gather->n_shard),
+                       what));
+    MT_TRY(MT_ALLOCATE(layout->n_byte, (int64_t)n_rank * MAX_SHARDS, what));
     MT_TRY(MT_ALLOCATE(layout->slice, (int64_t)n_rank * SLICE_PIECES * PIECE_ITEMS, what));
     MT_TRY(mt_plan_init(&gather->plan, n_rank));
     return mt_exec_create(gather->comm, n_rank, &gather->exec);
@@ -58,51 +70,70 @@ static enum mt_status allocate_all(struct layout *layout)
     const char *what = "pieces of the checkpoint";
     MT_TRY(MT_ALLOCATE(layout->piece, layout->n_piece, what));
     MT_TRY(MT_ALLOCATE(gather->place, layout->n_piece, what));
-    return MT_ALLOCATE(gather->all, n_rank + layout->n_piece, what);
+    return MT_ALLOCATE(gather->all, (int64_t)n_rank * gather->n_shard + layout->n_piece, what);
 }
 
 static enum mt_status gather_heads(struct layout *layout)
 {
     struct mt_gather *gather = layout->gather;
     struct mt_comm *comm = gather->comm;
-    const int64_t mine[HEAD_ITEMS] = {layout->shard->n_piece, layout->shard->n_byte};
+    int64_t mine[HEAD_ITEMS] = {count_pieces(layout->shard, gather->n_shard)};
+    for (int s = 0; s < gather->n_shard; ++s) {
+        mine[1 + s] = layout->shard[s].n_byte;
+    }
     MT_TRY(mt_together_agree(comm, allocate(layout)));
     MT_ASSERT(layout->slice != NULL); /* agreed: allocated everywhere */
     MT_TRY(mt_comm_gather_i64(comm, mine, HEAD_ITEMS, layout->slice));
     for (int r = 0; r < comm->topology.n_rank; ++r) {
         const int64_t *head = layout->slice + (int64_t)r * HEAD_ITEMS;
         gather->n_piece[r] = head[0];
-        layout->n_byte[r] = head[1];
+        memcpy(layout->n_byte + (int64_t)r * MAX_SHARDS, head + 1, MAX_SHARDS * sizeof(*head));
         layout->n_piece += head[0];
         layout->max_piece = mt_max_i64(layout->max_piece, head[0]);
     }
     return mt_together_agree(comm, comm->rank == 0 ? allocate_all(layout) : MT_OK);
 }
 
+/* This rank's pieces [first, first + SLICE_PIECES), counted over its shards. */
+static void list_slice(const struct layout *layout, int64_t first,
+                       int64_t mine[SLICE_PIECES][PIECE_ITEMS])
+{
+    int64_t before = 0; /* pieces of the shards before */
+    for (int s = 0; s < layout->gather->n_shard; ++s) {
+        const struct mt_shard *shard = &layout->shard[s];
+        const int64_t end = mt_min_i64(first + SLICE_PIECES - before, shard->n_piece);
+        for (int64_t i = mt_max_i64(first - before, 0); i < end; ++i) {
+            const struct mt_shard_piece *piece = &shard->piece[i];
+            const int64_t item[PIECE_ITEMS] = {piece->tensor, piece->kind,   piece->first_row,
+                                               piece->n_row,  piece->offset, s};
+            memcpy(mine[before + i - first], item, sizeof(item));
+        }
+        before += shard->n_piece;
+    }
+}
+
 /* Pieces [first, first + SLICE_PIECES) of every rank. */
 static enum mt_status gather_slice(struct layout *layout, int64_t first)
 {
     const struct mt_gather *gather = layout->gather;
-    const struct mt_shard *shard = layout->shard;
+    const int n_rank = gather->comm->topology.n_rank;
     int64_t mine[SLICE_PIECES][PIECE_ITEMS] = {{0}};
-    for (int64_t i = first; i < mt_min_i64(first + SLICE_PIECES, shard->n_piece); ++i) {
-        const struct mt_shard_piece *piece = &shard->piece[i];
-        const int64_t item[PIECE_ITEMS] = {piece->tensor, piece->kind, piece->first_row,
-                                           piece->n_row, piece->offset};
-        memcpy(mine[i - first], item, sizeof(item));
-    }
+    list_slice(layout, first, mine);
     MT_TRY(mt_comm_gather_i64(gather->comm, mine[0], (int64_t)SLICE_PIECES * PIECE_ITEMS,
                               layout->slice));
     int64_t arrival = first; /* of the slice's first piece of rank r */
-    for (int r = 0; r < gather->comm->topology.n_rank && gather->comm->rank == 0; ++r) {
+    for (int r = 0; r < n_rank && gather->comm->rank == 0; ++r) {
         const int64_t n = mt_min_i64(SLICE_PIECES, gather->n_piece[r] - first);
         for (int64_t i = 0; i < n; ++i) {
             const int64_t *item = layout->slice + ((int64_t)r * SLICE_PIECES + i) * PIECE_ITEMS;
-            layout->piece[arrival + i] = (struct gathered_piece){
-                .tensor = (int)item[0],
-                .kind = (int)item[1],
-                .arrival = arrival + i,
-                .piece = {.shard = r, .first_row = item[2], .n_row = item[3], .offset = item[4]}};
+            layout->piece[arrival + i] =
+                (struct gathered_piece){.tensor = (int)item[0],
+                                        .kind = (int)item[1],
+                                        .arrival = arrival + i,
+                                        .piece = {.shard = (int)item[5] * n_rank + r,
+                                                  .first_row = item[2],
+                                                  .n_row = item[3],
+                                                  .offset = item[4]}};
         }
         arrival += gather->n_piece[r];
     }
@@ -141,6 +172,9 @@ static enum mt_status add_tensor(const struct layout *layout, int64_t first, int
     entry->n_dim = tensor->n_dim;
     memcpy(entry->dim, tensor->dim, sizeof(entry->dim));
     entry->is_cut = mt_shard_is_cut(layout->shard, piece[first].tensor);
+    entry->first_part = layout->gather->n_shard > 1 && tensor->kind == MT_TENSOR_EXPERT
+                            ? mt_shard_first_part(tensor->layer)
+                            : -1;
     entry->first_piece = first;
     entry->n_piece = end - first;
     for (int64_t i = first; i < end; ++i) {
@@ -161,6 +195,22 @@ static enum mt_status add_tensor(const struct layout *layout, int64_t first, int
 }
 
 /* Rank 0, pieces sorted. */
+/* What is the same whenever this layout is saved. */
+static void tell_parts(const struct mt_tensor_table *table, struct mt_manifest *manifest)
+{
+    struct mt_expert_parts *parts = &manifest->parts;
+    parts->is_told = true;
+    manifest->format_version = MT_CHECKPOINT_SPARSE_VERSION;
+    for (int t = 0; t < table->n_tensor; ++t) {
+        const struct mt_tensor *tensor = &table->tensor[t];
+        const bool is_new = t == 0 || table->tensor[t - 1].layer != tensor->layer ||
+                            table->tensor[t - 1].kind != MT_TENSOR_EXPERT;
+        for (int64_t e = 0; tensor->kind == MT_TENSOR_EXPERT && is_new && e < tensor->dim[0]; ++e) {
+            parts->n_expert[(mt_shard_first_part(tensor->layer) + e) % MT_EXPERT_PARTS]++;
+        }
+    }
+}
+
 static enum mt_status fill_manifest(const struct layout *layout, const char *config_text,
                                     struct mt_manifest *manifest)
 {
@@ -177,7 +227,8 @@ static enum mt_status fill_manifest(const struct layout *layout, const char *con
                        "all without, were expected; this is a bug",
                        (long long)n_tensor, (long long)n_table);
     }
-    MT_TRY(mt_manifest_init(manifest, n_rank, n_tensor, layout->n_piece, config_text));
+    MT_TRY(mt_manifest_init(manifest, n_rank, layout->gather->n_shard, n_tensor, layout->n_piece,
+                            config_text));
     int64_t t = 0;
     for (int64_t first = 0, end = 0; first < layout->n_piece; first = end, ++t) {
         while (end < layout->n_piece && is_same_tensor(&piece[first], &piece[end])) {
@@ -188,8 +239,12 @@ static enum mt_status fill_manifest(const struct layout *layout, const char *con
             manifest->format_version = MT_CHECKPOINT_CUT_VERSION;
         }
     }
-    for (int r = 0; r < n_rank; ++r) {
-        manifest->file[1 + r].n_byte = layout->n_byte[r];
+    if (layout->gather->n_shard > 1) {
+        tell_parts(layout->shard->table, manifest);
+    }
+    for (int i = 0; i < mt_manifest_n_shard(manifest); ++i) {
+        manifest->file[1 + i].n_byte =
+            layout->n_byte[(int64_t)(i % n_rank) * MAX_SHARDS + i / n_rank];
     }
     return mt_manifest_number_rows(manifest);
 }
@@ -212,13 +267,14 @@ static enum mt_status gather_all(struct layout *layout, const char *config_text,
 }
 
 enum mt_status mt_gather_layout(struct mt_gather *gather, struct mt_comm *comm,
-                                const struct mt_shard *shard, const char *config_text,
+                                const struct mt_shard *shard, int n_shard, const char *config_text,
                                 struct mt_manifest *manifest)
 {
     struct layout layout = {.gather = gather, .shard = shard};
     memset(gather, 0, sizeof(*gather));
     memset(manifest, 0, sizeof(*manifest));
     gather->comm = comm;
+    gather->n_shard = n_shard;
     const enum mt_status status = gather_all(&layout, config_text, manifest);
     mt_memory_free(layout.slice);
     mt_memory_free(layout.n_byte);
@@ -232,20 +288,23 @@ enum mt_status mt_gather_layout(struct mt_gather *gather, struct mt_comm *comm,
 
 /* ---- checksums ---- */
 
+static int64_t checksum_bytes(const struct mt_gather *gather, int rank)
+{
+    return (gather->n_shard + gather->n_piece[rank]) * (int64_t)sizeof(int64_t);
+}
+
 /* Straight to rank 0: the others have no more to do with it once it is sent. */
 static void plan_checksums(struct mt_gather *gather)
 {
-    const int64_t item_bytes = (int64_t)sizeof(int64_t);
     const int rank = gather->comm->rank;
     mt_plan_reset(&gather->plan, "checkpoint", MT_ELEMENT_BYTE);
     if (rank != 0) {
-        mt_plan_send(&gather->plan, 0, 0, MT_BUFFER_SEND, 0,
-                     (1 + gather->n_piece[rank]) * item_bytes);
+        mt_plan_send(&gather->plan, 0, 0, MT_BUFFER_SEND, 0, checksum_bytes(gather, rank));
         return;
     }
-    int64_t offset = (1 + gather->n_piece[0]) * item_bytes;
+    int64_t offset = checksum_bytes(gather, 0);
     for (int r = 1; r < gather->comm->topology.n_rank; ++r) {
-        const int64_t n_byte = (1 + gather->n_piece[r]) * item_bytes;
+        const int64_t n_byte = checksum_bytes(gather, r);
         mt_plan_recv(&gather->plan, 0, r, MT_BUFFER_RECV, offset, n_byte);
         offset += n_byte;
     }
@@ -254,9 +313,12 @@ static void plan_checksums(struct mt_gather *gather)
 enum mt_status mt_gather_begin(struct mt_gather *gather, const struct mt_shard *shard)
 {
     int64_t *mine = gather->comm->rank == 0 ? gather->all : gather->mine;
-    mine[0] = (int64_t)shard->checksum;
-    for (int64_t i = 0; i < shard->n_piece; ++i) {
-        mine[1 + i] = (int64_t)shard->piece[i].checksum;
+    int64_t *next = mine + gather->n_shard;
+    for (int s = 0; s < gather->n_shard; ++s) {
+        mine[s] = (int64_t)shard[s].checksum;
+        for (int64_t i = 0; i < shard[s].n_piece; ++i) {
+            *next++ = (int64_t)shard[s].piece[i].checksum;
+        }
     }
     void *const buffer[MT_N_BUFFER] = {gather->mine, gather->all, NULL};
     plan_checksums(gather);
@@ -278,8 +340,11 @@ enum mt_status mt_gather_end(struct mt_gather *gather, struct mt_manifest *manif
     MT_TRY(mt_exec_end(gather->exec));
     const int64_t *next = gather->all;
     int64_t arrival = 0;
-    for (int r = 0; r < gather->comm->topology.n_rank && gather->comm->rank == 0; ++r) {
-        manifest->file[1 + r].checksum = (uint64_t)*next++;
+    const int n_rank = gather->comm->topology.n_rank;
+    for (int r = 0; r < n_rank && gather->comm->rank == 0; ++r) {
+        for (int s = 0; s < gather->n_shard; ++s) {
+            manifest->file[1 + s * n_rank + r].checksum = (uint64_t)*next++;
+        }
         for (int64_t i = 0; i < gather->n_piece[r]; ++i) {
             manifest->piece[gather->place[arrival++]].checksum = (uint64_t)*next++;
         }

@@ -331,27 +331,6 @@ enum mt_status mt_index_read_arrays(const char *path, const struct mt_run_state 
     return status;
 }
 
-static enum mt_status check_attributes(hid_t file, const char *path,
-                                       const struct mt_manifest *manifest)
-{
-    struct named_integer integer[N_INTEGER];
-    list_integers(manifest, integer);
-    for (int i = 0; i < N_INTEGER; ++i) {
-        int64_t value = 0;
-        const hid_t attribute = H5Aopen(file, integer[i].name, H5P_DEFAULT);
-        const bool is_read = attribute >= 0 && H5Aget_storage_size(attribute) == sizeof(value) &&
-                             H5Aread(attribute, H5T_NATIVE_INT64, &value) >= 0;
-        (void)H5Aclose(attribute);
-        if (!is_read || value != integer[i].value) {
-            return MT_FAIL(MT_ERR_INPUT,
-                           "%s: the attribute %s is missing or wrong; %lld was expected, as in the "
-                           "manifest; use another checkpoint",
-                           path, integer[i].name, (long long)integer[i].value);
-        }
-    }
-    return MT_OK;
-}
-
 /* Every piece has its mapping: file, dataset and number of elements. */
 static bool maps_pieces(hid_t dataset, const struct mt_manifest *manifest,
                         const struct mt_manifest_tensor *tensor)
@@ -398,7 +377,7 @@ enum mt_status mt_index_check(const char *path, const struct mt_manifest *manife
 {
     hid_t file = H5I_INVALID_HID;
     MT_TRY(mt_hdf5_open(path, &file));
-    enum mt_status status = check_attributes(file, path, manifest);
+    enum mt_status status = MT_OK;
     for (int64_t t = 0; t < manifest->n_tensor && status == MT_OK; ++t) {
         status = check_tensor(file, path, manifest, &manifest->tensor[t]);
     }

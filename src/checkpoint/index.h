@@ -31,7 +31,8 @@ enum mt_status mt_index_read_arrays(const char *path, const struct mt_run_state 
 /* All arrays that the file has, in memory that mt_index_free_arrays frees. */
 enum mt_status mt_index_take_arrays(const char *path, struct mt_run_state *state);
 void mt_index_free_arrays(struct mt_run_state *state); /* of a zeroed one, too */
-/* Attributes and virtual datasets say what the manifest says. */
+/* Virtual datasets say what the manifest says. Attributes repeat it for other programs and are not
+ * opened: the library reads beyond its buffers when one is damaged (1.10.8; H5Aopen). */
 enum mt_status mt_index_check(const char *path, const struct mt_manifest *manifest);
 
 #endif

@@ -6,8 +6,6 @@
 #include <string.h>
 
 enum { ARRAY_NAME_BYTES = 64, MAX_ARRAYS = 1024 };
-/* A gigabyte of them: an index from elsewhere may claim anything. */
-static const int64_t MAX_ELEMENTS = (int64_t)1 << 27;
 
 /* What state->array points to; its names follow. */
 struct arrays {
@@ -19,7 +17,8 @@ static enum mt_status fail_arrays(const char *path)
 {
     return MT_FAIL(MT_ERR_INPUT,
                    "%s: the arrays in /state are too many, too long or not readable; at most %d "
-                   "with names below %d bytes were expected; use another checkpoint",
+                   "with names below %d bytes, written into this file, were expected; use another "
+                   "checkpoint",
                    path, MAX_ARRAYS, ARRAY_NAME_BYTES);
 }
 
@@ -38,13 +37,18 @@ static int64_t length_of(hid_t group, const char *name)
     return n;
 }
 
-static enum mt_status list_arrays(const char *path, hid_t group, struct arrays *arrays, int *n)
+/* An index from elsewhere may claim anything, but what it holds lies in it, each array once. */
+static enum mt_status list_arrays(const char *path, hid_t file, hid_t group, struct arrays *arrays,
+                                  int *n)
 {
     H5G_info_t about;
+    hsize_t file_bytes = 0;
     *n = 0;
-    if (H5Gget_info(group, &about) < 0 || about.nlinks > MAX_ARRAYS) {
+    if (H5Gget_info(group, &about) < 0 || about.nlinks > MAX_ARRAYS ||
+        H5Fget_filesize(file, &file_bytes) < 0) {
         return fail_arrays(path);
     }
+    int64_t n_left = (int64_t)(file_bytes / sizeof(int64_t));
     for (hsize_t i = 0; i < about.nlinks; ++i) {
         char *name = arrays->name[*n];
         struct mt_state_array *array = &arrays->array[*n];
@@ -52,9 +56,10 @@ static enum mt_status list_arrays(const char *path, hid_t group, struct arrays *
                                                   ARRAY_NAME_BYTES, H5P_DEFAULT);
         array->name = name;
         array->n = length > 0 && length < ARRAY_NAME_BYTES ? length_of(group, name) : -1;
-        if (array->n < 0 || array->n > MAX_ELEMENTS) {
+        if (array->n < 0 || array->n > n_left) {
             return fail_arrays(path);
         }
+        n_left -= array->n;
         MT_TRY(MT_ALLOCATE(array->values, array->n, "state of the run"));
         ++*n;
     }
@@ -68,7 +73,7 @@ static enum mt_status open_and_list(const char *path, struct arrays *arrays, int
     MT_TRY(mt_hdf5_open(path, &file));
     if (H5Lexists(file, "/state", H5P_DEFAULT) > 0) {
         const hid_t group = H5Gopen2(file, "/state", H5P_DEFAULT);
-        status = group >= 0 ? list_arrays(path, group, arrays, n) : fail_arrays(path);
+        status = group >= 0 ? list_arrays(path, file, group, arrays, n) : fail_arrays(path);
         (void)H5Gclose(group);
     }
     (void)H5Fclose(file);

@@ -2,6 +2,7 @@
 #include "checkpoint/checkpoint.h"
 
 #include "base/memory.h"
+#include "base/size.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/manifest.h"
 
@@ -43,6 +44,9 @@ static void fill_info(struct mt_checkpoint_info *info, struct mt_manifest *manif
     info->step = manifest->state.step;
     info->tokens_seen = manifest->state.tokens_seen;
     info->format_version = manifest->format_version;
+    info->n_update = manifest->state.n_update;
+    info->n_lost_update = manifest->state.n_lost_update;
+    info->parts = manifest->parts;
     info->world_size = manifest->world_size;
     info->config_hash = manifest->config_hash;
     info->n_tensor = (int)manifest->n_tensor;
@@ -53,6 +57,7 @@ static void fill_info(struct mt_checkpoint_info *info, struct mt_manifest *manif
         to->is_bfloat16 = from->is_bfloat16;
         to->n_dim = from->n_dim;
         memcpy(to->dim, from->dim, sizeof(to->dim));
+        to->first_part = from->first_part;
     }
     info->config_text = manifest->config_text;
     info->versions = manifest->versions;
@@ -85,6 +90,24 @@ void mt_checkpoint_info_clear(struct mt_checkpoint_info *info)
     mt_memory_free(info->tensor);
     mt_memory_free(info->file);
     memset(info, 0, sizeof(*info));
+}
+
+int64_t mt_checkpoint_lost_by_part(const struct mt_checkpoint_info *info, int part)
+{
+    return info->parts.is_told ? info->n_update - info->parts.n_update[part] : 0;
+}
+
+int64_t mt_checkpoint_lost(const struct mt_checkpoint_info *info)
+{
+    int64_t sum = 0;
+    for (int p = 0; p < MT_EXPERT_PARTS; ++p) {
+        int64_t n = 0;
+        if (!mt_size_multiply(mt_checkpoint_lost_by_part(info, p), info->parts.n_expert[p], &n) ||
+            !mt_size_add(sum, n, &sum)) {
+            return INT64_MAX; /* a file from elsewhere may claim anything */
+        }
+    }
+    return sum;
 }
 
 static enum mt_status print_owners(const char *path, const struct mt_manifest *manifest,

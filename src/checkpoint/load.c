@@ -241,7 +241,7 @@ static enum mt_status load_all(struct load *load, const char *path, bool weights
                                struct mt_run_state *state)
 {
     enum mt_status status = match_tables(load, path);
-    for (int shard = 0; shard < load->manifest.world_size && status == MT_OK; ++shard) {
+    for (int shard = 0; shard < mt_manifest_n_shard(&load->manifest) && status == MT_OK; ++shard) {
         if (needs_shard(load, shard)) {
             status = read_shard(load, path, shard);
         }
@@ -249,17 +249,39 @@ static enum mt_status load_all(struct load *load, const char *path, bool weights
     return status == MT_OK ? load_state(load, path, weights_only, state) : status;
 }
 
-enum mt_status mt_checkpoint_load(struct mt_store *store, struct mt_comm *comm, const char *path,
-                                  bool weights_only, struct mt_run_state *state)
+/* With the manifest of files that have been verified, which it clears. */
+static enum mt_status load_verified(struct mt_store *store, struct mt_comm *comm, const char *path,
+                                    bool weights_only, struct mt_run_state *state,
+                                    struct mt_manifest *manifest)
 {
-    struct load load = {.store = store, .table = mt_store_table(store), .n_kind = 1};
+    struct load load = {
+        .store = store, .table = mt_store_table(store), .manifest = *manifest, .n_kind = 1};
     if (!weights_only && mt_store_n_part(store) > 0 && mt_store_part(store, 0)->exp_avg != NULL) {
         load.n_kind = MT_N_KIND;
     }
-    MT_TRY(mt_together_verify(comm, path, &load.manifest));
     const enum mt_status status = load_all(&load, path, weights_only, state);
     mt_memory_free(load.by_name);
     mt_memory_free(load.saved);
-    mt_manifest_clear(&load.manifest);
+    mt_manifest_clear(manifest);
     return mt_together_agree(comm, status);
+}
+
+enum mt_status mt_checkpoint_load(struct mt_store *store, struct mt_comm *comm, const char *path,
+                                  bool weights_only, struct mt_run_state *state)
+{
+    struct mt_manifest manifest;
+    MT_TRY(mt_together_verify(comm, path, &manifest));
+    return load_verified(store, comm, path, weights_only, state, &manifest);
+}
+
+enum mt_status mt_checkpoint_load_found(struct mt_store *store, struct mt_comm *comm,
+                                        const char *path, struct mt_run_state *state)
+{
+    struct mt_manifest manifest;
+    const enum mt_status status = mt_together_agree(comm, mt_manifest_read(path, &manifest));
+    if (status != MT_OK) {
+        mt_manifest_clear(&manifest);
+        return status;
+    }
+    return load_verified(store, comm, path, false, state, &manifest);
 }

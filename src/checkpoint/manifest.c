@@ -7,15 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum mt_status mt_manifest_init(struct mt_manifest *manifest, int world_size, int64_t n_tensor,
-                                int64_t n_piece, const char *config_text)
+enum mt_status mt_manifest_init(struct mt_manifest *manifest, int world_size, int shards_a_rank,
+                                int64_t n_tensor, int64_t n_piece, const char *config_text)
 {
     const char *what = "checkpoint manifest";
     const size_t config_bytes = strlen(config_text) + 1;
     memset(manifest, 0, sizeof(*manifest));
     manifest->format_version = MT_CHECKPOINT_PLAIN_VERSION;
     manifest->world_size = world_size;
-    manifest->n_file = (int64_t)world_size + 1;
+    manifest->n_file = (int64_t)world_size * shards_a_rank + 1;
     manifest->n_tensor = n_tensor;
     manifest->n_piece = n_piece;
     enum mt_status status = MT_OK;
@@ -24,6 +24,9 @@ enum mt_status mt_manifest_init(struct mt_manifest *manifest, int world_size, in
     MT_TRY_GOTO(MT_ALLOCATE(manifest->piece, n_piece, what));
     MT_TRY_GOTO(MT_ALLOCATE(manifest->config_text, (int64_t)config_bytes, what));
     memcpy(manifest->config_text, config_text, config_bytes);
+    for (int64_t t = 0; t < n_tensor; ++t) {
+        manifest->tensor[t].first_part = -1;
+    }
     for (int64_t i = 0; i < manifest->n_file; ++i) {
         mt_manifest_file_name(manifest->file[i].name, world_size, i);
     }
@@ -56,12 +59,31 @@ void mt_manifest_clear(struct mt_manifest *manifest)
 
 void mt_manifest_file_name(char *name, int world_size, int64_t index)
 {
+    const long long rank = index > 0 ? (long long)(index - 1) % world_size : 0;
+    const long long part = index > 0 ? (long long)(index - 1) / world_size - 1 : -1;
     if (index == 0) {
         (void)snprintf(name, MT_MANIFEST_FILE_NAME_BYTES, "index.h5");
+    } else if (part < 0) {
+        (void)snprintf(name, MT_MANIFEST_FILE_NAME_BYTES, "shard-%05lld-of-%05d.h5", rank,
+                       world_size);
     } else {
-        (void)snprintf(name, MT_MANIFEST_FILE_NAME_BYTES, "shard-%05lld-of-%05d.h5",
-                       (long long)index - 1, world_size);
+        (void)snprintf(name, MT_MANIFEST_FILE_NAME_BYTES, "experts-%lld-of-%d-%05lld-of-%05d.h5",
+                       part, MT_EXPERT_PARTS, rank, world_size);
     }
+}
+
+int mt_manifest_n_shard(const struct mt_manifest *manifest)
+{
+    return (int)manifest->n_file - 1;
+}
+
+bool mt_manifest_is_full(const struct mt_manifest *manifest)
+{
+    bool is_full = true;
+    for (int p = 0; p < MT_EXPERT_PARTS && manifest->parts.is_told; ++p) {
+        is_full = is_full && manifest->parts.step[p] == manifest->state.step;
+    }
+    return is_full;
 }
 
 void mt_checkpoint_dataset_name(char *name, const char *tensor, enum mt_checkpoint_kind kind)
@@ -74,8 +96,8 @@ void mt_checkpoint_dataset_name(char *name, const char *tensor, enum mt_checkpoi
 
 enum mt_status mt_manifest_number_rows(struct mt_manifest *manifest)
 {
-    int64_t *next = NULL; /* [world_size] row that the next piece of a shard gets */
-    MT_TRY(MT_ALLOCATE(next, manifest->world_size, "rows of shards"));
+    int64_t *next = NULL; /* [shards] row that the next piece of a shard gets */
+    MT_TRY(MT_ALLOCATE(next, mt_manifest_n_shard(manifest), "rows of shards"));
     for (int64_t t = 0; t < manifest->n_tensor; ++t) {
         const struct mt_manifest_tensor *tensor = &manifest->tensor[t];
         struct mt_manifest_piece *piece = manifest->piece + tensor->first_piece;

@@ -10,11 +10,13 @@
 
 enum {
     MT_MANIFEST_MAX_BYTES = 256 << 20,
-    MT_MANIFEST_FILE_NAME_BYTES = 40,
+    MT_MANIFEST_FILE_NAME_BYTES = 64,
     MT_CHECKPOINT_NAME_BYTES = 128
 };
 
-/* A file of the directory. file[0] is index.h5, file[1 + r] the shard of rank r. */
+/* A file of the directory. file[0] is index.h5, file[1 + s] shard s; R ranks have R shards, or
+ * R (1 + MT_EXPERT_PARTS) where parts of experts have their own: shard r is rank r's, shard
+ * (1 + p) R + r what it has of part p. */
 struct mt_manifest_file {
     char name[MT_MANIFEST_FILE_NAME_BYTES];
     int64_t n_byte;
@@ -38,6 +40,7 @@ struct mt_manifest_tensor {
     bool is_cut;      /* n_dim = 3 */
     bool is_bfloat16; /* two bytes an element, else float32 */
     int64_t dim[3];
+    int first_part; /* as struct mt_checkpoint_tensor; -1 also where no parts are told */
     int64_t first_piece, n_piece;
 };
 
@@ -45,6 +48,7 @@ struct mt_manifest {
     int64_t format_version;
     struct mt_run_state state; /* without arrays */
     int world_size;
+    struct mt_expert_parts parts;
     uint64_t config_hash;
     char *config_text;
     char *versions; /* as struct mt_checkpoint_info; NULL: not said */
@@ -54,9 +58,9 @@ struct mt_manifest {
     struct mt_manifest_piece *piece;
 };
 
-/* Room for so many; n_file = world_size + 1. */
-enum mt_status mt_manifest_init(struct mt_manifest *manifest, int world_size, int64_t n_tensor,
-                                int64_t n_piece, const char *config_text);
+/* Room for so many; n_file = 1 + world_size shards_a_rank, the latter 1 or 1 + MT_EXPERT_PARTS. */
+enum mt_status mt_manifest_init(struct mt_manifest *manifest, int world_size, int shards_a_rank,
+                                int64_t n_tensor, int64_t n_piece, const char *config_text);
 /* Copies the text; NULL and "": not said. */
 enum mt_status mt_manifest_set_versions(struct mt_manifest *manifest, const char *versions);
 void mt_manifest_clear(struct mt_manifest *manifest);
@@ -66,6 +70,10 @@ void mt_manifest_file_name(char *name, int world_size, int64_t index);
 /* name [MT_CHECKPOINT_NAME_BYTES] of a tensor's dataset. */
 enum mt_checkpoint_kind { MT_KIND_VALUE, MT_KIND_EXP_AVG, MT_KIND_EXP_AVG_SQ, MT_N_KIND };
 void mt_checkpoint_dataset_name(char *name, const char *tensor, enum mt_checkpoint_kind kind);
+
+int mt_manifest_n_shard(const struct mt_manifest *manifest);
+/* All experts are of the checkpoint's own step. */
+bool mt_manifest_is_full(const struct mt_manifest *manifest);
 
 /* Fills in every piece's shard_row: within a shard, the pieces of a tensor lie in ascending order.
  * */

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { MAX_WORLD_SIZE = 1 << 20 };
+enum { MAX_WORLD_SIZE = 1 << 20 }; /* times the shards of a rank it is an int */
 
 static enum mt_status fail_key(const char *path, const char *key, const char *expected)
 {
@@ -119,6 +119,22 @@ static enum mt_status read_shape(const char *path, const json_t *row,
     return MT_OK;
 }
 
+/* Optional; only where parts are told. */
+static enum mt_status read_first_part(const char *path, const json_t *row,
+                                      const struct mt_manifest *manifest,
+                                      struct mt_manifest_tensor *tensor)
+{
+    int64_t part = -1;
+    if (json_object_get(row, "part_of_expert_0") != NULL) {
+        MT_TRY(get_integer(path, row, "part_of_expert_0", 0, MT_EXPERT_PARTS - 1, &part));
+        if (!manifest->parts.is_told) {
+            return fail_key(path, "part_of_expert_0", "\"experts\" beside it");
+        }
+    }
+    tensor->first_part = (int)part;
+    return MT_OK;
+}
+
 /* Optional: -1 where it is not given. */
 static enum mt_status read_offset(const char *path, const json_t *value, int64_t *offset)
 {
@@ -143,7 +159,7 @@ static enum mt_status read_pieces(const char *path, const json_t *row, struct mt
         const int64_t rows_left = mt_min_i64(
             n_row - next_row, tensor->is_cut ? tensor->dim[1] - next_row % tensor->dim[1] : n_row);
         int64_t shard = 0;
-        MT_TRY(get_integer(path, value, "shard", 0, manifest->world_size - 1, &shard));
+        MT_TRY(get_integer(path, value, "shard", 0, mt_manifest_n_shard(manifest) - 1, &shard));
         MT_TRY(get_integer(path, value, "first_row", next_row, next_row, &piece->first_row));
         MT_TRY(get_integer(path, value, "rows", 1, rows_left, &piece->n_row));
         MT_TRY(get_checksum(path, value, "xxh3", &piece->checksum));
@@ -174,6 +190,7 @@ static enum mt_status read_tensor(const char *path, const json_t *row, struct mt
         return fail_key(path, "dtype", MT_MANIFEST_FLOAT32 " or " MT_MANIFEST_BFLOAT16);
     }
     MT_TRY(read_shape(path, row, tensor));
+    MT_TRY(read_first_part(path, row, manifest, tensor));
     return read_pieces(path, row, manifest, tensor);
 }
 
@@ -231,7 +248,53 @@ static enum mt_status read_state(const char *path, const json_t *root, struct mt
     MT_TRY(get_integer(path, object, "next_sequence", 0, INT64_MAX, &state->next_sequence));
     MT_TRY(get_integer(path, object, "n_update", 0, INT64_MAX, &state->n_update));
     MT_TRY(get_integer(path, object, "n_skipped", 0, INT64_MAX, &state->n_skipped));
+    state->n_lost_update = 0;
+    if (json_object_get(object, "n_lost_update") != NULL) {
+        MT_TRY(get_integer(path, object, "n_lost_update", 0, INT64_MAX, &state->n_lost_update));
+    }
     return get_integer(path, object, "n_skipped_in_row", 0, INT64_MAX, &state->n_skipped_in_row);
+}
+
+/* One number a part, each at most `most`. */
+static enum mt_status read_numbers(const char *path, const json_t *object, const char *key,
+                                   int64_t most, int64_t *value)
+{
+    const json_t *array = NULL;
+    int64_t n = 0;
+    MT_TRY(get_array(path, object, key, MT_EXPERT_PARTS, MT_EXPERT_PARTS, &array, &n));
+    for (int p = 0; p < MT_EXPERT_PARTS; ++p) {
+        const json_t *number = json_array_get(array, (size_t)p);
+        value[p] = json_integer_value(number);
+        if (!json_is_integer(number) || value[p] < 0 || value[p] > most) {
+            return fail_key(path, key, "whole numbers up to that of the checkpoint itself");
+        }
+    }
+    return MT_OK;
+}
+
+/* Optional. *shards_a_rank follows from it. */
+static enum mt_status read_parts(const char *path, const json_t *root,
+                                 const struct mt_run_state *state, struct mt_expert_parts *parts,
+                                 int *shards_a_rank)
+{
+    int64_t n_part = 0;
+    const json_t *object = json_object_get(root, "experts");
+    *shards_a_rank = 1;
+    memset(parts, 0, sizeof(*parts));
+    if (object == NULL) {
+        return MT_OK;
+    }
+    const json_t *have_files = json_object_get(object, "have_files");
+    if (!json_is_boolean(have_files)) {
+        return fail_key(path, "have_files", "true or false");
+    }
+    MT_TRY(get_integer(path, object, "parts", MT_EXPERT_PARTS, MT_EXPERT_PARTS, &n_part));
+    MT_TRY(read_numbers(path, object, "step", state->step, parts->step));
+    MT_TRY(read_numbers(path, object, "n_update", state->n_update, parts->n_update));
+    MT_TRY(read_numbers(path, object, "n_expert", INT_MAX, parts->n_expert));
+    parts->is_told = true;
+    *shards_a_rank = json_is_true(have_files) ? 1 + MT_EXPERT_PARTS : 1;
+    return MT_OK;
 }
 
 static enum mt_status check_version(const char *path, const json_t *root)
@@ -257,7 +320,12 @@ static enum mt_status read_root(const char *path, const json_t *root, struct mt_
     int64_t world_size = 0;
     int64_t n_tensor = 0;
     int64_t n_piece = 0;
+    int shards_a_rank = 1;
+    struct mt_run_state state = {0};
+    struct mt_expert_parts parts;
     MT_TRY(check_version(path, root));
+    MT_TRY(read_state(path, root, &state));
+    MT_TRY(read_parts(path, root, &state, &parts, &shards_a_rank));
     MT_TRY(get_integer(path, root, "world_size", 1, MAX_WORLD_SIZE, &world_size));
     MT_TRY(get_array(path, root, "tensors", 1, INT_MAX, &tensors, &n_tensor));
     MT_TRY(count_pieces(path, tensors, &n_piece));
@@ -265,13 +333,14 @@ static enum mt_status read_root(const char *path, const json_t *root, struct mt_
     if (config == NULL) {
         return fail_key(path, "config", "the text of a configuration");
     }
-    MT_TRY(mt_manifest_init(manifest, (int)world_size, n_tensor, n_piece, config));
+    MT_TRY(mt_manifest_init(manifest, (int)world_size, shards_a_rank, n_tensor, n_piece, config));
+    manifest->state = state;
+    manifest->parts = parts;
     MT_TRY(
         mt_manifest_set_versions(manifest, json_string_value(json_object_get(root, "versions"))));
     MT_TRY(get_integer(path, root, "format_version", 1, MT_CHECKPOINT_FORMAT_VERSION,
                        &manifest->format_version));
     MT_TRY(get_checksum(path, root, "config_hash", &manifest->config_hash));
-    MT_TRY(read_state(path, root, &manifest->state));
     MT_TRY(read_files(path, root, manifest));
     int64_t first_piece = 0;
     for (int64_t t = 0; t < n_tensor; ++t) {

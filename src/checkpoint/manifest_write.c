@@ -61,12 +61,39 @@ static json_t *tensors_json(const struct mt_manifest *manifest)
         if (tensor->is_cut) {
             (void)json_object_set_new(row, "row_dims", json_integer(2));
         }
+        if (manifest->parts.is_told && tensor->first_part >= 0) {
+            (void)json_object_set_new(row, "part_of_expert_0", json_integer(tensor->first_part));
+        }
         (void)json_array_append_new(tensors, row);
     }
     return tensors;
 }
 
-static json_t *state_json(const struct mt_run_state *state)
+static json_t *numbers_json(const int64_t *value)
+{
+    json_t *numbers = json_array();
+    for (int p = 0; p < MT_EXPERT_PARTS; ++p) {
+        (void)json_array_append_new(numbers, json_integer(value[p]));
+    }
+    return numbers;
+}
+
+/* NULL, which packing leaves out: nothing is to be told of parts. */
+static json_t *parts_json(const struct mt_manifest *manifest)
+{
+    const struct mt_expert_parts *parts = &manifest->parts;
+    return parts->is_told
+               ? json_pack("{s:i, s:s, s:s, s:b, s:o, s:o, s:o}", "parts", MT_EXPERT_PARTS, "part",
+                           "(part_of_expert_0 of the tensor + expert) mod parts", "meaning",
+                           "experts are as they were at the step of their part; who goes on from "
+                           "here has lost their updates since",
+                           "have_files", mt_manifest_n_shard(manifest) > manifest->world_size,
+                           "step", numbers_json(parts->step), "n_update",
+                           numbers_json(parts->n_update), "n_expert", numbers_json(parts->n_expert))
+               : NULL;
+}
+
+static json_t *counts_json(const struct mt_run_state *state)
 {
     return json_pack("{s:I, s:I, s:I, s:I}", "next_sequence", (json_int_t)state->next_sequence,
                      "n_update", (json_int_t)state->n_update, "n_skipped",
@@ -74,17 +101,27 @@ static json_t *state_json(const struct mt_run_state *state)
                      (json_int_t)state->n_skipped_in_row);
 }
 
+static json_t *state_json(const struct mt_run_state *state)
+{
+    json_t *counts = counts_json(state);
+    if (state->n_lost_update > 0) {
+        (void)json_object_set_new(counts, "n_lost_update",
+                                  json_integer((json_int_t)state->n_lost_update));
+    }
+    return counts;
+}
+
 /* NULL: no memory, or a configuration that is not UTF-8. Packing passes that on. */
 static json_t *manifest_json(const struct mt_manifest *manifest)
 {
-    return json_pack("{s:s, s:I, s:I, s:I, s:i, s:o, s:s, s:s*, s:o, s:o, s:o}", "format",
+    return json_pack("{s:s, s:I, s:I, s:I, s:i, s:o, s:s, s:s*, s:o, s:o*, s:o, s:o}", "format",
                      MT_MANIFEST_FORMAT, "format_version", (json_int_t)manifest->format_version,
                      "step", (json_int_t)manifest->state.step, "tokens_seen",
                      (json_int_t)manifest->state.tokens_seen, "world_size", manifest->world_size,
                      "config_hash", checksum_json(manifest->config_hash), "config",
                      manifest->config_text, "versions", manifest->versions, "state",
-                     state_json(&manifest->state), "files", files_json(manifest), "tensors",
-                     tensors_json(manifest));
+                     state_json(&manifest->state), "experts", parts_json(manifest), "files",
+                     files_json(manifest), "tensors", tensors_json(manifest));
 }
 
 /* body "{...}" without its closing brace, then the last key. */

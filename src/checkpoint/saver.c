@@ -37,6 +37,7 @@ enum mt_status mt_saver_create(struct mt_store *store, struct mt_comm *comm,
     saver->store = store;
     saver->comm = comm;
     saver->options = options;
+    saver->n_shard = mt_turn_n_shard(store, options);
     if (is_async) {
         MT_TRY_GOTO(MT_ALLOCATE(saver->staging,
                                 mt_saver_staging_bytes(store) / (int64_t)sizeof(float),
@@ -56,8 +57,11 @@ void mt_saver_clear_layout(struct mt_saver *saver)
     mt_index_close(&saver->index);
     mt_manifest_clear(&saver->manifest);
     mt_gather_clear(&saver->gather);
-    mt_shard_clear(&saver->shard);
+    for (int s = 0; s < saver->n_shard; ++s) {
+        mt_shard_clear(&saver->shard[s]);
+    }
     saver->has_layout = false;
+    saver->turn.has_base = false;
 }
 
 void mt_saver_destroy(struct mt_saver *saver)
@@ -84,16 +88,22 @@ static enum mt_status commit(void *context)
     return status;
 }
 
-static void begin_commit(struct mt_saver *saver)
+struct mt_folder_rule mt_saver_rule(const struct mt_saver *saver)
 {
     const struct mt_checkpoint_options *options = saver->options;
-    saver->commit = (struct mt_commit){.folder = options->folder,
+    return (struct mt_folder_rule){.keep = options->keep,
+                                   .keep_every = options->keep_every,
+                                   .keep_full = saver->n_shard > 1 ? 2 : 0};
+}
+
+static void begin_commit(struct mt_saver *saver)
+{
+    saver->commit = (struct mt_commit){.folder = saver->options->folder,
                                        .temporary = saver->temporary,
                                        .temporary_name = saver->temporary_name,
                                        .name = saver->name,
                                        .step = saver->manifest.state.step,
-                                       .keep = options->keep,
-                                       .keep_every = options->keep_every,
+                                       .rule = mt_saver_rule(saver),
                                        .index = &saver->index,
                                        .manifest = &saver->manifest};
     mt_writer_begin(saver->writer, commit, saver);
@@ -136,11 +146,14 @@ static enum mt_status end_task(struct mt_saver *saver)
     return status;
 }
 
-/* Gives a full disk its room back. Should that fail too, the next start tries again. */
+/* Gives a full disk its room back. Should that fail too, as some removal may have, the next save
+ * looks for what is left over. */
 static enum mt_status give_up(struct mt_saver *saver, enum mt_status own)
 {
     const enum mt_status status = mt_together_agree(saver->comm, own);
     saver->phase = MT_SAVER_IDLE;
+    saver->is_prepared = false;
+    mt_turn_end(saver, false);
     if (saver->comm->rank == 0) {
         (void)mt_disk_remove(saver->temporary);
     }
@@ -168,6 +181,13 @@ enum mt_status mt_saver_signal(struct mt_saver *saver, enum mt_save_signal *sign
     return MT_OK;
 }
 
+void mt_saver_warn(const struct mt_saver *saver, const char *text)
+{
+    if (saver->comm->rank == 0 && text[0] != '\0') {
+        mt_log_line("what is left of older checkpoints stays: %s", text);
+    }
+}
+
 static enum mt_status advance(struct mt_saver *saver, int n_done, int n_failed)
 {
     if (saver->phase == MT_SAVER_IDLE || n_done < saver->comm->topology.n_rank) {
@@ -180,10 +200,12 @@ static enum mt_status advance(struct mt_saver *saver, int n_done, int n_failed)
     MT_ASSERT(status == MT_OK);
     if (saver->phase == MT_SAVER_WRITING) {
         saver->phase = MT_SAVER_COMMITTING;
-        return mt_gather_begin(&saver->gather, &saver->shard);
+        return mt_gather_begin(&saver->gather, saver->shard);
     } else {
         saver->phase = MT_SAVER_IDLE;
         saver->times.n_saved++;
+        mt_saver_warn(saver, saver->commit.warning);
+        mt_turn_end(saver, true);
     }
     return MT_OK;
 }

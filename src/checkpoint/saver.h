@@ -11,6 +11,12 @@
  *   writers           | copy | write, sync, read back |
  *   rank 0's                                          | index, manifest, rename, old ones go |
  *
+ * Where experts are saved in turn (options->n_sparse, decision 15) a rank has a shard of its dense
+ * tensors and one of each part of its experts. A save between two full ones writes the former and
+ * one of the latter, and gives the others of the checkpoint before a second name in the new folder:
+ * every folder is whole in itself, whichever are removed. A save after another kind of end than
+ * success, after experts changed owners and at multiples of keep_every is full.
+ *
  * Without staging memory (is_async = false) the thread reads what the store holds, and the caller
  * finishes before it goes on. The files are the same. */
 #ifndef MT_CHECKPOINT_SAVER_H
@@ -39,6 +45,9 @@ enum mt_status mt_saver_prepare(struct mt_saver *saver, const struct mt_run_stat
 /* Begins saving; no save is going on. `state` and its arrays are taken before it returns. Where a
  * complete checkpoint of that step exists, nothing is left to do. Errors are agreed, not spoken. */
 enum mt_status mt_saver_begin(struct mt_saver *saver, const struct mt_run_state *state);
+/* With options->n_sparse: the next save holds all experts. After a load, which must say so: what
+ * was saved before is not what is here. For the last save of a run. */
+void mt_saver_want_full(struct mt_saver *saver);
 /* A save is going on: the same on every rank. */
 bool mt_saver_is_busy(const struct mt_saver *saver);
 
@@ -61,7 +70,7 @@ const char *mt_saver_path(const struct mt_saver *saver);
 struct mt_saver_times {
     int64_t blocked_ns; /* the step loop waited, in all of the above and before changes */
     int64_t n_saved;    /* complete */
-    int64_t n_byte;     /* the last one's shard */
+    int64_t n_byte;     /* written of the last one's shard */
     int64_t stage_ns, write_ns, read_back_ns; /* its parts, in the writer thread */
     int64_t commit_ns;                        /* rank 0 */
     int64_t cpu_ns;                           /* the writer's, of all saves */

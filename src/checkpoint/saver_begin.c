@@ -52,13 +52,10 @@ int64_t mt_saver_staging_bytes(const struct mt_store *store)
 static enum mt_status name_paths(struct mt_saver *saver, int64_t step)
 {
     const char *folder = saver->options->folder;
-    char shard[MT_MANIFEST_FILE_NAME_BYTES];
     mt_folder_step_name(saver->name, step);
     mt_folder_temporary_name(saver->temporary_name, step);
-    mt_manifest_file_name(shard, saver->comm->topology.n_rank, 1 + (int64_t)saver->comm->rank);
     MT_TRY(mt_disk_join(saver->path, folder, saver->name));
-    MT_TRY(mt_disk_join(saver->temporary, folder, saver->temporary_name));
-    return mt_disk_join(saver->shard_path, saver->temporary, shard);
+    return mt_disk_join(saver->temporary, folder, saver->temporary_name);
 }
 
 /* Rank 0. */
@@ -68,7 +65,10 @@ static enum mt_status prepare_folder(const struct mt_saver *saver, int64_t *newe
     int64_t *step = NULL;
     int64_t n = 0;
     MT_TRY(mt_disk_make_folder(folder));
-    MT_TRY(mt_folder_clean(folder));
+    if (mt_folder_clean(folder) != MT_OK) {
+        mt_saver_warn(saver, mt_error_last()->text);
+        mt_error_clear();
+    }
     MT_TRY(mt_folder_steps(folder, &step, &n));
     *newest = n > 0 ? step[0] : -1;
     mt_memory_free(step);
@@ -88,19 +88,36 @@ static enum mt_status prepare(struct mt_saver *saver)
     return MT_OK;
 }
 
-/* Rank 0: what has the name is no checkpoint, or one that does not verify. */
-static enum mt_status discard_damaged(const struct mt_saver *saver, int64_t step)
+static bool holds_another_step(const char *path, int64_t step)
 {
-    return saver->comm->rank == 0 ? mt_folder_discard(saver->options->folder, step) : MT_OK;
+    struct mt_manifest manifest;
+    const bool is_read = mt_manifest_read(path, &manifest) == MT_OK;
+    const bool is_another = is_read && manifest.state.step != step;
+    mt_manifest_clear(&manifest);
+    mt_error_clear();
+    return is_another;
+}
+
+/* Rank 0: what has the name is no checkpoint, or one that does not verify, and goes; or somebody's
+ * copy of another step, which stays beside. */
+static enum mt_status make_way(const struct mt_saver *saver, int64_t step)
+{
+    const char *folder = saver->options->folder;
+    if (saver->comm->rank != 0) {
+        return MT_OK;
+    }
+    return holds_another_step(saver->path, step) ? mt_folder_set_aside(folder, step)
+                                                 : mt_folder_discard(folder, step);
 }
 
 /* Rank 0. */
-static enum mt_status retire(const struct mt_saver *saver, int64_t step)
+static void retire(const struct mt_saver *saver, int64_t step)
 {
-    const struct mt_checkpoint_options *options = saver->options;
-    return saver->comm->rank == 0
-               ? mt_folder_retire(options->folder, step, options->keep, options->keep_every)
-               : MT_OK;
+    const struct mt_folder_rule rule = mt_saver_rule(saver);
+    if (saver->comm->rank == 0 && mt_folder_retire(saver->options->folder, step, &rule) != MT_OK) {
+        mt_saver_warn(saver, mt_error_last()->text);
+        mt_error_clear();
+    }
 }
 
 /* Whether the step was saved before: a run that resumes and stops at once comes here again. */
@@ -117,15 +134,16 @@ static enum mt_status look_for_existing(struct mt_saver *saver, int64_t step, bo
     if (is_there == 0) {
         return MT_OK;
     }
-    const enum mt_status status = mt_together_verify(comm, saver->path, &manifest);
+    const enum mt_status status = mt_together_verify_step(comm, saver->path, step, &manifest);
     if (status == MT_ERR_INPUT) {
         mt_error_clear(); /* an invalid one is replaced */
-        return mt_together_agree(comm, discard_damaged(saver, step));
+        return mt_together_agree(comm, make_way(saver, step));
     }
     MT_TRY(status); /* memory, communication: it may be whole */
     mt_manifest_clear(&manifest);
     *is_complete = true;
-    return mt_together_agree(comm, retire(saver, step));
+    retire(saver, step);
+    return MT_OK;
 }
 
 /* Of the owners of all experts, the same on every rank. */
@@ -144,10 +162,14 @@ static uint64_t hash_owners(const struct mt_store *store)
     return mt_checksum_end(&sum);
 }
 
-static enum mt_status plan_shard(struct mt_saver *saver)
+static enum mt_status plan_shards(struct mt_saver *saver)
 {
-    MT_TRY(mt_shard_plan(saver->store, &saver->shard));
-    return mt_shard_lay_out(&saver->shard);
+    for (int s = 0; s < saver->n_shard; ++s) {
+        const int what = saver->n_shard == 1 ? MT_SHARD_ALL : MT_SHARD_DENSE + s;
+        MT_TRY(mt_shard_plan(saver->store, what, &saver->shard[s]));
+        MT_TRY(mt_shard_lay_out(&saver->shard[s]));
+    }
+    return MT_OK;
 }
 
 static void describe_run(struct mt_saver *saver, const struct mt_run_state *state)
@@ -168,9 +190,9 @@ static enum mt_status lay_out(struct mt_saver *saver, const struct mt_run_state 
         return MT_OK;
     }
     mt_saver_clear_layout(saver);
-    MT_TRY(mt_together_agree(comm, plan_shard(saver)));
-    MT_TRY(mt_gather_layout(&saver->gather, comm, &saver->shard, saver->options->config_text,
-                            &saver->manifest));
+    MT_TRY(mt_together_agree(comm, plan_shards(saver)));
+    MT_TRY(mt_gather_layout(&saver->gather, comm, saver->shard, saver->n_shard,
+                            saver->options->config_text, &saver->manifest));
     enum mt_status status = MT_OK;
     if (comm->rank == 0) {
         describe_run(saver, state);
@@ -184,26 +206,20 @@ cleanup:
     return MT_OK;
 }
 
-/* The writer thread of every rank. Folders are made by whoever comes first. */
+/* The writer thread of every rank. The folder is made by whoever comes first. */
 static enum mt_status write_shard(void *context)
 {
     struct mt_saver *saver = context;
-    struct mt_saver_times *task = &saver->task;
     const int64_t start_ns = mt_clock_ns();
     if (saver->staging != NULL) {
-        mt_shard_stage(&saver->shard, saver->staging);
+        mt_turn_stage(saver);
         mt_writer_release(saver->writer);
     }
     const int64_t staged_ns = mt_clock_ns();
     MT_TRY(mt_disk_make_passing_folder(saver->temporary));
-    MT_TRY(mt_shard_write(&saver->shard, saver->staging, saver->shard_path));
-    const int64_t written_ns = mt_clock_ns();
-    MT_TRY(mt_disk_read_back(saver->shard_path, saver->shard.n_byte, saver->shard.checksum));
-    task->stage_ns = staged_ns - start_ns;
-    task->write_ns = written_ns - staged_ns;
-    task->read_back_ns = mt_clock_ns() - written_ns;
-    task->n_byte = saver->shard.n_byte;
-    return MT_OK;
+    saver->task = (struct mt_saver_times){.stage_ns = staged_ns - start_ns,
+                                          .write_ns = mt_clock_ns() - staged_ns};
+    return mt_turn_write(saver, &saver->task);
 }
 
 /* Rank 0: what the index says of the run, as of now. */
@@ -224,9 +240,11 @@ static enum mt_status begin(struct mt_saver *saver, const struct mt_run_state *s
     MT_TRY(prepare(saver));
     MT_TRY(look_for_existing(saver, state->step, &is_complete));
     if (is_complete) {
+        saver->turn.has_base = false; /* the one that was there is not known to be of this course */
         return MT_OK;
     }
     MT_TRY(lay_out(saver, state));
+    mt_turn_choose(saver, state->step, state->n_update);
     const enum mt_status status = take_state(saver, state);
     if (status == MT_OK) {
         mt_writer_begin(saver->writer, write_shard, saver);

@@ -63,25 +63,49 @@ static void plan_tensor(struct mt_shard *shard, int first, int end, enum mt_chec
     }
 }
 
-enum mt_status mt_shard_plan(const struct mt_store *store, struct mt_shard *shard)
+int mt_shard_first_part(int layer)
+{
+    return layer % MT_EXPERT_PARTS;
+}
+
+static bool holds(const struct mt_tensor_table *table, int what, const struct mt_part *part)
+{
+    const struct mt_tensor *tensor = &table->tensor[part->tensor];
+    if (what == MT_SHARD_ALL || tensor->kind != MT_TENSOR_EXPERT) {
+        return what == MT_SHARD_ALL || what == MT_SHARD_DENSE;
+    }
+    const int64_t expert = part->first / mt_tensor_row_elements(tensor);
+    return (mt_shard_first_part(tensor->layer) + expert) % MT_EXPERT_PARTS == what;
+}
+
+/* The store's parts that the shard holds, by tensor and first element. */
+static void choose_parts(const struct mt_store *store, int what, struct mt_shard *shard)
+{
+    shard->n_part = 0;
+    for (int p = 0; p < mt_store_n_part(store); ++p) {
+        const struct mt_part *part = mt_store_part(store, p);
+        if (holds(shard->table, what, part)) {
+            shard->part[shard->n_part++] = part;
+        }
+    }
+    /* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers is meant */
+    qsort(shard->part, (size_t)shard->n_part, sizeof(*shard->part), compare_parts);
+}
+
+enum mt_status mt_shard_plan(const struct mt_store *store, int what, struct mt_shard *shard)
 {
     memset(shard, 0, sizeof(*shard));
     shard->table = mt_store_table(store);
     shard->is_cut = mt_store_is_cut(store);
-    shard->n_part = mt_store_n_part(store);
     /* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers is meant */
-    MT_TRY(MT_ALLOCATE(shard->part, shard->n_part, "parts of a shard"));
+    MT_TRY(MT_ALLOCATE(shard->part, mt_store_n_part(store), "parts of a shard"));
+    choose_parts(store, what, shard);
     const enum mt_status status =
         MT_ALLOCATE(shard->piece, (int64_t)MT_N_KIND * shard->n_part, "pieces of a shard");
     if (status != MT_OK) {
         mt_shard_clear(shard);
         return status;
     }
-    for (int p = 0; p < shard->n_part; ++p) {
-        shard->part[p] = mt_store_part(store, p);
-    }
-    /* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers is meant */
-    qsort(shard->part, (size_t)shard->n_part, sizeof(*shard->part), compare_parts);
     for (int first = 0, end = 0; first < shard->n_part; first = end) {
         while (end < shard->n_part && shard->part[end]->tensor == shard->part[first]->tensor) {
             ++end;
@@ -100,7 +124,6 @@ void mt_shard_clear(struct mt_shard *shard)
     mt_memory_free(shard->piece);
     mt_memory_free(shard->extent);
     mt_memory_free(shard->frame);
-    mt_memory_free(shard->block);
     memset(shard, 0, sizeof(*shard));
 }
 
@@ -225,7 +248,6 @@ static enum mt_status lay_out(struct mt_shard *shard, int descriptor, const char
     }
     shard->n_byte = about.st_size;
     MT_TRY(list_extents(shard));
-    MT_TRY(MT_ALLOCATE(shard->block, MT_SHARD_BLOCK_BYTES, "writing a shard"));
     return read_frame(shard, descriptor, path);
 }
 

@@ -1,4 +1,4 @@
-/* A shard: what one rank owns, in one HDF5 file of contiguous datasets.
+/* A shard: what one rank owns, or one part of it, in one HDF5 file of contiguous datasets.
  *
  * HDF5 lays the file out where there is no disk, and is done before any data: the library is known
  * to report success on a full disk, it never syncs, and only one thread may call it. What it put
@@ -29,7 +29,7 @@ struct mt_shard_extent {
     int64_t offset, n_byte, piece;
 };
 
-/* What is copied, summed and written at once: fits the second-level cache twice. */
+/* What is copied and summed at once: fits the second-level cache twice. */
 enum { MT_SHARD_BLOCK_BYTES = 256 << 10 };
 
 struct mt_shard {
@@ -42,14 +42,18 @@ struct mt_shard {
     int64_t n_extent;
     struct mt_shard_extent *extent; /* ascending, without gaps */
     char *frame;                    /* the frame's bytes, one extent behind the other */
-    char *block;                    /* [MT_SHARD_BLOCK_BYTES] for writing */
     int64_t n_data_byte;            /* of all pieces */
     int64_t n_byte;                 /* of the file */
     uint64_t checksum;              /* of the file, after writing */
 };
 
-/* Pieces of what the store owns: values, and optimizer state where there is some. */
-enum mt_status mt_shard_plan(const struct mt_store *store, struct mt_shard *shard);
+/* What a shard holds: everything, dense tensors alone, or p = 0, 1 .. part p of the experts. */
+enum { MT_SHARD_ALL = -2, MT_SHARD_DENSE = -1 };
+/* The part of expert 0 of a layer; the next one is in the next part. */
+int mt_shard_first_part(int layer);
+
+/* Pieces of what the store owns of it: values, and optimizer state where there is some. */
+enum mt_status mt_shard_plan(const struct mt_store *store, int what, struct mt_shard *shard);
 /* Whether rows of a tensor of the table are those of its first two dimensions (manifest.h). */
 bool mt_shard_is_cut(const struct mt_shard *shard, int tensor);
 void mt_shard_clear(struct mt_shard *shard);

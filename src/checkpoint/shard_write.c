@@ -80,56 +80,64 @@ void mt_shard_stage(struct mt_shard *shard, float *staging)
     shard->checksum = mt_checksum_end(&sums.file);
 }
 
-/* A file that is written from its first byte to its last. Small extents go together, by way of a
- * block: a call for each took twice the time. Large ones go from where they are. */
+/* A file that is written from its first byte to its last, a megabyte or so a call: calls of 256 KiB
+ * took 10 to 20 % longer, and so did one for each extent. Nothing is copied on the way, whatever
+ * the extents' sizes. What is written sets out for the disk at once, under the writing of the rest:
+ * a sixth less time than when the sync at the end sends all of it. (ext4, 12 MB on each of 2 ranks,
+ * best quarter of 40, 2026-11.) */
+enum { CALL_BYTES = 1 << 20, CALL_PARTS = 256 };
 struct stream {
     int descriptor;
     const char *path;
-    int64_t offset;    /* in the file, of what comes next but for the block */
-    int64_t n_used;    /* bytes of the block */
-    char *block;       /* [MT_SHARD_BLOCK_BYTES] */
+    int64_t offset;    /* in the file, of the parts */
+    int64_t n_byte;    /* of the parts */
     struct sums *sums; /* NULL: they are known */
+    int n_part;
+    struct iovec part[CALL_PARTS];
 };
-
-static enum mt_status emit(struct stream *stream, const char *data, int64_t n_byte)
-{
-    MT_TRY(mt_disk_write(stream->descriptor, stream->path, stream->offset, data, n_byte));
-    stream->offset += n_byte;
-    return MT_OK;
-}
 
 static enum mt_status flush(struct stream *stream)
 {
-    const int64_t n_byte = stream->n_used;
-    stream->n_used = 0;
-    return n_byte > 0 ? emit(stream, stream->block, n_byte) : MT_OK;
-}
-
-/* Less than a block. */
-static enum mt_status collect(struct stream *stream, const char *data, int64_t n_byte)
-{
-    if (stream->n_used + n_byte > MT_SHARD_BLOCK_BYTES) {
-        MT_TRY(flush(stream));
+    if (stream->n_part == 0) {
+        return MT_OK;
     }
-    memcpy(stream->block + stream->n_used, data, (size_t)n_byte);
-    stream->n_used += n_byte;
+    MT_TRY(mt_disk_write_parts(stream->descriptor, stream->path, stream->offset, stream->part,
+                               stream->n_part));
+    mt_disk_send(stream->descriptor, stream->offset, stream->n_byte);
+    stream->offset += stream->n_byte;
+    stream->n_byte = 0;
+    stream->n_part = 0;
     return MT_OK;
 }
 
-static enum mt_status put(struct stream *stream, const char *data, int64_t n_byte)
+/* Block by block, each for both sums while it is in the cache. */
+static void add_blocks(struct sums *sums, const char *data, int64_t n_byte)
 {
     for (int64_t done = 0; done < n_byte; done += MT_SHARD_BLOCK_BYTES) {
-        const int64_t n = mt_min_i64(n_byte - done, MT_SHARD_BLOCK_BYTES);
-        if (stream->sums != NULL) {
-            add(stream->sums, data + done, n);
-        }
-        if (n < MT_SHARD_BLOCK_BYTES) {
-            return collect(stream, data + done, n);
-        }
-        MT_TRY(flush(stream));
-        MT_TRY(emit(stream, data + done, n));
+        add(sums, data + done, mt_min_i64(MT_SHARD_BLOCK_BYTES, n_byte - done));
     }
-    return MT_OK;
+}
+
+static bool is_filled(const struct stream *stream)
+{
+    return stream->n_byte >= CALL_BYTES || stream->n_part == CALL_PARTS;
+}
+
+/* The bytes must stay where they are until they are flushed. */
+static enum mt_status put(struct stream *stream, const char *data, int64_t n_byte)
+{
+    enum mt_status status = MT_OK;
+    for (int64_t done = 0; done < n_byte && status == MT_OK; done += CALL_BYTES) {
+        const int64_t n = mt_min_i64(n_byte - done, CALL_BYTES);
+        if (stream->sums != NULL) {
+            add_blocks(stream->sums, data + done, n);
+        }
+        stream->part[stream->n_part++] =
+            (struct iovec){(void *)(uintptr_t)(data + done), (size_t)n};
+        stream->n_byte += n;
+        status = is_filled(stream) ? flush(stream) : MT_OK;
+    }
+    return status;
 }
 
 /* From the parts that the piece is made of. */
@@ -178,8 +186,7 @@ static enum mt_status put_all(struct stream *stream, struct mt_shard *shard, con
 enum mt_status mt_shard_write(struct mt_shard *shard, const float *staging, const char *path)
 {
     struct sums sums = {.has_piece = false};
-    struct stream stream = {
-        .path = path, .block = shard->block, .sums = staging == NULL ? &sums : NULL};
+    struct stream stream = {.path = path, .sums = staging == NULL ? &sums : NULL};
     MT_TRY(mt_disk_open_to_write(path, true, &stream.descriptor));
     mt_checksum_begin(&sums.file);
     const enum mt_status status = put_all(&stream, shard, staging);

@@ -103,3 +103,18 @@ enum mt_status mt_together_verify(struct mt_comm *comm, const char *path,
     }
     return status;
 }
+
+enum mt_status mt_together_verify_step(struct mt_comm *comm, const char *path, int64_t step,
+                                       struct mt_manifest *manifest)
+{
+    MT_TRY(mt_together_verify(comm, path, manifest));
+    const int64_t held = manifest->state.step;
+    if (held != step) {
+        mt_manifest_clear(manifest);
+        return MT_FAIL(MT_ERR_INPUT,
+                       "it holds step %lld; the step of its name was expected; it was renamed or "
+                       "copied: give it its own name back",
+                       (long long)held);
+    }
+    return MT_OK;
+}

@@ -18,6 +18,10 @@ enum mt_status mt_together_share(struct mt_comm *comm, int64_t *values, int64_t 
 enum mt_status mt_together_verify(struct mt_comm *comm, const char *path,
                                   struct mt_manifest *manifest);
 
+/* The same of a checkpoint that is named after a step: MT_ERR_INPUT too when it holds another. */
+enum mt_status mt_together_verify_step(struct mt_comm *comm, const char *path, int64_t step,
+                                       struct mt_manifest *manifest);
+
 /* Size and checksum of one file of the directory, file[index]; of a damaged shard the first tensor
  * that has suffered is named. */
 enum mt_status mt_checkpoint_check_file(const char *folder, const struct mt_manifest *manifest,

@@ -123,7 +123,7 @@ static enum mt_status check_shards(const char *path, const struct mt_manifest *m
     char *buffer = NULL;
     MT_TRY(MT_ALLOCATE(buffer, BUFFER_BYTES, "verification"));
     enum mt_status status = MT_OK;
-    for (int shard = 0; shard < manifest->world_size && status == MT_OK; ++shard) {
+    for (int shard = 0; shard < mt_manifest_n_shard(manifest) && status == MT_OK; ++shard) {
         struct mt_shard_reader reader;
         status = mt_shard_open(&reader, path, manifest, shard);
         status = status == MT_OK ? check_pieces(manifest, &reader, buffer) : status;

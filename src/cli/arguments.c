@@ -10,13 +10,24 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-static const struct mt_command *find_command(const char *name)
+bool mt_command_begins_with(const struct mt_command *command, const char *word)
 {
-    for (int i = 0; i < mt_n_command; i++) {
-        if (strcmp(mt_commands[i].name, name) == 0) {
+    const size_t length = strcspn(command->name, " ");
+    return strlen(word) == length && strncmp(command->name, word, length) == 0;
+}
+
+/* The command that argv begins with, *n_word of it; NULL: none. */
+static const struct mt_command *find_command(int argc, char **argv, int *n_word)
+{
+    for (int i = 0; i < mt_n_command && argc > 0; i++) {
+        const char *second = strchr(mt_commands[i].name, ' ');
+        const bool matches = second == NULL || (argc > 1 && strcmp(second + 1, argv[1]) == 0);
+        *n_word = second == NULL ? 1 : 2;
+        if (matches && mt_command_begins_with(&mt_commands[i], argv[0])) {
             return &mt_commands[i];
         }
     }
+    *n_word = 0;
     return NULL;
 }
 
@@ -36,6 +47,19 @@ const char *mt_argument(const struct mt_arguments *arguments, const char *name)
     const int index = find_option(arguments->command, name, strlen(name));
     MT_ASSERT(index >= 0);
     return arguments->value[index];
+}
+
+const char *mt_argument_next(const struct mt_arguments *arguments, const char *name, int *at)
+{
+    const int index = find_option(arguments->command, name, strlen(name));
+    MT_ASSERT(index >= 0);
+    while (*at < arguments->n_repeated) {
+        const int i = (*at)++;
+        if (arguments->repeated_option[i] == index) {
+            return arguments->repeated_value[i];
+        }
+    }
+    return NULL;
 }
 
 enum mt_status mt_argument_integer(const struct mt_arguments *arguments, const char *name,
@@ -87,6 +111,17 @@ static enum mt_status add_positional(struct mt_arguments *arguments, const char 
     return MT_OK;
 }
 
+static enum mt_status add_repeated(struct mt_arguments *arguments, int index, const char *value)
+{
+    if (arguments->n_repeated == MT_MAX_REPEATED) {
+        return MT_FAIL(MT_ERR_CONFIG, "more than %d times %s; expected at most that many",
+                       MT_MAX_REPEATED, arguments->command->option[index].name);
+    }
+    arguments->repeated_option[arguments->n_repeated] = index;
+    arguments->repeated_value[arguments->n_repeated++] = value;
+    return MT_OK;
+}
+
 /* One option at argv[*i]: "--name value", "--name=value", or a switch. Advances *i over its value.
  */
 static enum mt_status add_option(struct mt_arguments *arguments, int argc, char **argv, int *i)
@@ -124,6 +159,9 @@ static enum mt_status add_option(struct mt_arguments *arguments, int argc, char 
         return MT_FAIL(MT_ERR_CONFIG, "%s has no value; expected %s %s", option->name, option->name,
                        option->value_name);
     }
+    if (option->is_repeatable) {
+        return add_repeated(arguments, index, value);
+    }
     if (strcmp(option->name, "--set") != 0) {
         arguments->value[index] = value;
         return MT_OK;
@@ -136,11 +174,31 @@ static enum mt_status add_option(struct mt_arguments *arguments, int argc, char 
     return MT_OK;
 }
 
+/* text: "data prepare, data inspect", the commands that begin with this word; "": none does. */
+static void list_commands(const char *word, char *text, size_t bytes)
+{
+    text[0] = '\0';
+    for (int i = 0; i < mt_n_command; i++) {
+        const size_t used = strlen(text);
+        if (mt_command_begins_with(&mt_commands[i], word)) {
+            (void)snprintf(text + used, bytes - used, "%s%s", used > 0 ? ", " : "",
+                           mt_commands[i].name);
+        }
+    }
+}
+
 /* A first word that is neither a command nor anything like a path of a configuration. */
 static enum mt_status check_config_word(const char *word)
 {
     char names[256] = "";
     char nearest[32] = "";
+    list_commands(word, names, sizeof(names));
+    if (names[0] != '\0') {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "`moetrain %s` needs another word; expected: moetrain %s; see moetrain %s "
+                       "--help",
+                       word, names, word);
+    }
     if (word[0] == '-' || strpbrk(word, "./") != NULL || access(word, F_OK) == 0) {
         return MT_OK;
     }
@@ -159,13 +217,12 @@ static enum mt_status check_config_word(const char *word)
 static enum mt_status choose_command(struct mt_arguments *arguments, int argc, char **argv,
                                      int *first)
 {
-    *first = 0;
-    arguments->command = argc > 0 ? find_command(argv[0]) : NULL;
+    arguments->command = find_command(argc, argv, first);
     if (arguments->command == NULL) {
-        arguments->command = find_command("train");
+        arguments->command = &mt_commands[0];
+        MT_ASSERT(strcmp(mt_commands[0].name, "train") == 0);
         return argc > 0 ? check_config_word(argv[0]) : MT_OK;
     }
-    *first = 1;
     if (arguments->command->refusal != NULL) {
         return MT_FAIL(MT_ERR_CONFIG, "`moetrain %s` is not in this version; %s",
                        arguments->command->name, arguments->command->refusal);
@@ -201,6 +258,10 @@ uint64_t mt_arguments_hash(const struct mt_arguments *arguments)
         if (value != NULL && strcmp(command->option[i].name, "--run-dir") != 0) {
             hash = XXH3_64bits_withSeed(value, strlen(value), hash + (uint64_t)i + 1);
         }
+    }
+    for (int i = 0; i < arguments->n_repeated; i++) {
+        const char *value = arguments->repeated_value[i];
+        hash = XXH3_64bits_withSeed(value, strlen(value), hash);
     }
     return hash;
 }

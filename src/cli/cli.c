@@ -48,6 +48,23 @@ static bool asks_question(int argc, char **argv)
            has_word(argc, argv, "--keys");
 }
 
+/* Of two words the first asks for all that begin with it, unless the second is there. */
+static bool explain_command(int argc, char **argv)
+{
+    int n_explained = 0;
+    for (int i = 0; i < mt_n_command; i++) {
+        const char *second = strchr(mt_commands[i].name, ' ');
+        const bool is_other =
+            second != NULL && argc > 2 && argv[2][0] != '-' && strcmp(second + 1, argv[2]) != 0;
+        if (argc > 1 && mt_command_begins_with(&mt_commands[i], argv[1]) && !is_other) {
+            (void)fputs(n_explained > 0 ? "\n" : "", stdout);
+            mt_help_command(&mt_commands[i], stdout);
+            ++n_explained;
+        }
+    }
+    return n_explained > 0;
+}
+
 static void answer_question(int argc, char **argv)
 {
     if (has_word(argc, argv, "--version")) {
@@ -62,13 +79,9 @@ static void answer_question(int argc, char **argv)
         mt_config_write_help(MT_CONFIG_MARKDOWN, stdout);
         return;
     }
-    for (int i = 0; i < mt_n_command; i++) {
-        if (argc > 1 && strcmp(argv[1], mt_commands[i].name) == 0) {
-            mt_help_command(&mt_commands[i], stdout);
-            return;
-        }
+    if (!explain_command(argc, argv)) {
+        mt_help_program(stdout);
     }
-    mt_help_program(stdout);
 }
 
 /* The configuration's own hash leaves run.dir out, as a run may be moved; ranks of one run write

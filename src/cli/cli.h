@@ -9,12 +9,13 @@
 
 #include <stdio.h>
 
-enum { MT_MAX_OPTION = 24, MT_MAX_POSITIONAL = 64, MT_MAX_OVERRIDE = 256 };
+enum { MT_MAX_OPTION = 24, MT_MAX_POSITIONAL = 64, MT_MAX_OVERRIDE = 256, MT_MAX_REPEATED = 64 };
 
 struct mt_option {
     const char *name;       /* "--run-dir" */
     const char *value_name; /* "DIR"; NULL: a switch */
     const char *help;       /* NULL: not in this version */
+    bool is_repeatable;     /* read by mt_argument_next */
 };
 
 struct mt_command;
@@ -28,10 +29,13 @@ struct mt_arguments {
         *value[MT_MAX_OPTION]; /* by index in the command's table; NULL: not given; "": a switch */
     int n_override;
     const char *override[MT_MAX_OVERRIDE]; /* of --set */
+    int n_repeated;                        /* of options that may be given several times */
+    int repeated_option[MT_MAX_REPEATED];
+    const char *repeated_value[MT_MAX_REPEATED];
 };
 
 struct mt_command {
-    const char *name;
+    const char *name;     /* one word or two: "data inspect" */
     const char *synopsis; /* "train CONFIG" */
     const char *summary;
     int min_positional, max_positional;
@@ -47,8 +51,13 @@ struct mt_command {
 extern const struct mt_command mt_commands[];
 extern const int mt_n_command;
 
+/* True: `word` is the first of the command's name, or all of it. */
+bool mt_command_begins_with(const struct mt_command *command, const char *word);
+
 /* Value of an option of this command, NULL when not given. The name must be in its table. */
 const char *mt_argument(const struct mt_arguments *arguments, const char *name);
+/* The next value of an option that may be given several times; *at starts at 0. NULL: no more. */
+const char *mt_argument_next(const struct mt_arguments *arguments, const char *name, int *at);
 /* All ranks of mpirun work on it together. */
 bool mt_is_job(const struct mt_arguments *arguments);
 /* The same as numbers, `fallback` when not given. MT_ERR_CONFIG when it is none, or out of range.
@@ -90,12 +99,19 @@ enum mt_status mt_command_train(const struct mt_arguments *arguments);
 enum mt_status mt_command_eval(const struct mt_arguments *arguments);
 enum mt_status mt_command_generate(const struct mt_arguments *arguments);
 enum mt_status mt_command_inspect(const struct mt_arguments *arguments);
-enum mt_status mt_command_checkpoint(const struct mt_arguments *arguments);
+enum mt_status mt_command_checkpoint_convert(const struct mt_arguments *arguments);
+/* interchange.c */
+enum mt_status mt_command_import(const struct mt_arguments *arguments);
+enum mt_status mt_command_export(const struct mt_arguments *arguments);
+enum mt_status mt_command_upcycle(const struct mt_arguments *arguments);
+/* interchange.c: -o, which must be there; -c, or CHECKPOINT.toml beside the checkpoint `to`. */
+enum mt_status mt_interchange_read_output(const struct mt_arguments *arguments, const char **path);
+enum mt_status mt_interchange_name_config(const struct mt_arguments *arguments, const char *to,
+                                          char usual[MT_PATH_BYTES], const char **path);
 enum mt_status mt_command_verify(const struct mt_arguments *arguments);
 enum mt_status mt_command_plan(const struct mt_arguments *arguments);
 enum mt_status mt_command_bench(const struct mt_arguments *arguments);
-enum mt_status mt_command_data(const struct mt_arguments *arguments);
-/* data_prepare.c */
+enum mt_status mt_command_data_inspect(const struct mt_arguments *arguments);
 enum mt_status mt_command_data_prepare(const struct mt_arguments *arguments);
 enum mt_status mt_command_doctor(const struct mt_arguments *arguments);
 enum mt_status mt_command_report(const struct mt_arguments *arguments);

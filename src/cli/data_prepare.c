@@ -32,11 +32,10 @@ static void show_nothing(const struct mt_prepare_result *so_far, int64_t n_byte_
     (void)n_byte_total;
 }
 
-/* The token given, or the first that is usual and known. */
+/* The token given, or the usual one. */
 static enum mt_status choose_end(const struct mt_arguments *arguments,
                                  const struct mt_tokenizer *tokenizer, int32_t *id)
 {
-    static const char *const usual[] = {"<|endoftext|>", "<|end_of_text|>", "</s>"};
     const char *given = mt_argument(arguments, "--end-of-document");
     *id = -1;
     if (given != NULL && strcmp(given, "none") == 0) {
@@ -50,9 +49,7 @@ static enum mt_status choose_end(const struct mt_arguments *arguments,
                                   "tokens, or none, was expected",
                                   given);
     }
-    for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]) && *id < 0; ++i) {
-        *id = mt_tokenizer_find(tokenizer, usual[i]);
-    }
+    *id = mt_tokenizer_end_of_text(tokenizer);
     return MT_OK;
 }
 
@@ -66,7 +63,7 @@ static enum mt_status prepare(const struct mt_arguments *arguments,
                                          .key = key != NULL ? key : "text",
                                          .prefix = mt_argument(arguments, "-o")};
     MT_TRY(choose_end(arguments, tokenizer, &options.end_of_document));
-    for (int i = 1; i < arguments->n_positional; ++i) {
+    for (int i = 0; i < arguments->n_positional; ++i) {
         (void)snprintf(paths->path[paths->n++], MT_PATH_BYTES, "%s", arguments->positional[i]);
     }
     const enum mt_status status =

@@ -6,12 +6,12 @@
 #include "base/memory.h"
 #include "base/size.h"
 #include "checkpoint/checkpoint.h"
-#include "data/corpus.h"
 #include "train/session.h"
 
 #include <jansson.h>
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The checkpoint named on the command line, else the run directory's newest. Collective. */
 static enum mt_status choose_checkpoint(const struct mt_arguments *arguments,
@@ -36,27 +36,64 @@ static enum mt_status choose_checkpoint(const struct mt_arguments *arguments,
                                 folder, notes[0] != '\0' ? ": " : "", notes));
 }
 
-static enum mt_status open_corpus(const struct mt_arguments *arguments, struct mt_config *config,
-                                  struct mt_corpus **corpus)
+/* The set of that name [n], made when there is none; -1: there are too many. */
+static int find_set(struct mt_path_sets *sets, const char *name, size_t n)
 {
-    const char *data = mt_argument(arguments, "--data");
-    if (data != NULL) {
-        config->data.validation.n = 1;
-        (void)snprintf(config->data.validation.path[0], MT_PATH_BYTES, "%s", data);
+    for (int s = 0; s < sets->n_set; s++) {
+        if (strlen(sets->name[s]) == n && strncmp(sets->name[s], name, n) == 0) {
+            return s;
+        }
     }
-    if (config->data.validation.n == 0 && config->data.format != MT_DATA_RANDOM) {
+    if (sets->n_set == MT_MAX_SETS || n >= MT_NAME_BYTES) {
+        return -1;
+    }
+    (void)snprintf(sets->name[sets->n_set], MT_NAME_BYTES, "%.*s", (int)n, name);
+    return sets->n_set++;
+}
+
+/* PATH, or NAME=PATH: a name has no slash, and a file of that whole name comes first. */
+static enum mt_status add_data(struct mt_config *config, const char *text)
+{
+    struct mt_path_sets *sets = &config->data.validation_sets;
+    const char *equals = strchr(text, '=');
+    const size_t n_name = equals == NULL ? 0 : (size_t)(equals - text);
+    struct mt_path_list *paths = &config->data.validation;
+    if (n_name > 0 && memchr(text, '/', n_name) == NULL && access(text, F_OK) != 0) {
+        const int set = find_set(sets, text, n_name);
+        if (set < 0) {
+            return MT_FAIL(MT_ERR_CONFIG,
+                           "--data %.80s names a set too many, or one of a too long name; at most "
+                           "%d names of %d bytes are expected",
+                           text, (int)MT_MAX_SETS, (int)MT_NAME_BYTES - 1);
+        }
+        paths = &sets->paths;
+        sets->set[paths->n] = set;
+        text = equals + 1;
+    }
+    (void)snprintf(paths->path[paths->n++], MT_PATH_BYTES, "%s", text);
+    return MT_OK;
+}
+
+static enum mt_status open_validation(const struct mt_arguments *arguments,
+                                      struct mt_config *config, struct mt_validation *validation)
+{
+    int at = 0;
+    const char *data = mt_argument_next(arguments, "--data", &at);
+    if (data != NULL) {
+        config->data.validation.n = 0;
+        config->data.validation_sets.n_set = 0;
+        config->data.validation_sets.paths.n = 0;
+    }
+    for (; data != NULL; data = mt_argument_next(arguments, "--data", &at)) {
+        MT_TRY(add_data(config, data));
+    }
+    MT_TRY(mt_validation_open(config, validation));
+    if (validation->n_set == 0) {
         return MT_FAIL(MT_ERR_CONFIG,
                        "there is no validation data; expected data.validation in the "
                        "configuration, or --data PATH");
     }
-    const struct mt_corpus_options options = {
-        .token_type = config->data.token_type,
-        .format = config->data.format,
-        .vocab_size = config->model.vocab_size,
-        .length = config->model.max_seq_len,
-        .seed = (uint64_t)config->run.seed + 1,
-    };
-    return mt_corpus_open(&config->data.validation, &options, corpus);
+    return MT_OK;
 }
 
 /* Random data have no last window, and tokens are counted in 63 bits. */
@@ -72,8 +109,20 @@ static enum mt_status check_length(const struct mt_config *config, int64_t n_seq
     return MT_OK;
 }
 
+static json_t *losses_by_set(const struct mt_validation *validation,
+                             const struct mt_evaluation *result)
+{
+    json_t *by_set = json_object();
+    for (int s = 0; s < validation->n_set; s++) {
+        const double loss = result->set_loss[s];
+        (void)json_object_set_new(by_set, validation->name[s],
+                                  isfinite(loss) ? json_real(loss) : json_null());
+    }
+    return by_set;
+}
+
 static void print_result(const char *path, const struct mt_run_state *state,
-                         const struct mt_evaluation *result)
+                         const struct mt_validation *validation, const struct mt_evaluation *result)
 {
     const double perplexity = exp(result->loss);
     json_t *object = json_object();
@@ -84,32 +133,35 @@ static void print_result(const char *path, const struct mt_run_state *state,
     (void)json_object_set_new(object, "eval_tokens", json_integer((json_int_t)result->n_token));
     (void)json_object_set_new(object, "perplexity",
                               isfinite(perplexity) ? json_real(perplexity) : json_null());
+    if (validation->is_named) {
+        (void)json_object_set_new(object, "eval_loss_by_set", losses_by_set(validation, result));
+    }
     (void)json_dumpf(object, stdout, JSON_REAL_PRECISION(10));
     (void)fputc('\n', stdout);
     json_decref(object);
 }
 
 static enum mt_status evaluate(const struct mt_arguments *arguments, const struct mt_config *config,
-                               const struct mt_corpus *corpus, int64_t n_sequence)
+                               const struct mt_validation *validation, int64_t n_sequence)
 {
     struct mt_session session;
     struct mt_run_state state = {0};
     struct mt_evaluation result = {0};
     char path[MT_PATH_BYTES] = "";
-    const int64_t all = mt_corpus_n_window(corpus);
+    const struct mt_evaluation_options options = {.n_sequence = n_sequence,
+                                                  .micro_batch = config->train.micro_batch_size};
     enum mt_status status =
         mt_session_open(&session, config, false, config->train.micro_batch_size);
     MT_TRY_GOTO(status);
     MT_TRY_GOTO(choose_checkpoint(arguments, config, &session.comm, path));
     MT_TRY_GOTO(mt_job_agree(mt_checkpoint_load(session.store, &session.comm, path, true, &state)));
     MT_TRY_GOTO(mt_job_agree(mt_store_publish(session.store)));
-    status = mt_session_evaluate(&session, corpus, n_sequence > 0 ? n_sequence : all,
-                                 config->train.micro_batch_size, &result);
+    status = mt_session_evaluate(&session, validation, &options, &result);
     if (status != MT_OK) {
         mt_job_abort(status); /* e.g. a file that shrank: the others wait in the next exchange */
     }
     if (mt_job_rank() == 0) {
-        print_result(path, &state, &result);
+        print_result(path, &state, validation, &result);
     }
 cleanup:
     mt_session_close(&session);
@@ -119,7 +171,7 @@ cleanup:
 enum mt_status mt_command_eval(const struct mt_arguments *arguments)
 {
     struct mt_config *config = NULL;
-    struct mt_corpus *corpus = NULL;
+    struct mt_validation validation = {0};
     int64_t n_sequence = 0;
     enum mt_status status = MT_OK;
     MT_TRY(mt_load_config(arguments, &config));
@@ -129,13 +181,13 @@ enum mt_status mt_command_eval(const struct mt_arguments *arguments)
     mt_log_init(false, true); /* standard output is the result's alone */
     MT_TRY_GOTO(mt_job_agree(mt_argument_integer(arguments, "--sequences",
                                                  config->train.eval_sequences, 0, &n_sequence)));
-    MT_TRY_GOTO(mt_job_agree(open_corpus(arguments, config, &corpus)));
+    MT_TRY_GOTO(mt_job_agree(open_validation(arguments, config, &validation)));
     MT_TRY_GOTO(mt_job_agree(check_length(config, n_sequence)));
     MT_TRY_GOTO(mt_job_agree(mt_job_watchdog_start(config->comm.watchdog_seconds)));
-    MT_TRY_GOTO(evaluate(arguments, config, corpus, n_sequence));
+    MT_TRY_GOTO(evaluate(arguments, config, &validation, n_sequence));
 cleanup:
     mt_job_watchdog_stop();
-    mt_corpus_close(corpus);
+    mt_validation_close(&validation);
     mt_memory_free(config);
     return status;
 }

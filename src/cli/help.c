@@ -32,7 +32,7 @@ void mt_help_program(FILE *out)
                   MT_VERSION);
     for (int i = 0; i < mt_n_command; i++) {
         if (mt_commands[i].refusal == NULL) {
-            (void)fprintf(out, "  %-10s %s\n", mt_commands[i].name, mt_commands[i].summary);
+            (void)fprintf(out, "  %-18s %s\n", mt_commands[i].name, mt_commands[i].summary);
         }
     }
     (void)fprintf(out,

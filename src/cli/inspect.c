@@ -62,6 +62,45 @@ static void print_head(const char *path, const struct mt_checkpoint_info *info)
                  (unsigned long long)info->config_hash);
 }
 
+static void print_parts(const struct mt_checkpoint_info *info)
+{
+    (void)printf("\nexperts      in %d parts, saved in turn; a start from here loses %lld updates "
+                 "of single experts, the starts before it lost %lld\n",
+                 MT_EXPERT_PARTS, (long long)mt_checkpoint_lost(info),
+                 (long long)info->n_lost_update);
+    for (int p = 0; p < MT_EXPERT_PARTS; p++) {
+        (void)printf("  part %d     %lld experts as of step %lld, %lld updates ago\n", p,
+                     (long long)info->parts.n_expert[p], (long long)info->parts.step[p],
+                     (long long)mt_checkpoint_lost_by_part(info, p));
+    }
+}
+
+/* Of one tensor: its experts part by part. */
+static void print_experts(const struct mt_checkpoint_info *info,
+                          const struct mt_checkpoint_tensor *tensor)
+{
+    (void)printf("%-58s", tensor->name);
+    for (int p = 0; p < MT_EXPERT_PARTS; p++) {
+        (void)printf("  %lld:", (long long)mt_checkpoint_lost_by_part(info, p));
+        const int first = (p - tensor->first_part + MT_EXPERT_PARTS) % MT_EXPERT_PARTS;
+        for (int64_t e = first; e < tensor->dim[0]; e += MT_EXPERT_PARTS) {
+            (void)printf("%s%lld", e > first ? "," : "", (long long)e);
+        }
+    }
+    (void)printf("\n");
+}
+
+/* Updates that each expert has lost. */
+static void print_lost(const struct mt_checkpoint_info *info)
+{
+    (void)printf("\n%-58s lost updates:experts\n", "tensor");
+    for (int t = 0; t < info->n_tensor; t++) {
+        if (info->tensor[t].first_part >= 0) {
+            print_experts(info, &info->tensor[t]);
+        }
+    }
+}
+
 enum mt_status mt_command_inspect(const struct mt_arguments *arguments)
 {
     const char *path = arguments->positional[0];
@@ -71,10 +110,16 @@ enum mt_status mt_command_inspect(const struct mt_arguments *arguments)
     if (status == MT_OK) {
         print_head(path, &info);
         print_files(&info);
+        if (info.parts.is_told) {
+            print_parts(&info);
+        }
         (void)printf("\n%-58s shape, dtype, rank:rows\n", "tensor");
     }
     for (int t = 0; t < info.n_tensor && status == MT_OK; t++) {
         status = print_tensor(path, &info.tensor[t]);
+    }
+    if (status == MT_OK && mt_checkpoint_lost(&info) > 0) {
+        print_lost(&info);
     }
     mt_checkpoint_info_clear(&info);
     return status;

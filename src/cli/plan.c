@@ -70,7 +70,7 @@ static enum mt_status make_plan(const struct mt_arguments *arguments,
     const int64_t share = mt_ceil_div(config->train.global_batch_size, n_rank);
     const int64_t n_sequence = mt_min_i64(config->train.micro_batch_size, share);
     MT_TRY(mt_session_estimate(config, n_rank, true, n_sequence, estimate));
-    if (n_rank > MAX_STUDIED_RANKS) {
+    if (n_rank > MAX_STUDIED_RANKS || mt_argument(arguments, "--no-policies") != NULL) {
         return MT_OK;
     }
     return mt_plan_policies_run(arguments, config, n_rank, n_node, policies);
@@ -89,6 +89,10 @@ static void print_plan(const struct mt_config *config, int64_t n_rank, int64_t n
     (void)printf("  %-44s %16lld\n", "parameters, total", (long long)size.n_parameter);
     (void)printf("  %-44s %16lld\n", "parameters, active per token", (long long)size.n_active);
     (void)printf("  %-44s %16.0f\n", "training FLOPs per token", size.train_flops_per_token);
+    if (config->data.attention == MT_SPAN_DOCUMENT) {
+        (void)printf("  %-44s %16.0f\n", "  at most; of which scores, less in documents",
+                     size.train_flops_per_score * (double)config->model.max_seq_len);
+    }
     (void)printf("  %-44s %16lld\n", "tokens per optimizer step", (long long)n_token);
     (void)printf("  %-44s %16lld\n", "micro-batches per step", (long long)mt_batch_n_micro(&split));
     print_memory(estimate);
@@ -124,7 +128,7 @@ enum mt_status mt_command_plan(const struct mt_arguments *arguments)
         print_plan(config, n_rank, n_node, &estimate);
         if (policies != NULL) {
             status = mt_plan_policies_print(policies);
-        } else {
+        } else if (n_rank > MAX_STUDIED_RANKS) {
             (void)printf("\npolicies are predicted for up to %d ranks\n", (int)MAX_STUDIED_RANKS);
         }
     }

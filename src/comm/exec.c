@@ -27,6 +27,7 @@ struct mt_exec {
     struct mt_comm *comm;
     int64_t max_op;
     union mt_request *request;  /* [max_op] */
+    int *peer;                  /* [max_op] of each request */
     int64_t n_request;          /* of the wave under way */
     const struct mt_plan *plan; /* NULL: nothing begun */
     char *buffer[MT_N_BUFFER];
@@ -46,6 +47,7 @@ enum mt_status mt_exec_create(struct mt_comm *comm, int64_t max_op, struct mt_ex
     exec->comm = comm;
     exec->max_op = max_op;
     MT_TRY_GOTO(MT_ALLOCATE(exec->request, max_op, "requests of an executor"));
+    MT_TRY_GOTO(MT_ALLOCATE(exec->peer, max_op, "requests of an executor"));
     *out = exec;
     return MT_OK;
 cleanup:
@@ -74,6 +76,7 @@ void mt_exec_destroy(struct mt_exec *exec)
     if (exec->plan != NULL) {
         remove_active(exec->comm, exec); /* after a failure only: nobody polls it any more */
     }
+    mt_memory_free(exec->peer);
     mt_memory_free(exec->request);
     mt_memory_free(exec);
 }
@@ -102,7 +105,7 @@ static enum mt_status post_op(struct mt_exec *exec, const struct mt_op *op)
     const int64_t n_bytes = mt_min_i64(op->n_bytes - exec->wave_offset, exec->comm->slice_bytes);
     char *data = address(exec, op->buffer, op->offset_bytes + exec->wave_offset);
     union mt_request *request = &exec->request[exec->n_request];
-    ++exec->n_request;
+    exec->peer[exec->n_request++] = op->peer;
     exec->largest_bytes = mt_max_i64(exec->largest_bytes, op->n_bytes);
     if (op->kind == MT_OP_SEND) {
         return transport->verbs->post_send(transport, op->peer, tag, data, n_bytes, request);
@@ -298,7 +301,13 @@ static enum mt_status test_wave(struct mt_exec *exec, bool *is_arrived)
     if (exec->n_request == 0) {
         return MT_OK;
     }
-    return transport->verbs->test(transport, exec->request, exec->n_request, is_arrived);
+    int64_t n_done = 0;
+    MT_TRY(transport->verbs->test(transport, exec->request, exec->n_request, &n_done));
+    *is_arrived = n_done == exec->n_request;
+    if (!*is_arrived) {
+        mt_record_last(exec->record, exec->peer[n_done]);
+    }
+    return MT_OK;
 }
 
 enum mt_status mt_exec_poll(struct mt_exec *exec, bool *done)

@@ -27,9 +27,9 @@ struct mt_transport_verbs {
     enum mt_status (*post_recv)(struct mt_transport *transport, int peer, int tag, void *data,
                                 int64_t n_bytes, union mt_request *request);
     enum mt_status (*group_end)(struct mt_transport *transport);
-    /* *done: all n requests have completed. Never blocks. */
+    /* *n_done: so many of the first requests have completed; n: all have. Never blocks. */
     enum mt_status (*test)(struct mt_transport *transport, union mt_request *request, int64_t n,
-                           bool *done);
+                           int64_t *n_done);
     void (*destroy)(struct mt_transport *transport);
 };
 

@@ -70,9 +70,9 @@ static enum mt_status test_one(MPI_Request *request, int *is_complete)
 
 /* All of them: when each is there decides when it counts as arrived. */
 static enum mt_status test_late(struct transport_mpi *mpi, union mt_request *request, int64_t n,
-                                bool *done)
+                                int64_t *n_done)
 {
-    *done = true;
+    *n_done = 0;
     for (int64_t i = 0; i < n; ++i) {
         int is_there = 0;
         MT_TRY(test_one(&request[i].mpi.request, &is_there));
@@ -81,7 +81,9 @@ static enum mt_status test_late(struct transport_mpi *mpi, union mt_request *req
             mpi->port_free_ns = mt_max_i64(mpi->port_free_ns, now_ns) + mpi->alpha_ns;
             request[i].mpi.ready_ns = mpi->port_free_ns;
         }
-        *done = *done && is_there && request[i].mpi.ready_ns <= now_ns;
+        if (is_there && request[i].mpi.ready_ns <= now_ns && *n_done == i) {
+            *n_done = i + 1;
+        }
     }
     return MT_OK;
 }
@@ -89,17 +91,16 @@ static enum mt_status test_late(struct transport_mpi *mpi, union mt_request *req
 /* One by one up to the first that is not complete: MPI_Testall would want them as one array of
  * MPI_Request, and every unsuccessful MPI_Test makes progress for all. */
 static enum mt_status mpi_test(struct mt_transport *transport, union mt_request *request, int64_t n,
-                               bool *done)
+                               int64_t *n_done)
 {
     struct transport_mpi *mpi = (struct transport_mpi *)transport;
     int is_complete = 1;
     if (mpi->is_far != NULL) {
-        return test_late(mpi, request, n, done);
+        return test_late(mpi, request, n, n_done);
     }
-    for (int64_t i = 0; i < n && is_complete; ++i) {
-        MT_TRY(test_one(&request[i].mpi.request, &is_complete));
+    for (*n_done = 0; *n_done < n && is_complete; *n_done += is_complete) {
+        MT_TRY(test_one(&request[*n_done].mpi.request, &is_complete));
     }
-    *done = is_complete != 0;
     return MT_OK;
 }
 

@@ -218,23 +218,21 @@ static void deliver_some(struct sim_world *world)
 }
 
 static enum mt_status sim_test(struct mt_transport *transport, union mt_request *request, int64_t n,
-                               bool *done)
+                               int64_t *n_done)
 {
     struct sim_world *world = sim_of(transport)->world;
     MT_ASSERT(!sim_of(transport)->is_in_group);
     deliver_some(world);
-    *done = true;
+    *n_done = 0;
     for (int64_t i = 0; i < n; ++i) {
         const int64_t slot = request[i].sim;
-        if (slot == NO_SLOT) {
-            continue;
-        }
-        if (world->post[slot].is_delivered) {
+        if (slot != NO_SLOT && world->post[slot].is_delivered) {
             world->post[slot].next = world->free_slot;
             world->free_slot = slot;
             request[i].sim = NO_SLOT;
-        } else {
-            *done = false;
+        }
+        if (request[i].sim == NO_SLOT && *n_done == i) {
+            *n_done = i + 1;
         }
     }
     return MT_OK;

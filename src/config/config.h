@@ -13,6 +13,7 @@ enum {
     MT_PATH_BYTES = 4096,
     MT_NAME_BYTES = 256,
     MT_MAX_PATHS = 256,
+    MT_MAX_SETS = 32,
     MT_MAX_SLOWDOWNS = 1024,
     MT_MAX_INTEGERS = 256,
     MT_POLICY_BYTES = 32
@@ -48,6 +49,8 @@ enum mt_comm_all_to_all {
     MT_COMM_A2A_DEDUPLICATED
 };
 enum mt_comm_overlap { MT_COMM_OVERLAP_AUTO, MT_COMM_OVERLAP_ON, MT_COMM_OVERLAP_OFF };
+enum mt_attention_span { MT_SPAN_SEQUENCE, MT_SPAN_DOCUMENT };
+enum mt_batch_balance { MT_BATCH_COUNT, MT_BATCH_COST };
 enum mt_routing { MT_ROUTING_LEARNED, MT_ROUTING_REPLAY, MT_ROUTING_SYNTHETIC };
 enum mt_nonfinite_action { MT_NONFINITE_STOP, MT_NONFINITE_ROLLBACK };
 enum mt_recompute { MT_RECOMPUTE_NONE, MT_RECOMPUTE_ATTENTION, MT_RECOMPUTE_LAYER };
@@ -65,6 +68,14 @@ struct mt_path_list {
     char path[MT_MAX_PATHS][MT_PATH_BYTES]; /* absolute, or relative to the working directory */
 };
 
+/* Paths by the name of the set that they belong to. */
+struct mt_path_sets {
+    int n_set;
+    char name[MT_MAX_SETS][MT_NAME_BYTES]; /* rising */
+    struct mt_path_list paths;
+    int set[MT_MAX_PATHS]; /* of each path */
+};
+
 struct mt_real_list {
     int n;
     double value[MT_MAX_PATHS];
@@ -76,18 +87,22 @@ struct mt_config {
         char dir[MT_PATH_BYTES];
         int64_t seed;
         double wall_time_minutes; /* 0 = none */
+        bool tensorboard;
     } run;
     struct {
         int64_t vocab_size, hidden_size, num_layers;
         int64_t num_attention_heads, num_key_value_heads, head_dim, max_seq_len;
         double rope_theta, rms_norm_eps;
         enum mt_qk_norm qk_norm;
+        bool attention_bias; /* of queries, keys and values */
         bool tie_word_embeddings;
         int64_t first_k_dense, dense_intermediate_size; /* 0 when first_k_dense is 0 */
         double init_std;
     } model;
     struct {
         int64_t num_experts, top_k, expert_intermediate_size, num_shared_experts;
+        int64_t shared_intermediate_size; /* 0: see mt_config_shared_width */
+        bool shared_gate;
         bool normalize_top_k;
         double routed_scaling_factor;
         enum mt_routing routing;
@@ -127,10 +142,15 @@ struct mt_config {
     } schedule;
     struct {
         struct mt_path_list train, validation;
+        struct mt_path_sets validation_sets; /* instead of validation */
         enum mt_data_format format;
         enum mt_token_type token_type;
         struct mt_real_list weights; /* n = 0: all paths are one source */
         enum mt_data_change changed;
+        bool log_samples;
+        enum mt_attention_span attention;
+        int64_t document_end; /* a token id; -1 = auto: the files' own marks */
+        enum mt_batch_balance balance;
     } data;
     struct {
         int64_t steps, global_batch_size, micro_batch_size;
@@ -139,7 +159,7 @@ struct mt_config {
         enum mt_recompute recompute;
     } train;
     struct {
-        int64_t interval, keep, keep_every;
+        int64_t interval, keep, keep_every, sparse_saves;
         double max_overhead_percent; /* 0 = off */
         bool async;
     } checkpoint;
@@ -164,6 +184,14 @@ struct mt_config {
 static inline bool mt_config_is_dense_layer(const struct mt_config *config, int64_t layer)
 {
     return layer < config->model.first_k_dense;
+}
+
+/* Inner width Fs of all shared experts together; 0: there are none. */
+static inline int64_t mt_config_shared_width(const struct mt_config *config)
+{
+    return config->moe.shared_intermediate_size > 0
+               ? config->moe.shared_intermediate_size
+               : config->moe.num_shared_experts * config->moe.expert_intermediate_size;
 }
 
 #endif

@@ -85,11 +85,17 @@ static bool apply_entry(struct mt_load *load, const struct mt_toml_entry *entry,
     const int index = name == NULL ? -1 : mt_table_find(section, name);
     if (index >= 0) {
         mt_value_assign(load, index, entry, place);
-        return mt_table_key(index)->type == MT_KEY_FACTORS;
+        const enum mt_key_type type = mt_table_key(index)->type;
+        return type == MT_KEY_FACTORS || type == MT_KEY_PATH_SETS;
     }
     static const char slowdown[] = "device.slowdown.";
     if (strncmp(entry->path, slowdown, strlen(slowdown)) == 0) {
         mt_value_assign_factor(load, entry->path + strlen(slowdown), entry, place);
+        return false;
+    }
+    static const char sets[] = "data.validation_sets.";
+    if (strncmp(entry->path, sets, strlen(sets)) == 0) {
+        mt_value_assign_set(load, entry->path + strlen(sets), entry, place);
         return false;
     }
     if (is_table || is_tables) {

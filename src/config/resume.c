@@ -12,8 +12,12 @@ enum { SHOWN_BYTES = 160, TEXT_BYTES = 16384 };
  * of [moe] and the seed. */
 static bool must_match(const struct mt_key *key)
 {
-    static const char *const names[] = {"num_experts", "top_k", "expert_intermediate_size",
-                                        "num_shared_experts"};
+    static const char *const names[] = {"num_experts",
+                                        "top_k",
+                                        "expert_intermediate_size",
+                                        "num_shared_experts",
+                                        "shared_intermediate_size",
+                                        "shared_gate"};
     if (strcmp(key->section, "model") == 0) {
         return true;
     }

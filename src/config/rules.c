@@ -233,6 +233,25 @@ static void check_experts(struct mt_load *load)
     }
 }
 
+static void check_shared(struct mt_load *load)
+{
+    const struct mt_config *config = load->config;
+    if (!is_good(load, "moe.num_shared_experts") || config->moe.num_shared_experts > 0) {
+        return;
+    }
+    if (is_good(load, "moe.shared_intermediate_size") && config->moe.shared_intermediate_size > 0) {
+        mt_report_add(&load->report, place_of(load, "moe.shared_intermediate_size"),
+                      "moe.shared_intermediate_size = %" PRId64 " is the width of shared experts, "
+                      "but num_shared_experts = 0; set num_shared_experts or leave the width out",
+                      config->moe.shared_intermediate_size);
+    }
+    if (is_good(load, "moe.shared_gate") && config->moe.shared_gate) {
+        mt_report_add(&load->report, place_of(load, "moe.shared_gate"),
+                      "moe.shared_gate = true weighs shared experts, but num_shared_experts = 0; "
+                      "set num_shared_experts or leave the gate out");
+    }
+}
+
 static void check_slots(struct mt_load *load)
 {
     const struct mt_config *config = load->config;
@@ -279,9 +298,47 @@ static void check_weights(struct mt_load *load)
                   config->data.weights.n, config->data.train.n);
 }
 
+/* Only the index of a Megatron pair tells documents without a token. */
+static void check_documents(struct mt_load *load)
+{
+    const struct mt_config *config = load->config;
+    const bool has_token = config->data.document_end >= 0;
+    if (!is_good(load, "data.attention") || !is_good(load, "data.document_end") ||
+        !is_good(load, "data.format") || config->data.attention != MT_SPAN_DOCUMENT) {
+        return;
+    }
+    if (!has_token && config->data.format != MT_DATA_MEGATRON) {
+        mt_report_add(
+            &load->report, place_of(load, "data.attention"),
+            "data.attention = \"document\" needs data.document_end, the token that ends a "
+            "document; only format \"megatron\" has an index of them; add it to [data]");
+    } else if (is_good(load, "model.vocab_size") && has_token &&
+               config->data.document_end >= config->model.vocab_size) {
+        mt_report_add(&load->report, place_of(load, "data.document_end"),
+                      "data.document_end = %" PRId64 " is no token of model.vocab_size = %" PRId64
+                      "; allowed: 0 to %" PRId64,
+                      config->data.document_end, config->model.vocab_size,
+                      config->model.vocab_size - 1);
+    }
+}
+
+static void check_balance(struct mt_load *load)
+{
+    const struct mt_config *config = load->config;
+    if (is_good(load, "data.balance") && is_good(load, "data.attention") &&
+        config->data.balance == MT_BATCH_COST && config->data.attention != MT_SPAN_DOCUMENT) {
+        mt_report_add(&load->report, place_of(load, "data.balance"),
+                      "data.balance = \"cost\" is for data.attention = \"document\": otherwise "
+                      "sequences cost the same; leave it out");
+    }
+}
+
 static void check_data(struct mt_load *load)
 {
     const struct mt_config *config = load->config;
+    check_documents(load);
+    check_balance(load);
+    check_weights(load);
     if (!is_good(load, "data.format") || config->data.format == MT_DATA_RANDOM) {
         return;
     }
@@ -291,13 +348,13 @@ static void check_data(struct mt_load *load)
                       "\"random\"");
     }
     if (is_good(load, "data.validation") && is_good(load, "train.eval_interval") &&
-        config->data.validation.n == 0 && config->train.eval_interval > 0) {
+        is_good(load, "data.validation_sets") && config->data.validation.n == 0 &&
+        config->data.validation_sets.n_set == 0 && config->train.eval_interval > 0) {
         mt_report_add(&load->report, place_of(load, "train.eval_interval"),
                       "train.eval_interval = %" PRId64 " needs data.validation, which is empty; "
                       "name a file there or set eval_interval = 0",
                       config->train.eval_interval);
     }
-    check_weights(load);
 }
 
 /* Positions in the data are counted in tokens, in 63 bits. */
@@ -385,6 +442,7 @@ void mt_rules_apply(struct mt_load *load, const char *origin, const char *run_di
     check_head_dim(load);
     check_dense_layers(load);
     check_experts(load);
+    check_shared(load);
     check_routing(load);
     check_slots(load);
     check_data(load);

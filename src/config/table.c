@@ -32,6 +32,10 @@
     {                                                                                      \
         HEAD(MT_KEY_REALS, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
     }
+#define PATH_SETS(section, name, help, ...)                      \
+    {                                                            \
+        HEAD(MT_KEY_PATH_SETS, section, name, help), __VA_ARGS__ \
+    }
 #define FACTORS(section, name, min_, max_, help, ...)                                        \
     {                                                                                        \
         HEAD(MT_KEY_FACTORS, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
@@ -76,6 +80,10 @@ static const struct mt_key table[] = {
     REAL("run", "wall_time_minutes", 0, 1e9,
          "Saves and stops with code 75 after this time; 0 = no limit.", DEFAULT("0.0"),
          FIELD(run.wall_time_minutes)),
+    BOOL("run", "tensorboard",
+         "Writes event files for TensorBoard into <run>/tensorboard, with the numbers of "
+         "metrics.jsonl.",
+         DEFAULT("false"), FIELD(run.tensorboard)),
     INTEGER("model", "vocab_size", 2, 0x1p30,
             "Number of token ids V; 256 fits every text read as bytes.", DEFAULT("256"),
             FIELD(model.vocab_size)),
@@ -100,6 +108,9 @@ static const struct mt_key table[] = {
            "RMSNorm of queries and keys before the rotary embedding: per head (weight [head_dim]) "
            "or over the whole projection.",
            DEFAULT("\"none\""), FIELD(model.qk_norm)),
+    BOOL("model", "attention_bias",
+         "The projections of queries, keys and values have a bias; the output's has none.",
+         DEFAULT("false"), FIELD(model.attention_bias)),
     BOOL("model", "tie_word_embeddings", "The output head shares the embedding matrix.",
          DEFAULT("false"), FIELD(model.tie_word_embeddings)),
     INTEGER("model", "first_k_dense", 0, 0x1p12,
@@ -120,8 +131,15 @@ static const struct mt_key table[] = {
     INTEGER("moe", "expert_intermediate_size", 1, 0x1p20, "Width F inside one SwiGLU expert.",
             REQUIRED("192"), FIELD(moe.expert_intermediate_size)),
     INTEGER("moe", "num_shared_experts", 0, 0x1p16,
-            "Experts that every token passes in addition, without a gate.", DEFAULT("0"),
+            "Experts that every token passes in addition to those it chooses.", DEFAULT("0"),
             FIELD(moe.num_shared_experts)),
+    INTEGER("moe", "shared_intermediate_size", 0, 0x1p36,
+            "Width inside all shared experts together; 0 = num_shared_experts * "
+            "expert_intermediate_size.",
+            DEFAULT("0"), FIELD(moe.shared_intermediate_size)),
+    BOOL("moe", "shared_gate",
+         "What the shared experts give a token is multiplied by sigmoid(x g), g learned.",
+         DEFAULT("false"), FIELD(moe.shared_gate)),
     CHOICE("moe", "score_function", "softmax|sigmoid", "How router logits become scores.",
            DEFAULT("\"softmax\""), ONLY("softmax"), NO_FIELD),
     BOOL("moe", "normalize_top_k", "Weights of the chosen experts are divided by their sum.",
@@ -252,6 +270,11 @@ static const struct mt_key table[] = {
     PATHS("data", "validation",
           "Evaluation files; required when train.eval_interval > 0, unless format = \"random\".",
           DEFAULT("[]"), FIELD(data.validation)),
+    PATH_SETS("data", "validation_sets",
+              "More evaluation files, by name: each set's loss is reported beside the whole's; the "
+              "files of validation are the set \"validation\" then.",
+              DEFAULT("{}"), .example = "{ web = [\"web.bin\"], code = [\"code.bin\"] }",
+              FIELD(data.validation_sets)),
     CHOICE(
         "data", "format", "bytes|tokens|megatron|random",
         "bytes: text, one token a byte. tokens: ids behind a header of llm.c or modded-nanogpt, "
@@ -269,6 +292,22 @@ static const struct mt_key table[] = {
     CHOICE("data", "changed", "refuse|accept",
            "Training data whose content differs from the checkpoint's, under the same name.",
            DEFAULT("\"refuse\""), FIELD(data.changed)),
+    CHOICE("data", "attention", "sequence|document",
+           "What a token attends to: all of its sequence before it, or of its own document.",
+           DEFAULT("\"sequence\""), FIELD(data.attention)),
+    AUTO_INTEGER(
+        "data", "document_end", 0, 0x1p30,
+        "With attention = \"document\": the token that ends a document; auto: the index of "
+        "format \"megatron\" tells.",
+        DEFAULT("\"auto\""), FIELD(data.document_end)),
+    CHOICE(
+        "data", "balance", "count|cost",
+        "How a step's sequences are given to ranks: in order, or by cost, so that ranks that meet "
+        "have alike work; for attention = \"document\".",
+        DEFAULT("\"count\""), FIELD(data.balance)),
+    BOOL("data", "log_samples",
+         "Writes samples.jsonl into the run directory: which sequences every step was trained on.",
+         DEFAULT("false"), FIELD(data.log_samples)),
     INTEGER("train", "steps", 1, 0x1p40, "Optimizer steps of the whole run.", REQUIRED("1000"),
             FIELD(train.steps)),
     INTEGER("train", "global_batch_size", 1, 0x1p24,
@@ -307,6 +346,11 @@ static const struct mt_key table[] = {
          "Saving goes on under the following steps, from a copy of the owned state in memory; "
          "false: training waits for the disk. The files are the same.",
          DEFAULT("true"), FIELD(checkpoint.async)),
+    INTEGER("checkpoint", "sparse_saves", 0, 0x1p20,
+            "Saves between two full ones that write one fourth of the experts, in turn, and link "
+            "the others from the save before; after a crash those go on from older states. 0 = "
+            "every save is full.",
+            DEFAULT("0"), FIELD(checkpoint.sparse_saves)),
     REAL("checkpoint", "max_overhead_percent", 0, 100,
          "Where saving costs more than this share of the time, saves at twice, four times, eight "
          "times .. the interval (0: of one step); 0 = off.",
@@ -426,6 +470,7 @@ void mt_key_describe_values(const struct mt_key *key, char *text, size_t bytes)
         [MT_KEY_REALS] = "list of numbers, each ",
         [MT_KEY_INTEGERS] = "list of integers, each ",
         [MT_KEY_PATHS] = "list of paths",
+        [MT_KEY_PATH_SETS] = "table name = list of paths",
         [MT_KEY_FACTORS] = "table rank = factor, each ",
     };
     char values[256] = "";

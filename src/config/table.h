@@ -22,6 +22,7 @@ enum mt_key_type {
     MT_KEY_REALS,        /* struct mt_real_list */
     MT_KEY_INTEGERS,     /* struct mt_integer_list */
     MT_KEY_PATHS,        /* struct mt_path_list */
+    MT_KEY_PATH_SETS,    /* name -> paths: struct mt_path_sets */
     MT_KEY_FACTORS       /* rank -> factor: config.device.slowdown_* */
 };
 

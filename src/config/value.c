@@ -73,6 +73,7 @@ static bool refuse_type(const struct assignment *a, const struct mt_toml_value *
         [MT_KEY_REALS] = "a list of numbers",
         [MT_KEY_INTEGERS] = "a list of integers",
         [MT_KEY_PATHS] = "a list of strings",
+        [MT_KEY_PATH_SETS] = "a table of name = paths",
         [MT_KEY_FACTORS] = "a table of rank = factor",
     };
     char shown[SHOWN_BYTES];
@@ -350,17 +351,15 @@ static bool refuse_path(const struct assignment *a, const char *why)
     return false;
 }
 
-static bool assign_paths(const struct assignment *a)
+static bool append_paths(const struct assignment *a, struct mt_path_list *list)
 {
     const struct mt_toml_entry *entry = a->entry;
-    struct mt_path_list *list = a->field;
     if (entry->value.type != MT_TOML_ARRAY) {
         return refuse_type(a, &entry->value);
     }
-    if (entry->n_item > MT_MAX_PATHS) {
+    if (entry->n_item > MT_MAX_PATHS - list->n) {
         return refuse_path(a, "has too many entries");
     }
-    memset(list, 0, sizeof(*list));
     for (int64_t i = 0; i < entry->n_item; i++) {
         const struct mt_toml_value *item = &entry->item[i];
         if (item->type != MT_TOML_TEXT) {
@@ -370,13 +369,30 @@ static bool assign_paths(const struct assignment *a)
             return refuse_path(a, "holds a path that is empty or not printable");
         }
         const char *base = item->text[0] == '/' ? "" : a->load->base_dir;
-        const int n = snprintf(list->path[i], MT_PATH_BYTES, "%s%s%s", base,
+        const int n = snprintf(list->path[list->n + i], MT_PATH_BYTES, "%s%s%s", base,
                                base[0] == '\0' ? "" : "/", item->text);
         if (n < 0 || n >= MT_PATH_BYTES) {
             return refuse_path(a, "holds a path that is too long");
         }
     }
-    list->n = (int)entry->n_item;
+    list->n += (int)entry->n_item;
+    return true;
+}
+
+static bool assign_paths(const struct assignment *a)
+{
+    memset(a->field, 0, sizeof(struct mt_path_list));
+    return append_paths(a, a->field);
+}
+
+static bool assign_path_sets(const struct assignment *a)
+{
+    if (a->entry->value.type != MT_TOML_TABLE) {
+        return refuse_type(a, &a->entry->value);
+    }
+    if (a->entry->value.is_inline) {
+        memset(a->field, 0, sizeof(struct mt_path_sets));
+    }
     return true;
 }
 
@@ -401,7 +417,7 @@ void mt_value_assign(struct mt_load *load, int index, const struct mt_toml_entry
         [MT_KEY_CHOICE] = assign_choice,       [MT_KEY_TEXT] = assign_text,
         [MT_KEY_REAL_PAIR] = assign_real_pair, [MT_KEY_INTEGERS] = assign_integers,
         [MT_KEY_PATHS] = assign_paths,         [MT_KEY_FACTORS] = assign_factors,
-        [MT_KEY_REALS] = assign_reals,
+        [MT_KEY_REALS] = assign_reals,         [MT_KEY_PATH_SETS] = assign_path_sets,
     };
     const struct mt_key *key = mt_table_key(index);
     struct assignment a = {.load = load, .key = key, .entry = entry, .place = place};
@@ -460,4 +476,12 @@ void mt_value_assign_factor(struct mt_load *load, const char *rank,
         return;
     }
     load->status[index] = MT_KEY_BAD;
+}
+
+bool mt_value_append_paths(struct mt_load *load, int index, const struct mt_toml_entry *entry,
+                           struct mt_text_place place, struct mt_path_list *list)
+{
+    const struct assignment a = {
+        .load = load, .key = mt_table_key(index), .entry = entry, .place = place};
+    return append_paths(&a, list);
 }

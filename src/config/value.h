@@ -29,6 +29,13 @@ void mt_value_assign(struct mt_load *load, int index, const struct mt_toml_entry
 void mt_value_assign_factor(struct mt_load *load, const char *rank,
                             const struct mt_toml_entry *entry, struct mt_text_place place);
 
+/* One member of [data.validation_sets]: value_sets.c. */
+void mt_value_assign_set(struct mt_load *load, const char *name, const struct mt_toml_entry *entry,
+                         struct mt_text_place place);
+/* The paths of a list behind those that `list` has; false after reporting that it is none. */
+bool mt_value_append_paths(struct mt_load *load, int index, const struct mt_toml_entry *entry,
+                           struct mt_text_place place, struct mt_path_list *list);
+
 /* A value as it stood in the text, short enough for a message. text [bytes] */
 void mt_value_show(const struct mt_toml_value *value, char *text, size_t bytes);
 

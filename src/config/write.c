@@ -102,6 +102,26 @@ static void put_paths(struct sink *sink, const struct mt_path_list *list)
     put_word(sink, "]");
 }
 
+static void put_path_sets(struct sink *sink, const struct mt_path_sets *sets)
+{
+    put_word(sink, "{");
+    for (int s = 0; s < sets->n_set; s++) {
+        const char *between = "";
+        put_word(sink, s == 0 ? " " : ", ");
+        put_word(sink, sets->name[s]);
+        put_word(sink, " = [");
+        for (int i = 0; i < sets->paths.n; i++) {
+            if (sets->set[i] == s) {
+                put_word(sink, between);
+                put_quoted(sink, sets->paths.path[i]);
+                between = ", ";
+            }
+        }
+        put_word(sink, "]");
+    }
+    put_word(sink, sets->n_set == 0 ? "}" : " }");
+}
+
 static void put_reals(struct sink *sink, const struct mt_real_list *list)
 {
     put_word(sink, "[");
@@ -186,6 +206,9 @@ static void put_value(struct sink *sink, const struct mt_config *config, const s
         break;
     case MT_KEY_PATHS:
         put_paths(sink, field);
+        break;
+    case MT_KEY_PATH_SETS:
+        put_path_sets(sink, field);
         break;
     case MT_KEY_FACTORS:
         put_factors(sink, config);

@@ -192,3 +192,44 @@ enum mt_status mt_corpus_read(const struct mt_corpus *corpus, int64_t window, in
     memcpy(target, token + 1, (size_t)(length - 1) * sizeof(*target));
     return mt_token_file_read(&file->ids, vocab_size, first + length, 1, target + length - 1);
 }
+
+/* Borders that a token marks: behind each document_end but the window's last token. */
+static void find_ends(const struct mt_corpus_options *options, const int32_t *token, int64_t begin,
+                      struct mt_document_starts *documents)
+{
+    for (int64_t t = 1; t < options->length; ++t) {
+        if (token[t - 1] == options->document_end) {
+            documents->start[documents->n++] = begin + t;
+        }
+    }
+}
+
+static enum mt_status read_index(const struct mt_corpus *corpus, int64_t window, int64_t begin,
+                                 struct mt_document_starts *documents)
+{
+    const struct corpus_file *file = find_file(corpus, window);
+    const int64_t length = corpus->options.length;
+    const int64_t first = (window - file->first_window) * length;
+    int64_t *start = documents->start + documents->n;
+    int64_t n = 0;
+    MT_TRY(mt_token_file_documents(&file->ids, first, length, start, &n));
+    for (int64_t i = 0; i < n; ++i) {
+        start[i] += begin - first;
+    }
+    documents->n += n;
+    return MT_OK;
+}
+
+enum mt_status mt_corpus_documents(const struct mt_corpus *corpus, int64_t window,
+                                   const int32_t *token, struct mt_document_starts *documents)
+{
+    const int64_t begin = documents->n == 0 ? 0 : documents->start[documents->n];
+    documents->start[documents->n++] = begin;
+    if (corpus->options.document_end >= 0) {
+        find_ends(&corpus->options, token, begin, documents);
+    } else {
+        MT_TRY(read_index(corpus, window, begin, documents));
+    }
+    documents->start[documents->n] = begin + corpus->options.length;
+    return MT_OK;
+}

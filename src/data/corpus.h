@@ -2,7 +2,8 @@
  *
  * A source is cut into windows of T tokens that do not overlap; a window's last target is the first
  * token of the next; windows do not cross files. A file of n tokens has (n - 1) / T of them.
- * Documents of a file follow each other in one stream and are packed into windows as they come.
+ * Documents of a file follow each other in one stream and are packed into windows as they come;
+ * where they begin is told for those who keep attention within them.
  * Format `random` makes seeded ids out of nothing and has no end. */
 #ifndef MT_DATA_CORPUS_H
 #define MT_DATA_CORPUS_H
@@ -19,6 +20,7 @@ struct mt_corpus_options {
     enum mt_token_type token_type; /* of format tokens, without a header */
     int64_t vocab_size, length;    /* V, T */
     uint64_t seed;                 /* of format random */
+    int64_t document_end;          /* the token that ends a document; -1: the index tells */
 };
 
 /* paths may be files or folders (file_list.h). Files stay open and unchanged while the corpus is.
@@ -37,5 +39,16 @@ enum mt_status mt_corpus_fingerprint(const struct mt_corpus *corpus, uint64_t *f
 /* token, target [T] of a window in [0, n_window). */
 enum mt_status mt_corpus_read(const struct mt_corpus *corpus, int64_t window, int32_t *token,
                               int32_t *target);
+
+/* Where documents begin in windows that lie behind one another: start [n + 1], the last one their
+ * end. A window begins a document, whatever it continues. */
+struct mt_document_starts {
+    int64_t n;
+    int64_t *start; /* room for one a token, and one */
+};
+/* Appends those of a window; token [T]: as read. MT_ERR_INPUT when the index of the file is
+ * damaged, or there is none and no document_end. */
+enum mt_status mt_corpus_documents(const struct mt_corpus *corpus, int64_t window,
+                                   const int32_t *token, struct mt_document_starts *documents);
 
 #endif

@@ -30,8 +30,8 @@ static int compare_paths(const void *a, const void *b)
 static enum mt_status fail_path(const char *path)
 {
     return MT_FAIL(MT_ERR_INPUT,
-                   "cannot open %s: %s; a data file or a folder of them was expected; check [data] "
-                   "(relative paths start at the configuration's folder)",
+                   "cannot open %s: %s; a data file or a folder of them was expected; check the "
+                   "path (in [data] relative ones start at the configuration's folder)",
                    path, strerror(errno));
 }
 
@@ -83,7 +83,7 @@ static enum mt_status append_folder(struct mt_file_list *list, const char *folde
     MT_TRY(status);
     if (list->n == first) {
         return MT_FAIL(MT_ERR_INPUT,
-                       "the folder %s holds no file%s%s; data files were expected; check [data]",
+                       "the folder %s holds no file%s%s; data files were expected; check the path",
                        folder, list->suffix[0] == '\0' ? "" : " that ends in ", list->suffix);
     }
     qsort(list->path + first, (size_t)(list->n - first), sizeof(*list->path), compare_paths);

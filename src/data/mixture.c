@@ -81,17 +81,37 @@ void mt_mixture_close(struct mt_mixture *mixture)
     mt_memory_free(mixture);
 }
 
-enum mt_status mt_mixture_fill(const struct mt_mixture *mixture, uint64_t seed, int64_t first,
-                               int64_t n, int32_t *token, int32_t *target)
+void mt_mixture_place(const struct mt_mixture *mixture, uint64_t seed, int64_t sequence,
+                      int *source, int64_t *window)
 {
+    int64_t index = 0;
+    mt_blend_place(&mixture->blend, sequence, source, &index);
+    *window = mt_sampler_window(seed, mt_corpus_n_window(mixture->corpus[*source]), index);
+}
+
+static enum mt_status fill_one(const struct mt_mixture *mixture, uint64_t seed, int64_t sequence,
+                               int32_t *token, int32_t *target,
+                               struct mt_document_starts *documents)
+{
+    int source = 0;
+    int64_t window = 0;
+    mt_mixture_place(mixture, seed, sequence, &source, &window);
+    MT_TRY(mt_corpus_read(mixture->corpus[source], window, token, target));
+    return documents != NULL
+               ? mt_corpus_documents(mixture->corpus[source], window, token, documents)
+               : MT_OK;
+}
+
+enum mt_status mt_mixture_fill(const struct mt_mixture *mixture, uint64_t seed, int64_t first,
+                               const int64_t *sequence, int64_t n, int32_t *token, int32_t *target,
+                               struct mt_document_starts *documents)
+{
+    if (documents != NULL) {
+        documents->n = 0;
+    }
     for (int64_t i = 0; i < n; ++i) {
-        int source = 0;
-        int64_t index = 0;
-        mt_blend_place(&mixture->blend, first + i, &source, &index);
-        const struct mt_corpus *corpus = mixture->corpus[source];
-        const int64_t window = mt_sampler_window(seed, mt_corpus_n_window(corpus), index);
-        MT_TRY(mt_corpus_read(corpus, window, token + i * mixture->length,
-                              target + i * mixture->length));
+        const int64_t at = i * mixture->length;
+        MT_TRY(fill_one(mixture, seed, first + sequence[i], token + at, target + at, documents));
     }
     return MT_OK;
 }

@@ -13,9 +13,15 @@ enum mt_status mt_mixture_open(const struct mt_path_list *paths, const struct mt
                                const struct mt_corpus_options *options, struct mt_mixture **out);
 void mt_mixture_close(struct mt_mixture *mixture); /* NULL allowed */
 
-/* token, target [n,T]: sequences first .. first + n - 1 of the stream. */
+/* token, target [n,T]: sequences first + sequence [n] of the stream, and where documents begin in
+ * them, unless documents is NULL. */
 enum mt_status mt_mixture_fill(const struct mt_mixture *mixture, uint64_t seed, int64_t first,
-                               int64_t n, int32_t *token, int32_t *target);
+                               const int64_t *sequence, int64_t n, int32_t *token, int32_t *target,
+                               struct mt_document_starts *documents);
+
+/* Which source sequence `sequence` of the stream comes from, and which of its windows it is. */
+void mt_mixture_place(const struct mt_mixture *mixture, uint64_t seed, int64_t sequence,
+                      int *source, int64_t *window);
 
 int mt_mixture_n_source(const struct mt_mixture *mixture);
 /* Last component of the source's path; "data" when all paths are one source. */

@@ -5,22 +5,36 @@
 #include "data/token_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { BIN, IDX, LARGEST_U16_VOCABULARY = 65500, PIECE = 4096 };
 
+/* Code 4 where the disk is to blame, 2 where the name is. */
 static enum mt_status fail_write(const char *path)
 {
-    return MT_FAIL(MT_ERR_RESOURCE,
-                   "cannot write %s: %s; space for the tokens was expected; free some, or choose "
-                   "another place with -o",
-                   path, strerror(errno));
+    const bool is_disk = errno == ENOSPC || errno == EDQUOT || errno == EFBIG || errno == EIO;
+    return MT_FAIL(is_disk ? MT_ERR_RESOURCE : MT_ERR_CONFIG, "cannot write %s: %s; %s", path,
+                   strerror(errno),
+                   is_disk ? "space for the tokens was expected; free some, or choose another "
+                             "place with -o"
+                           : "a folder that can be written was expected; choose another with -o");
 }
 
 static enum mt_status set_paths(struct mt_pair_writer *writer, const char *prefix)
 {
     static const char *const suffix[] = {".bin", ".idx"};
+    const char *name = strrchr(prefix, '/');
+    name = name != NULL ? name + 1 : prefix;
+    if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "-o \"%s\" ends in no name; a prefix was expected; e.g. -o data/train gives "
+                       "data/train.bin and data/train.idx",
+                       prefix);
+    }
     for (int f = BIN; f <= IDX; ++f) {
         const int n = snprintf(writer->path[f], sizeof(writer->path[f]), "%s%s", prefix, suffix[f]);
         if (n < 0 || (size_t)n >= sizeof(writer->path[f])) {
@@ -31,6 +45,43 @@ static enum mt_status set_paths(struct mt_pair_writer *writer, const char *prefi
         }
         (void)snprintf(writer->unfinished[f], sizeof(writer->unfinished[f]), "%s.unfinished",
                        writer->path[f]);
+    }
+    return MT_OK;
+}
+
+/* The lock is the writer's until it closes: what a killed one has left behind is written over. */
+static enum mt_status claim(struct mt_pair_writer *writer)
+{
+    struct stat opened;
+    struct stat there;
+    const char *path = writer->unfinished[BIN];
+    const int descriptor = open(path, O_RDWR | O_CREAT | O_NONBLOCK | O_CLOEXEC, 0666);
+    if (descriptor < 0) {
+        return fail_write(path);
+    }
+    const bool is_mine = flock(descriptor, LOCK_EX | LOCK_NB) == 0 &&
+                         fstat(descriptor, &opened) == 0 && stat(path, &there) == 0 &&
+                         opened.st_ino == there.st_ino && opened.st_dev == there.st_dev;
+    if (!is_mine) { /* the name may by now be that of another writer, or of none */
+        (void)close(descriptor);
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "%s is locked: another process writes this pair; wait for it, or choose "
+                       "another prefix with -o",
+                       path);
+    }
+    writer->bin = ftruncate(descriptor, 0) == 0 ? fdopen(descriptor, "wb") : NULL;
+    writer->is_mine = writer->bin != NULL;
+    if (!writer->is_mine) {
+        (void)close(descriptor);
+        return fail_write(path);
+    }
+    return MT_OK;
+}
+
+/* Under the lock: no other writer can finish between this look and the end. */
+static enum mt_status check_free(const struct mt_pair_writer *writer)
+{
+    for (int f = BIN; f <= IDX; ++f) {
         if (access(writer->path[f], F_OK) == 0) {
             return MT_FAIL(MT_ERR_CONFIG,
                            "%s exists; it is not written over: remove it, or choose another "
@@ -46,15 +97,8 @@ enum mt_status mt_pair_open(struct mt_pair_writer *writer, const char *prefix, i
     memset(writer, 0, sizeof(*writer));
     writer->type = vocab_size < LARGEST_U16_VOCABULARY ? MT_TOKEN_U16 : MT_TOKEN_I32;
     MT_TRY(set_paths(writer, prefix));
-    writer->bin = fopen(writer->unfinished[BIN], "wbx");
-    writer->is_mine = writer->bin != NULL;
-    if (writer->bin == NULL && errno == EEXIST) {
-        return MT_FAIL(MT_ERR_CONFIG,
-                       "%s exists: another process writes this pair, or one was killed; wait for "
-                       "it, or remove the file",
-                       writer->unfinished[BIN]);
-    }
-    return writer->is_mine ? MT_OK : fail_write(writer->unfinished[BIN]);
+    MT_TRY(claim(writer));
+    return check_free(writer);
 }
 
 static enum mt_status keep_length(struct mt_pair_writer *writer, int64_t n)
@@ -113,31 +157,29 @@ static bool put_index(FILE *file, const struct mt_pair_writer *writer)
     return good;
 }
 
-/* Whole on the disk, and closed. */
-static bool finish_file(FILE *file)
+static bool is_synced(FILE *file)
 {
-    const bool good = fflush(file) == 0 && fsync(fileno(file)) == 0;
-    const int code = errno;
-    const bool closed = fclose(file) == 0;
-    errno = good ? errno : code;
-    return good && closed;
+    return fflush(file) == 0 && fsync(fileno(file)) == 0;
+}
+
+static enum mt_status write_index(const struct mt_pair_writer *writer)
+{
+    FILE *file = fopen(writer->unfinished[IDX], "wb");
+    if (file == NULL) {
+        return fail_write(writer->unfinished[IDX]);
+    }
+    const bool good = put_index(file, writer) && is_synced(file);
+    const enum mt_status status = good ? MT_OK : fail_write(writer->unfinished[IDX]);
+    (void)fclose(file);
+    return status;
 }
 
 enum mt_status mt_pair_finish(struct mt_pair_writer *writer)
 {
-    FILE *bin = writer->bin;
-    writer->bin = NULL;
-    if (!finish_file(bin)) {
+    if (!is_synced(writer->bin)) {
         return fail_write(writer->unfinished[BIN]);
     }
-    FILE *idx = fopen(writer->unfinished[IDX], "wb");
-    if (idx == NULL) {
-        return fail_write(writer->unfinished[IDX]);
-    }
-    const bool good = put_index(idx, writer);
-    if (!finish_file(idx) || !good) {
-        return fail_write(writer->unfinished[IDX]);
-    }
+    MT_TRY(write_index(writer));
     for (int f = BIN; f <= IDX; ++f) { /* the index last: without it there is no pair */
         if (rename(writer->unfinished[f], writer->path[f]) != 0) {
             return fail_write(writer->path[f]);
@@ -148,11 +190,11 @@ enum mt_status mt_pair_finish(struct mt_pair_writer *writer)
 
 void mt_pair_close(struct mt_pair_writer *writer)
 {
+    for (int f = BIN; f <= IDX && writer->is_mine; ++f) { /* still locked */
+        (void)unlink(writer->unfinished[f]);
+    }
     if (writer->bin != NULL) {
         (void)fclose(writer->bin);
-    }
-    for (int f = BIN; f <= IDX && writer->is_mine; ++f) {
-        (void)unlink(writer->unfinished[f]);
     }
     mt_memory_free(writer->length);
     memset(writer, 0, sizeof(*writer));

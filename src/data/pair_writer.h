@@ -18,7 +18,8 @@ struct mt_pair_writer {
     int32_t *length; /* [n_document] tokens */
 };
 
-/* MT_ERR_CONFIG when one of the two exists. u16 holds ids below 65,500, as Megatron chooses. */
+/* MT_ERR_CONFIG when one of the two exists, or another process writes them; what a killed one left
+ * is written over. u16 holds ids below 65,500, as Megatron chooses. */
 enum mt_status mt_pair_open(struct mt_pair_writer *writer, const char *prefix, int64_t vocab_size);
 enum mt_status mt_pair_add(struct mt_pair_writer *writer, const int32_t *id, int64_t n);
 /* Writes the index, syncs both and gives them their names. */

@@ -1,5 +1,6 @@
 #include "data/prepare.h"
 
+#include "base/input_file.h"
 #include "base/memory.h"
 #include "base/size.h"
 #include "data/file_list.h"
@@ -8,9 +9,8 @@
 
 #include <errno.h>
 #include <jansson.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 enum { MAX_BATCH = 512 };                          /* documents that threads share out */
 static const int64_t BATCH_BYTES = 8 << 20;        /* text of a batch, unless one is larger */
@@ -48,7 +48,7 @@ static enum mt_status read_line(const struct document *document, const char *key
     if (*value == NULL) {
         return MT_FAIL(MT_ERR_INPUT,
                        "no JSON: %s at column %d; an object with the key \"%s\" was "
-                       "expected",
+                       "expected; correct or remove the line",
                        error.text, error.column, key);
     }
     if (!json_is_string(found)) {
@@ -128,6 +128,14 @@ static enum mt_status flush(struct preparation *work)
     return status;
 }
 
+static enum mt_status fail_large(const char *path, int64_t line)
+{
+    return MT_FAIL(MT_ERR_INPUT,
+                   "%s, line %lld: a document of more than %lld bytes; at most that many were "
+                   "expected; split it",
+                   path, (long long)line, (long long)MAX_DOCUMENT_BYTES);
+}
+
 /* Takes text over. */
 static enum mt_status add(struct preparation *work, const char *path, int64_t line, char *text,
                           int64_t n_byte)
@@ -140,70 +148,81 @@ static enum mt_status add(struct preparation *work, const char *path, int64_t li
     work->batch_bytes += n_byte;
     work->result.n_byte += n_byte + (line > 0);
     if (n_byte > MAX_DOCUMENT_BYTES) {
-        return MT_FAIL(MT_ERR_INPUT,
-                       "%s has a document of %lld bytes; at most %lld were expected; split it",
-                       path, (long long)n_byte, (long long)MAX_DOCUMENT_BYTES);
+        return fail_large(path, line);
     }
     return work->n_document == MAX_BATCH || work->batch_bytes >= BATCH_BYTES ? flush(work) : MT_OK;
 }
 
-/* One line a document, copied out of getline's room, which is kept from line to line. */
-static enum mt_status read_line_by_line(struct preparation *work, const char *path, FILE *file,
-                                        char **line, size_t *room)
-{
-    for (int64_t number = 1;; ++number) {
-        char *text = NULL;
-        errno = 0;
-        const ssize_t n = getline(line, room, file);
-        if (n < 0) {
-            return feof(file) ? MT_OK
-                              : MT_FAIL(MT_ERR_INPUT, "cannot read %s, line %lld: %s", path,
-                                        (long long)number, strerror(errno));
-        }
-        const int64_t n_byte = n > 0 && (*line)[n - 1] == '\n' ? n - 1 : n;
-        MT_TRY(MT_ALLOCATE(text, n_byte + 1, "a document"));
-        memcpy(text, *line, (size_t)n_byte);
-        MT_TRY(add(work, path, number, text, n_byte));
-    }
-}
+/* Bytes [at, n) of a file are there and not yet taken. */
+struct line_reader {
+    int descriptor;
+    bool is_at_end;
+    int64_t number; /* of the last line, from 1 */
+    char *room;
+    int64_t at, n, capacity;
+};
 
-static enum mt_status read_lines(struct preparation *work, const char *path, FILE *file)
+static enum mt_status read_more(struct line_reader *reader, const char *path)
 {
-    char *line = NULL;
-    size_t room = 0;
-    const enum mt_status status = read_line_by_line(work, path, file, &line, &room);
-    free(line); /* NOLINT: getline's */
-    return status;
-}
-
-static enum mt_status read_whole(struct preparation *work, const char *path, FILE *file,
-                                 int64_t n_byte)
-{
-    char *text = NULL;
-    if (n_byte > MAX_DOCUMENT_BYTES) {
-        return MT_FAIL(MT_ERR_INPUT,
-                       "%s is a text of %lld bytes; at most %lld were expected in one document; "
-                       "split it, or write it as JSON lines (.jsonl)",
-                       path, (long long)n_byte, (long long)MAX_DOCUMENT_BYTES);
+    enum { PIECE_BYTES = 1 << 20 };
+    if (reader->n - reader->at > MAX_DOCUMENT_BYTES) {
+        return fail_large(path, reader->number + 1);
     }
-    MT_TRY(MT_ALLOCATE(text, n_byte + 1, "a document"));
-    const size_t n = fread(text, 1, (size_t)n_byte, file);
-    if (ferror(file) != 0) {
-        mt_memory_free(text);
-        return MT_FAIL(MT_ERR_INPUT, "cannot read %s: %s", path, strerror(errno));
+    if (reader->at > 0) {
+        memmove(reader->room, reader->room + reader->at, (size_t)(reader->n - reader->at));
     }
-    return add(work, path, 0, text, (int64_t)n);
-}
-
-static enum mt_status measure(const char *path, FILE *file, int64_t *n_byte)
-{
-    struct stat about;
-    if (file == NULL || fstat(fileno(file), &about) != 0 || !S_ISREG(about.st_mode)) {
-        return MT_FAIL(MT_ERR_INPUT, "cannot read %s: %s; a text file or NAME.jsonl was expected",
-                       path, file == NULL ? strerror(errno) : "it is no regular file");
+    reader->n -= reader->at;
+    reader->at = 0;
+    MT_TRY(MT_MAKE_ROOM(reader->room, reader->n, &reader->capacity, PIECE_BYTES, "a line"));
+    const ssize_t got = read(reader->descriptor, reader->room + reader->n, PIECE_BYTES);
+    if (got < 0 && errno != EINTR) {
+        return MT_FAIL(MT_ERR_INPUT, "cannot read %s, line %lld: %s; check the file and its disk",
+                       path, (long long)reader->number + 1, strerror(errno));
     }
-    *n_byte = about.st_size;
+    reader->n += mt_max_i64(got, 0);
+    reader->is_at_end = got == 0;
     return MT_OK;
+}
+
+/* The next line, without its end; *line = NULL behind the last. */
+static enum mt_status next_line(struct line_reader *reader, const char *path, const char **line,
+                                int64_t *n_byte)
+{
+    const char *end = NULL;
+    int64_t seen = 0;
+    do {
+        const int64_t n = reader->n - reader->at - seen;
+        end = n > 0 ? memchr(reader->room + reader->at + seen, '\n', (size_t)n) : NULL;
+        seen += n;
+        if (end == NULL && !reader->is_at_end) {
+            MT_TRY(read_more(reader, path));
+        }
+    } while (end == NULL && (!reader->is_at_end || seen < reader->n - reader->at));
+    *line = end == NULL && seen == 0 ? NULL : reader->room + reader->at;
+    *n_byte = end == NULL ? seen : end - *line;
+    reader->at += *n_byte + (end != NULL);
+    ++reader->number;
+    return MT_OK;
+}
+
+/* One line a document, copied out of the reader's room, which is kept from line to line. */
+static enum mt_status read_lines(struct preparation *work, const char *path, int descriptor)
+{
+    struct line_reader reader = {.descriptor = descriptor};
+    const char *line = NULL;
+    int64_t n_byte = 0;
+    enum mt_status status = next_line(&reader, path, &line, &n_byte);
+    while (status == MT_OK && line != NULL) {
+        char *text = NULL;
+        status = MT_ALLOCATE(text, n_byte + 1, "a document");
+        if (status == MT_OK) {
+            memcpy(text, line, (size_t)n_byte);
+            status = add(work, path, reader.number, text, n_byte);
+        }
+        status = status == MT_OK ? next_line(&reader, path, &line, &n_byte) : status;
+    }
+    mt_memory_free(reader.room);
+    return status;
 }
 
 static bool is_lines(const char *path)
@@ -212,35 +231,48 @@ static bool is_lines(const char *path)
     return n > 6 && strcmp(path + n - 6, ".jsonl") == 0;
 }
 
+static const char wanted[] =
+    "a text, or one larger than that as JSON lines (NAME.jsonl), was expected; check the path";
+
 /* Sizes of all files first, so that progress has an end. */
-static enum mt_status read_file(struct preparation *work, const char *path, bool only_measures)
+static enum mt_status measure(struct preparation *work, const char *path)
 {
+    int descriptor = -1;
     int64_t n_byte = 0;
-    FILE *file = fopen(path, "rb");
-    enum mt_status status = measure(path, file, &n_byte);
-    if (status == MT_OK && only_measures) {
-        work->n_byte_total += n_byte;
-    } else if (status == MT_OK) {
-        status =
-            is_lines(path) ? read_lines(work, path, file) : read_whole(work, path, file, n_byte);
+    MT_TRY(mt_input_open(path, wanted, &descriptor, &n_byte));
+    (void)close(descriptor);
+    work->n_byte_total += n_byte;
+    return MT_OK;
+}
+
+static enum mt_status read_file(struct preparation *work, const char *path)
+{
+    int descriptor = -1;
+    int64_t n_byte = 0;
+    char *text = NULL;
+    if (!is_lines(path)) {
+        MT_TRY(mt_input_read(path, wanted, MAX_DOCUMENT_BYTES, &text, &n_byte));
+        return add(work, path, 0, text, n_byte);
     }
-    if (file != NULL) {
-        (void)fclose(file);
-    }
+    MT_TRY(mt_input_open(path, wanted, &descriptor, &n_byte));
+    const enum mt_status status = read_lines(work, path, descriptor);
+    (void)close(descriptor);
     return status;
 }
 
 static enum mt_status read_files(struct preparation *work, const struct mt_file_list *list)
 {
     for (int64_t i = 0; i < list->n; ++i) {
-        MT_TRY(read_file(work, list->path[i], true));
+        MT_TRY(measure(work, list->path[i]));
     }
     for (int64_t i = 0; i < list->n; ++i) {
-        MT_TRY(read_file(work, list->path[i], false));
+        MT_TRY(read_file(work, list->path[i]));
     }
     MT_TRY(flush(work));
     if (work->writer.n_token == 0) {
-        return MT_FAIL(MT_ERR_INPUT, "%s%s: no text; at least one token was expected",
+        return MT_FAIL(MT_ERR_INPUT,
+                       "%s%s: no text; at least one token was expected; nothing was "
+                       "written",
                        list->path[0], list->n > 1 ? " and the others" : "");
     }
     return mt_pair_finish(&work->writer);

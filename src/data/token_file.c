@@ -2,13 +2,12 @@
  * a step, and a file that shrinks meanwhile is a short read with a message instead of a SIGBUS. */
 #include "data/token_internal.h"
 
+#include "base/input_file.h"
 #include "base/size.h"
 
 #define XXH_STATIC_LINKING_ONLY /* the state on the stack */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -18,6 +17,8 @@ enum {
     READ_BYTES = 4096, /* one piece of a window, on the stack */
     N_SAMPLE = 16      /* pieces of a fingerprint */
 };
+
+static const char wanted[] = "a data file was expected; check the path and the file's permissions";
 
 static const struct {
     const char *name;
@@ -82,50 +83,17 @@ enum mt_status mt_token_read_at(int descriptor, const char *path, int64_t offset
     return MT_OK;
 }
 
-static enum mt_status open_descriptor(const char *path, int *descriptor)
-{
-    /* Not blocking: a pipe would wait for somebody to write into it. */
-    *descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (*descriptor < 0) {
-        return MT_FAIL(MT_ERR_INPUT,
-                       "cannot open %s: %s; a readable data file was expected; check "
-                       "[data] and the file's permissions",
-                       path, strerror(errno));
-    }
-    return MT_OK;
-}
-
-static enum mt_status measure(int descriptor, const char *path, int64_t *n_byte)
-{
-    struct stat about;
-    if (fstat(descriptor, &about) != 0) {
-        return fail_read(path, 0, -1);
-    }
-    if (!S_ISREG(about.st_mode)) {
-        return MT_FAIL(MT_ERR_INPUT,
-                       "%s is not a regular file; data files or folders of them were expected; "
-                       "check [data]",
-                       path);
-    }
-    if (about.st_size == 0) {
-        return MT_FAIL(MT_ERR_INPUT,
-                       "%s is empty; a file with data was expected; fill it or take it out of "
-                       "[data]",
-                       path);
-    }
-    *n_byte = about.st_size;
-    return MT_OK;
-}
-
 enum mt_status mt_token_open_plain(const char *path, int *descriptor, int64_t *n_byte)
 {
-    MT_TRY(open_descriptor(path, descriptor));
-    const enum mt_status status = measure(*descriptor, path, n_byte);
-    if (status != MT_OK) {
-        (void)close(*descriptor);
-        *descriptor = -1;
+    MT_TRY(mt_input_open(path, wanted, descriptor, n_byte));
+    if (*n_byte > 0) {
+        return MT_OK;
     }
-    return status;
+    (void)close(*descriptor);
+    *descriptor = -1;
+    return MT_FAIL(MT_ERR_INPUT,
+                   "%s is empty; a file with data was expected; fill it or take it out of the list",
+                   path);
 }
 
 enum mt_status mt_token_layout_bare(int64_t n_byte, enum mt_token_type declared,
@@ -186,8 +154,9 @@ void mt_token_file_close(struct mt_token_file *file)
 /* The descriptor that stays open, or one for this read. */
 static enum mt_status begin_read(const struct mt_token_file *file, int *descriptor)
 {
+    int64_t n_byte = 0;
     *descriptor = file->descriptor;
-    return *descriptor >= 0 ? MT_OK : open_descriptor(file->path, descriptor);
+    return *descriptor >= 0 ? MT_OK : mt_input_open(file->path, wanted, descriptor, &n_byte);
 }
 
 static void end_read(const struct mt_token_file *file, int descriptor)
@@ -301,6 +270,19 @@ static enum mt_status hash_samples(const struct mt_token_file *file, int descrip
         (void)XXH3_64bits_update(hash, data, (size_t)n);
     }
     return MT_OK;
+}
+
+enum mt_status mt_token_file_documents(const struct mt_token_file *file, int64_t first, int64_t n,
+                                       int64_t *start, int64_t *n_start)
+{
+    if (file->n_document == 0) {
+        return MT_FAIL(
+            MT_ERR_INPUT,
+            "%s has no index of documents; a Megatron pair was expected, or a token that "
+            "ends them; set data.document_end",
+            file->path);
+    }
+    return mt_token_megatron_documents(file, first, n, start, n_start);
 }
 
 enum mt_status mt_token_file_fingerprint(const struct mt_token_file *file, uint64_t *fingerprint)

@@ -53,6 +53,11 @@ struct mt_token_summary {
 enum mt_status mt_token_file_summarize(const struct mt_token_file *file,
                                        struct mt_token_summary *summary);
 
+/* start [n]: tokens in (first, first + n) at which a document begins, rising. MT_ERR_INPUT when the
+ * file has no index, or a damaged one. */
+enum mt_status mt_token_file_documents(const struct mt_token_file *file, int64_t first, int64_t n,
+                                       int64_t *start, int64_t *n_start);
+
 /* A hash of size, type and of sixteen pieces of the content: another file has another, with all
  * likelihood; moving or copying a file keeps it. Does not read more the larger the file is. */
 enum mt_status mt_token_file_fingerprint(const struct mt_token_file *file, uint64_t *fingerprint);

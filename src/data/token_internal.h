@@ -20,6 +20,10 @@ enum mt_status mt_token_layout_header(int64_t n_byte, enum mt_token_type declare
 /* Reads the index beside it. */
 enum mt_status mt_token_layout_megatron(int64_t n_byte, struct mt_token_file *file);
 
+/* mt_token_file_documents of a pair. */
+enum mt_status mt_token_megatron_documents(const struct mt_token_file *file, int64_t first,
+                                           int64_t n, int64_t *start, int64_t *n_start);
+
 /* All of the index of `file`, against what opening read of it; tokens of the longest document. */
 enum mt_status mt_token_megatron_check(const struct mt_token_file *file, int64_t *longest);
 

@@ -263,3 +263,79 @@ enum mt_status mt_token_megatron_check(const struct mt_token_file *file, int64_t
     *longest = longest_bytes / bytes;
     return status;
 }
+
+/* Token at which document d begins; behind the last one the file's end. */
+static enum mt_status document_start(const struct mt_megatron_index *index, int64_t document,
+                                     int64_t n_byte, int64_t *token)
+{
+    int64_t mark = 0;
+    int64_t byte = 0;
+    MT_TRY(
+        read_index(index, documents_at(index) + document * DOCUMENT_BYTES, DOCUMENT_BYTES, &mark));
+    const bool is_mark = mark >= 0 && mark <= index->n_sequence;
+    if (is_mark) {
+        MT_TRY(sequence_start(index, mark, n_byte, &byte));
+    }
+    if (!is_mark || byte < 0 || byte > n_byte) {
+        return MT_FAIL(MT_ERR_INPUT,
+                       "%s: document mark %lld is sequence %lld, at byte %lld; 0 to %lld, in %lld "
+                       "bytes, were expected; restore the file",
+                       index->path, (long long)document, (long long)mark, (long long)byte,
+                       (long long)index->n_sequence, (long long)n_byte);
+    }
+    *token = byte / mt_token_type_bytes(index->type);
+    return MT_OK;
+}
+
+/* *document: the first that begins behind token `first`, or the end mark. */
+static enum mt_status find_document(const struct mt_megatron_index *index, int64_t first,
+                                    int64_t n_byte, int64_t *document)
+{
+    int64_t low = 0; /* begins at `first` or before */
+    int64_t high = index->n_document - 1;
+    while (high - low > 1) {
+        const int64_t middle = low + (high - low) / 2;
+        int64_t token = 0;
+        MT_TRY(document_start(index, middle, n_byte, &token));
+        if (token <= first) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    *document = high;
+    return MT_OK;
+}
+
+static enum mt_status list_documents(struct mt_megatron_index *index, int64_t n_byte, int64_t first,
+                                     int64_t n, int64_t *start, int64_t *n_start)
+{
+    int64_t document = 0;
+    int64_t before = first;
+    *n_start = 0;
+    MT_TRY(read_head(index));
+    MT_TRY(check_size(index));
+    MT_TRY(find_document(index, first, n_byte, &document));
+    for (; document < index->n_document; ++document) {
+        int64_t token = 0;
+        MT_TRY(document_start(index, document, n_byte, &token));
+        if (token >= first + n) {
+            break;
+        }
+        if (token > before) { /* empty documents begin where the next one does */
+            start[(*n_start)++] = before = token;
+        }
+    }
+    return MT_OK;
+}
+
+enum mt_status mt_token_megatron_documents(const struct mt_token_file *file, int64_t first,
+                                           int64_t n, int64_t *start, int64_t *n_start)
+{
+    struct mt_megatron_index index = {.descriptor = -1};
+    const int64_t n_byte = file->n_token * mt_token_type_bytes(file->type);
+    MT_TRY(open_index(file->path, &index));
+    const enum mt_status status = list_documents(&index, n_byte, first, n, start, n_start);
+    (void)close(index.descriptor);
+    return status;
+}

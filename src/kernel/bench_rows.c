@@ -59,8 +59,8 @@ static void bench_attention(struct mt_bench *bench, struct mt_attention shape, c
 
 void mt_bench_attention(struct mt_bench *bench)
 {
-    bench_attention(bench, (struct mt_attention){8, 128, 4, 4, 32}, "8 x 128, 4 x 32");
-    bench_attention(bench, (struct mt_attention){2, 512, 8, 2, 64}, "2 x 512, 8/2 x 64");
+    bench_attention(bench, (struct mt_attention){8, 128, 4, 4, 32, 0}, "8 x 128, 4 x 32");
+    bench_attention(bench, (struct mt_attention){2, 512, 8, 2, 64, 0}, "2 x 512, 8/2 x 64");
 }
 
 /* 8192 rows of 1024: 32 MiB a tensor, as much as the last cache of a Zen 4 core complex. */

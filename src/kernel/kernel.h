@@ -77,6 +77,13 @@ void mt_grouped_backward_weight(struct mt_device *device, float *const *d_w, con
                                 const float *x, int64_t n_out, int64_t n_in,
                                 struct mt_groups groups);
 
+/* y [n,width] += bias [width] in every row */
+void mt_bias_forward(struct mt_device *device, float *y, const float *bias, int64_t n,
+                     int64_t width);
+/* d_bias [width] += sum over rows of d_y [n,width], in double, rows in order */
+void mt_bias_backward(struct mt_device *device, float *d_bias, const float *d_y, int64_t n,
+                      int64_t width);
+
 /* ---- Normalisation, rotary embedding, attention ------------------------------------------------
  */
 
@@ -118,10 +125,24 @@ struct mt_rope {
 };
 
 /* Causal grouped-query attention, scores scaled by 1/sqrt(Dh): head h reads kv head h / (H/Hk).
+ * With segments a token sees its own segment only, and blocks of scores between two are not even
+ * computed: the work is that of the segments, each a sequence of its own. Rotary positions start
+ * at 0 in each: scores depend on differences of positions alone, so this changes no result beyond
+ * rounding, and a document's results do not depend on where in a sequence it lies.
  * q and k are rotated as they are read, with rope, and their gradients are those of what is given;
  * Dh is even then. T x T is never stored for more than one block of one head. */
 struct mt_attention {
     int64_t n_sequence, length, n_head, n_kv_head, head_dim; /* B T H Hk Dh */
+    /* Forward of one sequence only: positions before the first query, whose keys and values stand
+     * before the others in k and v [n_past + T, Hk, Dh]; the queries' positions begin there. The
+     * result has the bits of the queries' rows of a forward over all n_past + T. */
+    int64_t n_past;
+};
+/* start [n + 1]: segment i holds tokens start[i] - start[0] .. start[i + 1] - start[0] - 1 of the
+ * call; none is empty and none crosses from one sequence to the next. Together they are all. */
+struct mt_attention_segments {
+    int64_t n;
+    const int64_t *start;
 };
 /* Bytes of scratch that either call needs, for this device's threads. */
 int64_t mt_attention_scratch_bytes(const struct mt_device *device,
@@ -133,7 +154,8 @@ struct mt_attention_forward {
     const float *k; /* [N,Hk,Dh] */
     const float *v; /* [N,Hk,Dh] */
     void *scratch;
-    const struct mt_rope *rope; /* NULL: q and k are used as they are */
+    const struct mt_rope *rope;                   /* NULL: q and k are used as they are */
+    const struct mt_attention_segments *segments; /* NULL: each sequence is one */
 };
 void mt_attention_forward(struct mt_device *device, const struct mt_attention_forward *args,
                           const struct mt_attention *shape);
@@ -143,6 +165,7 @@ struct mt_attention_backward {
     const float *q, *k, *v;
     void *scratch;
     const struct mt_rope *rope; /* as in forward */
+    const struct mt_attention_segments *segments;
 };
 void mt_attention_backward(struct mt_device *device, const struct mt_attention_backward *args,
                            const struct mt_attention *shape);
@@ -235,6 +258,11 @@ struct mt_gate_backward {
 };
 void mt_gate_backward(struct mt_device *device, const struct mt_gate_backward *args, int64_t n,
                       const struct mt_gate *gate);
+
+/* y [n] = 1 / (1 + exp(-x)); y may be x. Backward: d_x [n] = d_y y (1 - y); d_x may be d_y. */
+void mt_sigmoid_forward(struct mt_device *device, float *y, const float *x, int64_t n);
+void mt_sigmoid_backward(struct mt_device *device, float *d_x, const float *d_y, const float *y,
+                         int64_t n);
 
 /* Copies n rows of `width` floats: out + out_offset[i] = in + in_offset[i]. Offsets in floats;
  * NULL: i * width; where one is negative the row is left out. Rows of out are distinct. */

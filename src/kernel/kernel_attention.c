@@ -66,21 +66,53 @@ static void check_attention(const struct mt_attention *shape)
     MT_ASSERT(shape != NULL && shape->n_sequence >= 0 && shape->length >= 1);
     MT_ASSERT(shape->n_kv_head >= 1 && shape->n_head >= 1 && shape->head_dim >= 1);
     MT_ASSERT(shape->n_head % shape->n_kv_head == 0);
+    MT_ASSERT(shape->n_past >= 0 && (shape->n_past == 0 || shape->n_sequence <= 1));
 }
 
-/* Multiply-adds of one T x T x Dh product over all heads, the causal half only. */
-static double causal_products(const struct mt_attention *shape)
+/* They tile the sequences: lengths are positive, and every border of a sequence is one. */
+static void check_segments(const struct mt_attention_segments *segments,
+                           const struct mt_attention *shape)
 {
-    const double pairs = 0.5 * (double)shape->length * (double)(shape->length + 1);
-    return (double)shape->n_sequence * (double)shape->n_head * pairs * (double)shape->head_dim;
+    if (segments == NULL) {
+        return;
+    }
+    MT_ASSERT(shape->n_past == 0);
+    const int64_t *start = segments->start;
+    for (int64_t i = 0; i < segments->n; i++) {
+        const int64_t first = start[i] - start[0];
+        const int64_t last = start[i + 1] - start[0] - 1;
+        MT_ASSERT(first <= last && first / shape->length == last / shape->length);
+    }
+    MT_ASSERT(start[segments->n] - start[0] == shape->n_sequence * shape->length);
+}
+
+/* Of `length` queries behind n_past positions, each with the keys that it sees. */
+static double causal_pairs(int64_t length, int64_t n_past)
+{
+    return (double)length * ((double)n_past + 0.5 * (double)(length + 1));
+}
+
+/* Multiply-adds of one product of queries and the keys they see, over all heads. */
+static double causal_products(const struct mt_attention *shape,
+                              const struct mt_attention_segments *segments)
+{
+    double pairs = (double)shape->n_sequence * causal_pairs(shape->length, shape->n_past);
+    if (segments != NULL) {
+        pairs = 0.0;
+        for (int64_t i = 0; i < segments->n; i++) {
+            pairs += causal_pairs(segments->start[i + 1] - segments->start[i], 0);
+        }
+    }
+    return (double)shape->n_head * pairs * (double)shape->head_dim;
 }
 
 /* Bytes of one reading of q-like and k-like tensors. */
 static double attention_bytes(const struct mt_attention *shape, double n_query, double n_key)
 {
-    const double rows = (double)shape->n_sequence * (double)shape->length;
-    const double heads = n_query * (double)shape->n_head + n_key * (double)shape->n_kv_head;
-    return 4.0 * rows * heads * (double)shape->head_dim;
+    const double query_rows = n_query * (double)shape->n_head * (double)shape->length;
+    const double key_rows =
+        n_key * (double)shape->n_kv_head * (double)(shape->n_past + shape->length);
+    return 4.0 * (double)shape->n_sequence * (query_rows + key_rows) * (double)shape->head_dim;
 }
 
 int64_t mt_attention_scratch_bytes(const struct mt_device *device, const struct mt_attention *shape)
@@ -100,7 +132,8 @@ void mt_attention_forward(struct mt_device *device, const struct mt_attention_fo
     MT_ASSERT(args->o != NULL && args->lse != NULL && args->scratch != NULL);
     MT_ASSERT(args->q != NULL && args->k != NULL && args->v != NULL);
     check_rope(args->rope, shape);
-    mt_kernel_begin_as(device, MT_WORK_MIXED, 4.0 * causal_products(shape),
+    check_segments(args->segments, shape);
+    mt_kernel_begin_as(device, MT_WORK_MIXED, 4.0 * causal_products(shape, args->segments),
                        attention_bytes(shape, 2.0, 2.0))
         ->attention_forward(device, args, shape);
     mt_device_operation_end(device);
@@ -110,7 +143,7 @@ void mt_attention_backward(struct mt_device *device, const struct mt_attention_b
                            const struct mt_attention *shape)
 {
     check_attention(shape);
-    MT_ASSERT(args != NULL);
+    MT_ASSERT(args != NULL && shape->n_past == 0);
     if (shape->n_sequence == 0) {
         return;
     }
@@ -118,7 +151,8 @@ void mt_attention_backward(struct mt_device *device, const struct mt_attention_b
     MT_ASSERT(args->d_o != NULL && args->o != NULL && args->lse != NULL);
     MT_ASSERT(args->q != NULL && args->k != NULL && args->v != NULL && args->scratch != NULL);
     check_rope(args->rope, shape);
-    mt_kernel_begin_as(device, MT_WORK_MIXED, 10.0 * causal_products(shape),
+    check_segments(args->segments, shape);
+    mt_kernel_begin_as(device, MT_WORK_MIXED, 10.0 * causal_products(shape, args->segments),
                        attention_bytes(shape, 4.0, 4.0))
         ->attention_backward(device, args, shape);
     mt_device_operation_end(device);

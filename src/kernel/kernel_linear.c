@@ -165,3 +165,29 @@ void mt_grouped_backward_weight(struct mt_device *device, float *const *d_w, con
         ->grouped_backward_weight(device, d_w, d_y, x, n_out, n_in, groups);
     mt_device_operation_end(device);
 }
+
+void mt_bias_forward(struct mt_device *device, float *y, const float *bias, int64_t n,
+                     int64_t width)
+{
+    MT_ASSERT(n >= 0 && width >= 1);
+    if (n == 0) {
+        return;
+    }
+    MT_ASSERT(y != NULL && bias != NULL);
+    const double items = (double)n * (double)width;
+    mt_kernel_begin(device, items, 8.0 * items)->bias_forward(device, y, bias, n, width);
+    mt_device_operation_end(device);
+}
+
+void mt_bias_backward(struct mt_device *device, float *d_bias, const float *d_y, int64_t n,
+                      int64_t width)
+{
+    MT_ASSERT(n >= 0 && width >= 1);
+    if (n == 0) {
+        return;
+    }
+    MT_ASSERT(d_bias != NULL && d_y != NULL);
+    const double items = (double)n * (double)width;
+    mt_kernel_begin(device, items, 4.0 * items)->bias_backward(device, d_bias, d_y, n, width);
+    mt_device_operation_end(device);
+}

@@ -108,3 +108,27 @@ void mt_rows_combine(struct mt_device *device, const struct mt_rows_combine *arg
     mt_kernel_begin(device, read, 4.0 * (read + written))->rows_combine(device, args, n);
     mt_device_operation_end(device);
 }
+
+void mt_sigmoid_forward(struct mt_device *device, float *y, const float *x, int64_t n)
+{
+    MT_ASSERT(n >= 0);
+    if (n == 0) {
+        return;
+    }
+    MT_ASSERT(y != NULL && x != NULL);
+    mt_kernel_begin(device, 4.0 * (double)n, 8.0 * (double)n)->sigmoid_forward(device, y, x, n);
+    mt_device_operation_end(device);
+}
+
+void mt_sigmoid_backward(struct mt_device *device, float *d_x, const float *d_y, const float *y,
+                         int64_t n)
+{
+    MT_ASSERT(n >= 0);
+    if (n == 0) {
+        return;
+    }
+    MT_ASSERT(d_x != NULL && d_y != NULL && y != NULL);
+    mt_kernel_begin(device, 3.0 * (double)n, 12.0 * (double)n)
+        ->sigmoid_backward(device, d_x, d_y, y, n);
+    mt_device_operation_end(device);
+}

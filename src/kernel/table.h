@@ -27,6 +27,10 @@ struct mt_kernel_table {
     void (*grouped_backward_weight)(struct mt_device *, float *const *d_w, const float *d_y,
                                     const float *x, int64_t n_out, int64_t n_in, struct mt_groups);
 
+    void (*bias_forward)(struct mt_device *, float *y, const float *bias, int64_t n, int64_t width);
+    void (*bias_backward)(struct mt_device *, float *d_bias, const float *d_y, int64_t n,
+                          int64_t width);
+
     void (*rms_norm_forward)(struct mt_device *, float *y, float *rstd, const float *x,
                              const float *w, int64_t n, int64_t width, float eps);
     void (*add_rms_norm_forward)(struct mt_device *, const struct mt_add_rms_norm_forward *,
@@ -53,6 +57,9 @@ struct mt_kernel_table {
                          const struct mt_gate *);
     void (*gate_backward)(struct mt_device *, const struct mt_gate_backward *, int64_t n,
                           const struct mt_gate *);
+    void (*sigmoid_forward)(struct mt_device *, float *y, const float *x, int64_t n);
+    void (*sigmoid_backward)(struct mt_device *, float *d_x, const float *d_y, const float *y,
+                             int64_t n);
     void (*rows_copy)(struct mt_device *, float *out, const int64_t *out_offset, const float *in,
                       const int64_t *in_offset, int64_t n, int64_t width);
     void (*rows_combine)(struct mt_device *, const struct mt_rows_combine *, int64_t n);

@@ -1,5 +1,5 @@
-/* The attention part of a layer: norm, projections, optional qk_norm, causal attention with
- * rotary embedding, output projection. */
+/* The attention part of a layer: norm, projections with optional biases, optional qk_norm, causal
+ * attention with rotary embedding, output projection. */
 #include "model/internal.h"
 
 struct shape {
@@ -16,6 +16,7 @@ static struct shape shape_of(const struct mt_model *model, const struct mt_micro
         .n_head = config->model.num_attention_heads,
         .n_kv_head = config->model.num_key_value_heads,
         .head_dim = config->model.head_dim,
+        .n_past = micro->cache != NULL ? micro->cache->n : 0,
     };
     return (struct shape){
         .attention = attention,
@@ -24,6 +25,11 @@ static struct shape shape_of(const struct mt_model *model, const struct mt_micro
         .q_width = attention.n_head * attention.head_dim,
         .kv_width = attention.n_kv_head * attention.head_dim,
     };
+}
+
+static const struct mt_attention_segments *segments_of(const struct mt_micro_batch *micro)
+{
+    return micro->segments.n > 0 ? &micro->segments : NULL;
 }
 
 /* Rows and width that qk_norm normalises: per head, or over the projection. */
@@ -82,11 +88,21 @@ static void qk_norm_backward(struct mt_model *model, const struct mt_layer_tenso
     mt_rms_norm_backward(model->device, &k_args, k.n, k.width);
 }
 
+/* y [n, n_out] = h W^T, plus the bias if there is one (-1: not). */
+static void project_one(struct mt_model *model, int weight, int bias, float *y, const float *h,
+                        int64_t n)
+{
+    const struct mt_weight *matrix = mt_store_weight(model->store, weight);
+    mt_linear_forward(model->device, y, h, matrix, n);
+    if (bias >= 0) {
+        mt_bias_forward(model->device, y, mt_store_value(model->store, bias), n, matrix->n_out);
+    }
+}
+
 static void project(struct mt_model *model, struct mt_model_half *half,
                     const struct mt_layer_tensors *tensors, struct mt_layer_saved *saved,
                     const struct shape *shape)
 {
-    struct mt_store *store = model->store;
     const int64_t n = shape->n_token;
     saved->h_attention = mt_half_floats(half, n * shape->width);
     saved->rstd_attention = mt_half_floats(half, n);
@@ -95,25 +111,42 @@ static void project(struct mt_model *model, struct mt_model_half *half,
     saved->v = mt_half_floats(half, n * shape->kv_width);
     mt_model_add_norm_forward(model, tensors->input_norm, saved->h_attention, saved->rstd_attention,
                               saved->x, saved->x_add, n);
-    mt_linear_forward(model->device, saved->q, saved->h_attention,
-                      mt_store_weight(store, tensors->q), n);
-    mt_linear_forward(model->device, saved->k, saved->h_attention,
-                      mt_store_weight(store, tensors->k), n);
-    mt_linear_forward(model->device, saved->v, saved->h_attention,
-                      mt_store_weight(store, tensors->v), n);
+    project_one(model, tensors->q, tensors->q_bias, saved->q, saved->h_attention, n);
+    project_one(model, tensors->k, tensors->k_bias, saved->k, saved->h_attention, n);
+    project_one(model, tensors->v, tensors->v_bias, saved->v, saved->h_attention, n);
     saved->q_raw = saved->k_raw = saved->q_rstd = saved->k_rstd = NULL;
     if (tensors->q_norm >= 0) {
         qk_norm_forward(model, half, tensors, saved, shape);
     }
 }
 
+/* What attention reads. */
+struct keys {
+    const float *k, *v;
+};
+
+/* The layer's keys and values of all tokens so far, these included. */
+static struct keys join_cache(struct mt_model *model, const struct mt_model_cache *cache, int layer,
+                              const struct mt_layer_saved *saved, int64_t n)
+{
+    if (cache == NULL) {
+        return (struct keys){saved->k, saved->v};
+    }
+    const int64_t start = layer * cache->capacity * cache->width;
+    const int64_t at = start + cache->n * cache->width;
+    MT_ASSERT(cache->n + n <= cache->capacity);
+    mt_rows_copy(model->device, cache->keys + at, NULL, saved->k, NULL, n, cache->width);
+    mt_rows_copy(model->device, cache->values + at, NULL, saved->v, NULL, n, cache->width);
+    return (struct keys){cache->keys + start, cache->values + start};
+}
+
 /* Everything that backward needs, from saved->x: in forward, and in backward when it was not kept.
  */
-static enum mt_status attend(struct mt_model *model, struct mt_model_half *half,
-                             const struct mt_layer_tensors *tensors, struct mt_layer_saved *saved,
-                             const struct shape *shape)
+static enum mt_status attend(struct mt_model *model, struct mt_model_half *half, int layer,
+                             struct mt_layer_saved *saved, const struct shape *shape)
 {
-    project(model, half, tensors, saved, shape);
+    project(model, half, &model->tensors->layer[layer], saved, shape);
+    const struct keys keys = join_cache(model, half->micro.cache, layer, saved, shape->n_token);
     MT_TRY(mt_comm_poll(model->comm));
     saved->o = mt_half_floats(half, shape->n_token * shape->q_width);
     saved->lse = mt_half_floats(half, shape->n_token * shape->attention.n_head);
@@ -123,11 +156,12 @@ static enum mt_status attend(struct mt_model *model, struct mt_model_half *half,
         .o = saved->o,
         .lse = saved->lse,
         .q = saved->q,
-        .k = saved->k,
-        .v = saved->v,
+        .k = keys.k,
+        .v = keys.v,
         .scratch = mt_arena_cut(&half->arena,
                                 mt_attention_scratch_bytes(model->device, &shape->attention)),
-        .rope = &rope};
+        .rope = &rope,
+        .segments = segments_of(&half->micro)};
     mt_attention_forward(model->device, &args, &shape->attention);
     mt_arena_release(&half->arena, mark);
     return mt_comm_poll(model->comm);
@@ -142,24 +176,28 @@ enum mt_status mt_attention_layer_forward(struct mt_model *model, struct mt_mode
     mt_record_set_layer(layer);
     mt_span_begin(MT_PHASE_ATTENTION);
     const int64_t mark = mt_arena_mark(&half->arena);
-    MT_TRY(attend(model, half, tensors, saved, &shape));
+    MT_TRY(attend(model, half, layer, saved, &shape));
     mt_linear_forward(model->device, saved->x_middle, saved->o,
                       mt_store_weight(model->store, tensors->o), shape.n_token);
     if (mt_model_recomputes_attention(model)) {
         mt_arena_release(&half->arena, mark);
     }
+    mt_span_add_work(shape.n_token, 0);
     mt_span_end(MT_PHASE_ATTENTION);
     return MT_OK;
 }
 
-/* Gradients of one projection y = h W^T: its weight's, and d_h (+)= d_y W. */
-static void project_backward(struct mt_model *model, int tensor, float *d_h, const float *d_y,
-                             const float *h, int64_t n, bool accumulate)
+/* Gradients of one projection y = h W^T + bias: its tensors', and d_h (+)= d_y W. */
+static void project_backward(struct mt_model *model, int tensor, int bias, float *d_h,
+                             const float *d_y, const float *h, int64_t n, bool accumulate)
 {
     const struct mt_weight *weight = mt_store_weight(model->store, tensor);
     mt_linear_backward_weight(model->device, mt_store_grad(model->store, tensor), d_y, h,
                               weight->n_out, weight->n_in, n);
     mt_linear_backward_input(model->device, d_h, d_y, weight, n, accumulate);
+    if (bias >= 0) {
+        mt_bias_backward(model->device, mt_store_grad(model->store, bias), d_y, n, weight->n_out);
+    }
 }
 
 enum mt_status mt_attention_layer_backward(struct mt_model *model, struct mt_model_half *half,
@@ -174,14 +212,14 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, struct mt_mod
     struct mt_layer_saved saved = half->saved[layer];
     saved.x_add = NULL; /* forward has added it */
     if (mt_model_recomputes_attention(model)) {
-        MT_TRY(attend(model, half, tensors, &saved, &shape));
+        MT_TRY(attend(model, half, layer, &saved, &shape));
     }
     float *d_o = mt_half_floats(half, n * shape.q_width);
     float *d_q = mt_half_floats(half, n * shape.q_width);
     float *d_k = mt_half_floats(half, n * shape.kv_width);
     float *d_v = mt_half_floats(half, n * shape.kv_width);
     float *d_h = mt_half_floats(half, n * shape.width);
-    project_backward(model, tensors->o, d_o, half->d_x, saved.o, n, false);
+    project_backward(model, tensors->o, -1, d_o, half->d_x, saved.o, n, false);
     MT_TRY(mt_comm_poll(model->comm));
     const struct mt_rope rope = {model->cosine, model->sine};
     const struct mt_attention_backward args = {
@@ -196,15 +234,16 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, struct mt_mod
         .v = saved.v,
         .scratch =
             mt_arena_cut(&half->arena, mt_attention_scratch_bytes(model->device, &shape.attention)),
-        .rope = &rope};
+        .rope = &rope,
+        .segments = segments_of(&half->micro)};
     mt_attention_backward(model->device, &args, &shape.attention);
     MT_TRY(mt_comm_poll(model->comm));
     if (tensors->q_norm >= 0) {
         qk_norm_backward(model, tensors, &saved, &shape, d_q, d_k);
     }
-    project_backward(model, tensors->q, d_h, d_q, saved.h_attention, n, false);
-    project_backward(model, tensors->k, d_h, d_k, saved.h_attention, n, true);
-    project_backward(model, tensors->v, d_h, d_v, saved.h_attention, n, true);
+    project_backward(model, tensors->q, tensors->q_bias, d_h, d_q, saved.h_attention, n, false);
+    project_backward(model, tensors->k, tensors->k_bias, d_h, d_k, saved.h_attention, n, true);
+    project_backward(model, tensors->v, tensors->v_bias, d_h, d_v, saved.h_attention, n, true);
     const struct mt_rms_norm_backward norm = {
         .d_x = half->d_x,
         .d_w = mt_store_grad(model->store, tensors->input_norm),
@@ -215,6 +254,7 @@ enum mt_status mt_attention_layer_backward(struct mt_model *model, struct mt_mod
         .accumulate = true};
     mt_rms_norm_backward(model->device, &norm, n, shape.width);
     mt_arena_release(&half->arena, mark);
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_ATTENTION_BACKWARD);
     return MT_OK;
 }

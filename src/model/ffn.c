@@ -54,6 +54,7 @@ static void dense_forward(struct mt_model *model, struct mt_model_half *half,
                                            .scratch = cut_scratch(model, half, n)};
     mt_expert_forward(model->device, &args, &weights, (struct mt_groups){1, offset});
     mt_arena_release(&half->arena, mt_model_recomputes_ffn(model) ? before : after);
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_DENSE_FFN);
 }
 
@@ -82,6 +83,7 @@ static void dense_backward(struct mt_model *model, struct mt_model_half *half,
                                             .d_down_weight = &d_down,
                                             .scratch = cut_scratch(model, half, n)};
     mt_expert_backward(model->device, &args, &weights, (struct mt_groups){1, offset});
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_DENSE_FFN_BACKWARD);
 }
 

@@ -60,17 +60,23 @@ enum mt_status mt_head_loss(struct mt_model *model, struct mt_model_half *half, 
         norm_backward(model, half, d_hidden, rstd, n);
     }
     mt_arena_release(&half->arena, mark);
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_HEAD);
     return MT_OK;
 }
 
-enum mt_status mt_model_next_logits(struct mt_model *model, const int32_t *token, int64_t length,
-                                    float *logits)
+enum mt_status mt_model_next_logits(struct mt_model *model, struct mt_model_cache *cache,
+                                    const int32_t *token, int64_t length, float *logits)
 {
     const int64_t width = model->config->model.hidden_size;
-    const struct mt_micro_batch micro = {.n_sequence = 1, .length = length, .token = token};
+    const struct mt_micro_batch micro = {
+        .n_sequence = 1, .length = length, .token = token, .cache = cache};
     struct mt_model_half *half = &model->half[0];
+    MT_ASSERT(length >= 1);
     MT_TRY(mt_model_count(model, &micro)); /* leaves x_last and x_last_add */
+    if (cache != NULL) {
+        cache->n += length;
+    }
     MT_TRY(mt_store_use_bucket(model->store, model->tensors->bucket_head));
     const int64_t mark = mt_arena_mark(&half->arena);
     float *hidden = mt_half_floats(half, width);

@@ -34,9 +34,12 @@ static enum mt_status arena_bytes(const struct mt_model *model,
     const int64_t q_width = config->model.num_attention_heads * config->model.head_dim;
     const int64_t n_layer = options->training ? config->model.num_layers + 1 : 1;
     const int64_t dense = config->model.dense_intermediate_size;
-    const struct mt_attention attention = {
-        n_sequence, config->model.max_seq_len, config->model.num_attention_heads,
-        config->model.num_key_value_heads, config->model.head_dim};
+    const struct mt_attention attention = {n_sequence,
+                                           config->model.max_seq_len,
+                                           config->model.num_attention_heads,
+                                           config->model.num_key_value_heads,
+                                           config->model.head_dim,
+                                           0};
     struct mt_layer_floats layer;
     mt_model_layer_floats(config, &layer);
     const int64_t per_token = layer.kept + layer.kept_mlp;
@@ -182,6 +185,23 @@ void mt_model_add_norm_forward(struct mt_model *model, int tensor, float *y, flo
     mt_add_rms_norm_forward(model->device, &args, n, width);
 }
 
+/* The segments of tokens [first, end) of all; both are borders. */
+static struct mt_attention_segments cut_segments(const struct mt_attention_segments *all,
+                                                 int64_t first, int64_t end)
+{
+    struct mt_attention_segments own = {0, all->start};
+    if (all->n == 0) {
+        return own;
+    }
+    while (own.start[0] - all->start[0] < first) {
+        own.start++;
+    }
+    while (own.start[own.n] - all->start[0] < end) {
+        own.n++;
+    }
+    return own;
+}
+
 /* The sequences of each half; where they are odd, the first has one more. */
 static void cut_micro(struct mt_model *model, const struct mt_micro_batch *micro)
 {
@@ -193,6 +213,7 @@ static void cut_micro(struct mt_model *model, const struct mt_micro_batch *micro
         own->n_sequence = end - first;
         own->token = micro->token + first * micro->length;
         own->target = micro->target == NULL ? NULL : micro->target + first * micro->length;
+        own->segments = cut_segments(&micro->segments, first * micro->length, end * micro->length);
         first = end;
     }
 }
@@ -220,6 +241,7 @@ static enum mt_status embed(struct mt_model *model, struct mt_model_half *half, 
     *x = mt_half_floats(half, n * width);
     mt_embedding_forward(model->device, *x, half->micro.token,
                          mt_store_value(model->store, model->tensors->embed), n, width);
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_EMBED);
     return MT_OK;
 }
@@ -338,6 +360,7 @@ static void embed_backward(struct mt_model *model, const struct mt_model_half *h
     mt_embedding_backward(model->device, mt_store_grad(model->store, model->tensors->embed),
                           half->micro.token, half->d_x, mt_micro_n_token(&half->micro),
                           model->config->model.hidden_size);
+    mt_span_add_work(mt_micro_n_token(&half->micro), 0);
     mt_span_end(MT_PHASE_EMBED_BACKWARD);
 }
 

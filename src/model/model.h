@@ -10,6 +10,7 @@
 #define MT_MODEL_MODEL_H
 
 #include "config/config.h"
+#include "kernel/kernel.h"
 #include "moe/moe.h"
 #include "store/store.h"
 
@@ -19,7 +20,7 @@ struct mt_model;
 
 /* Rows of the table that one layer uses; -1: not there. */
 struct mt_layer_tensors {
-    int input_norm, q, k, v, o, q_norm, k_norm, post_attention_norm;
+    int input_norm, q, k, v, o, q_bias, k_bias, v_bias, q_norm, k_norm, post_attention_norm;
     int mlp_gate, mlp_up, mlp_down; /* dense layers */
     struct mt_moe_tensors moe;
     int bucket; /* of this layer's dense tensors */
@@ -39,7 +40,8 @@ void mt_model_tensors_clear(struct mt_model_tensors *tensors);
  * scores over the full T x T. */
 struct mt_model_size {
     int64_t n_parameter, n_active, n_product;
-    double train_flops_per_token;
+    double train_flops_per_token; /* scores of a token and all T of its sequence */
+    double train_flops_per_score; /* of which so many a pair of tokens */
 };
 void mt_model_size(const struct mt_config *config, struct mt_model_size *size);
 
@@ -60,13 +62,27 @@ enum mt_status mt_model_create(const struct mt_model_options *options, struct mt
 void mt_model_destroy(struct mt_model *model);       /* NULL allowed */
 struct mt_moe *mt_model_moe(struct mt_model *model); /* NULL: all layers are dense */
 
+/* Keys and values of a sequence's tokens so far, so that generation computes only what is new: one
+ * allocation, as large as the longest sequence needs. */
+struct mt_model_cache {
+    int64_t n, capacity;  /* tokens; capacity = max_seq_len. n = 0: another sequence begins */
+    int64_t width;        /* Hk Dh */
+    float *keys, *values; /* [L, capacity, Hk, Dh] as attention reads them, not rotated */
+};
+/* MT_ERR_RESOURCE when they overflow. */
+enum mt_status mt_model_cache_bytes(const struct mt_config *config, int64_t *bytes);
+enum mt_status mt_model_cache_init(struct mt_model_cache *cache, const struct mt_config *config);
+void mt_model_cache_clear(struct mt_model_cache *cache);
+
 /* One micro-batch of this rank; n_sequence may be 0, length is the same on all ranks. */
 struct mt_micro_batch {
     int64_t n_sequence, length;
-    const int32_t *token, *target; /* [B,T] */
-    double token_share;            /* 1 / tokens of the global batch */
-    int index;                     /* of the step; 0 in evaluations */
-    bool is_last;                  /* of the step: dense reductions start under its backward */
+    const int32_t *token, *target;         /* [B,T] */
+    struct mt_attention_segments segments; /* that attention keeps to; n 0: each sequence is one */
+    double token_share;                    /* 1 / tokens of the global batch */
+    int index;                             /* of the step; 0 in evaluations */
+    bool is_last;                 /* of the step: dense reductions start under its backward */
+    struct mt_model_cache *cache; /* of the one sequence, whose next tokens these are; or NULL */
 };
 
 /* Forward through all layers, keeping what backward needs. Collective. */
@@ -83,9 +99,10 @@ enum mt_status mt_model_count(struct mt_model *model, const struct mt_micro_batc
 /* Loss without gradients: sum over this rank's tokens. Collective. */
 enum mt_status mt_model_evaluate(struct mt_model *model, const struct mt_micro_batch *micro,
                                  double *loss_sum);
-/* Logits [V] after the last of `length` tokens of one sequence. Collective. */
-enum mt_status mt_model_next_logits(struct mt_model *model, const int32_t *token, int64_t length,
-                                    float *logits);
+/* Logits [V] after the last of `length` >= 1 tokens of one sequence: all of them without a cache,
+ * else those behind the tokens in the cache, which they then join. Collective. */
+enum mt_status mt_model_next_logits(struct mt_model *model, struct mt_model_cache *cache,
+                                    const int32_t *token, int64_t length, float *logits);
 
 /* Halves that micro-batches are cut into, whose exchanges and computation overlap: comm.overlap on
  * so many nodes, for micro-batches of at most max_sequence sequences on any rank. */

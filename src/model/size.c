@@ -17,25 +17,27 @@ void mt_model_size(const struct mt_config *config, struct mt_model_size *size)
     const int64_t attention = width * (2 * q_width + 2 * kv_width);
     const int64_t dense_ffn = 3 * width * config->model.dense_intermediate_size;
     const int64_t router = config->moe.num_experts * width;
+    const int64_t shared =
+        3 * width * mt_config_shared_width(config) + (config->moe.shared_gate ? width : 0);
     const int64_t head = config->model.vocab_size * width;
-    int64_t norms = 2 * width;
+    int64_t vectors = 2 * width + (config->model.attention_bias ? q_width + 2 * kv_width : 0);
     if (config->model.qk_norm == MT_QK_NORM_HEAD) {
-        norms += 2 * head_dim;
+        vectors += 2 * head_dim;
     } else if (config->model.qk_norm == MT_QK_NORM_PROJECTION) {
-        norms += q_width + kv_width;
+        vectors += q_width + kv_width;
     }
-    const int64_t outside = n_layer * attention + n_dense * dense_ffn +
-                            n_moe * (router + config->moe.num_shared_experts * expert);
+    const int64_t outside = n_layer * attention + n_dense * dense_ffn + n_moe * (router + shared);
     const int64_t embed = config->model.tie_word_embeddings ? 0 : head;
-    const int64_t rest = embed + width + n_layer * norms; /* looked up, or multiplied elementwise */
+    /* looked up, or used elementwise */
+    const int64_t rest = embed + width + n_layer * vectors;
     size->n_product = outside + n_moe * config->moe.top_k * expert + head;
     size->n_parameter = outside + n_moe * config->moe.num_experts * expert + head + rest;
     size->n_active = size->n_product + rest;
     /* Forward scores and values: 4 T H Dh per token and layer over the full T x T; backward twice.
      */
-    size->train_flops_per_token =
-        6.0 * (double)size->n_product +
-        12.0 * (double)config->model.max_seq_len * (double)q_width * (double)n_layer;
+    size->train_flops_per_score = 12.0 * (double)q_width * (double)n_layer;
+    size->train_flops_per_token = 6.0 * (double)size->n_product +
+                                  size->train_flops_per_score * (double)config->model.max_seq_len;
 }
 
 void mt_model_layer_floats(const struct mt_config *config, struct mt_layer_floats *floats)
@@ -52,8 +54,7 @@ void mt_model_layer_floats(const struct mt_config *config, struct mt_layer_float
         width + 2 * q_width + 2 * kv_width + raw + 3 * config->model.num_attention_heads + 1;
     const int64_t mlp = 2 * config->model.dense_intermediate_size;
     const int64_t routed_inner = 2 * config->moe.top_k * config->moe.expert_intermediate_size;
-    const int64_t shared_inner =
-        2 * config->moe.num_shared_experts * config->moe.expert_intermediate_size;
+    const int64_t shared_inner = 2 * mt_config_shared_width(config);
     const int64_t stream = 2 * width + 1; /* x, x_middle */
     *floats = (struct mt_layer_floats){
         .kept = stream + (keeps_attention ? attention : 0) + (keeps_ffn ? width : 0),
@@ -96,9 +97,9 @@ static int64_t exchange_floats(const struct mt_config *config, int n_rank, int64
     const int64_t n_travel = n_row - n_row / n_rank;
     const int64_t routed = mt_min_i64(n_row, MT_EXPERT_PANEL_ROWS);
     const int64_t shared =
-        mt_min_i64(n_token, MT_EXPERT_PANEL_ROWS) * config->moe.num_shared_experts;
+        mt_min_i64(n_token, MT_EXPERT_PANEL_ROWS) * mt_config_shared_width(config);
     return n_row * (row + 6) + 2 * n_travel * row +
-           config->moe.expert_intermediate_size * mt_max_i64(routed, shared) +
+           mt_max_i64(routed * config->moe.expert_intermediate_size, shared) +
            n_token * config->moe.num_experts;
 }
 
@@ -114,7 +115,7 @@ static int64_t half_bytes(const struct mt_config *config, int n_rank, int64_t n_
     /* Rows that came here, where they and the tokens' own rows lie (six offsets of two floats), and
      * what the gate saves. */
     const int64_t routed = config->moe.top_k * (config->model.hidden_size + 16) +
-                           config->moe.num_experts + 1 + layer.kept_inner;
+                           config->moe.num_experts + 2 + layer.kept_inner;
     const int64_t per_token = n_layer * layer.kept + n_dense * layer.kept_mlp + n_moe * routed;
     const int64_t exchange = n_moe > 0 ? exchange_floats(config, n_rank, n_token) : 0;
     /* Attention's scratch per thread: a head's keys and values, packed and with gradients, and a

@@ -41,6 +41,14 @@ static int add_norm(struct builder *builder, const char *name, int64_t n)
     return add(builder, name, 1, dim);
 }
 
+/* A bias [n]: zeros, no decay. */
+static int add_bias(struct builder *builder, const char *name, int64_t n)
+{
+    const int index = add_norm(builder, name, n);
+    builder->table->tensor[index].starts_at_zero = true;
+    return index;
+}
+
 /* A matrix [n_out, n_in]: normal, decayed, packed for products unless said otherwise later. */
 static int add_matrix(struct builder *builder, const char *name, int64_t n_out, int64_t n_in)
 {
@@ -50,6 +58,14 @@ static int add_matrix(struct builder *builder, const char *name, int64_t n_out, 
     tensor->decay = true;
     tensor->is_product = true;
     tensor->init_std = (float)builder->init_std;
+    return index;
+}
+
+/* A router has its own product (kernel.h), which reads plain rows. */
+static int add_router(struct builder *builder, const char *name, int64_t n_out, int64_t n_in)
+{
+    const int index = add_matrix(builder, name, n_out, n_in);
+    builder->table->tensor[index].is_product = false;
     return index;
 }
 
@@ -78,6 +94,12 @@ static void add_attention(struct builder *builder, struct mt_layer_tensors *laye
     layer->k = add_matrix(builder, "attention/k_proj", kv_width, width);
     layer->v = add_matrix(builder, "attention/v_proj", kv_width, width);
     layer->o = add_matrix(builder, "attention/o_proj", width, q_width);
+    layer->q_bias = layer->k_bias = layer->v_bias = -1;
+    if (config->model.attention_bias) {
+        layer->q_bias = add_bias(builder, "attention/q_bias", q_width);
+        layer->k_bias = add_bias(builder, "attention/k_bias", kv_width);
+        layer->v_bias = add_bias(builder, "attention/v_bias", kv_width);
+    }
     layer->q_norm = -1;
     layer->k_norm = -1;
     if (config->model.qk_norm != MT_QK_NORM_NONE) {
@@ -104,14 +126,15 @@ static void add_moe(struct builder *builder, struct mt_layer_tensors *layer,
     const int64_t width = config->model.hidden_size;
     const int64_t inner = config->moe.expert_intermediate_size;
     const int64_t n_expert = config->moe.num_experts;
-    layer->moe.router = add_matrix(builder, "moe/router", n_expert, width);
-    /* The router has its own product (kernel.h), which reads plain rows. */
-    builder->table->tensor[layer->moe.router].is_product = false;
-    if (config->moe.num_shared_experts > 0) {
-        const int64_t shared = config->moe.num_shared_experts * inner;
+    const int64_t shared = mt_config_shared_width(config);
+    layer->moe.router = add_router(builder, "moe/router", n_expert, width);
+    if (shared > 0) {
         layer->moe.shared_gate = add_matrix(builder, "moe/shared/gate_proj", shared, width);
         layer->moe.shared_up = add_matrix(builder, "moe/shared/up_proj", shared, width);
         layer->moe.shared_down = add_matrix(builder, "moe/shared/down_proj", width, shared);
+    }
+    if (config->moe.shared_gate) {
+        layer->moe.shared_scale = add_router(builder, "moe/shared/gate", 1, width);
     }
     add_expert(builder, "moe/experts/gate_proj", n_expert, inner, width);
     add_expert(builder, "moe/experts/up_proj", n_expert, inner, width);
@@ -123,7 +146,7 @@ static void add_layer(struct builder *builder, struct mt_layer_tensors *layer,
 {
     layer->bucket = builder->bucket;
     layer->mlp_gate = layer->mlp_up = layer->mlp_down = -1;
-    layer->moe = (struct mt_moe_tensors){-1, -1, -1, -1};
+    layer->moe = (struct mt_moe_tensors){-1, -1, -1, -1, -1};
     add_attention(builder, layer, config);
     if (mt_config_is_dense_layer(config, builder->layer)) {
         add_dense_ffn(builder, layer, config);
@@ -135,7 +158,7 @@ static void add_layer(struct builder *builder, struct mt_layer_tensors *layer,
 enum mt_status mt_model_tensors_init(struct mt_model_tensors *tensors,
                                      const struct mt_config *config)
 {
-    enum { MAX_OUTSIDE = 3, MAX_PER_LAYER = 16 };
+    enum { MAX_OUTSIDE = 3, MAX_PER_LAYER = 20 };
     memset(tensors, 0, sizeof(*tensors));
     const int n_layer = (int)config->model.num_layers;
     const int64_t max_tensor = MAX_OUTSIDE + (int64_t)MAX_PER_LAYER * n_layer;

@@ -130,6 +130,7 @@ void mt_moe_pack_rows(struct mt_moe *moe, float *near, const struct mt_moe_saved
     }
     mt_rows_copy(moe->device, near, route->send_wide, saved->x, token, route->n_choice, moe->width);
     mt_rows_copy(moe->device, near, route->send_weight, saved->weight, choice, route->n_choice, 1);
+    mt_span_add_work(route->n_choice, 0);
     mt_span_end(MT_PHASE_DISPATCH);
 }
 
@@ -171,6 +172,7 @@ enum mt_status mt_moe_dispatch_end(struct mt_moe *moe, struct mt_moe_half *half,
     mt_rows_copy(moe->device, rows->x, NULL, half->far, arrivals->wide, arrivals->n_row,
                  moe->width);
     mt_rows_copy(moe->device, rows->weight, NULL, half->far, arrivals->weight, arrivals->n_row, 1);
+    mt_span_add_work(arrivals->n_row, 0);
     mt_span_end(MT_PHASE_DISPATCH);
     return MT_OK;
 }
@@ -182,6 +184,7 @@ enum mt_status mt_moe_combine_begin(struct mt_moe *moe, struct mt_moe_half *half
     mt_rows_copy(moe->device, half->far, arrivals->narrow, half->rows, NULL, arrivals->n_row,
                  moe->width);
     MT_TRY(exchange_begin(moe, half, slice, TO_TOKENS, half->near, moe->width));
+    mt_span_add_work(arrivals->n_row, 0);
     mt_span_end(MT_PHASE_COMBINE);
     return MT_OK;
 }
@@ -204,6 +207,7 @@ void mt_moe_combine(struct mt_moe *moe, struct mt_moe_half *half, bool accumulat
                                          .width = moe->width,
                                          .accumulate = accumulate};
     mt_rows_combine(moe->device, &args, half->saved->n);
+    mt_span_add_work(half->saved->route->n_choice, 0);
     mt_span_end(MT_PHASE_COMBINE);
 }
 
@@ -213,6 +217,7 @@ void mt_moe_pack_gradients(struct mt_moe *moe, struct mt_moe_half *half, const f
     const struct mt_route *route = half->saved->route;
     mt_rows_copy(moe->device, half->near, route->send_narrow, d_out, moe->token_offset,
                  route->n_choice, moe->width);
+    mt_span_add_work(route->n_choice, 0);
     mt_span_end(MT_PHASE_COMBINE_BACKWARD);
 }
 
@@ -233,6 +238,7 @@ enum mt_status mt_moe_combine_backward_end(struct mt_moe *moe, struct mt_moe_hal
     MT_TRY(exchange_end(moe, half));
     mt_rows_copy(moe->device, half->rows, NULL, half->far, arrivals->narrow, arrivals->n_row,
                  moe->width);
+    mt_span_add_work(arrivals->n_row, 0);
     mt_span_end(MT_PHASE_COMBINE_BACKWARD);
     return MT_OK;
 }
@@ -247,6 +253,7 @@ enum mt_status mt_moe_dispatch_backward_begin(struct mt_moe *moe, struct mt_moe_
     mt_rows_copy(moe->device, half->far, arrivals->weight, half->d_row_weight, NULL,
                  arrivals->n_row, 1);
     MT_TRY(exchange_begin(moe, half, slice, TO_TOKENS, half->near, moe->width + 1));
+    mt_span_add_work(arrivals->n_row, 0);
     mt_span_end(MT_PHASE_DISPATCH_BACKWARD);
     return MT_OK;
 }
@@ -273,5 +280,6 @@ void mt_moe_dispatch_backward(struct mt_moe *moe, struct mt_moe_half *half, bool
     mt_rows_combine(moe->device, &args, saved->n);
     mt_rows_copy(moe->device, saved->d_weight, NULL, half->near, route->send_weight,
                  route->n_choice, 1);
+    mt_span_add_work(route->n_choice, 0);
     mt_span_end(MT_PHASE_DISPATCH_BACKWARD);
 }

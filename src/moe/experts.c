@@ -42,6 +42,16 @@ static struct part prepare(struct mt_moe *moe, int layer, const struct mt_moe_ha
     return part;
 }
 
+/* Rows of groups [first, end) of the arrivals, by expert. */
+static void record_rows(const struct mt_moe_half *half, int first, int end)
+{
+    const struct mt_arrivals *arrivals = &half->arrivals;
+    const int *expert = half->saved->route->group_expert + arrivals->first_group;
+    for (int g = first; g < end; ++g) {
+        mt_record_add_rows(expert[g], arrivals->group_start[g + 1] - arrivals->group_start[g]);
+    }
+}
+
 static struct mt_expert_weights weights_of(const struct part *part)
 {
     return (struct mt_expert_weights){
@@ -58,7 +68,6 @@ static enum mt_status forward_part(struct mt_moe *moe, const struct mt_moe_half 
                                            .x = rows->x,
                                            .row_weight = rows->weight,
                                            .scratch = moe->expert_scratch};
-    mt_record_add_rows(part->groups.offset[part->groups.n_group] - part->groups.offset[0]);
     mt_expert_forward(moe->device, &args, &weights, part->groups);
     return mt_comm_poll(moe->comm);
 }
@@ -70,6 +79,7 @@ enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer, struct mt_m
     const int n_resident = arrivals->n_resident;
     mt_span_begin(MT_PHASE_EXPERT);
     const struct part resident = prepare(moe, layer, half, 0, n_resident);
+    record_rows(half, 0, n_resident);
     MT_TRY(forward_part(moe, half, &resident, rows));
     mt_span_end(MT_PHASE_EXPERT);
     if (n_resident == arrivals->n_group) {
@@ -81,6 +91,7 @@ enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer, struct mt_m
     }
     mt_span_begin(MT_PHASE_EXPERT);
     const struct part late = prepare(moe, layer, half, n_resident, arrivals->n_group);
+    record_rows(half, n_resident, arrivals->n_group);
     MT_TRY(forward_part(moe, half, &late, rows));
     mt_span_end(MT_PHASE_EXPERT);
     return MT_OK;
@@ -123,6 +134,7 @@ enum mt_status mt_moe_experts_backward(struct mt_moe *moe, int layer, struct mt_
 {
     mt_span_begin(MT_PHASE_EXPERT_BACKWARD);
     const struct part part = prepare(moe, layer, half, 0, half->arrivals.n_group);
+    mt_span_add_work(half->arrivals.n_row, 0);
     MT_TRY(backward_part(moe, half, &part, rows));
     mt_span_end(MT_PHASE_EXPERT_BACKWARD);
     return MT_OK;

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-static void cut_saved(const struct mt_moe *moe, struct mt_arena *arena, struct mt_moe_saved *saved)
+static void cut_saved(const struct mt_moe *moe, int layer, struct mt_arena *arena,
+                      struct mt_moe_saved *saved)
 {
     const int64_t n_choice = saved->n * moe->top_k;
     saved->expert = mt_arena_cut(arena, n_choice * (int64_t)sizeof(int32_t));
@@ -11,6 +12,8 @@ static void cut_saved(const struct mt_moe *moe, struct mt_arena *arena, struct m
     saved->d_weight = mt_moe_cut_floats(arena, n_choice);
     saved->probability = mt_moe_cut_floats(arena, saved->n * moe->n_expert);
     saved->lse = mt_moe_cut_floats(arena, saved->n);
+    saved->shared_scale =
+        moe->tensors[layer].shared_scale < 0 ? NULL : mt_moe_cut_floats(arena, saved->n);
 }
 
 static void sum_over_ranks(int64_t *sum, const int64_t *count, int n_rank, int n_expert)
@@ -69,7 +72,7 @@ enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, struct mt_moe_
     struct mt_moe_saved *saved = half->saved;
     int64_t *own_count = moe->global_count; /* until the others' are known */
     double lse_square_sum = 0.0;
-    cut_saved(moe, half->arena, saved);
+    cut_saved(moe, layer, half->arena, saved);
     mt_router_forward(moe->device, moe->logits, saved->x,
                       mt_store_value(moe->store, moe->tensors[layer].router), saved->n,
                       moe->n_expert, moe->width);
@@ -99,6 +102,7 @@ enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, struct mt_moe_
             record(moe, layer);
         }
     }
+    mt_span_add_work(saved->n, 0);
     mt_span_end(MT_PHASE_GATE);
     return MT_OK;
 }
@@ -128,6 +132,7 @@ enum mt_status mt_moe_gate_backward(struct mt_moe *moe, int layer, const struct 
                                             .w = mt_store_value(moe->store, router)};
     mt_router_backward(moe->device, &args, saved->n, moe->n_expert, moe->width);
     MT_TRY(mt_comm_poll(moe->comm));
+    mt_span_add_work(saved->n, 0);
     mt_span_end(MT_PHASE_GATE_BACKWARD);
     return MT_OK;
 }

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { N_SAVED_CUT = 16, CUT_ALIGNMENT_BYTES = 64 };
+enum { N_SAVED_CUT = 17, CUT_ALIGNMENT_BYTES = 64 };
 
 static enum mt_status too_large(void)
 {
@@ -41,7 +41,7 @@ static enum mt_status set_sizes(struct mt_moe *moe, const struct mt_moe_options 
         .n_slot = options->n_slot,
         .width = config->model.hidden_size,
         .inner = config->moe.expert_intermediate_size,
-        .shared_inner = config->moe.num_shared_experts * config->moe.expert_intermediate_size,
+        .shared_inner = mt_config_shared_width(config),
         .max_token = options->max_token,
         .rematerialize = config->placement.rematerialize,
         .calibrate = config->placement.calibrate,
@@ -76,7 +76,7 @@ static enum mt_status plan_saved_bytes(struct mt_moe *moe, const struct mt_confi
 {
     const int64_t float_bytes = (int64_t)sizeof(float);
     const int64_t row_floats = moe->width + 2 * moe->inner + 1; /* rows, gate, up; weights */
-    const int64_t token_floats = 3 * moe->top_k + moe->n_expert + 1 + 2 * moe->shared_inner;
+    const int64_t token_floats = 3 * moe->top_k + moe->n_expert + 2 + 2 * moe->shared_inner;
     const struct mt_route_size route = {.n_rank = moe->n_rank,
                                         .n_expert = moe->n_expert,
                                         .max_instance = max_instance(moe),

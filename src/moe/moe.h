@@ -39,6 +39,7 @@ struct mt_moe_state_array {
 struct mt_moe_tensors {
     int router;
     int shared_gate, shared_up, shared_down;
+    int shared_scale; /* [1,D] what weighs the shared experts' output */
 };
 
 struct mt_moe_options {
@@ -133,6 +134,7 @@ struct mt_moe_saved {
     struct mt_route *route;         /* who sends what where (moe/route.h) */
     struct mt_moe_rows rows;        /* of the first slice: S <= W */
     float *shared_gate, *shared_up; /* [N,Fs] */
+    float *shared_scale;            /* [N] weights of shared experts' outputs; NULL: all 1 */
 };
 
 /* Before the layer's attention, so that copies travel under it: plans where the layer's experts

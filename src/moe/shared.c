@@ -1,5 +1,6 @@
 /* Shared experts see every token: together they are one dense SwiGLU of width Fs, computed while
- * the routed rows travel. */
+ * the routed rows travel. With moe.shared_gate its result for a token is multiplied by
+ * sigmoid(x g): the product is the router's with one expert, the weight is the row's. */
 #include "moe/context.h"
 
 struct shared {
@@ -24,6 +25,30 @@ static enum mt_status gate_and_up(struct mt_moe *moe, int layer, const struct mt
     return mt_comm_poll(moe->comm);
 }
 
+static void scale_forward(struct mt_moe *moe, int layer, const struct mt_moe_saved *saved)
+{
+    const int tensor = moe->tensors[layer].shared_scale;
+    if (tensor >= 0) {
+        mt_router_forward(moe->device, saved->shared_scale, saved->x,
+                          mt_store_value(moe->store, tensor), saved->n, 1, moe->width);
+        mt_sigmoid_forward(moe->device, saved->shared_scale, saved->shared_scale, saved->n);
+    }
+}
+
+/* d_scale [N] is used up; d_x [N,D] +=. */
+static void scale_backward(struct mt_moe *moe, int layer, float *d_x, float *d_scale,
+                           const struct mt_moe_saved *saved)
+{
+    const int tensor = moe->tensors[layer].shared_scale;
+    mt_sigmoid_backward(moe->device, d_scale, d_scale, saved->shared_scale, saved->n);
+    const struct mt_router_backward args = {.d_x = d_x,
+                                            .d_w = mt_store_grad(moe->store, tensor),
+                                            .d_logits = d_scale,
+                                            .x = saved->x,
+                                            .w = mt_store_value(moe->store, tensor)};
+    mt_router_backward(moe->device, &args, saved->n, 1, moe->width);
+}
+
 enum mt_status mt_moe_shared_forward(struct mt_moe *moe, int layer, float *out, const float *x,
                                      const struct mt_moe_saved *saved)
 {
@@ -34,13 +59,16 @@ enum mt_status mt_moe_shared_forward(struct mt_moe *moe, int layer, float *out, 
     const int64_t offset[2] = {0, saved->n};
     const struct shared shared = shared_of(moe, layer);
     const struct mt_expert_weights weights = {&shared.gate, &shared.up, &shared.down};
+    scale_forward(moe, layer, saved);
     const struct mt_expert_forward args = {.y = out,
                                            .gate = saved->shared_gate,
                                            .up = saved->shared_up,
                                            .x = x,
+                                           .row_weight = saved->shared_scale,
                                            .scratch = moe->expert_scratch};
     mt_expert_forward(moe->device, &args, &weights, (struct mt_groups){1, offset});
     MT_TRY(mt_comm_poll(moe->comm));
+    mt_span_add_work(saved->n, 0);
     mt_span_end(MT_PHASE_EXPERT);
     return MT_OK;
 }
@@ -52,19 +80,26 @@ static enum mt_status backward(struct mt_moe *moe, int layer, float *d_x, const 
     const struct shared shared = shared_of(moe, layer);
     const struct mt_moe_tensors *tensors = &moe->tensors[layer];
     const struct mt_expert_weights weights = {&shared.gate, &shared.up, &shared.down};
+    /* [N]: the logits are free until the gate's backward */
+    float *const d_scale = tensors->shared_scale < 0 ? NULL : moe->logits;
     float *const d_gate = mt_store_grad(moe->store, tensors->shared_gate);
     float *const d_up = mt_store_grad(moe->store, tensors->shared_up);
     float *const d_down = mt_store_grad(moe->store, tensors->shared_down);
     const struct mt_expert_backward args = {.d_x = d_x,
+                                            .d_row_weight = d_scale,
                                             .gate = saved->shared_gate,
                                             .up = saved->shared_up,
                                             .d_y = d_out,
                                             .x = saved->x,
+                                            .row_weight = saved->shared_scale,
                                             .d_gate_weight = &d_gate,
                                             .d_up_weight = &d_up,
                                             .d_down_weight = &d_down,
                                             .scratch = moe->expert_scratch};
     mt_expert_backward(moe->device, &args, &weights, (struct mt_groups){1, offset});
+    if (d_scale != NULL) {
+        scale_backward(moe, layer, d_x, d_scale, saved);
+    }
     return mt_comm_poll(moe->comm);
 }
 
@@ -79,6 +114,7 @@ enum mt_status mt_moe_shared_backward(struct mt_moe *moe, int layer, float *d_x,
         MT_TRY(gate_and_up(moe, layer, saved));
     }
     MT_TRY(backward(moe, layer, d_x, d_out, saved));
+    mt_span_add_work(saved->n, 0);
     mt_span_end(MT_PHASE_EXPERT_BACKWARD);
     return MT_OK;
 }

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "base/sort.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@ const double MT_FINDING_SHARE = 0.01;
 void mt_analysis_clear(struct mt_analysis *analysis)
 {
     mt_memory_free(analysis->finding);
+    mt_memory_free(analysis->link_ns);
     mt_memory_free(analysis->worst);
     mt_memory_free(analysis->excess_ns);
     mt_memory_free(analysis->rows_ratio);
@@ -37,20 +39,23 @@ static enum mt_status allocate(struct mt_analysis *a, int64_t n_rank, int64_t n_
     MT_TRY(MT_ALLOCATE(a->rows_ratio, n_rank, what));
     MT_TRY(MT_ALLOCATE(a->excess_ns, n_rank * MT_N_PHASE, what));
     MT_TRY(MT_ALLOCATE(a->worst, n_rank, what));
-    return MT_ALLOCATE(a->finding, n_rank * MT_N_CAUSE, what);
+    MT_TRY(MT_ALLOCATE(a->link_ns, (int64_t)a->n_node * a->n_node, what));
+    return MT_ALLOCATE(a->finding, n_rank * MT_N_CAUSE + 1, what);
 }
 
 static void clear_study(struct mt_study *study)
 {
     mt_memory_free(study->scratch);
+    mt_memory_free(study->link_ns);
     mt_memory_free(study->is_far);
+    mt_memory_free(study->is_slow_throughout);
     mt_memory_free(study->is_slow);
     mt_memory_free(study->is_detailed);
     mt_memory_free(study->excess);
     mt_memory_free(study->caused);
 }
 
-static enum mt_status allocate_study(struct mt_study *study)
+static enum mt_status allocate_study(struct mt_study *study, int n_node)
 {
     const int64_t n_rank = study->profile->n_rank;
     const int64_t n = study->n * n_rank;
@@ -58,7 +63,9 @@ static enum mt_status allocate_study(struct mt_study *study)
     MT_TRY(MT_ALLOCATE(study->excess, n, "analysis"));
     MT_TRY(MT_ALLOCATE(study->is_detailed, study->n, "analysis"));
     MT_TRY(MT_ALLOCATE(study->is_slow, n_rank, "analysis"));
+    MT_TRY(MT_ALLOCATE(study->is_slow_throughout, n_rank, "analysis"));
     MT_TRY(MT_ALLOCATE(study->is_far, n_rank, "analysis"));
+    MT_TRY(MT_ALLOCATE(study->link_ns, (int64_t)study->n * n_node, "analysis"));
     return MT_ALLOCATE(study->scratch, study->n + 2 * n_rank, "analysis");
 }
 
@@ -104,6 +111,12 @@ static double cost_ns(const struct mt_study *study, int step, int rank, enum mt_
     }
 }
 
+/* Time at work in a phase, in which ranks may wait for one another as well. */
+static int64_t busy_ns(const struct mt_profile_step *step, int phase)
+{
+    return mt_max_i64(0, step->phase_ns[phase] - step->wait_ns[phase]);
+}
+
 /* Time in a phase in which every rank stands: the shortest of all ranks' in that step. */
 static double common_ns(const struct mt_study *study, int step, int phase)
 {
@@ -111,7 +124,7 @@ static double common_ns(const struct mt_study *study, int step, int phase)
     for (int r = 0; r < study->profile->n_rank; ++r) {
         const struct mt_profile_step *its = mt_study_step(study, step, r);
         if (its->is_there) {
-            least_ns = mt_min_i64(least_ns, its->phase_ns[phase]);
+            least_ns = mt_min_i64(least_ns, busy_ns(its, phase));
         }
     }
     return least_ns == INT64_MAX ? 0.0 : (double)least_ns;
@@ -125,7 +138,7 @@ static int longest_in(const struct mt_study *study, int phase)
     for (int r = 0; r < study->profile->n_rank; ++r) {
         int64_t ns = 0;
         for (int s = 0; s < study->n; ++s) {
-            ns += mt_study_step(study, s, r)->phase_ns[phase];
+            ns += busy_ns(mt_study_step(study, s, r), phase);
         }
         if (ns > most_ns) {
             most_ns = ns;
@@ -137,12 +150,12 @@ static int longest_in(const struct mt_study *study, int phase)
 
 struct costs {
     const struct mt_study *study;
-    double *cost;                   /* [n] of one rank and cause */
+    double *when;                   /* [n] how much of one rank's cause there was in each step */
     double total_ns, detailed_ns;   /* of all steps; of those with detail */
     int longest_data, longest_save; /* ranks */
 };
 
-/* Fills cost [n] with shares of step time; returns their mean over the run. */
+/* Share of step time, mean over the run. */
 static double sum_costs(const struct costs *c, int rank, enum mt_cause cause)
 {
     const struct mt_study *study = c->study;
@@ -158,9 +171,48 @@ static double sum_costs(const struct costs *c, int rank, enum mt_cause cause)
         }
         caused_ns += mine_ns;
         shared_ns += all_ns;
-        c->cost[s] = (mine_ns + all_ns) / fmax(1.0, (double)mt_study_step_ns(study, s));
     }
     return caused_ns / fmax(1.0, c->detailed_ns) + shared_ns / fmax(1.0, c->total_ns);
+}
+
+/* Time of the cause itself, which every step tells, also those without detail; messages are known
+ * in detail only. */
+static double cause_ns(const struct mt_study *study, int step, int rank, enum mt_cause cause)
+{
+    const struct mt_excess *excess = &study->excess[mt_study_at(study, step, rank)];
+    switch (cause) {
+    case MT_CAUSE_SLOW_DEVICE:
+        return excess->device;
+    case MT_CAUSE_ROUTING_LOAD:
+        return excess->rows;
+    case MT_CAUSE_LATE_DATA:
+        return excess->data + common_ns(study, step, MT_PHASE_DATA);
+    case MT_CAUSE_CHECKPOINT:
+        return (double)busy_ns(mt_study_step(study, step, rank), MT_PHASE_CHECKPOINT);
+    default:
+        return study->is_detailed[step] ? cost_ns(study, step, rank, cause) : 0.0;
+    }
+}
+
+/* Of thinned out steps every so-manieth tells of messages. */
+static enum mt_persistence find_persistence(const struct costs *c, int rank, enum mt_cause cause,
+                                            int *period)
+{
+    const struct mt_study *study = c->study;
+    int n = 0;
+    if (cause == MT_CAUSE_SLOW_DEVICE && study->is_slow_throughout[rank]) {
+        *period = 0;
+        return MT_PERMANENT;
+    }
+    for (int s = 0; s < study->n; ++s) {
+        if (cause != MT_CAUSE_COMMUNICATION || study->is_detailed[s]) {
+            c->when[n++] =
+                cause_ns(study, s, rank, cause) / fmax(1.0, (double)mt_study_step_ns(study, s));
+        }
+    }
+    const enum mt_persistence persistence = mt_analysis_persistence(c->when, n, period);
+    *period = n > 0 ? *period * ((study->n + n / 2) / n) : 0;
+    return persistence;
 }
 
 static int find_most(const int64_t *value, int n)
@@ -189,9 +241,10 @@ static struct mt_finding make_finding(const struct costs *c, const struct mt_ana
     const int n_layer = c->study->profile->n_layer;
     const int64_t *by_phase = analysis->caused_by_phase_ns + (int64_t)rank * (MT_N_PHASE + 1);
     const int64_t *by_layer = analysis->caused_by_layer_ns + (int64_t)rank * (n_layer + 1);
-    struct mt_finding finding = {.rank = rank, .cause = cause, .layer = -1};
+    struct mt_finding finding = {
+        .rank = rank, .cause = cause, .layer = -1, .node = -1, .to_node = -1};
     finding.share = sum_costs(c, rank, cause);
-    finding.persistence = mt_analysis_persistence(c->cost, c->study->n, &finding.period);
+    finding.persistence = find_persistence(c, rank, cause, &finding.period);
     finding.phase = find_most(by_phase, MT_N_PHASE + 1);
     if (cause == MT_CAUSE_LATE_DATA) {
         finding.phase = MT_PHASE_DATA;
@@ -208,7 +261,6 @@ static struct mt_finding make_finding(const struct costs *c, const struct mt_ana
     return finding;
 }
 
-/* The worst first; ties to the lower rank, then to the lower cause. */
 static int compare_findings(const void *a, const void *b)
 {
     const struct mt_finding *x = a;
@@ -219,24 +271,89 @@ static int compare_findings(const void *a, const void *b)
     return x->rank != y->rank ? x->rank - y->rank : (int)x->cause - (int)y->cause;
 }
 
+void mt_analysis_sort_findings(struct mt_analysis *analysis)
+{
+    qsort(analysis->finding, (size_t)analysis->n_finding, sizeof(*analysis->finding),
+          compare_findings);
+}
+
+static double *share_of(const struct mt_analysis *analysis, int rank, int cause)
+{
+    return &analysis->share[(int64_t)rank * MT_N_CAUSE + cause];
+}
+
+/* Of the ranks but one, or of all: -1. */
+static double median_share(const struct mt_study *study, const struct mt_analysis *analysis,
+                           int cause, int but)
+{
+    int64_t n = 0;
+    for (int r = 0; r < analysis->n_rank; ++r) {
+        if (r != but) {
+            study->scratch[n++] = *share_of(analysis, r, cause);
+        }
+    }
+    return mt_quantile_f64(study->scratch, n, 0.5);
+}
+
+/* More than chance makes. Rows vary from step to step, and now and then any rank has most: they are
+ * a rank's own when they cost far more than on the others. */
+static bool stands_out(const struct mt_study *study, const struct mt_analysis *analysis,
+                       const struct mt_finding *finding)
+{
+    static const double TIMES_OTHERS = 3;
+    return finding->share >= analysis->least_share &&
+           (finding->cause != MT_CAUSE_ROUTING_LOAD ||
+            finding->share >
+                TIMES_OTHERS * median_share(study, analysis, MT_CAUSE_ROUTING_LOAD, finding->rank));
+}
+
+/* What is a link's is not its ranks'. */
+static void drop_ranks_of(const struct mt_profile *profile, const struct mt_finding *link,
+                          struct mt_analysis *analysis)
+{
+    int n_kept = 0;
+    for (int i = 0; i < analysis->n_finding; ++i) {
+        const struct mt_finding finding = analysis->finding[i];
+        const int node = profile->rank[finding.rank].node;
+        if (finding.cause != MT_CAUSE_COMMUNICATION ||
+            (node != link->node && node != link->to_node)) {
+            analysis->finding[n_kept++] = finding;
+        }
+    }
+    analysis->n_finding = n_kept;
+}
+
 static void find(const struct costs *c, struct mt_analysis *analysis)
 {
+    for (int i = 0; i < analysis->n_rank * MT_N_CAUSE; ++i) {
+        analysis->share[i] = sum_costs(c, i / MT_N_CAUSE, (enum mt_cause)(i % MT_N_CAUSE));
+    }
+    analysis->noise_share = median_share(c->study, analysis, MT_CAUSE_NONE, -1);
+    analysis->least_share = fmax(MT_FINDING_SHARE, analysis->noise_share);
     for (int r = 0; r < analysis->n_rank; ++r) {
-        analysis->worst[r] = (struct mt_finding){
-            .rank = r, .cause = MT_CAUSE_NONE, .phase = MT_N_PHASE, .layer = -1};
+        analysis->worst[r] = (struct mt_finding){.rank = r,
+                                                 .cause = MT_CAUSE_NONE,
+                                                 .phase = MT_N_PHASE,
+                                                 .layer = -1,
+                                                 .node = -1,
+                                                 .to_node = -1};
         for (int cause = 0; cause < MT_N_CAUSE; ++cause) {
             const struct mt_finding finding = make_finding(c, analysis, r, (enum mt_cause)cause);
-            analysis->share[(int64_t)r * MT_N_CAUSE + cause] = finding.share;
             if (cause != MT_CAUSE_NONE && finding.share > analysis->worst[r].share) {
                 analysis->worst[r] = finding;
             }
-            if (cause != MT_CAUSE_NONE && finding.share >= MT_FINDING_SHARE) {
+            if (cause != MT_CAUSE_NONE && stands_out(c->study, analysis, &finding)) {
                 analysis->finding[analysis->n_finding++] = finding;
             }
         }
     }
-    qsort(analysis->finding, (size_t)analysis->n_finding, sizeof(*analysis->finding),
-          compare_findings);
+    struct mt_finding link;
+    if (mt_study_find_link(c->study, analysis, c->detailed_ns, &link) &&
+        stands_out(c->study, analysis, &link)) {
+        drop_ranks_of(c->study->profile, &link, analysis);
+        analysis->finding[analysis->n_finding++] = link;
+    }
+    mt_analysis_sort_findings(analysis);
 }
 
 static enum mt_status conclude(const struct mt_study *study, struct mt_analysis *analysis)
@@ -244,7 +361,7 @@ static enum mt_status conclude(const struct mt_study *study, struct mt_analysis 
     struct costs c = {.study = study,
                       .longest_data = longest_in(study, MT_PHASE_DATA),
                       .longest_save = longest_in(study, MT_PHASE_CHECKPOINT)};
-    MT_TRY(MT_ALLOCATE(c.cost, study->n, "analysis"));
+    MT_TRY(MT_ALLOCATE(c.when, study->n, "analysis"));
     for (int s = 0; s < study->n; ++s) {
         const double ns = (double)mt_study_step_ns(study, s);
         c.total_ns += ns;
@@ -252,8 +369,17 @@ static enum mt_status conclude(const struct mt_study *study, struct mt_analysis 
     }
     analysis->step_ns = study->n > 0 ? (int64_t)(c.total_ns / study->n) : 0;
     find(&c, analysis);
-    mt_memory_free(c.cost);
+    mt_memory_free(c.when);
     return MT_OK;
+}
+
+static int count_nodes(const struct mt_profile *profile)
+{
+    int n_node = 1;
+    for (int r = 0; r < profile->n_rank; ++r) {
+        n_node = profile->rank[r].node >= n_node ? profile->rank[r].node + 1 : n_node;
+    }
+    return n_node;
 }
 
 /* Of the two ranks whose clocks are known worst. */
@@ -278,9 +404,10 @@ enum mt_status mt_analysis_make(const struct mt_profile *profile, int first, int
     *analysis = (struct mt_analysis){.first_step = first,
                                      .n_step = n,
                                      .n_rank = profile->n_rank,
+                                     .n_node = count_nodes(profile),
                                      .error_ns = worst_error(profile)};
     MT_TRY_GOTO(allocate(analysis, profile->n_rank, profile->n_layer));
-    MT_TRY_GOTO(allocate_study(&study));
+    MT_TRY_GOTO(allocate_study(&study, analysis->n_node));
     MT_TRY_GOTO(mt_study_blame(&study, analysis));
     MT_TRY_GOTO(mt_study_work(&study, analysis));
     MT_TRY_GOTO(mt_study_pace(&study, analysis));

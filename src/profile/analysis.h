@@ -42,8 +42,10 @@ struct mt_finding {
     double share;        /* of step time that it costs, 0 .. 1 */
     enum mt_persistence persistence;
     int period; /* steps, when periodic; else 0 */
-    int phase;  /* where most of it arose: enum mt_phase; MT_N_PHASE: unknown */
-    int layer;  /* -1: in no layer more than in others */
+    /* Messages between nodes: to or from `node`, or between it and `to_node`; -1: of the rank. */
+    int node, to_node;
+    int phase; /* where most of it arose: enum mt_phase; MT_N_PHASE: unknown */
+    int layer; /* -1: in no layer more than in others */
     /* Slow device: time at equal work over the median rank's; routing load: rows over the mean. */
     double factor; /* else 0 */
 };
@@ -61,13 +63,22 @@ struct mt_analysis {
     int64_t *caused_by_phase_ns; /* [R, MT_N_PHASE + 1] */
     int64_t *caused_by_layer_ns; /* [R, L + 1] */
     double *share;               /* [R, MT_N_CAUSE] of step time that each costs */
-    double *slowdown;            /* [R] time at equal work over the median rank's; 1: as others */
+    double *slowdown;            /* [R] time at equal work over the median rank's; 1: as others; of
+                                    a rank that is slow now and then: in those steps */
     double *rows_ratio;          /* [R] rows over the mean */
-    int64_t *excess_ns;       /* [R, MT_N_PHASE] a step: time beyond the median's at equal work */
+    int64_t *excess_ns; /* [R, MT_N_PHASE] a step: time beyond the median's at equal work */
+    int n_node;
+    /* [M, M] that node a's ranks waited for messages to or from node b, all others being there. */
+    int64_t *link_ns;
     double row_ns, layer_ns;  /* experts of a healthy rank, a layer: layer_ns + row_ns * rows */
     struct mt_finding *worst; /* [R] the worst of each rank, however small */
     int n_finding;
-    struct mt_finding *finding; /* [n_finding] above MT_FINDING_SHARE, the worst first */
+    /* What the median rank costs by being late for no reason that is known: chance, and what the
+     * machine does beside the run. */
+    double noise_share;
+    /* Of waiting that a finding causes at least: MT_FINDING_SHARE, or noise_share if it is more. */
+    double least_share;
+    struct mt_finding *finding; /* [n_finding] the worst first */
 };
 
 /* What costs less of step time than this is not a finding (1 %). */
@@ -77,6 +88,9 @@ extern const double MT_FINDING_SHARE;
 enum mt_status mt_analysis_make(const struct mt_profile *profile, int first, int n,
                                 struct mt_analysis *analysis);
 void mt_analysis_clear(struct mt_analysis *analysis);
+
+/* By share; of equal ones the lower rank first, then the lower cause. */
+void mt_analysis_sort_findings(struct mt_analysis *analysis);
 
 /* When in time cost [n], a number a step, arose. *period: steps, when periodic, else 0. */
 enum mt_persistence mt_analysis_persistence(const double *cost, int n, int *period);

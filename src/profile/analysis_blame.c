@@ -135,6 +135,21 @@ static void blame_one(const struct blame *b, int r, int q, double wait_ns, doubl
     charge(b, q, own);
 }
 
+/* Messages between nodes that were there after all others, when nobody was waited for any more. */
+static void blame_link(const struct blame *b, int r, int64_t arrived_ns)
+{
+    const struct mt_profile_collective *mine = &b->part[r];
+    const struct mt_profile_rank *rank = b->study->profile->rank;
+    const int n_node = b->analysis->n_node;
+    const int64_t ns = mine->done_ns - mt_max_i64(arrived_ns, mine->last_ns);
+    if (mine->last_peer < 0 || rank[mine->last_peer].node == rank[r].node || ns <= 0) {
+        return;
+    }
+    const int to = rank[mine->last_peer].node;
+    b->analysis->link_ns[(int64_t)rank[r].node * n_node + to] += ns;
+    b->study->link_ns[(int64_t)b->step * n_node + to] += (double)ns;
+}
+
 static void blame_wait(const struct blame *b, int r)
 {
     const struct mt_profile_collective *mine = &b->part[r];
@@ -154,6 +169,7 @@ static void blame_wait(const struct blame *b, int r)
     b->analysis->wait_ns[r] += from_ns - mine->need_ns;
     b->analysis->transfer_ns[r] += mine->done_ns - from_ns;
     row_of(b, b->added, r)[b->n_rank] += (double)(mine->done_ns - from_ns);
+    blame_link(b, r, from_ns);
 }
 
 /* All debts of this collective at once: what one wait adds must not explain another of the same. */

@@ -41,9 +41,12 @@ static bool is_bad(double cost, double worst)
     return cost > 0.5 * worst;
 }
 
-/* Bad steps at every `period`-th step of one remainder, and hardly any elsewhere. */
+/* Bad steps at every `period`-th step of one remainder, and far more than chance puts there: so
+ * many deviations beyond what the rate of bad steps elsewhere makes of as many steps. */
 static bool repeats(const double *cost, int n, double worst, int n_bad, int period)
 {
+    static const double DEVIATIONS = 7;
+    static const double LEAST_RATE = 0.02;
     for (int remainder = 0; remainder < period; ++remainder) {
         int n_here = 0;
         int n_hit = 0;
@@ -51,7 +54,10 @@ static bool repeats(const double *cost, int n, double worst, int n_bad, int peri
             ++n_here;
             n_hit += is_bad(cost[s], worst) ? 1 : 0;
         }
-        if (n_here >= 3 && 10 * n_hit >= 8 * n_here && 10 * n_hit >= 8 * n_bad) {
+        const double rate = fmax(LEAST_RATE, (double)(n_bad - n_hit) / (n - n_here));
+        const double deviation = sqrt(n_here * rate * (1 - rate));
+        if (n_here >= 3 && 10 * n_hit >= 8 * n_here &&
+            n_hit - n_here * rate > DEVIATIONS * deviation) {
             return true;
         }
     }

@@ -3,6 +3,7 @@
  *   analysis_blame.c   arrivals -> waits, and whom each is owed to
  *   analysis_work.c    time and rows -> a healthy rank's time, and the excess over it
  *   analysis_pace.c    which ranks are slower than the others at equal work, beyond noise
+ *   analysis_links.c   which node's or pair of nodes' messages are there last
  *   analysis.c         both together: shares by rank and cause, findings
  */
 #ifndef MT_PROFILE_ANALYSIS_INTERNAL_H
@@ -35,8 +36,10 @@ struct mt_study {
     struct mt_excess *excess; /* [n, R] */
     bool *is_detailed;        /* [n] all ranks left arrivals */
     bool *is_slow;            /* [R] at equal work, beyond noise */
+    bool *is_slow_throughout; /* [R] of these in every part of the window, not now and then */
     bool *is_far;             /* [R] its messages take longer, beyond noise */
-    double *scratch;          /* [n + 2 R] */
+    double *link_ns; /* [n, M] as in the analysis, of all ranks, for each node waited for */
+    double *scratch; /* [n + 2 R] */
 };
 
 static inline int64_t mt_study_at(const struct mt_study *study, int step, int rank)
@@ -59,4 +62,11 @@ enum mt_status mt_study_blame(struct mt_study *study, struct mt_analysis *analys
 enum mt_status mt_study_work(struct mt_study *study, struct mt_analysis *analysis);
 /* Fills is_slow, is_far, slowdown, excess_ns. */
 enum mt_status mt_study_pace(struct mt_study *study, struct mt_analysis *analysis);
+/* The node or the pair of nodes whose messages are there last, beyond noise; false: none stands
+ * out. Needs what mt_study_blame fills. */
+bool mt_study_find_link(const struct mt_study *study, const struct mt_analysis *analysis,
+                        double detailed_ns, struct mt_finding *finding);
+/* A rank is far whose share of something is so many times the median of the others', and costs this
+ * in most steps; so is a node. */
+extern const double MT_STUDY_LEAST_NETWORK, MT_STUDY_SPREADS;
 #endif

@@ -16,13 +16,12 @@
  * half of the other ranks differ (docs/profiling-results). */
 static const double LEAST_SLOWDOWN = 0.025;
 static const double STANDARD_ERRORS = 4;
-static const double SPREADS = 3;
-/* A rank is far when waiting for its messages costs this in most steps, and 3 times the others. */
-static const double LEAST_NETWORK = 0.005;
-/* Of a normal distribution: standard deviation over the distance of quartile and median; error of
- * the quartile of n values, in standard deviations over sqrt(n). */
-static const double DEVIATION = 1.4826;
-static const double QUARTILE_ERROR = 1.3626;
+const double MT_STUDY_SPREADS = 3;
+const double MT_STUDY_LEAST_NETWORK = 0.005;
+/* Error of the quartile of n values: sqrt(1/4 * 3/4 / n) over the density there, which is that of
+ * the values from the 10 % to the 40 % quantile. What holds a rank up now and then lies above. */
+static const double QUARTILE_ERROR = 0.4330;
+static const double AROUND = 0.15;
 /* Steps that are slow now and then: so much slower, so many, a fifth of all, so many times those of
  * any other rank. */
 static const double OUTLIER = 1.15;
@@ -31,6 +30,7 @@ enum { LEAST_OUTLIERS = 8, OUTLIER_PART = 5, TIMES_OTHERS = 8 };
 struct pace {
     double quartile, error; /* over the steps; 0: no steps */
     int n, n_outlier;
+    double at_times; /* in the outliers: mean of the ratio */
 };
 
 static struct pace pace_of(const struct mt_study *study, int rank)
@@ -41,12 +41,14 @@ static struct pace pace_of(const struct mt_study *study, int rank)
         if (excess->ratio > 0) {
             study->scratch[pace.n++] = excess->raw;
             pace.n_outlier += excess->ratio > OUTLIER ? 1 : 0;
+            pace.at_times += excess->ratio > OUTLIER ? excess->ratio : 0;
         }
     }
+    pace.at_times /= fmax(1, pace.n_outlier);
     pace.quartile = mt_quantile_f64(study->scratch, pace.n, 0.25);
-    const double deviation =
-        (mt_quantile_f64(study->scratch, pace.n, 0.5) - pace.quartile) * DEVIATION;
-    pace.error = QUARTILE_ERROR * deviation / sqrt(fmax(1.0, (double)pace.n));
+    const double around = mt_quantile_f64(study->scratch, pace.n, 0.25 + AROUND) -
+                          mt_quantile_f64(study->scratch, pace.n, 0.25 - AROUND);
+    pace.error = QUARTILE_ERROR * around / (2 * AROUND) / sqrt(fmax(1.0, (double)pace.n));
     return pace;
 }
 
@@ -121,7 +123,7 @@ static bool is_slow_throughout(const struct mt_study *study, const struct pace *
 {
     const double above = pace[rank].quartile - 1;
     return above > LEAST_SLOWDOWN && above > STANDARD_ERRORS * pace[rank].error &&
-           above > SPREADS * spread_of_others(study, pace, rank) &&
+           above > MT_STUDY_SPREADS * spread_of_others(study, pace, rank) &&
            is_slow_in_every_part(study, rank, above);
 }
 
@@ -134,6 +136,20 @@ static bool is_slow_at_times(const struct mt_study *study, const struct pace *pa
     return pace[rank].n_outlier >= LEAST_OUTLIERS &&
            pace[rank].n_outlier * OUTLIER_PART >= pace[rank].n &&
            pace[rank].n_outlier > TIMES_OTHERS * most;
+}
+
+/* Outliers that return at every so-manieth step, eight times at least: chance keeps no time, so
+ * other ranks may have some as well. */
+static bool is_slow_in_time(const struct mt_study *study, const struct pace *pace, int rank)
+{
+    enum { LEAST_TIMES = 8 };
+    double *when = study->scratch;
+    int period = 0;
+    for (int s = 0; s < study->n; ++s) {
+        when[s] = fmax(0.0, study->excess[mt_study_at(study, s, rank)].ratio - 1);
+    }
+    return mt_analysis_persistence(when, study->n, &period) == MT_PERIODIC &&
+           study->n >= LEAST_TIMES * period && pace[rank].n_outlier >= LEAST_TIMES;
 }
 
 /* The median over the steps: a rank that the machine held up in one step is not far. */
@@ -162,8 +178,8 @@ static void find_far(const struct mt_study *study, double *share)
                 study->scratch[n++] = share[q];
             }
         }
-        study->is_far[r] = share[r] > LEAST_NETWORK &&
-                           share[r] > SPREADS * mt_quantile_f64(study->scratch, n, 0.5);
+        study->is_far[r] = share[r] > MT_STUDY_LEAST_NETWORK &&
+                           share[r] > MT_STUDY_SPREADS * mt_quantile_f64(study->scratch, n, 0.5);
     }
 }
 
@@ -215,8 +231,15 @@ enum mt_status mt_study_pace(struct mt_study *study, struct mt_analysis *analysi
     }
     normalise(study, pace);
     for (int r = 0; r < n_rank; ++r) {
+        const bool is_slow_now_and_then =
+            is_slow_at_times(study, pace, r) || is_slow_in_time(study, pace, r);
+        study->is_slow_throughout[r] = is_slow_throughout(study, pace, r);
+        study->is_slow[r] = study->is_slow_throughout[r];
         analysis->slowdown[r] = pace[r].quartile;
-        study->is_slow[r] = is_slow_throughout(study, pace, r) || is_slow_at_times(study, pace, r);
+        if (is_slow_now_and_then && !study->is_slow[r]) {
+            study->is_slow[r] = true;
+            analysis->slowdown[r] = pace[r].at_times;
+        }
     }
     for (int p = 0; p < MT_N_PHASE; ++p) {
         fill_excess(study, analysis, p);

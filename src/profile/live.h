@@ -24,6 +24,7 @@ struct mt_live {
     struct mt_profile profile; /* the window, a ring; one layer, one collective a step */
     int64_t n;                 /* steps so far */
     struct mt_finding finding; /* of the last look; cause none: nothing */
+    double noise_share;        /* of the noisiest looks of late */
     bool is_persistent;        /* as in the look before */
 };
 

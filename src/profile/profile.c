@@ -42,12 +42,28 @@ void mt_profile_clear(struct mt_profile *profile)
         mt_memory_free(profile->problem[i]);
     }
     mt_memory_free(profile->problem);
+    mt_memory_free(profile->expert_steps);
+    mt_memory_free(profile->expert_rows);
     mt_memory_free(profile->expert_ns);
     mt_memory_free(profile->rows);
     mt_memory_free(profile->step);
     mt_memory_free(profile->step_number);
     mt_memory_free(profile->rank);
     *profile = (struct mt_profile){0};
+}
+
+enum mt_status mt_profile_reserve_experts(struct mt_profile *profile, int n_expert)
+{
+    /* 128 MiB; 1,000 ranks with 40 layers of 256 experts have 80. */
+    enum { MAX_EXPERTS = 1 << 16, MAX_COUNTS = 1 << 24 };
+    const int64_t n_layer_of_all = (int64_t)profile->n_rank * profile->n_layer;
+    profile->n_expert = n_expert;
+    if (n_expert < 0 || n_expert > MAX_EXPERTS || n_layer_of_all * n_expert > MAX_COUNTS) {
+        profile->n_expert = 0;
+        return MT_OK;
+    }
+    MT_TRY(MT_ALLOCATE(profile->expert_rows, n_layer_of_all * n_expert, "rows of experts"));
+    return MT_ALLOCATE(profile->expert_steps, profile->n_rank, "rows of experts");
 }
 
 enum mt_status mt_profile_reserve_collectives(struct mt_profile_step *step, int n)

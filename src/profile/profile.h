@@ -40,7 +40,7 @@ struct mt_profile_rank {
  * max(need_ns, done_ns), and stood still for max(0, done_ns - need_ns). */
 struct mt_profile_collective {
     int64_t number;   /* in the order of begins, the same on every rank: joins them */
-    int kind;         /* index into kind[] */
+    int kind;         /* index into kind[]; -1: unknown */
     int phase;        /* enum mt_phase open when it was posted; MT_N_PHASE: none */
     int busy_phase;   /* where this rank was longest since its previous record, not waiting */
     int layer;        /* -1: of no layer */
@@ -50,6 +50,8 @@ struct mt_profile_collective {
     int64_t done_ns;  /* found complete, by a poll or in the wait; may lie before need_ns */
     int64_t n_bytes;  /* sent by this rank */
     int n_source;     /* ranks that this one receives from; 0: it waits for nobody */
+    int last_peer;    /* the rank whose messages, to or from it, were there last; -1: unknown */
+    int64_t last_ns;  /* since when its messages alone were known to be missing */
     uint64_t sources; /* bit r: from rank r; 0 when R > 64 */
 };
 
@@ -60,8 +62,8 @@ struct mt_profile_span {
     int phase;        /* enum mt_phase */
     int layer, micro; /* -1: none */
     int64_t begin_ns, end_ns;
-    int64_t rows;    /* of experts, computed inside; 0: none */
-    int64_t n_bytes; /* written or read inside; 0: none */
+    int64_t rows;    /* computed inside: of experts, pairs of token and choice, tokens; 0: none */
+    int64_t n_bytes; /* of the messages posted inside; read; saved; 0: none */
 };
 
 /* One rank's account of one step, timed from begin to end (metrics: step_time_s); until is
@@ -69,13 +71,14 @@ struct mt_profile_span {
  * to at most until - begin. */
 struct mt_profile_step {
     bool is_there;
+    int64_t session; /* number of the start that made it: collectives count from its begin */
     int64_t begin_ns, end_ns, until_ns;
-    int64_t phase_ns[MT_N_PHASE];             /* waiting included */
-    int64_t wait_ns[MT_N_PHASE];              /* of which stood still in collectives */
-    int64_t n_token;                          /* of this rank's micro-batches */
-    int64_t memory_bytes;                     /* largest resident set so far */
-    int64_t n_lost;                           /* records that found the ring full */
-    int n_collective;                         /* 0: the step was not recorded in detail */
+    int64_t phase_ns[MT_N_PHASE]; /* waiting included */
+    int64_t wait_ns[MT_N_PHASE];  /* of which stood still in collectives */
+    int64_t n_token;              /* of this rank's micro-batches */
+    int64_t memory_bytes;         /* largest resident set so far */
+    int64_t n_lost;               /* records that found the ring full */
+    int n_collective;             /* 0: not recorded in detail, or by a start with other ranks */
     struct mt_profile_collective *collective; /* [n_collective] by number */
     int n_span;                               /* 0: the step was not traced */
     struct mt_profile_span *span;             /* [n_span] by begin, outer ones first */
@@ -98,6 +101,10 @@ struct mt_profile {
      * and the time that its experts took forward and backward, waiting not counted. */
     int64_t *rows;      /* [n_step, n_rank, n_layer] */
     int64_t *expert_ns; /* [n_step, n_rank, n_layer] */
+    /* Per rank, layer and expert: rows that this rank computed forward, over expert_steps[rank]
+     * steps, those of all starts. NULL where the product of the sizes is absurd. */
+    int64_t *expert_rows;  /* [n_rank, n_layer, n_expert] */
+    int64_t *expert_steps; /* [n_rank] 0: not recorded */
     int n_problem;
     char **problem; /* [n_problem] one sentence a damaged, foreign or missing file, by name */
 };
@@ -107,14 +114,18 @@ struct mt_profile {
 enum mt_status mt_profile_init(struct mt_profile *profile, int n_rank, int n_step, int n_layer);
 void mt_profile_clear(struct mt_profile *profile); /* also of a profile that init or read left */
 
+/* Room for the rows of so many experts a layer, and sets n_expert; sizes that no run has are left
+ * without. */
+enum mt_status mt_profile_reserve_experts(struct mt_profile *profile, int n_expert);
+
 /* Room for n records of a step; what was there is freed. */
 enum mt_status mt_profile_reserve_collectives(struct mt_profile_step *step, int n);
 enum mt_status mt_profile_reserve_spans(struct mt_profile_step *step, int n);
 
-/* Reads run_dir/profile/rank-*.jsonl. Truncated last lines are normal after a kill and no problem;
- * files that are empty, broken, foreign or of another start with another number of ranks are named
- * in profile->problem and skipped, and the rest is read. MT_ERR_INPUT when nothing is left, or
- * there is no such folder. One process. */
+/* Reads run_dir/profile/rank-*.jsonl. Files that cannot be read or are no files, that are empty,
+ * broken, foreign or of another start with another number of ranks are named in profile->problem
+ * and skipped; one that ends within a line is named and read until there; and the rest is read.
+ * MT_ERR_INPUT when nothing is left, or there is no such folder. One process. */
 enum mt_status mt_profile_read(const char *run_dir, struct mt_profile *profile);
 
 /* Is it the name of a rank's file: rank-....jsonl? */
@@ -131,6 +142,12 @@ static inline int64_t *mt_profile_by_layer(const struct mt_profile *profile, int
                                            int step, int rank)
 {
     return values + ((int64_t)step * profile->n_rank + rank) * profile->n_layer;
+}
+
+/* [n_expert] of one rank and layer, inside profile->expert_rows, which is there. */
+static inline int64_t *mt_profile_expert_rows(const struct mt_profile *profile, int rank, int layer)
+{
+    return profile->expert_rows + ((int64_t)rank * profile->n_layer + layer) * profile->n_expert;
 }
 
 /* A rank's clock at local_ns, moved onto rank 0's: linear between knots, the nearest knot's offset

@@ -1,13 +1,14 @@
 /* Reading what a run left: files of all ranks, possibly damaged, into one model.
  *
  * A file is read twice: once for its shape (ranks, layers, the steps it has), once for its content.
- * A killed run leaves half a line: at the end, or above the first line of its next start. Elsewhere
- * a line that is no JSON breaks the file, and what stands before is kept. */
+ * A killed run leaves half a line: above the first line of its next start, or at the end, which is
+ * named. Elsewhere a line that is no JSON breaks the file, and what stands before is kept. */
 #include "profile/profile.h"
 
 #include "base/memory.h"
 #include "base/size.h"
 #include "base/sort.h"
+#include "profile/lines.h"
 #include "profile/reader.h"
 
 #include <dirent.h>
@@ -46,54 +47,70 @@ static enum mt_status add_problem(struct mt_profile *profile, const char *format
 /* Calls `take` for each line that is a JSON object; false from it ends the file. */
 typedef bool (*take_fn)(void *context, const json_t *line);
 
-static bool read_lines(const char *path, take_fn take, void *context, bool *is_broken)
+enum ending { IS_WHOLE, ENDS_IN_A_LINE, IS_BROKEN };
+
+static enum mt_status read_lines(const char *path, take_fn take, void *context, enum ending *ending)
 {
-    FILE *file = fopen(path, "r");
-    char *text = NULL;
-    size_t capacity = 0;
+    struct mt_lines lines;
+    json_t *line = NULL;
+    bool is_blank = false;
     bool was_bad = false;
-    *is_broken = false;
-    if (file == NULL) {
-        return false;
-    }
     bool goes_on = true;
-    while (goes_on && getline(&text, &capacity, file) > 0) {
-        json_t *line = json_loads(text, 0, NULL);
+    *ending = IS_WHOLE;
+    MT_TRY(mt_lines_open(path, "a rank's profile was expected", &lines));
+    while (goes_on && mt_lines_next(&lines, &line, &is_blank)) {
         const bool is_bad = !json_is_object(line);
-        *is_broken = was_bad && (is_bad || json_object_get(line, "profile") == NULL);
-        goes_on = !*is_broken && (is_bad || take(context, line));
-        was_bad = is_bad && text[0] != '\n';
+        *ending =
+            was_bad && (is_bad || json_object_get(line, "profile") == NULL) ? IS_BROKEN : IS_WHOLE;
+        goes_on = *ending == IS_WHOLE && (is_bad || take(context, line));
+        was_bad = is_bad && !is_blank;
         json_decref(line);
     }
-    free(text);
-    (void)fclose(file);
-    return true;
+    if (lines.is_too_long || lines.has_failed) {
+        *ending = IS_BROKEN;
+    } else if (*ending == IS_WHOLE && was_bad) {
+        *ending = ENDS_IN_A_LINE;
+    }
+    mt_lines_close(&lines);
+    return MT_OK;
 }
 
-/* Foreign numbers stay so small that sums of some of them fit. */
-static int64_t bounded(int64_t value)
+static int64_t bounded(const json_t *value, int n_bit, int64_t otherwise)
 {
-    const int64_t most = (int64_t)1 << 60;
-    return mt_max_i64(-most, mt_min_i64(value, most));
+    const int64_t most = (int64_t)1 << n_bit;
+    return json_is_integer(value)
+               ? mt_max_i64(-most, mt_min_i64((int64_t)json_integer_value(value), most))
+               : otherwise;
 }
+
+/* Foreign numbers stay so small that sums of thousands of them fit: 2^50 ns are 13 days. */
+enum { NUMBER_BITS = 50, CLOCK_BITS = 61 };
 
 int64_t mt_reader_integer(const json_t *object, const char *key, int64_t otherwise)
 {
-    const json_t *value = json_object_get(object, key);
-    return json_is_integer(value) ? bounded((int64_t)json_integer_value(value)) : otherwise;
+    return bounded(json_object_get(object, key), NUMBER_BITS, otherwise);
+}
+
+int64_t mt_reader_clock(const json_t *object, const char *key)
+{
+    return bounded(json_object_get(object, key), CLOCK_BITS, 0);
 }
 
 int64_t mt_reader_item(const json_t *array, size_t index)
 {
-    const json_t *value = json_array_get(array, index);
-    return json_is_integer(value) ? bounded((int64_t)json_integer_value(value)) : 0;
+    return bounded(json_array_get(array, index), NUMBER_BITS, 0);
+}
+
+int64_t mt_reader_clock_item(const json_t *array, size_t index)
+{
+    return bounded(json_array_get(array, index), CLOCK_BITS, 0);
 }
 
 /* ---- first pass: shape ---- */
 
 struct shape {
     bool has_header, is_foreign;
-    int64_t rank, n_rank, n_layer, session;
+    int64_t rank, n_rank, n_layer, n_expert, session;
     int64_t n_step, max_step;
     int64_t *step; /* numbers as they come */
     enum mt_status status;
@@ -121,7 +138,8 @@ static bool take_shape(void *context, const json_t *line)
         shape->rank = mt_reader_integer(line, "rank", -1);
         shape->n_rank = mt_reader_integer(line, "ranks", 0);
         shape->n_layer = mt_reader_integer(line, "layers", -1);
-        shape->session = mt_reader_integer(line, "session", 0);
+        shape->n_expert = mt_reader_integer(line, "experts", 0);
+        shape->session = mt_reader_clock(line, "session");
         shape->is_foreign = mt_reader_integer(line, "profile", 0) != 1 || !is_sound(shape);
     }
     if (!shape->has_header || shape->is_foreign) {
@@ -208,11 +226,15 @@ static enum mt_status read_shape(const struct listing *listing, int index,
     struct found_file *file = &listing->file[index];
     const struct shape *shape = &file->shape;
     char path[PATH_BYTES + 64];
-    bool is_broken = false;
+    enum ending ending = IS_WHOLE;
     path_of(listing, index, path, sizeof(path));
-    if (!read_lines(path, take_shape, &file->shape, &is_broken)) {
-        return add_problem(profile, "%s cannot be read: %s", file->name, strerror(errno));
+    const enum mt_status status = read_lines(path, take_shape, &file->shape, &ending);
+    if (status == MT_ERR_INPUT) {
+        MT_TRY(add_problem(profile, "%.*s", LINE_BYTES - 1, mt_error_last()->text));
+        mt_error_clear();
+        return MT_OK;
     }
+    MT_TRY(status);
     if (shape->is_foreign) {
         return add_problem(profile, "%s is not a rank's profile: its first line does not say so",
                            file->name);
@@ -221,10 +243,11 @@ static enum mt_status read_shape(const struct listing *listing, int index,
         return add_problem(profile, "%s has not one whole line", file->name);
     }
     file->is_good = true;
-    if (is_broken) {
+    if (ending != IS_WHOLE) {
         const int64_t last = shape->n_step > 0 ? shape->step[shape->n_step - 1] : 0;
-        MT_TRY(add_problem(profile, "%s is broken after step %lld: the rest is left out",
-                           file->name, (long long)last));
+        MT_TRY(add_problem(profile, "%s %s after step %lld: the rest is left out", file->name,
+                           ending == IS_BROKEN ? "is broken" : "ends within a line",
+                           (long long)last));
     }
     return shape->status;
 }
@@ -348,18 +371,17 @@ static enum mt_status read_contents(struct listing *listing, struct mt_profile *
     for (int i = 0; i < listing->n; ++i) {
         const struct shape *shape = &listing->file[i].shape;
         char path[PATH_BYTES + 64];
-        bool is_broken = false;
+        enum ending ending = IS_WHOLE;
         if (!listing->file[i].is_good) {
             continue;
         }
         struct mt_reader reader = {.profile = profile, .rank = (int)shape->rank};
         path_of(listing, i, path, sizeof(path));
-        (void)read_lines(path, take_content, &reader, &is_broken);
-        if (reader.status == MT_OK) {
-            reader.status = mt_reader_finish(&reader);
-        }
+        enum mt_status status = read_lines(path, take_content, &reader, &ending);
+        status = status == MT_OK ? reader.status : status;
+        status = status == MT_OK ? mt_reader_finish(&reader) : status;
         mt_reader_clear(&reader);
-        MT_TRY(reader.status);
+        MT_TRY(status);
     }
     return MT_OK;
 }
@@ -398,6 +420,7 @@ static enum mt_status fill(struct listing *listing, const struct shape *newest,
     MT_TRY_GOTO(unite_steps(listing, (int)newest->n_rank, &number, &n_step));
     MT_TRY_GOTO(mt_profile_init(profile, (int)newest->n_rank, (int)n_step, (int)newest->n_layer));
     memcpy(profile->step_number, number, (size_t)n_step * sizeof(*number));
+    MT_TRY_GOTO(mt_profile_reserve_experts(profile, (int)newest->n_expert));
     profile->n_problem = early.n_problem;
     profile->problem = early.problem;
     early = (struct mt_profile){0};

@@ -69,8 +69,9 @@ static enum mt_status take_header(struct mt_reader *reader, const json_t *line)
     struct mt_profile *profile = reader->profile;
     struct mt_profile_rank *rank = &profile->rank[reader->rank];
     MT_TRY(mt_reader_finish(reader)); /* of an earlier start */
-    reader->session = mt_reader_integer(line, "session", 0);
-    reader->origin_ns = mt_reader_integer(line, "origin", 0);
+    reader->session = mt_reader_clock(line, "session");
+    reader->origin_ns = mt_reader_clock(line, "origin");
+    reader->has_same_ranks = mt_reader_integer(line, "ranks", 0) == profile->n_rank;
     reader->n_kind = 0;
     reader->n_knot = 0;
     reader->first_step = NO_STEP;
@@ -78,7 +79,8 @@ static enum mt_status take_header(struct mt_reader *reader, const json_t *line)
     take_phases(reader, json_object_get(line, "phases"));
     rank->is_there = true;
     rank->has_ended = false;
-    rank->node = (int)mt_reader_integer(line, "node", 0);
+    rank->node =
+        (int)mt_max_i64(0, mt_min_i64(mt_reader_integer(line, "node", 0), profile->n_rank - 1));
     rank->local_rank = (int)mt_reader_integer(line, "local_rank", 0);
     copy_text(rank->host, line, "host");
     if (profile->start_utc[0] == '\0') {
@@ -87,7 +89,6 @@ static enum mt_status take_header(struct mt_reader *reader, const json_t *line)
     }
     copy_text(profile->run, line, "run");
     copy_text(profile->version, line, "version");
-    profile->n_expert = (int)mt_reader_integer(line, "experts", 0);
     profile->window = (int)mt_reader_integer(line, "window", 0);
     return MT_OK;
 }
@@ -96,7 +97,7 @@ static enum mt_status take_clock(struct mt_reader *reader, const json_t *item)
 {
     MT_TRY(MT_MAKE_ROOM(reader->knot, reader->n_knot, &reader->max_knot, 1, "clocks of a profile"));
     reader->knot[reader->n_knot++] = (struct mt_profile_knot){
-        mt_reader_item(item, 0), mt_reader_item(item, 1), mt_reader_item(item, 2)};
+        mt_reader_clock_item(item, 0), mt_reader_clock_item(item, 1), mt_reader_item(item, 2)};
     return MT_OK;
 }
 
@@ -149,7 +150,8 @@ static void take_step(struct mt_reader *reader, const json_t *line)
     }
     struct mt_profile_step *step = renew_step(reader, index);
     const json_t *phases = json_object_get(line, "phase");
-    step->begin_ns = mt_reader_integer(line, "begin", 0);
+    step->session = reader->session;
+    step->begin_ns = mt_reader_clock(line, "begin");
     step->end_ns = step->begin_ns + mt_reader_integer(line, "end", 0);
     step->until_ns = step->begin_ns + mt_reader_integer(line, "until", 0);
     step->n_token = mt_reader_integer(line, "tokens", 0);
@@ -180,13 +182,38 @@ static struct mt_profile_step *detailed_step(struct mt_reader *reader, const jso
     return step->is_there ? step : NULL;
 }
 
+static bool is_ascending(const struct mt_profile_step *step)
+{
+    for (int i = 1; i < step->n_collective; ++i) {
+        if (step->collective[i].number <= step->collective[i - 1].number) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static enum mt_status take_waits(struct mt_reader *reader, const json_t *line)
 {
-    enum { NUMBER, KIND, PHASE, BUSY, LAYER, MICRO, BEGIN, NEED, DONE, BYTES, N_SOURCE, SOURCES };
+    enum {
+        NUMBER,
+        KIND,
+        PHASE,
+        BUSY,
+        LAYER,
+        MICRO,
+        BEGIN,
+        NEED,
+        DONE,
+        BYTES,
+        N_SOURCE,
+        SOURCES,
+        PEER,
+        LAST
+    };
     const json_t *list = json_object_get(line, "c");
     const int64_t first = mt_reader_integer(line, "first", 0);
     struct mt_profile_step *step = detailed_step(reader, line, "waits");
-    if (step == NULL) {
+    if (step == NULL || !reader->has_same_ranks) {
         return MT_OK;
     }
     MT_TRY(mt_profile_reserve_collectives(step, (int)json_array_size(list)));
@@ -195,6 +222,7 @@ static enum mt_status take_waits(struct mt_reader *reader, const json_t *line)
         const int64_t begin_ns = step->begin_ns + mt_reader_item(item, BEGIN);
         const int64_t done_ns = begin_ns + mt_reader_item(item, DONE);
         const int64_t need = mt_reader_item(item, NEED);
+        const int64_t peer = mt_reader_item(item, PEER) - 1;
         step->collective[i] = (struct mt_profile_collective){
             .number = first + mt_reader_item(item, NUMBER),
             .kind = kind_of(reader, mt_reader_item(item, KIND)),
@@ -207,9 +235,11 @@ static enum mt_status take_waits(struct mt_reader *reader, const json_t *line)
             .done_ns = done_ns,
             .n_bytes = mt_reader_item(item, BYTES),
             .n_source = (int)mt_reader_item(item, N_SOURCE),
+            .last_peer = peer >= 0 && peer < reader->profile->n_rank ? (int)peer : -1,
+            .last_ns = begin_ns + mt_reader_item(item, LAST),
             .sources = (uint64_t)json_integer_value(json_array_get(item, SOURCES))};
     }
-    return MT_OK;
+    return is_ascending(step) ? MT_OK : mt_profile_reserve_collectives(step, 0);
 }
 
 /* Outer spans before inner ones. */
@@ -251,6 +281,34 @@ static enum mt_status take_spans(struct mt_reader *reader, const json_t *line)
     return MT_OK;
 }
 
+/* Totals of a start: its last line counts. */
+static void take_experts(struct mt_reader *reader, const json_t *line)
+{
+    json_decref(reader->experts);
+    reader->experts = json_deep_copy(line);
+}
+
+static void add_experts(const struct mt_reader *reader)
+{
+    enum { LAYER, EXPERT, ROWS };
+    const struct mt_profile *profile = reader->profile;
+    const json_t *list = json_object_get(reader->experts, "e");
+    if (reader->experts == NULL || profile->expert_rows == NULL) {
+        return;
+    }
+    profile->expert_steps[reader->rank] +=
+        mt_max_i64(0, mt_reader_integer(reader->experts, "experts", 0));
+    for (size_t i = 0; i < json_array_size(list); ++i) {
+        const json_t *item = json_array_get(list, i);
+        const int64_t layer = mt_reader_item(item, LAYER);
+        const int64_t expert = mt_reader_item(item, EXPERT);
+        if (layer >= 0 && layer < profile->n_layer && expert >= 0 && expert < profile->n_expert) {
+            mt_profile_expert_rows(profile, reader->rank, (int)layer)[expert] +=
+                mt_max_i64(0, mt_reader_item(item, ROWS));
+        }
+    }
+}
+
 enum mt_status mt_reader_take(struct mt_reader *reader, const json_t *line)
 {
     const json_t *value = NULL;
@@ -268,6 +326,8 @@ enum mt_status mt_reader_take(struct mt_reader *reader, const json_t *line)
         return take_waits(reader, line);
     } else if (json_object_get(line, "spans") != NULL) {
         return take_spans(reader, line);
+    } else if (json_object_get(line, "experts") != NULL) {
+        take_experts(reader, line);
     } else if (json_object_get(line, "end") != NULL) {
         reader->profile->rank[reader->rank].has_ended = true;
     }
@@ -293,6 +353,7 @@ static void move_step(const struct shift *shift, struct mt_profile_step *step)
         move(shift, &step->collective[i].begin_ns);
         move(shift, &step->collective[i].need_ns);
         move(shift, &step->collective[i].done_ns);
+        move(shift, &step->collective[i].last_ns);
     }
     for (int i = 0; i < step->n_span; ++i) {
         move(shift, &step->span[i].begin_ns);
@@ -317,6 +378,9 @@ enum mt_status mt_reader_finish(struct mt_reader *reader)
             move_step(&shift, step);
         }
     }
+    add_experts(reader);
+    json_decref(reader->experts);
+    reader->experts = NULL;
     mt_memory_free(rank->knot);
     rank->knot = NULL;
     rank->n_knot = 0;
@@ -334,4 +398,6 @@ void mt_reader_clear(struct mt_reader *reader)
 {
     mt_memory_free(reader->knot);
     reader->knot = NULL;
+    json_decref(reader->experts);
+    reader->experts = NULL;
 }

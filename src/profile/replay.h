@@ -27,17 +27,22 @@
 enum mt_change_kind {
     MT_CHANGE_NOTHING,
     MT_CHANGE_OTHER_TRANSFERS, /* only to tell how far the model is off */
-    MT_CHANGE_RANK,      /* `rank` as fast as the median of all, phase by phase, at its own work */
-    MT_CHANGE_ALL_RANKS, /* every rank that is slower than the median as fast as it */
-    MT_CHANGE_EXPERTS,   /* every rank's experts compute the mean number of rows, layer by layer */
-    MT_CHANGE_PHASE,     /* `phase` costs nothing: no work, no transfer */
-    MT_CHANGE_COPIES,    /* copies of experts and their gradients travel in no time */
-    MT_CHANGE_TRANSFERS  /* all messages travel in no time */
+    MT_CHANGE_RANK,       /* `rank` as fast as the median of all, phase by phase, at its own work */
+    MT_CHANGE_ALL_RANKS,  /* every rank that is slower than the median as fast as it */
+    MT_CHANGE_EXPERTS,    /* every rank's experts compute the mean number of rows, layer by layer */
+    MT_CHANGE_ROWS,       /* the experts of `rank` compute the mean number of rows at most */
+    MT_CHANGE_LINKS,      /* messages of `rank` take no longer than the median of the others' */
+    MT_CHANGE_NODE_LINKS, /* messages to and from `node` are there when all others are; with
+                             `to_node` only those between the two */
+    MT_CHANGE_PHASE,      /* `phase` costs nothing: no work, no transfer */
+    MT_CHANGE_COPIES,     /* copies of experts and their gradients travel in no time */
+    MT_CHANGE_TRANSFERS   /* all messages travel in no time */
 };
 
 struct mt_change {
     enum mt_change_kind kind;
     int rank, phase;
+    int node, to_node; /* -1: all others */
 };
 
 /* A stretch of one rank's time. */
@@ -59,6 +64,9 @@ struct mt_replay;
  * rank, the last ones. With one rank: the last ones. MT_OK also when there are none. */
 enum mt_status mt_replay_create(const struct mt_profile *profile, int max_step,
                                 struct mt_replay **out);
+/* The same of steps [first, first + n) only. */
+enum mt_status mt_replay_create_of(const struct mt_profile *profile, int first, int n, int max_step,
+                                   struct mt_replay **out);
 void mt_replay_destroy(struct mt_replay *replay);
 
 int mt_replay_n_step(const struct mt_replay *replay); /* 0: nothing was recorded in detail */
@@ -67,6 +75,8 @@ int mt_replay_step(const struct mt_replay *replay, int index); /* ascending, int
 double mt_replay_measured_ns(const struct mt_replay *replay);
 /* The same with the change made. */
 double mt_replay_run(struct mt_replay *replay, const struct mt_change *change);
+/* With all of them made. */
+double mt_replay_run_all(struct mt_replay *replay, const struct mt_change *change, int n);
 
 /* Of the latest run. Times count from the moment when the first rank began the last replayed step;
  * at most max stretches are stored, and the functions return how many there are.

@@ -63,6 +63,8 @@ static void fill_parts(const struct mt_profile *profile, struct mt_segment *segm
                                      .phase = c->phase,
                                      .layer = c->layer,
                                      .needed = c->sources,
+                                     .last_peer = c->last_peer,
+                                     .last_ns = c->last_ns,
                                      .begin_ns = c->begin_ns,
                                      .done_ns = c->done_ns};
             }
@@ -114,6 +116,8 @@ static void measure_transfers(struct mt_part *part, int n_rank)
             }
         }
         part[r].transfer_ns = mt_max_i64(0, part[r].done_ns - last_ns);
+        part[r].last_ns =
+            mt_max_i64(0, mt_min_i64(part[r].transfer_ns, part[r].done_ns - part[r].last_ns));
     }
 }
 
@@ -196,6 +200,8 @@ struct event {
     enum mt_node_kind kind;
     int collective, step;
     int busy_phase, layer; /* of the work that leads to it, where no spans tell */
+    int micro;             /* of a post; -1: of none */
+    bool leads_micro;      /* the first of its micro-batch: data were read before it */
 };
 
 static int by_time(const void *left, const void *right)
@@ -227,6 +233,24 @@ static void label_waits(struct event *event, int64_t n)
     }
 }
 
+/* The data of a step's first micro-batch are read before anything else, those of a later one before
+ * its first post. */
+static void mark_micros(struct event *event, int64_t n)
+{
+    int64_t first = 0; /* of the step */
+    int micro = -1;
+    for (int64_t i = 0; i < n; ++i) {
+        if (event[i].kind == MT_NODE_POST && event[i].micro >= 0 && event[i].micro != micro) {
+            event[micro < 0 ? first : i].leads_micro = true;
+            micro = event[i].micro;
+        }
+        if (event[i].kind == MT_NODE_END) {
+            first = i + 1;
+            micro = -1;
+        }
+    }
+}
+
 /* Posts and waits of one rank inside the segment, and the ends of its steps; returns how many. */
 static int64_t list_events(const struct mt_profile *profile, const struct mt_segment *segment,
                            int rank, int64_t first, struct event *event)
@@ -244,7 +268,8 @@ static int64_t list_events(const struct mt_profile *profile, const struct mt_seg
                                    .collective = (int)(c->number - first),
                                    .step = s,
                                    .busy_phase = c->busy_phase,
-                                   .layer = c->layer};
+                                   .layer = c->layer,
+                                   .micro = c->micro};
             event[n++] = moment;
             moment.kind = MT_NODE_WAIT;
             moment.at_ns = c->need_ns;
@@ -259,10 +284,12 @@ static int64_t list_events(const struct mt_profile *profile, const struct mt_seg
                                     .collective = -1,
                                     .step = s,
                                     .busy_phase = MT_N_PHASE,
-                                    .layer = -1};
+                                    .layer = -1,
+                                    .micro = -1};
     }
     qsort(event, (size_t)n, sizeof(*event), by_time);
     label_waits(event, n);
+    mark_micros(event, n);
     return n;
 }
 
@@ -270,6 +297,7 @@ static int64_t list_events(const struct mt_profile *profile, const struct mt_seg
 struct reader {
     const struct mt_profile *profile;
     int rank, step, end_step, span;
+    int n_micro; /* of a step */
     int depth;
     struct mt_profile_span open[SPAN_DEPTH];
     struct mt_piece *piece;
@@ -321,13 +349,36 @@ static int64_t move_to(struct reader *reader, int64_t now_ns)
     return next != NULL ? mt_min_i64(end_ns, next->begin_ns) : end_ns;
 }
 
-/* The work between from_ns and the event: as its spans tell, else all of the phase in which the
- * rank was longest. */
+static int64_t busy_ns(const struct mt_profile_step *step, int phase)
+{
+    return mt_max_i64(0, step->phase_ns[phase] - step->wait_ns[phase]);
+}
+
+/* Work of a step without spans: of the phase in which the rank was longest. What is known to lie
+ * there beside it is told apart: data before a micro-batch, saves and evaluations at the end. */
+static void add_untraced(struct reader *reader, const struct event *to, int64_t ns)
+{
+    static const int at_end[] = {MT_PHASE_CHECKPOINT, MT_PHASE_EVAL};
+    const struct mt_profile_step *step = mt_profile_step(reader->profile, to->step, reader->rank);
+    if (to->leads_micro) {
+        const int64_t data_ns = busy_ns(step, MT_PHASE_DATA) / mt_max_i64(1, reader->n_micro);
+        add_piece(reader, to, MT_PHASE_DATA, -1, mt_min_i64(ns, data_ns));
+        ns -= mt_min_i64(ns, data_ns);
+    }
+    for (int i = 0; i < 2 && to->kind == MT_NODE_END; ++i) {
+        const int64_t part_ns = mt_min_i64(ns, busy_ns(step, at_end[i]));
+        add_piece(reader, to, at_end[i], -1, part_ns);
+        ns -= part_ns;
+    }
+    add_piece(reader, to, to->busy_phase, to->layer, ns);
+}
+
+/* The work between from_ns and the event: as its spans tell, if there are any. */
 static void add_work(struct reader *reader, int64_t from_ns, const struct event *to)
 {
     const bool is_traced = mt_profile_step(reader->profile, to->step, reader->rank)->n_span > 0;
     if (!is_traced) {
-        add_piece(reader, to, to->busy_phase, to->layer, to->at_ns - from_ns);
+        add_untraced(reader, to, to->at_ns - from_ns);
         return;
     }
     while (from_ns < to->at_ns) {
@@ -347,6 +398,11 @@ static void chain_rank(struct mt_segment *segment, struct reader *reader, const 
     const int n_rank = reader->profile->n_rank;
     int64_t now_ns = mt_profile_step(reader->profile, segment->first_step, reader->rank)->begin_ns;
     int64_t at = segment->first_node[reader->rank];
+    reader->n_micro = 0;
+    for (int64_t i = 0; i < n_event; ++i) {
+        reader->n_micro += event[i].leads_micro ? 1 : 0;
+    }
+    reader->n_micro /= segment->n_step; /* the same in each */
     for (int64_t i = 0; i < n_event; ++i, ++at) {
         struct mt_node *node = &segment->node[at];
         *node = (struct mt_node){.kind = event[i].kind,
@@ -386,8 +442,8 @@ static enum mt_status build_chains(const struct mt_profile *profile, struct mt_s
     count_records(profile, segment, &n_event, &n_span);
     MT_TRY_GOTO(MT_ALLOCATE(event, n_event, "moments of a replay"));
     MT_TRY_GOTO(MT_ALLOCATE(segment->node, n_event, "moments of a replay"));
-    /* a span ends a piece twice, at its begin and its end; an event once */
-    MT_TRY_GOTO(MT_ALLOCATE(segment->work, 2 * n_span + n_event, "work of a replay"));
+    /* a span ends a piece twice, at its begin and its end; an event has three at most */
+    MT_TRY_GOTO(MT_ALLOCATE(segment->work, 2 * n_span + 3 * n_event, "work of a replay"));
     MT_TRY_GOTO(MT_ALLOCATE(segment->first_node, profile->n_rank + 1, "chains of a replay"));
     struct reader reader = {.profile = profile, .piece = segment->work};
     for (int r = 0; r < profile->n_rank; ++r) {

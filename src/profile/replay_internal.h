@@ -30,6 +30,8 @@ struct mt_part {
     int64_t begin_ns, done_ns; /* measured */
     int64_t transfer_ns;       /* measured: from the last needed arrival until done */
     int64_t other_ns;          /* the same of other steps */
+    int last_peer;             /* whose messages were there last; -1: unknown */
+    int64_t last_ns;           /* of the transfer: that they alone were missing */
     int64_t post_node;
     int64_t posted_ns; /* of the latest run; -1: not yet */
 };
@@ -50,12 +52,14 @@ struct mt_segment {
 struct mt_replay {
     const struct mt_profile *profile;
     int n_rank, n_step;
+    int begin_step, end_step; /* into profile->step: what may be replayed */
     int n_segment;
     struct mt_segment *segment;
     double *slowness; /* [R, MT_N_PHASE + 1] */
     double *row_ns;   /* [R] time of one more row of an expert layer, forward and backward */
     int64_t *next;    /* [R] node to be played */
     int64_t *now_ns;  /* [R] */
+    double *scratch;  /* [R] */
 };
 
 /* Everything of the segment that is measured; first_step and n_step are given. */

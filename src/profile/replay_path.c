@@ -69,7 +69,9 @@ static void walk_back(const struct mt_replay *replay, const struct mt_segment *s
             at = last;
         }
     }
-    while (at >= segment->first_node[rank]) {
+    /* Each moment was played before those that it leads to, and is passed once at most. */
+    for (int64_t left = segment->first_node[replay->n_rank];
+         left > 0 && at >= segment->first_node[rank]; --left) {
         const struct mt_node *node = &segment->node[at];
         if (node->source >= 0) {
             const struct mt_stretch transfer = transfer_of(replay, segment, rank, node);

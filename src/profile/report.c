@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "profile/pricing.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -17,7 +18,7 @@ static bool is_locked(const char *run_dir)
 {
     char path[PATH_BYTES];
     (void)snprintf(path, sizeof(path), "%s/lock", run_dir);
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0) {
         return false;
     }
@@ -48,6 +49,7 @@ static enum mt_status fill(struct mt_report *report, const char *run_dir)
     MT_TRY(mt_run_metrics_read(run_dir, &report->metrics));
     MT_TRY(mt_analysis_make(&report->profile, 0, report->profile.n_step, &report->analysis));
     MT_TRY(mt_replay_create(&report->profile, REPLAYED_STEPS, &report->replay));
+    MT_TRY(mt_findings_price(&report->profile, report->replay, &report->analysis));
     MT_TRY(mt_report_sum_up(report));
     MT_TRY(mt_report_replay(report));
     mt_report_word(report);
@@ -87,6 +89,7 @@ void mt_report_destroy(struct mt_report *report)
     if (report == NULL) {
         return;
     }
+    mt_memory_free(report->expert_count);
     mt_memory_free(report->row_count);
     mt_memory_free(report->row_layer);
     mt_memory_free(report->critical_share);

@@ -21,7 +21,7 @@ void mt_report_destroy(struct mt_report *report); /* NULL allowed */
 
 /* The first line is the finding: "finding: rank 5 slow-device 12.3%". */
 enum mt_status mt_report_write_text(const struct mt_report *report, FILE *out);
-/* MT_ERR_RESOURCE when the file cannot be written. */
+/* MT_ERR_RESOURCE when the file cannot be written; what was there under its name stays then. */
 enum mt_status mt_report_write_html(const struct mt_report *report, const char *path);
 
 /* "finding: none", ... */

@@ -2,6 +2,7 @@
 #include "profile/report_internal.h"
 
 #include "base/memory.h"
+#include "base/output_file.h"
 #include "profile/report_assets.h"
 
 #include <errno.h>
@@ -77,22 +78,11 @@ static enum mt_status make_text(const struct mt_report *report, char **text)
 
 static enum mt_status write_file(const struct filling *filling, int n, const char *path)
 {
-    FILE *out = fopen(path, "we");
-    if (out == NULL) {
-        return MT_FAIL(MT_ERR_RESOURCE,
-                       "cannot write %s: %s; expected a file that can be created; choose another "
-                       "with -o",
-                       path, strerror(errno));
-    }
-    write_page(filling, n, out);
-    const bool is_whole = ferror(out) == 0;
-    if (fclose(out) != 0 || !is_whole) {
-        return MT_FAIL(MT_ERR_RESOURCE,
-                       "cannot write all of %s; expected space on the disk; free some, or choose "
-                       "another place with -o",
-                       path);
-    }
-    return MT_OK;
+    struct mt_output output;
+    MT_TRY(mt_output_open(path, "free some, or choose another place with -o", &output));
+    errno = 0;
+    write_page(filling, n, output.file);
+    return mt_output_close(&output, ferror(output.file) != 0 ? errno : 0);
 }
 
 enum mt_status mt_report_write_html(const struct mt_report *report, const char *path)

@@ -8,7 +8,7 @@
 #include "profile/run_metrics.h"
 
 /* Columns of charts over steps: 64 ranks of them are 7,680 cells, which a browser draws at once. */
-enum { MT_REPORT_COLUMNS = 120, MT_REPORT_CHANGES = 16, MT_REPORT_SAVES = 20 };
+enum { MT_REPORT_COLUMNS = 120, MT_REPORT_CHANGES = 16, MT_REPORT_SAVES = 20, MT_REPORT_HOMES = 4 };
 enum { MT_REPORT_LINE_BYTES = 256, MT_REPORT_TEXT_BYTES = 1024 };
 
 enum mt_report_state { MT_RUN_FINISHED, MT_RUN_GOING_ON, MT_RUN_BROKEN_OFF };
@@ -51,6 +51,12 @@ struct mt_report_save {
     int rank;
 };
 
+/* A rank that computes an expert's rows, and its share of them. */
+struct mt_report_home {
+    int rank;
+    double share;
+};
+
 struct mt_report {
     struct mt_profile profile;
     struct mt_run_metrics metrics;
@@ -80,6 +86,8 @@ struct mt_report {
     int n_row_layer;                             /* layers that have rows */
     int *row_layer;                              /* [n_row_layer] */
     double *row_count;                           /* [n_row_layer, R] a step */
+    int n_expert;                                /* 0: rows by expert were not recorded */
+    double *expert_count;                        /* [n_row_layer, n_expert] a step, on all ranks */
     char finding[MT_REPORT_LINE_BYTES];
     char headline[MT_REPORT_LINE_BYTES];
     char detail[MT_REPORT_TEXT_BYTES];
@@ -88,6 +96,8 @@ struct mt_report {
 
 /* The tables over steps, phases, rows and saves. */
 enum mt_status mt_report_sum_up(struct mt_report *report);
+/* Rows by expert; needs the rows by layer. */
+enum mt_status mt_report_sum_experts(struct mt_report *report);
 /* The replay's tables. */
 enum mt_status mt_report_replay(struct mt_report *report);
 /* finding, headline, detail, run_line: needs all the others. */
@@ -101,6 +111,11 @@ static inline const struct mt_finding *mt_report_worst(const struct mt_report *r
 
 /* "moe.dispatch", "moe.dispatch, messages", "between phases". text [MT_REPORT_LINE_BYTES] */
 void mt_report_phase_name(int phase, bool is_transfer, char *text);
+/* "node 2 (host2, ranks 4 to 5)". text [MT_REPORT_LINE_BYTES] */
+void mt_report_node_name(const struct mt_report *report, int node, char *text);
+/* How long a rank elsewhere missed messages to or from this node, a step, all others being there
+ * already. */
+double mt_report_missed_ns(const struct mt_report *report, int node);
 /* Phase in which rank's work made others wait longest; MT_N_PHASE: none. */
 int mt_report_blamed_phase(const struct mt_report *report, int rank);
 /* Of the model, relative: too long is positive. */
@@ -109,6 +124,14 @@ double mt_report_error(const struct mt_report *report);
 double mt_report_caused_ns(const struct mt_report *report, int rank);
 /* Time for people: "1.23 s", "12.3 ms", "45 us". text [MT_REPORT_LINE_BYTES] */
 void mt_report_time(double ns, char *text);
+/* Share of the ranks' time that they waited for others: "12.3 %", "an unknown share". text
+ * [MT_REPORT_LINE_BYTES] */
+void mt_report_lost(const struct mt_report *report, char *text);
+/* Rows a step of the mean expert; the ranks that compute most of an expert's rows, the first of
+ * them most: how many of home [MT_REPORT_HOMES]. row_layer: index into report->row_layer. */
+double mt_report_expert_mean(const struct mt_report *report, int row_layer);
+int mt_report_expert_homes(const struct mt_report *report, int row_layer, int expert,
+                           struct mt_report_home *home);
 /* Where the report's numbers come from, sentence by sentence; false: there is no sentence i. */
 bool mt_report_source(const struct mt_report *report, int i, char *text);
 

@@ -57,7 +57,7 @@ static json_t *facts(const struct mt_report *report)
     mt_report_time(report->step_ns, value);
     (void)snprintf(about, sizeof(about), "mean of %d steps", report->profile.n_step);
     append(list, json_pack("[s,s,s]", "step time", value, about));
-    (void)snprintf(value, sizeof(value), "%.1f %%", report->lost_share * 100);
+    mt_report_lost(report, value);
     append(list, json_pack("[s,s,s]", "waiting for others", value, "of all ranks' time"));
     for (int i = 0; i < report->n_change; ++i) {
         const struct mt_report_change *change = &report->change[i];
@@ -96,7 +96,7 @@ static json_t *steps(const struct mt_report *report)
     return object;
 }
 
-static double span_of(double span)
+double mt_json_span(double span)
 {
     return fmin(fmax(ceil(span * 20) / 20, least_span), most_span);
 }
@@ -121,7 +121,7 @@ static json_t *heat(const struct mt_report *report)
         append(rows, row);
     }
     return json_pack("{s:o,s:o,s:o,s:f}", "first", first, "last", last, "value", rows, "span",
-                     span_of(span));
+                     mt_json_span(span));
 }
 
 static json_t *phases(const struct mt_report *report)
@@ -191,6 +191,20 @@ static json_t *ranks(const struct mt_report *report)
     return list;
 }
 
+/* Nodes, and for each of them how long messages to or from it were missed from each other one. */
+static json_t *nodes(const struct mt_report *report)
+{
+    const struct mt_analysis *analysis = &report->analysis;
+    json_t *list = json_array();
+    for (int node = 0; analysis->n_node > 1 && node < analysis->n_node; ++node) {
+        char name[MT_REPORT_LINE_BYTES];
+        mt_report_node_name(report, node, name);
+        append(list, json_pack("{s:o,s:o}", "name", text_of(name), "missed",
+                               mt_json_seconds(mt_report_missed_ns(report, node))));
+    }
+    return list;
+}
+
 static json_t *what_if(const struct mt_report *report)
 {
     json_t *list = json_array();
@@ -240,7 +254,7 @@ static json_t *rows(const struct mt_report *report)
                                   real(report->metrics.layer_load[l])));
     }
     return json_pack("{s:o,s:o,s:o,s:o,s:f}", "layers", layers, "value", values, "count", counts,
-                     "experts", experts, "span", span_of(span));
+                     "experts", experts, "span", mt_json_span(span));
 }
 
 static json_t *decision_of(const struct mt_run_decision *decision)
@@ -288,7 +302,7 @@ static json_t *sentences(const struct mt_report *report)
     char text[MT_REPORT_LINE_BYTES];
     json_t *list = json_array();
     for (int i = 0; mt_report_source(report, i, text); ++i) {
-        append(list, json_string(text));
+        append(list, text_of(text));
     }
     return list;
 }
@@ -360,16 +374,20 @@ enum mt_status mt_report_data(const struct mt_report *report, char **out)
     json_t *object = json_object();
     json_t *path = json_object();
     put(object, "finding",
-        json_pack("{s:o}", "rank", worst != NULL ? json_integer(worst->rank) : json_null()));
+        json_pack("{s:i,s:i,s:i}", "rank", worst != NULL ? worst->rank : -1, "node",
+                  worst != NULL ? worst->node : -1, "to_node",
+                  worst != NULL ? worst->to_node : -1));
     put(object, "run", json_pack("{s:i}", "n_detailed", report->analysis.n_detailed));
     put(object, "facts", facts(report));
     put(object, "ranks", ranks(report));
+    put(object, "nodes", nodes(report));
     put(object, "steps", steps(report));
     put(object, "heat", heat(report));
     put(object, "phases", phases(report));
     put(object, "whatif", what_if(report));
     put(object, "critical", path);
     put(object, "rows", rows(report));
+    put(object, "experts", mt_json_experts(report));
     put(object, "placement", placement(report));
     put(object, "saves", saves(report));
     put(object, "sources", sentences(report));

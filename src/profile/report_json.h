@@ -9,6 +9,12 @@
 /* Seconds with the digits that a picture needs. */
 json_t *mt_json_seconds(double ns);
 
+/* How far from 1 a map's colours are full, of what is farthest from it. */
+double mt_json_span(double span);
+
+/* Rows by layer and expert, and where they were computed. */
+json_t *mt_json_experts(const struct mt_report *report);
+
 /* Sets lanes, path, names, length: the last replayed step. */
 enum mt_status mt_json_lanes(const struct mt_report *report, json_t *critical);
 

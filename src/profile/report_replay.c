@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "profile/pricing.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -44,51 +45,113 @@ static void add_change(struct mt_report *report, const struct mt_report_change *
     report->change[at] = *change;
 }
 
-static void try_change(struct mt_report *report, const struct mt_change *change, bool is_finding,
+/* The entry has its name and what it is. */
+static void try_change(struct mt_report *report, const struct mt_change *change,
                        struct mt_report_change *entry)
 {
     entry->step_ns = mt_replay_run(report->replay, change);
     entry->gain = gain_of(report, entry->step_ns);
-    entry->is_finding = is_finding;
-    entry->is_bound = change->kind == MT_CHANGE_PHASE;
     add_change(report, entry);
 }
 
-static bool is_found(const struct mt_report *report, enum mt_cause cause, int rank)
+static void name_change(const struct mt_finding *finding, char *name)
 {
-    const struct mt_finding *worst = mt_report_worst(report);
-    return worst != NULL && worst->cause == cause && (rank < 0 || worst->rank == rank);
+    switch (finding->cause) {
+    case MT_CAUSE_SLOW_DEVICE:
+        (void)snprintf(name, MT_REPORT_LINE_BYTES, "rank %d were as fast as the median rank",
+                       finding->rank);
+        break;
+    case MT_CAUSE_ROUTING_LOAD:
+        (void)snprintf(name, MT_REPORT_LINE_BYTES,
+                       "the experts of rank %d had the mean number of rows", finding->rank);
+        break;
+    case MT_CAUSE_LATE_DATA:
+        (void)snprintf(name, MT_REPORT_LINE_BYTES, "data were there when they are needed");
+        break;
+    case MT_CAUSE_CHECKPOINT:
+        (void)snprintf(name, MT_REPORT_LINE_BYTES, "checkpoints stopped nobody");
+        break;
+    case MT_CAUSE_COMMUNICATION:
+    default:
+        if (finding->to_node >= 0) {
+            (void)snprintf(name, MT_REPORT_LINE_BYTES,
+                           "messages between node %d and node %d were as quick as the others",
+                           finding->node, finding->to_node);
+            break;
+        }
+        if (finding->node >= 0) {
+            (void)snprintf(name, MT_REPORT_LINE_BYTES,
+                           "messages to and from node %d were as quick as the others",
+                           finding->node);
+            break;
+        }
+        (void)snprintf(name, MT_REPORT_LINE_BYTES,
+                       "messages of rank %d took no longer than those of the others",
+                       finding->rank);
+    }
 }
 
-/* The ranks that others wait for most, and that of the finding. */
+/* Every finding alone, and all together. */
+static void try_findings(struct mt_report *report)
+{
+    const int n = (int)mt_min_i64(report->analysis.n_finding, MT_PRICED_FINDINGS);
+    struct mt_change change[MT_PRICED_FINDINGS];
+    for (int i = 0; i < n; ++i) {
+        const struct mt_finding *finding = &report->analysis.finding[i];
+        struct mt_report_change entry = {.is_finding = i == 0};
+        change[i] = mt_finding_change(finding);
+        name_change(finding, entry.name);
+        try_change(report, &change[i], &entry);
+    }
+    if (n > 1) {
+        struct mt_report_change entry = {.is_finding = false};
+        (void)snprintf(entry.name, sizeof(entry.name), "nothing of what was found were there");
+        entry.step_ns = mt_replay_run_all(report->replay, change, n);
+        entry.gain = gain_of(report, entry.step_ns);
+        add_change(report, &entry);
+    }
+}
+
+static bool is_tried(const struct mt_report *report, int rank)
+{
+    for (int i = 0; i < report->analysis.n_finding; ++i) {
+        const struct mt_finding *finding = &report->analysis.finding[i];
+        if (finding->rank == rank && finding->cause == MT_CAUSE_SLOW_DEVICE) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The ranks that others wait for most, beside those that were found slow. */
 static void try_ranks(struct mt_report *report)
 {
     const struct mt_analysis *analysis = &report->analysis;
-    const struct mt_finding *worst = mt_report_worst(report);
     int tried[TRIED_RANKS] = {-1, -1, -1};
-    for (int i = 0; i < TRIED_RANKS && i < report->n_rank; ++i) {
-        int rank = i == 0 && worst != NULL ? worst->rank : -1;
-        for (int r = 0; r < report->n_rank && (i > 0 || worst == NULL); ++r) {
-            const bool is_new = r != tried[0] && r != tried[1];
+    for (int i = 0; i < TRIED_RANKS; ++i) {
+        int rank = -1;
+        for (int r = 0; r < report->n_rank; ++r) {
+            const bool is_new = r != tried[0] && r != tried[1] && !is_tried(report, r);
             if (is_new && (rank < 0 || analysis->caused_ns[r] > analysis->caused_ns[rank])) {
                 rank = r;
             }
         }
         tried[i] = rank;
-        struct mt_report_change entry;
-        (void)snprintf(entry.name, sizeof(entry.name), "rank %d were as fast as the median rank",
-                       rank);
-        try_change(report, &(struct mt_change){.kind = MT_CHANGE_RANK, .rank = rank},
-                   is_found(report, MT_CAUSE_SLOW_DEVICE, rank), &entry);
+        if (rank >= 0) {
+            const struct mt_finding as_slow = {.rank = rank, .cause = MT_CAUSE_SLOW_DEVICE};
+            const struct mt_change change = mt_finding_change(&as_slow);
+            struct mt_report_change entry = {.is_finding = false};
+            name_change(&as_slow, entry.name);
+            try_change(report, &change, &entry);
+        }
     }
 }
 
-static void try_one(struct mt_report *report, enum mt_change_kind kind, bool is_finding,
-                    const char *name)
+static void try_one(struct mt_report *report, enum mt_change_kind kind, const char *name)
 {
-    struct mt_report_change entry;
+    struct mt_report_change entry = {.is_finding = false};
     (void)snprintf(entry.name, sizeof(entry.name), "%s", name);
-    try_change(report, &(struct mt_change){.kind = kind}, is_finding, &entry);
+    try_change(report, &(struct mt_change){.kind = kind}, &entry);
 }
 
 /* The phases that lie longest on the critical path. */
@@ -103,11 +166,10 @@ static void try_phases(struct mt_report *report)
         }
         is_tried[phase] = true;
         ++n;
-        struct mt_report_change entry;
+        struct mt_report_change entry = {.is_bound = true};
         (void)snprintf(entry.name, sizeof(entry.name), "%s were hidden completely",
                        mt_phase_name((enum mt_phase)phase));
-        try_change(report, &(struct mt_change){.kind = MT_CHANGE_PHASE, .phase = phase}, false,
-                   &entry);
+        try_change(report, &(struct mt_change){.kind = MT_CHANGE_PHASE, .phase = phase}, &entry);
     }
 }
 
@@ -178,12 +240,12 @@ enum mt_status mt_report_replay(struct mt_report *report)
     report->unchanged_ns = mt_replay_run(report->replay, &nothing);
     MT_TRY(find_critical(report));
     if (report->n_rank > 1) {
+        try_findings(report);
         try_ranks(report);
-        try_one(report, MT_CHANGE_ALL_RANKS, false, "no rank were slower than the median rank");
-        try_one(report, MT_CHANGE_EXPERTS, is_found(report, MT_CAUSE_ROUTING_LOAD, -1),
-                "every rank's experts had the mean number of rows");
-        try_one(report, MT_CHANGE_COPIES, false, "copies of experts travelled in no time");
-        try_one(report, MT_CHANGE_TRANSFERS, false, "all messages travelled in no time");
+        try_one(report, MT_CHANGE_ALL_RANKS, "no rank were slower than the median rank");
+        try_one(report, MT_CHANGE_EXPERTS, "every rank's experts had the mean number of rows");
+        try_one(report, MT_CHANGE_COPIES, "copies of experts travelled in no time");
+        try_one(report, MT_CHANGE_TRANSFERS, "all messages travelled in no time");
     }
     try_phases(report);
     (void)mt_replay_run(report->replay, &nothing); /* whose timeline is shown */

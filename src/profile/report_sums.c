@@ -236,6 +236,7 @@ enum mt_status mt_report_sum_up(struct mt_report *report)
     sum_waits(report);
     MT_TRY(sum_phases(report));
     MT_TRY(sum_rows(report));
+    MT_TRY(mt_report_sum_experts(report));
     list_saves(report);
     return MT_OK;
 }

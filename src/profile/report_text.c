@@ -1,6 +1,7 @@
 /* The report as plain text: the same numbers, for terminals and mail. */
 #include "profile/report_internal.h"
 
+#include <errno.h>
 #include <math.h>
 #include <string.h>
 
@@ -49,6 +50,24 @@ static void print_ranks(const struct mt_report *report, FILE *out)
     if (report->n_rank > TEXT_RANKS) {
         (void)fprintf(out, "      and %d more ranks that others wait for less\n",
                       report->n_rank - TEXT_RANKS);
+    }
+}
+
+/* Where messages between nodes are there last. */
+static void print_nodes(const struct mt_report *report, FILE *out)
+{
+    enum { TEXT_NODES = 16 };
+    const struct mt_analysis *analysis = &report->analysis;
+    if (analysis->n_node == 1 || analysis->n_node > TEXT_NODES) {
+        return;
+    }
+    heading(out, "messages between nodes: missed when all others were there, by a rank elsewhere");
+    for (int node = 0; node < analysis->n_node; ++node) {
+        char name[MT_REPORT_LINE_BYTES];
+        char missed[MT_REPORT_LINE_BYTES];
+        mt_report_node_name(report, node, name);
+        mt_report_time(mt_report_missed_ns(report, node), missed);
+        (void)fprintf(out, "%9s a step  %s\n", missed, name);
     }
 }
 
@@ -131,6 +150,32 @@ static void print_rows(const struct mt_report *report, FILE *out)
     }
 }
 
+/* The busiest expert of each layer, and who computes it. */
+static void print_experts(const struct mt_report *report, FILE *out)
+{
+    if (report->n_expert == 0) {
+        return;
+    }
+    heading(out, "busiest experts    expert    rows   of mean  computed on rank");
+    for (int i = 0; i < report->n_row_layer; ++i) {
+        const double *of = &report->expert_count[(int64_t)i * report->n_expert];
+        const double mean = mt_report_expert_mean(report, i);
+        struct mt_report_home home[MT_REPORT_HOMES];
+        int most = 0;
+        for (int e = 0; e < report->n_expert; ++e) {
+            most = of[e] > of[most] ? e : most;
+        }
+        const int n_home = mt_report_expert_homes(report, i, most, home);
+        (void)fprintf(out, "layer %-10d %8d %7.1f  %8.2f", report->row_layer[i], most, of[most],
+                      mean > 0 ? of[most] / mean : 1.0);
+        for (int h = 0; h < n_home; ++h) {
+            (void)fprintf(out, "%s%d (%.0f %%)", h == 0 ? "  " : ", ", home[h].rank,
+                          home[h].share * 100);
+        }
+        (void)fputc('\n', out);
+    }
+}
+
 static void print_saves(const struct mt_report *report, FILE *out)
 {
     int64_t least = INT64_MAX;
@@ -173,18 +218,19 @@ enum mt_status mt_report_write_text(const struct mt_report *report, FILE *out)
     char line[MT_REPORT_LINE_BYTES];
     char step[MT_REPORT_LINE_BYTES];
     mt_report_time(report->step_ns, step);
-    (void)fprintf(out,
-                  "%s\n%s.%s%s\n\n%s\n%s a step, %.1f %% of the ranks' time waiting for "
-                  "others\n",
+    mt_report_lost(report, line);
+    (void)fprintf(out, "%s\n%s.%s%s\n\n%s\n%s a step, %s of the ranks' time waiting for others\n",
                   report->finding, report->headline, report->detail[0] != '\0' ? "\n" : "",
-                  report->detail, report->run_line, step, report->lost_share * 100);
+                  report->detail, report->run_line, step, line);
     if (report->n_rank > 1) {
         print_ranks(report, out);
+        print_nodes(report, out);
     }
     print_phases(report, out);
     print_changes(report, out);
     print_critical(report, out);
     print_rows(report, out);
+    print_experts(report, out);
     print_saves(report, out);
     print_placement(report, out);
     (void)fputc('\n', out);
@@ -194,8 +240,12 @@ enum mt_status mt_report_write_text(const struct mt_report *report, FILE *out)
     for (int i = 0; i < report->profile.n_problem; ++i) {
         (void)fprintf(out, "skipped: %s\n", report->profile.problem[i]);
     }
-    if (ferror(out) != 0) {
-        return MT_FAIL(MT_ERR_RESOURCE, "the report could not be written; expected space");
+    errno = EIO; /* what stdio failed at earlier may be forgotten */
+    if (fflush(out) != 0 || ferror(out) != 0) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "cannot write the report's text: %s; expected somebody who takes it, and "
+                       "room; write it elsewhere, or a page with -o",
+                       strerror(errno));
     }
     return MT_OK;
 }

@@ -25,6 +25,15 @@ void mt_report_time(double ns, char *text)
     }
 }
 
+void mt_report_lost(const struct mt_report *report, char *text)
+{
+    if (report->n_rank > 1 && report->analysis.n_detailed == 0) {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "an unknown share");
+    } else {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "%.1f %%", report->lost_share * 100);
+    }
+}
+
 int mt_report_blamed_phase(const struct mt_report *report, int rank)
 {
     int worst = MT_N_PHASE;
@@ -48,14 +57,69 @@ double mt_report_caused_ns(const struct mt_report *report, int rank)
            fmax(1, report->n_rank - 1);
 }
 
+void mt_report_node_name(const struct mt_report *report, int node, char *text)
+{
+    const struct mt_profile_rank *rank = report->profile.rank;
+    int first = -1;
+    int last = -1;
+    for (int r = 0; r < report->n_rank; ++r) {
+        if (rank[r].node == node) {
+            first = first < 0 ? r : first;
+            last = r;
+        }
+    }
+    const char *host = first >= 0 ? rank[first].host : "";
+    const char *comma = host[0] != '\0' ? ", " : "";
+    if (first == last) {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "node %d (%s%srank %d)", node, host, comma,
+                       first);
+    } else {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "node %d (%s%sranks %d to %d)", node, host,
+                       comma, first, last);
+    }
+}
+
+double mt_report_missed_ns(const struct mt_report *report, int node)
+{
+    const struct mt_analysis *analysis = &report->analysis;
+    double ns = 0;
+    int elsewhere = 0;
+    for (int from = 0; from < analysis->n_node; ++from) {
+        ns += (double)analysis->link_ns[(int64_t)from * analysis->n_node + node];
+    }
+    for (int r = 0; r < report->n_rank; ++r) {
+        elsewhere += report->profile.rank[r].node != node ? 1 : 0;
+    }
+    return ns / fmax(1, elsewhere) / fmax(1, analysis->n_detailed);
+}
+
+static void word_link(const struct mt_report *report, const struct mt_finding *worst, char *text)
+{
+    char node[MT_REPORT_LINE_BYTES];
+    char to[MT_REPORT_LINE_BYTES];
+    char line[3 * MT_REPORT_LINE_BYTES];
+    mt_report_node_name(report, worst->node, node);
+    if (worst->to_node < 0) {
+        (void)snprintf(line, sizeof(line), "Messages to and from %s take longer than the others'",
+                       node);
+    } else {
+        mt_report_node_name(report, worst->to_node, to);
+        (void)snprintf(line, sizeof(line), "Messages between %s and %s take longer than the others",
+                       node, to);
+    }
+    (void)snprintf(text, MT_REPORT_LINE_BYTES, "%.*s", MT_REPORT_LINE_BYTES - 1, line);
+}
+
 static void word_headline(const struct mt_finding *worst, char *text)
 {
     const int rank = worst->rank;
+    const bool is_always = worst->persistence == MT_PERMANENT;
     switch (worst->cause) {
     case MT_CAUSE_SLOW_DEVICE:
-        (void)snprintf(text, MT_REPORT_LINE_BYTES,
-                       "Rank %d is slow: the same work takes it %.2f times as long as the others",
-                       rank, worst->factor);
+        (void)snprintf(
+            text, MT_REPORT_LINE_BYTES,
+            "Rank %d is slow%s: the same work %stakes it %.2f times as long as the others", rank,
+            is_always ? "" : " at times", is_always ? "" : "then ", worst->factor);
         break;
     case MT_CAUSE_ROUTING_LOAD:
         (void)snprintf(text, MT_REPORT_LINE_BYTES,
@@ -129,9 +193,10 @@ static void add_gain(struct mt_report *report)
         if (change->is_finding) {
             mt_report_time(report->unchanged_ns, with);
             mt_report_time(change->step_ns, without);
-            (void)snprintf(line, sizeof(line),
-                           " Without that a step would take %s instead of %s (%.1f %% less).",
-                           without, with, change->gain * 100);
+            (void)snprintf(
+                line, sizeof(line),
+                " Without that a step would take %s instead of %s, give or take %.1f %%.", without,
+                with, fabs(mt_report_error(report)) * 100);
             add(report->detail, line);
             return;
         }
@@ -158,6 +223,17 @@ static void word_detail(struct mt_report *report, const struct mt_finding *worst
     char line[MT_REPORT_LINE_BYTES * 2];
     const char *host = report->profile.rank[worst->rank].host;
     word_when(worst, when);
+    if (worst->node >= 0) {
+        (void)snprintf(
+            line, sizeof(line),
+            "It costs %.1f %% of step time, %s: when all other messages are there, these "
+            "are still missed.",
+            worst->share * 100, when);
+        add(report->detail, line);
+        add_gain(report);
+        add_others(report);
+        return;
+    }
     (void)snprintf(line, sizeof(line),
                    "It costs %.1f %% of step time, %s: the others stand still until rank %d%s%s%s "
                    "has come",
@@ -183,8 +259,36 @@ static void word_nothing(struct mt_report *report)
     } else {
         (void)snprintf(line, sizeof(line),
                        "Waiting for others takes %.1f %% of the ranks' time, and no rank alone "
-                       "causes 1 %% of step time.",
-                       report->lost_share * 100);
+                       "makes them wait %.1f %% of step time for a known reason.",
+                       report->lost_share * 100, report->analysis.least_share * 100);
+    }
+    add(report->detail, line);
+}
+
+/* Where a run broke off: who stopped recording first was in trouble first. */
+static void add_end(struct mt_report *report)
+{
+    char line[MT_REPORT_LINE_BYTES];
+    int first = -1;
+    if (report->state != MT_RUN_BROKEN_OFF) {
+        return;
+    }
+    for (int r = 0; r < report->n_rank; ++r) {
+        const struct mt_profile_rank *rank = &report->profile.rank[r];
+        if (rank->is_there &&
+            (first < 0 || rank->last_step < report->profile.rank[first].last_step)) {
+            first = r;
+        }
+    }
+    if (first < 0 || report->profile.rank[first].last_step == report->last_step) {
+        (void)snprintf(line, sizeof(line), " The run broke off after step %lld.",
+                       (long long)report->last_step);
+    } else {
+        (void)snprintf(line, sizeof(line),
+                       " The run broke off: rank %d recorded nothing after step %lld, others went "
+                       "on to step %lld.",
+                       first, (long long)report->profile.rank[first].last_step,
+                       (long long)report->last_step);
     }
     add(report->detail, line);
 }
@@ -209,10 +313,54 @@ void mt_report_word(struct mt_report *report)
     word_run(report);
     if (worst == NULL) {
         word_nothing(report);
-        return;
+    } else {
+        if (worst->node >= 0) {
+            word_link(report, worst, report->headline);
+        } else {
+            word_headline(worst, report->headline);
+        }
+        word_detail(report, worst);
     }
-    word_headline(worst, report->headline);
-    word_detail(report, worst);
+    add_end(report);
+}
+
+static void word_replay(const struct mt_report *report, char *text)
+{
+    const int n = mt_replay_n_step(report->replay);
+    if (n == 0) {
+        (void)snprintf(
+            text, MT_REPORT_LINE_BYTES,
+            "no step was replayed for what-ifs: none was recorded in detail by all ranks");
+    } else {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES,
+                       "%d steps were replayed for the what-ifs; the model is %.2f %% off", n,
+                       fabs(mt_report_error(report)) * 100);
+    }
+}
+
+static void word_noise(const struct mt_analysis *analysis, char *text)
+{
+    if (analysis->n_detailed == 0 && analysis->n_rank > 1) {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES,
+                       "who makes others wait for no known reason is not known");
+    } else {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES,
+                       "the median rank makes others wait %.1f %% of step time for no known "
+                       "reason: who makes them wait less than %.1f %% is not named",
+                       analysis->noise_share * 100, analysis->least_share * 100);
+    }
+}
+
+static void word_metrics(const struct mt_run_metrics *metrics, char *text)
+{
+    if (metrics->problem[0] != '\0') {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "metrics.jsonl: skipped: %.200s",
+                       metrics->problem);
+    } else {
+        (void)snprintf(text, MT_REPORT_LINE_BYTES, "metrics.jsonl: %lld steps%s",
+                       (long long)metrics->n_step,
+                       metrics->is_there ? "" : " (the file is not there)");
+    }
 }
 
 bool mt_report_source(const struct mt_report *report, int i, char *text)
@@ -240,16 +388,15 @@ bool mt_report_source(const struct mt_report *report, int i, char *text)
                        (double)report->analysis.error_ns * 1e-3);
         return true;
     case 2:
-        (void)snprintf(text, MT_REPORT_LINE_BYTES,
-                       "%d steps were replayed for the what-ifs; the model is %.2f %% off",
-                       mt_replay_n_step(report->replay), fabs(mt_report_error(report)) * 100);
+        word_replay(report, text);
         return true;
     case 3:
-        (void)snprintf(text, MT_REPORT_LINE_BYTES, "metrics.jsonl: %lld steps%s",
-                       (long long)report->metrics.n_step,
-                       report->metrics.is_there ? "" : " (the file is not there)");
+        word_noise(&report->analysis, text);
         return true;
     case 4:
+        word_metrics(&report->metrics, text);
+        return true;
+    case 5:
         (void)snprintf(text, MT_REPORT_LINE_BYTES, "%lld lines of metrics.jsonl are broken",
                        (long long)report->metrics.n_broken);
         return report->metrics.n_broken > 0;

@@ -3,11 +3,11 @@
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "profile/lines.h"
 
-#include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { PATH_BYTES = 4096 };
 
@@ -114,18 +114,24 @@ static void finish_means(struct mt_run_metrics *metrics)
 enum mt_status mt_run_metrics_read(const char *run_dir, struct mt_run_metrics *metrics)
 {
     char path[PATH_BYTES];
-    char *text = NULL;
-    size_t capacity = 0;
-    enum mt_status status = MT_OK;
+    struct mt_lines lines;
+    json_t *line = NULL;
+    bool is_blank = false;
     *metrics = (struct mt_run_metrics){0};
     (void)snprintf(path, sizeof(path), "%s/metrics.jsonl", run_dir);
-    FILE *file = fopen(path, "re");
-    if (file == NULL) {
+    if (access(path, F_OK) != 0) {
         return MT_OK;
     }
     metrics->is_there = true;
-    while (status == MT_OK && getline(&text, &capacity, file) > 0) {
-        json_t *line = json_loads(text, 0, NULL);
+    enum mt_status status = mt_lines_open(path, "a run's metrics were expected", &lines);
+    if (status == MT_ERR_INPUT) {
+        (void)snprintf(metrics->problem, sizeof(metrics->problem), "%.*s",
+                       (int)sizeof(metrics->problem) - 1, mt_error_last()->text);
+        mt_error_clear();
+        return MT_OK;
+    }
+    MT_TRY(status);
+    while (status == MT_OK && mt_lines_next(&lines, &line, &is_blank)) {
         if (json_is_object(line)) {
             status = add_line(line, metrics);
         } else {
@@ -133,8 +139,8 @@ enum mt_status mt_run_metrics_read(const char *run_dir, struct mt_run_metrics *m
         }
         json_decref(line);
     }
-    free(text);
-    (void)fclose(file);
+    metrics->n_broken += lines.is_too_long || lines.has_failed ? 1 : 0;
+    mt_lines_close(&lines);
     finish_means(metrics);
     return status;
 }

@@ -23,6 +23,7 @@ struct mt_run_metrics {
     int64_t n_step;   /* training steps with a whole line; 0: there is nothing */
     int64_t n_broken; /* lines that could not be read */
     bool is_there;
+    char problem[MT_RUN_TEXT_BYTES]; /* why it cannot be read; "": it can, or is not there */
     char device[MT_RUN_TEXT_BYTES];
     double tokens_per_s, step_time_s; /* means over the steps */
     double expert_load, rank_load;    /* means of ..._max_over_mean */
@@ -35,8 +36,9 @@ struct mt_run_metrics {
     struct mt_run_decision decision[MT_RUN_DECISIONS]; /* the last ones, the latest first */
 };
 
-/* run_dir/metrics.jsonl. A file that is not there leaves is_there false; only want of memory is an
- * error. */
+/* run_dir/metrics.jsonl. A file that is not there leaves is_there false, one that cannot be read a
+ * problem; only want of memory is an error. Nothing is read behind a line without end, which counts
+ * as broken. */
 enum mt_status mt_run_metrics_read(const char *run_dir, struct mt_run_metrics *metrics);
 void mt_run_metrics_clear(struct mt_run_metrics *metrics);
 

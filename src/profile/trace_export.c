@@ -2,12 +2,15 @@
 #include "profile/trace_export.h"
 
 #include "base/memory.h"
+#include "base/output_file.h"
 #include "base/size.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <zlib.h>
 
 const int64_t MT_TRACE_MAX_BYTES = (int64_t)256 << 20;
@@ -32,7 +35,7 @@ struct writer {
     gzFile file;
     int64_t base_ns; /* 0 of the trace */
     int64_t n_event;
-    bool has_failed;
+    int error; /* of errno; 0: all is written */
 };
 
 /* ---- what to write ---- */
@@ -186,8 +189,10 @@ static void put(struct writer *writer, const char *format, ...)
     const int n = vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
     MT_ASSERT(n >= 0 && n < (int)sizeof(text));
-    writer->has_failed =
-        writer->has_failed || (n > 0 && gzwrite(writer->file, text, (unsigned)n) != n);
+    errno = EIO; /* where zlib does not say */
+    if (writer->error == 0 && n > 0 && gzwrite(writer->file, text, (unsigned)n) != n) {
+        writer->error = errno;
+    }
 }
 
 /* Names come from files: what JSON would take for more than text becomes "_". */
@@ -253,7 +258,7 @@ static void put_event(struct writer *writer, int rank, const struct event *event
     } else if (c == NULL) {
         put(writer, "\"name\":\"step %lld\"}", (long long)profile->step_number[event->step]);
     } else {
-        clean(profile->kind[c->kind], kind, sizeof(kind));
+        clean(c->kind >= 0 ? profile->kind[c->kind] : "unknown", kind, sizeof(kind));
         put(writer,
             "\"name\":\"%s%s\",\"args\":{\"number\":%lld,\"phase\":\"%s\",\"layer\":%d,"
             "\"micro\":%d,\"bytes\":%lld}}",
@@ -310,6 +315,26 @@ static bool ends_with_gz(const char *path)
     return n > 3 && strcmp(path + n - 3, ".gz") == 0;
 }
 
+static enum mt_status write_file(struct writer *writer, const char *path, int first,
+                                 struct event *event, const struct mt_trace_export *result)
+{
+    struct mt_output output;
+    MT_TRY(mt_output_open(path, "free some, or choose another place with --trace", &output));
+    const int descriptor = dup(fileno(output.file)); /* zlib closes its own */
+    writer->file = descriptor < 0 ? NULL : gzdopen(descriptor, ends_with_gz(path) ? "wb6" : "wbT");
+    writer->error = writer->file == NULL ? ENOMEM : 0;
+    if (writer->file != NULL) {
+        write_all(writer, first, event, result);
+        errno = EIO;
+        if (gzclose(writer->file) != Z_OK && writer->error == 0) {
+            writer->error = errno;
+        }
+    } else if (descriptor >= 0) {
+        (void)close(descriptor);
+    }
+    return mt_output_close(&output, writer->error);
+}
+
 enum mt_status mt_trace_export(const struct mt_profile *profile, const char *path,
                                int64_t max_bytes, struct mt_trace_export *result)
 {
@@ -327,19 +352,8 @@ enum mt_status mt_trace_export(const struct mt_profile *profile, const char *pat
         n_event += count_events(profile, s); /* of all ranks: enough for one */
     }
     MT_TRY(MT_ALLOCATE(event, n_event, "events of a trace"));
-    writer.file = gzopen(path, ends_with_gz(path) ? "wb6" : "wbT");
-    writer.has_failed = writer.file == NULL;
-    if (writer.file != NULL) {
-        write_all(&writer, first, event, result);
-        writer.has_failed = gzclose(writer.file) != Z_OK || writer.has_failed;
-    }
+    const enum mt_status status = write_file(&writer, path, first, event, result);
     mt_memory_free(event);
     result->n_event = writer.n_event;
-    if (writer.has_failed) {
-        return MT_FAIL(MT_ERR_RESOURCE,
-                       "cannot write the trace %s; expected a place that can be written, with "
-                       "room; choose another with --trace",
-                       path);
-    }
-    return MT_OK;
+    return status;
 }

@@ -3,6 +3,7 @@
  *   every step      {"step":..}   sums by phase; rows and expert time by layer
  *   in detail       {"waits":..}  every collective: when posted, needed, complete
  *   traced          {"spans":..}  every span
+ *   now and then    {"experts":..}  rows by layer and expert since the start
  *
  * Which steps are written in detail is the same on all ranks, since only together they say who
  * waited for whom. Lines are gathered in a buffer and written between steps, so a run that is
@@ -34,6 +35,7 @@ struct mt_profile_writer {
     int64_t next_step;      /* position in the recorder: sums not yet written */
     int64_t n_detail_bytes; /* of arrivals written, estimated alike on all ranks */
     int n_kind;             /* kinds that the file names */
+    int64_t n_expert_step;  /* steps of the last line of experts' rows; 0: none yet */
     int64_t window;
     const struct mt_integer_list *trace_steps;
     char path[MT_PATH_BYTES + 64];

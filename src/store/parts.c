@@ -157,7 +157,7 @@ void mt_store_init_values(struct mt_store *store, uint64_t seed)
             continue;
         }
         for (int64_t i = 0; i < part->n_element; ++i) {
-            part->value[i] = 1.0F;
+            part->value[i] = tensor->starts_at_zero ? 0.0F : 1.0F;
         }
     }
 }

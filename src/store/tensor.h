@@ -18,11 +18,12 @@ struct mt_tensor {
     enum mt_tensor_kind kind;
     int n_dim;
     int64_t dim[3];
-    int layer;       /* -1: none */
-    int bucket;      /* dense: tensors of a bucket are gathered and reduced together */
-    bool decay;      /* weight decay applies (matrices) */
-    bool is_product; /* dense [out,in]: used in matrix products, hence packed */
-    float init_std;  /* normal with this deviation; 0: all ones */
+    int layer;           /* -1: none */
+    int bucket;          /* dense: tensors of a bucket are gathered and reduced together */
+    bool decay;          /* weight decay applies (matrices) */
+    bool is_product;     /* dense [out,in]: used in matrix products, hence packed */
+    float init_std;      /* normal with this deviation; 0: all ones, or zeros */
+    bool starts_at_zero; /* with init_std = 0 */
 };
 
 static inline int64_t mt_tensor_n_element(const struct mt_tensor *tensor)

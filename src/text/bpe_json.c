@@ -2,6 +2,7 @@
  * and is not known here is refused by name, never ignored. */
 #include "text/byte_level.h"
 
+#include "base/input_file.h"
 #include "base/memory.h"
 #include "base/size.h"
 
@@ -110,6 +111,19 @@ static enum mt_status fail_id(const char *path, const char *token)
                    token, (int)MAX_IDS);
 }
 
+/* Tables are as long as the largest id: it has to stand in proportion to the file. Vocabularies
+ * leave out few ids or none. */
+static enum mt_status check_gaps(const char *path, int64_t n_id, int64_t n_token)
+{
+    const int64_t most = 4 * n_token + 4096;
+    return n_id <= most
+               ? MT_OK
+               : MT_FAIL(MT_ERR_INPUT,
+                         "%s: the largest id is %lld, of %lld tokens; at most %lld was "
+                         "expected; restore the file",
+                         path, (long long)n_id - 1, (long long)n_token, (long long)most - 1);
+}
+
 /* The largest id of vocabulary and added tokens, plus one. */
 static enum mt_status count_ids(const char *path, json_t *vocab, const json_t *added, int64_t *n)
 {
@@ -132,7 +146,7 @@ static enum mt_status count_ids(const char *path, json_t *vocab, const json_t *a
         }
         *n = mt_max_i64(*n, (int64_t)id_of(id) + 1);
     }
-    return MT_OK;
+    return check_gaps(path, *n, (int64_t)(json_object_size(vocab) + json_array_size(added)));
 }
 
 /* Tokens outside the alphabet can only be added tokens, which follow: they are passed over. */
@@ -341,31 +355,14 @@ static enum mt_status read_root(const char *path, const json_t *root, struct mt_
     return read_splitting(path, json_object_get(root, "pre_tokenizer"), own);
 }
 
-/* A file that is too large to be one is not read: its memory would be its own undoing. */
-static enum mt_status check_size(const char *path)
-{
-    FILE *file = fopen(path, "rb");
-    long n = -1;
-    if (file == NULL || fseek(file, 0, SEEK_END) != 0 || (n = ftell(file)) < 0 ||
-        n > MAX_FILE_BYTES) {
-        const enum mt_status status = MT_FAIL(
-            MT_ERR_INPUT, "cannot read %s: %s; a tokenizer.json of at most %d MiB was expected",
-            path, n > MAX_FILE_BYTES ? "it is too large" : "missing or unreadable",
-            MAX_FILE_BYTES >> 20);
-        if (file != NULL) {
-            (void)fclose(file);
-        }
-        return status;
-    }
-    (void)fclose(file);
-    return MT_OK;
-}
-
 enum mt_status mt_byte_level_read(const char *path, struct mt_byte_level *own)
 {
     json_error_t error;
-    MT_TRY(check_size(path));
-    json_t *root = json_load_file(path, JSON_ALLOW_NUL, &error);
+    char *text = NULL;
+    int64_t n_byte = 0;
+    MT_TRY(mt_input_read(path, "a tokenizer.json was expected", MAX_FILE_BYTES, &text, &n_byte));
+    json_t *root = json_loadb(text, (size_t)n_byte, JSON_ALLOW_NUL, &error);
+    mt_memory_free(text);
     if (root == NULL) {
         return MT_FAIL(MT_ERR_INPUT,
                        "%s, line %d column %d: no JSON: %s; a tokenizer.json was expected; restore "

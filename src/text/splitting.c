@@ -34,8 +34,10 @@ enum mt_status mt_splitting_add(struct mt_splitting *splitting, const char *expr
                        "expected",
                        from, (int)MT_MAX_SPLIT);
     }
-    pcre2_code *step = pcre2_compile((PCRE2_SPTR)expression, PCRE2_ZERO_TERMINATED,
-                                     PCRE2_UTF | PCRE2_UCP, &code, &offset, NULL);
+    /* \C would cut characters, and text is not checked again from match to match. */
+    const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C;
+    pcre2_code *step =
+        pcre2_compile((PCRE2_SPTR)expression, PCRE2_ZERO_TERMINATED, options, &code, &offset, NULL);
     if (step == NULL) {
         unsigned char words[128];
         (void)pcre2_get_error_message(code, words, sizeof(words));
@@ -72,12 +74,17 @@ static enum mt_status match(const pcre2_code *step, pcre2_match_data *data, cons
     *found = (struct mt_range){piece.end, piece.end};
     if (code >= 0) {
         const PCRE2_SIZE *ends = pcre2_get_ovector_pointer(data);
+        if (ends[0] < offset || ends[1] < ends[0]) { /* \K in a look-around can do that */
+            return MT_FAIL(MT_ERR_INPUT,
+                           "the tokenizer's regular expression matches backwards; one that goes on "
+                           "from where the last match ended was expected; check the pre_tokenizer");
+        }
         *found = (struct mt_range){piece.start + (int64_t)ends[0], piece.start + (int64_t)ends[1]};
     } else if (code != PCRE2_ERROR_NOMATCH) {
         return MT_FAIL(MT_ERR_INPUT,
                        "the tokenizer's regular expression gave up on a text of %zu bytes (PCRE2 "
-                       "error %d); an expression that ends was expected; split the text into "
-                       "smaller documents",
+                       "error %d); an expression that ends was expected; check the pre_tokenizer, "
+                       "or split the text into smaller documents",
                        length, code);
     }
     return MT_OK;

@@ -14,7 +14,9 @@ struct mt_tokenizer {
 enum mt_status mt_ids_append(struct mt_ids *ids, const int32_t *item, int64_t n)
 {
     MT_TRY(MT_MAKE_ROOM(ids->item, ids->n, &ids->capacity, n, "token ids"));
-    memcpy(ids->item + ids->n, item, (size_t)n * sizeof(*item));
+    if (n > 0) { /* an empty list has no memory to copy to */
+        memcpy(ids->item + ids->n, item, (size_t)n * sizeof(*item));
+    }
     ids->n += n;
     return MT_OK;
 }
@@ -22,7 +24,9 @@ enum mt_status mt_ids_append(struct mt_ids *ids, const int32_t *item, int64_t n)
 enum mt_status mt_text_append(struct mt_text *text, const char *item, int64_t n)
 {
     MT_TRY(MT_MAKE_ROOM(text->item, text->n, &text->capacity, n, "text"));
-    memcpy(text->item + text->n, item, (size_t)n);
+    if (n > 0) {
+        memcpy(text->item + text->n, item, (size_t)n);
+    }
     text->n += n;
     return MT_OK;
 }
@@ -158,6 +162,16 @@ int64_t mt_tokenizer_vocab_size(const struct mt_tokenizer *tokenizer)
 int32_t mt_tokenizer_find(const struct mt_tokenizer *tokenizer, const char *token)
 {
     return tokenizer->kind->find(tokenizer->own, token);
+}
+
+int32_t mt_tokenizer_end_of_text(const struct mt_tokenizer *tokenizer)
+{
+    static const char *const usual[] = {"<|endoftext|>", "<|end_of_text|>", "</s>"};
+    int32_t id = -1;
+    for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]) && id < 0; ++i) {
+        id = mt_tokenizer_find(tokenizer, usual[i]);
+    }
+    return id;
 }
 
 enum mt_status mt_tokenizer_encode(const struct mt_tokenizer *tokenizer, const char *text,

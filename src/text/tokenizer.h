@@ -41,6 +41,9 @@ int64_t mt_tokenizer_vocab_size(const struct mt_tokenizer *tokenizer);
 /* The id of a token written exactly so, e.g. "<|endoftext|>"; -1: none. */
 int32_t mt_tokenizer_find(const struct mt_tokenizer *tokenizer, const char *token);
 
+/* The token between texts, by the names that are usual for it; -1: none is known. */
+int32_t mt_tokenizer_end_of_text(const struct mt_tokenizer *tokenizer);
+
 /* Appends the ids of text [n]; UTF-8, which may hold NULs. MT_ERR_INPUT with the offset when it is
  * not UTF-8 (bytes: anything goes). */
 enum mt_status mt_tokenizer_encode(const struct mt_tokenizer *tokenizer, const char *text,

@@ -51,6 +51,7 @@ static enum mt_status prepare(struct bench *b)
     *b->config = *b->order->config;
     b->config->checkpoint.async = true;
     b->config->checkpoint.interval = b->order->n_step;
+    b->config->checkpoint.sparse_saves = 0; /* all saves of the same bytes */
     b->config->moe.trace[0] = '\0';
     MT_TRY(MT_ALLOCATE(b->trainer, 1, "trainer"));
     MT_TRY(MT_ALLOCATE(b->all, (int64_t)mt_job_size() * N_ITEM, "times of ranks"));

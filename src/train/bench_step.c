@@ -32,7 +32,8 @@ enum {
 /* What a rank tells about all its steps. */
 struct verdict {
     struct sample sample;
-    double best_s, best_cpu_s, loss, peak_bytes, start_bytes, peak_gflops, copy_gbytes_per_s;
+    double best_s, best_cpu_s, loss, model_flops, peak_bytes, start_bytes, peak_gflops,
+        copy_gbytes_per_s;
 };
 enum { N_VERDICT = (int)(sizeof(struct verdict) / sizeof(double)) };
 
@@ -116,6 +117,7 @@ static enum mt_status make_step(struct bench *b, double *values)
     }
     const int64_t elapsed_ns = mt_clock_ns() - start_ns;
     b->mine.loss = result.loss;
+    b->mine.model_flops = mt_metrics_flops(b->trainer, &result);
     if (result.skipped) { /* on every rank */
         return mt_job_agree(
             MT_FAIL(MT_ERR_DIVERGED,
@@ -227,8 +229,8 @@ static enum mt_status report(const struct bench *b, const struct mt_bench_step *
         .n_step = bench->n_step,
         .n_token = b->config->train.global_batch_size * b->config->model.max_seq_len,
         .loss = b->mine.loss,
-        .model_flops_per_token = trainer->train_flops_per_token,
     };
+    report.model_flops_per_token = b->mine.model_flops / (double)report.n_token;
     MT_TRY(
         mt_session_estimate(b->config, report.n_rank, true, trainer->split.micro_batch, &estimate));
     report.planned_bytes = estimate.total + estimate.program;

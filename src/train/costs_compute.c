@@ -62,9 +62,9 @@ static void run_attention(struct work *w)
 {
     const int64_t n = w->length;
     const struct mt_rope rope = {w->cosine, w->sine};
-    const struct mt_attention shape = {1, w->length, w->n_head, w->n_kv_head, w->head_dim};
+    const struct mt_attention shape = {1, w->length, w->n_head, w->n_kv_head, w->head_dim, 0};
     const struct mt_attention_forward args = {w->o_out, w->lse,     w->q_out, w->k_out,
-                                              w->v_out, w->scratch, &rope};
+                                              w->v_out, w->scratch, &rope,    NULL};
     mt_rms_norm_forward(&w->meter, w->h, w->rstd, w->x, w->norm, n, w->width, w->eps);
     mt_linear_forward(&w->meter, w->q_out, w->h, &w->q, n);
     mt_linear_forward(&w->meter, w->k_out, w->h, &w->kv, n);
@@ -116,7 +116,7 @@ static void cut_all(struct work *w, bool training)
     const int64_t q_width = w->n_head * w->head_dim;
     const int64_t kv_width = w->n_kv_head * w->head_dim;
     const int64_t widest = mt_max_i64(w->inner, q_width);
-    const struct mt_attention shape = {1, w->length, w->n_head, w->n_kv_head, w->head_dim};
+    const struct mt_attention shape = {1, w->length, w->n_head, w->n_kv_head, w->head_dim, 0};
     cut_weight(w, &w->gate, w->inner, w->width, training);
     cut_weight(w, &w->up, w->inner, w->width, training);
     cut_weight(w, &w->down, w->width, w->inner, training);
@@ -151,7 +151,7 @@ static int64_t arena_bytes(const struct work *w)
     const int64_t n = mt_max_i64(w->length, N_ROW);
     const int64_t q_width = w->n_head * w->head_dim;
     const int64_t widest = mt_max_i64(w->inner, q_width);
-    const struct mt_attention shape = {1, w->length, w->n_head, w->n_kv_head, w->head_dim};
+    const struct mt_attention shape = {1, w->length, w->n_head, w->n_kv_head, w->head_dim, 0};
     const int64_t floats = n * (4 * w->width + 4 * q_width + w->n_head + 2 * w->head_dim + 1) +
                            2 * (int64_t)N_ROW * w->inner + (widest + 1) * w->width;
     return floats * (int64_t)sizeof(float) + mt_attention_scratch_bytes(&w->meter, &shape) +

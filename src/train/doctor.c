@@ -77,7 +77,7 @@ static enum mt_status find_needs(struct doctor *d)
                     config->device.n_slowdown > 0,
         .is_bfloat16 = config->device.dtype == MT_BFLOAT16,
         .run_dir = config->run.dir,
-        .n_checkpoint = config->checkpoint.keep + 1,
+        .n_checkpoint = config->checkpoint.keep + 1 + (config->checkpoint.sparse_saves > 0 ? 2 : 0),
     };
     if (!d->needs.is_known) {
         return MT_OK;

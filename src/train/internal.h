@@ -4,6 +4,7 @@
 
 #include "base/record.h"
 #include "checkpoint/saver.h"
+#include "data/deal.h"
 #include "data/mixture.h"
 #include "data/sampler.h"
 #include "data/trace.h"
@@ -12,6 +13,7 @@
 #include "profile/live.h"
 #include "profile/writer.h"
 #include "train/costs.h"
+#include "train/events.h"
 #include "train/interval.h"
 #include "train/run_dir.h"
 #include "train/session.h"
@@ -26,6 +28,7 @@ struct mt_step_result {
     double loss, grad_norm, lr;
     bool skipped;            /* non-finite: no update */
     int64_t n_token;         /* of the global batch */
+    double n_score;          /* pairs of tokens in one document: sum of squared lengths */
     int64_t step_time_ns;    /* this rank's */
     struct mt_moe_stats moe; /* zeros when no layer is a MoE */
 };
@@ -36,6 +39,12 @@ struct mt_traces {
     struct mt_trace *replay;
     struct mt_trace_writer *record;
     int64_t *count; /* of one step of the replay, as mt_trace_read gives them */
+};
+
+/* samples.c: data.log_samples. */
+struct mt_samples {
+    int64_t *table; /* of this step; NULL: off */
+    FILE *file;     /* rank 0 */
 };
 
 /* Saving of checkpoints: saving.c. */
@@ -67,16 +76,21 @@ struct mt_trainer {
     struct mt_session session;
     struct mt_optim *optim;
     struct mt_mixture *data;
-    struct mt_corpus *validation; /* NULL when there is none */
+    struct mt_validation validation;
     struct mt_batch_split split;
-    int32_t *token, *target; /* [micro_batch, T] */
+    int32_t *token, *target;             /* [micro_batch, T] */
+    int64_t *sequence;                   /* [micro_batch] of the global batch, which are in token */
+    struct mt_document_starts documents; /* start NULL: attention goes across them */
+    struct mt_deal deal;                 /* cost NULL: by count */
     struct mt_run_state state;
     struct mt_state_array state_array[MT_MAX_STATE_ARRAY];
     struct mt_traces traces;
+    struct mt_samples samples;
     struct mt_profiling profiling;
     struct mt_run_dir dir;
-    FILE *metrics;    /* rank 0 */
-    double *gathered; /* [R, n] of metrics.c */
+    FILE *metrics;            /* rank 0 */
+    struct mt_events *events; /* the same; NULL: not written */
+    double *gathered;         /* [R, n] of metrics.c */
     int64_t *replica; /* [R, max(R, tensors)] of replicas.c, then one rank's; NULL: not compared */
     double *mine;
     int64_t start_ns;        /* of this process's training */
@@ -84,7 +98,8 @@ struct mt_trainer {
     int64_t rolled_back;     /* to this step, the last time; -1: never */
     bool stop_requested;     /* agreed by all ranks */
     bool is_first_step_owed; /* rank 0: attempts.h counts this start from a checkpoint */
-    double train_flops_per_token;
+    double train_flops_per_token, train_flops_per_score;
+    double n_score;                      /* of this rank's micro-batches of this step */
     int64_t costs_state[MT_COSTS_STATE]; /* train/costs.h */
     struct mt_saving saving;
 };
@@ -96,6 +111,14 @@ void mt_trainer_close(struct mt_trainer *trainer); /* of whatever was opened */
 /* The same for what can make steps but is no run, after opening: costs and first values. */
 enum mt_status mt_trainer_start(struct mt_trainer *trainer);
 
+/* batch.c. Plan is collective, before the first load of a step: which sequences are whose. */
+enum mt_status mt_batch_open(struct mt_trainer *trainer);
+void mt_batch_close(struct mt_trainer *trainer);
+enum mt_status mt_batch_plan(struct mt_trainer *trainer);
+/* Reads this rank's micro-batch. */
+enum mt_status mt_batch_load(struct mt_trainer *trainer, int64_t micro,
+                             struct mt_micro_batch *batch);
+
 /* step.c: one optimizer step; trainer->state.step is the number of the step being made. */
 enum mt_status mt_train_step(struct mt_trainer *trainer, struct mt_step_result *result);
 
@@ -104,8 +127,15 @@ enum mt_status mt_train_step(struct mt_trainer *trainer, struct mt_step_result *
 enum mt_status mt_metrics_open(struct mt_trainer *trainer);
 void mt_metrics_close(struct mt_trainer *trainer);
 enum mt_status mt_metrics_step(struct mt_trainer *trainer, const struct mt_step_result *result);
+/* This rank alone: is a stop asked for, or the wall-time limit behind? Of a struct mt_trainer. */
+bool mt_metrics_wants_stop(void *trainer);
+/* Collective. before: the totals when the evaluation began, time_ns: what it took here. */
 enum mt_status mt_metrics_evaluation(struct mt_trainer *trainer,
-                                     const struct mt_evaluation *evaluation);
+                                     const struct mt_evaluation *evaluation,
+                                     const struct mt_span_totals *before, int64_t time_ns);
+
+/* Of the model, in a step: scores between documents are not computed, and not counted. */
+double mt_metrics_flops(const struct mt_trainer *trainer, const struct mt_step_result *result);
 
 /* nonfinite.c. Collective, after the metrics of a step: beyond the configured patience the run ends
  * (MT_ERR_DIVERGED) or goes back to its last checkpoint; *is_back: it has, the step is undone. */
@@ -133,8 +163,17 @@ void mt_traces_close(struct mt_trainer *trainer);
 enum mt_status mt_traces_begin_step(struct mt_trainer *trainer);
 enum mt_status mt_traces_end_step(struct mt_trainer *trainer, const struct mt_step_result *result);
 
+/* samples.c. Open is agreed by the caller, after resuming; note: trainer->token holds the n
+ * sequences of trainer->sequence; end_step is collective. */
+enum mt_status mt_samples_open(struct mt_trainer *trainer);
+void mt_samples_close(struct mt_trainer *trainer);
+void mt_samples_note(struct mt_trainer *trainer, int64_t n);
+enum mt_status mt_samples_end_step(struct mt_trainer *trainer);
+
 /* metrics_file.c: keeps the lines of steps up to `step`, rank 0 only. */
 enum mt_status mt_metrics_cut(const char *path, int64_t step);
+/* Does the file have an evaluation at `step`? */
+bool mt_metrics_has_evaluation(const char *path, int64_t step);
 /* The last step that the file has; 0: none. */
 int64_t mt_metrics_last_step(const char *path);
 

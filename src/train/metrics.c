@@ -22,7 +22,8 @@ enum {
     ITEM_SAVE = 4,      /* enum mt_save_signal */
     ITEM_BLOCKED = 5,   /* by checkpoints, since the last line */
     ITEM_SAVE_COST = 6, /* the same and the writer's own time */
-    ITEM_LIVE = 7,      /* profile/live.h */
+    ITEM_EVAL_TIME = 7, /* of the last evaluation */
+    ITEM_LIVE = 8,      /* profile/live.h */
     ITEM_PHASE = ITEM_LIVE + MT_N_LIVE,
     ITEM_PHASE_WAIT = ITEM_PHASE + MT_N_PHASE,
     ITEM_TRAFFIC = ITEM_PHASE_WAIT + MT_N_PHASE,
@@ -47,6 +48,9 @@ enum mt_status mt_metrics_open(struct mt_trainer *trainer)
                        "--run-dir",
                        trainer->dir.metrics);
     }
+    if (trainer->config->run.tensorboard) {
+        MT_TRY(mt_events_open(trainer->dir.tensorboard, trainer->state.step, &trainer->events));
+    }
     if (fseek(trainer->metrics, 0, SEEK_END) != 0 || ftell(trainer->metrics) > 0) {
         return MT_OK; /* goes on below the lines of the resumed run */
     }
@@ -70,6 +74,8 @@ void mt_metrics_close(struct mt_trainer *trainer)
         (void)fclose(trainer->metrics);
         trainer->metrics = NULL;
     }
+    mt_events_close(trainer->events);
+    trainer->events = NULL;
     mt_memory_free(trainer->mine);
     mt_memory_free(trainer->gathered);
     trainer->mine = NULL;
@@ -274,11 +280,19 @@ static void set_saving(json_t *object, const struct mt_trainer *trainer)
     set(object, "checkpoint_s", saving);
 }
 
+double mt_metrics_flops(const struct mt_trainer *trainer, const struct mt_step_result *result)
+{
+    const double n_token = (double)result->n_token;
+    const double n_full = n_token * (double)trainer->config->model.max_seq_len;
+    return n_token * trainer->train_flops_per_token -
+           (n_full - result->n_score) * trainer->train_flops_per_score;
+}
+
 static json_t *step_line(const struct mt_trainer *trainer, const struct mt_step_result *result)
 {
     const double step_s = item_max(trainer, ITEM_STEP_TIME);
     const double tokens_per_s = (double)result->n_token / step_s;
-    const double flops_per_s = tokens_per_s * trainer->train_flops_per_token;
+    const double flops_per_s = mt_metrics_flops(trainer, result) / step_s;
     const double peak =
         trainer->config->device.pace_gflops * 1e9 * trainer->session.comm.topology.n_rank;
     json_t *line = json_object();
@@ -310,14 +324,14 @@ static enum mt_status write_line(struct mt_trainer *trainer, json_t *line)
     const bool failed =
         json_dumpf(line, trainer->metrics, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0 ||
         fputc('\n', trainer->metrics) == EOF || fflush(trainer->metrics) != 0;
+    const enum mt_status status =
+        failed ? MT_FAIL(MT_ERR_RESOURCE,
+                         "cannot write %s: the disk may be full; expected space for one line a "
+                         "step; free some and start again: the last checkpoint is kept",
+                         trainer->dir.metrics)
+               : mt_events_write(trainer->events, trainer->state.step, line);
     json_decref(line);
-    if (failed) {
-        return MT_FAIL(MT_ERR_RESOURCE,
-                       "cannot write %s: the disk may be full; expected space for one line a step; "
-                       "free some and start again: the last checkpoint is kept",
-                       trainer->dir.metrics);
-    }
-    return MT_OK;
+    return status;
 }
 
 static void show_progress(const struct mt_trainer *trainer, const struct mt_step_result *result)
@@ -358,9 +372,47 @@ enum mt_status mt_metrics_step(struct mt_trainer *trainer, const struct mt_step_
     return status;
 }
 
-enum mt_status mt_metrics_evaluation(struct mt_trainer *trainer,
-                                     const struct mt_evaluation *evaluation)
+bool mt_metrics_wants_stop(void *context)
 {
+    const struct mt_trainer *trainer = context;
+    const double limit_s = trainer->config->run.wall_time_minutes * 60.0;
+    const double elapsed_s = (double)(mt_clock_ns() - trainer->start_ns) / NS_PER_S;
+    return mt_job_stop_requested() || (limit_s > 0 && elapsed_s > limit_s);
+}
+
+/* Times of the evaluation in the places of a step's; what else the last step gathered stays. */
+static enum mt_status gather_evaluation(struct mt_trainer *trainer,
+                                        const struct mt_span_totals *before, int64_t time_ns)
+{
+    struct mt_span_totals now;
+    double *mine = trainer->mine;
+    mt_span_totals(&now);
+    mine[ITEM_EVAL_TIME] = (double)time_ns / NS_PER_S;
+    mine[ITEM_WAIT] = (double)(now.exposed_wait_ns - before->exposed_wait_ns) / NS_PER_S;
+    for (int p = 0; p < MT_N_PHASE; p++) {
+        mine[ITEM_PHASE + p] = (double)(now.phase_ns[p] - before->phase_ns[p]) / NS_PER_S;
+        mine[ITEM_PHASE_WAIT + p] = (double)(now.wait_ns[p] - before->wait_ns[p]) / NS_PER_S;
+    }
+    return mt_comm_gather_f64(&trainer->session.comm, mine, N_ITEM, trainer->gathered);
+}
+
+static void set_losses_by_set(json_t *line, const struct mt_validation *validation,
+                              const struct mt_evaluation *evaluation)
+{
+    json_t *by_set = json_object();
+    for (int s = 0; s < validation->n_set; s++) {
+        set(by_set, validation->name[s], real(evaluation->set_loss[s]));
+        mt_log_line("eval of %s: loss %.4f over %lld tokens", validation->name[s],
+                    evaluation->set_loss[s], (long long)evaluation->set_n_token[s]);
+    }
+    set(line, "eval_loss_by_set", by_set);
+}
+
+enum mt_status mt_metrics_evaluation(struct mt_trainer *trainer,
+                                     const struct mt_evaluation *evaluation,
+                                     const struct mt_span_totals *before, int64_t time_ns)
+{
+    MT_TRY(gather_evaluation(trainer, before, time_ns));
     if (trainer->session.comm.rank != 0) {
         return MT_OK;
     }
@@ -370,5 +422,11 @@ enum mt_status mt_metrics_evaluation(struct mt_trainer *trainer,
     set(line, "step", json_integer((json_int_t)trainer->state.step));
     set(line, "eval_loss", real(evaluation->loss));
     set(line, "eval_tokens", json_integer((json_int_t)evaluation->n_token));
+    if (trainer->validation.is_named) {
+        set_losses_by_set(line, &trainer->validation, evaluation);
+    }
+    set(line, "eval_time_s", real(item_max(trainer, ITEM_EVAL_TIME)));
+    set_phases(line, trainer);
+    set(line, "exposed_comm_s", real(item_mean(trainer, ITEM_WAIT)));
     return write_line(trainer, line);
 }

@@ -47,19 +47,61 @@ int64_t mt_metrics_last_step(const char *path)
     return last;
 }
 
-static bool copy_lines(FILE *from, FILE *to, int64_t step)
+/* Has the line "eval_loss" and this step? */
+static bool is_evaluation(const char *line, int64_t step)
+{
+    json_t *object = line_step(line) == step ? json_loads(line, 0, NULL) : NULL;
+    const bool is_one = json_object_get(object, "eval_loss") != NULL;
+    json_decref(object);
+    return is_one;
+}
+
+bool mt_metrics_has_evaluation(const char *path, int64_t step)
+{
+    FILE *file = fopen(path, "r");
+    char *line = NULL;
+    size_t capacity = 0;
+    bool has = false;
+    if (file == NULL) {
+        return false;
+    }
+    while (!has && getline(&line, &capacity, file) > 0) {
+        has = is_evaluation(line, step);
+    }
+    free(line);
+    (void)fclose(file);
+    return has;
+}
+
+/* 0 or the errno of what failed. */
+static int copy_lines(FILE *from, FILE *to, int64_t step)
 {
     char *line = NULL;
     size_t capacity = 0;
-    bool written = true;
-    while (getline(&line, &capacity, from) > 0) {
+    int error = 0;
+    while (error == 0 && getline(&line, &capacity, from) > 0) {
         const int64_t of_line = line_step(line);
-        if (of_line >= 0 && of_line <= step) {
-            written = fputs(line, to) >= 0 && written;
+        if (of_line >= 0 && of_line <= step && fputs(line, to) < 0) {
+            error = errno;
         }
     }
     free(line);
-    return written;
+    return error;
+}
+
+/* The same of a new file at `path`. */
+static int write_lines(FILE *from, const char *path, int64_t step)
+{
+    (void)unlink(path); /* whatever a killed attempt, or somebody else, left there */
+    FILE *to = fopen(path, "w");
+    if (to == NULL) {
+        return errno;
+    }
+    int error = copy_lines(from, to, step);
+    if (fclose(to) != 0 && error == 0) {
+        error = errno;
+    }
+    return error;
 }
 
 enum mt_status mt_metrics_cut(const char *path, int64_t step)
@@ -70,14 +112,12 @@ enum mt_status mt_metrics_cut(const char *path, int64_t step)
         return MT_OK; /* nothing to cut */
     }
     (void)snprintf(temporary, sizeof(temporary), "%s.tmp", path);
-    FILE *to = fopen(temporary, "w");
-    bool written = to != NULL && copy_lines(from, to, step);
+    int error = write_lines(from, temporary, step);
     (void)fclose(from);
-    if (to != NULL) {
-        written = fclose(to) == 0 && written;
+    if (error == 0 && rename(temporary, path) != 0) {
+        error = errno;
     }
-    if (!written || rename(temporary, path) != 0) {
-        const int error = errno;
+    if (error != 0) {
         (void)unlink(temporary);
         return MT_FAIL(MT_ERR_RESOURCE,
                        "cannot rewrite %s: %s; expected space and permission; the old file is kept",

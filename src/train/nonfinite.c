@@ -24,6 +24,7 @@ static enum mt_status go_on(struct mt_trainer *trainer)
     MT_TRY(mt_store_publish(trainer->session.store));
     MT_TRY(mt_job_agree(mt_metrics_open(trainer)));
     MT_TRY(mt_traces_open(trainer));
+    MT_TRY(mt_job_agree(mt_samples_open(trainer)));
     trainer->first_step = mt_min_i64(trainer->first_step, trainer->state.step);
     return MT_OK;
 }
@@ -36,6 +37,7 @@ static enum mt_status roll_back(struct mt_trainer *trainer, const struct mt_step
     const int64_t n_in_row = trainer->state.n_skipped_in_row;
     bool is_found = false;
     mt_traces_close(trainer);
+    mt_samples_close(trainer);
     mt_metrics_close(trainer);
     MT_TRY(mt_resume_newest(trainer, &is_found));
     if (!is_found) {

@@ -18,7 +18,8 @@ static const int64_t NS_PER_S = 1000000000;
 int64_t mt_profiling_bytes(const struct mt_config *config)
 {
     return config->profile.enabled
-               ? mt_record_bytes((int)config->model.num_layers) + mt_profile_writer_bytes()
+               ? mt_record_bytes((int)config->model.num_layers, config->moe.num_experts) +
+                     mt_profile_writer_bytes()
                : 0;
 }
 
@@ -109,7 +110,7 @@ static enum mt_status open_file(struct mt_trainer *trainer, const int64_t *sessi
     };
     MT_TRY(mt_profile_writer_open(&trainer->profiling.writer, trainer->dir.profile,
                                   trainer->state.step > 0, &header, &config->profile.trace_steps));
-    return mt_record_open(header.n_layer);
+    return mt_record_open(header.n_layer, header.n_expert);
 }
 
 /* The start by rank 0's two clocks. */

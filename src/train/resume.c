@@ -28,13 +28,32 @@ static enum mt_status compare_config(const struct mt_config *now, const char *te
     return status;
 }
 
-static enum mt_status check_config(const struct mt_trainer *trainer, const char *path)
+/* The configuration is one to go on with. *n_lost: updates of experts that are lost by it. */
+static enum mt_status check_info(const struct mt_trainer *trainer, const char *path,
+                                 int64_t *n_lost)
 {
     struct mt_checkpoint_info info;
     MT_TRY(mt_checkpoint_read_info(path, &info));
     const enum mt_status status = compare_config(trainer->config, info.config_text);
+    *n_lost = mt_checkpoint_lost(&info);
     mt_checkpoint_info_clear(&info);
     return status;
+}
+
+/* What was saved before is of another course; experts saved in turn may have lost something. */
+static void begin_anew(struct mt_trainer *trainer, int64_t n_lost)
+{
+    struct mt_run_state *state = &trainer->state;
+    state->n_lost_update += n_lost;
+    if (trainer->saving.saver != NULL) {
+        mt_saver_want_full(trainer->saving.saver);
+    }
+    if (n_lost > 0) {
+        mt_log_line("%lld updates of single experts are lost: the checkpoint is sparse "
+                    "(checkpoint.sparse_saves; `moetrain inspect` says which); %lld in all of this "
+                    "run so far",
+                    (long long)n_lost, (long long)state->n_lost_update);
+    }
 }
 
 static enum mt_status resume_data(struct mt_trainer *trainer)
@@ -77,17 +96,27 @@ void mt_resume_ended(struct mt_trainer *trainer, enum mt_status status)
     }
 }
 
-static enum mt_status load(struct mt_trainer *trainer, const char *path)
+/* is_found: verified a moment ago. */
+static enum mt_status load_checkpoint(struct mt_trainer *trainer, const char *path, bool is_found)
 {
-    MT_TRY(mt_job_agree(check_config(trainer, path)));
+    struct mt_session *session = &trainer->session;
+    return is_found
+               ? mt_checkpoint_load_found(session->store, &session->comm, path, &trainer->state)
+               : mt_checkpoint_load(session->store, &session->comm, path, false, &trainer->state);
+}
+
+static enum mt_status load(struct mt_trainer *trainer, const char *path, bool is_found)
+{
+    int64_t n_lost = 0;
+    MT_TRY(mt_job_agree(check_info(trainer, path, &n_lost)));
     note_start(trainer, path);
-    MT_TRY(mt_job_agree(mt_checkpoint_load(trainer->session.store, &trainer->session.comm, path,
-                                           false, &trainer->state)));
+    MT_TRY(mt_job_agree(load_checkpoint(trainer, path, is_found)));
     struct mt_moe *moe = mt_model_moe(trainer->session.model);
     if (moe != NULL) {
         MT_TRY(mt_job_agree(mt_moe_read_state(moe)));
     }
     MT_TRY(mt_job_agree(resume_data(trainer)));
+    begin_anew(trainer, n_lost);
     mt_log_line("resumed from %s at step %lld", path, (long long)trainer->state.step);
     return MT_OK;
 }
@@ -167,7 +196,7 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
             mt_log_line("--init-from %s is not used: this run has begun and goes on",
                         options->init_from);
         }
-        MT_TRY(load(trainer, path));
+        MT_TRY(load(trainer, path, options->resume != MT_RESUME_PATH));
         last_step = trainer->state.step;
     } else {
         *is_finished = last_step >= trainer->config->train.steps;
@@ -198,7 +227,7 @@ enum mt_status mt_resume_newest(struct mt_trainer *trainer, bool *is_found)
     if (!*is_found) {
         return MT_OK;
     }
-    MT_TRY(load(trainer, path));
+    MT_TRY(load(trainer, path, true));
     state->next_sequence = next_sequence;
     state->n_skipped = n_skipped;
     state->n_skipped_in_row = 0;

@@ -2,6 +2,7 @@
 #include "base/job.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "checkpoint/manifest.h"
 #include "config/load.h"
 #include "train/internal.h"
 
@@ -15,6 +16,7 @@ static enum mt_status open_saver(struct mt_trainer *trainer, const char *version
     saving->options = (struct mt_checkpoint_options){.folder = trainer->dir.checkpoints,
                                                      .keep = config->checkpoint.keep,
                                                      .keep_every = config->checkpoint.keep_every,
+                                                     .n_sparse = config->checkpoint.sparse_saves,
                                                      .config_text = saving->config_text,
                                                      .versions = versions,
                                                      .config_hash = mt_config_hash(config)};
@@ -69,6 +71,15 @@ enum mt_status mt_saving_finish(struct mt_trainer *trainer)
     return mt_saver_is_busy(trainer->saving.saver) ? finish(trainer, false) : MT_OK;
 }
 
+static int64_t owned_bytes(const struct mt_store *store)
+{
+    int64_t n_element = 0;
+    for (int p = 0; p < mt_store_n_part(store); ++p) {
+        n_element += mt_store_part(store, p)->n_element;
+    }
+    return n_element * MT_N_KIND * (int64_t)sizeof(float);
+}
+
 static enum mt_status begin(struct mt_trainer *trainer)
 {
     struct mt_moe *moe = mt_model_moe(trainer->session.model);
@@ -77,6 +88,7 @@ static enum mt_status begin(struct mt_trainer *trainer)
         mt_moe_write_state(moe);
     }
     const enum mt_status status = mt_saver_begin(trainer->saving.saver, &trainer->state);
+    mt_span_add_work(0, owned_bytes(trainer->session.store));
     mt_span_end(MT_PHASE_CHECKPOINT);
     return status;
 }
@@ -87,6 +99,9 @@ enum mt_status mt_save(struct mt_trainer *trainer, bool is_last)
     if (mt_saver_is_busy(saving->saver)) {
         saving->n_overtaken++;
         MT_TRY(finish(trainer, false));
+    }
+    if (is_last) {
+        mt_saver_want_full(saving->saver); /* an end in order loses nothing */
     }
     const enum mt_status status = begin(trainer);
     if (status != MT_OK || !mt_saver_is_busy(saving->saver)) {

@@ -30,7 +30,7 @@ static double projection_width(const struct mt_config *config)
 
 static double shared_width(const struct mt_config *config)
 {
-    return (double)config->moe.num_shared_experts * (double)config->moe.expert_intermediate_size;
+    return (double)mt_config_shared_width(config);
 }
 
 static double bound_parameters(const struct mt_config *config)
@@ -175,7 +175,7 @@ enum mt_status mt_session_place(struct mt_comm *comm, int *n_local, struct mt_co
 }
 
 static enum mt_status check_memory(const struct mt_session *session, bool training, int n_local,
-                                   int64_t max_sequence)
+                                   int64_t max_sequence, int64_t beside_bytes)
 {
     const int64_t available = mt_memory_available_bytes();
     struct mt_memory_estimate estimate;
@@ -189,7 +189,7 @@ static enum mt_status check_memory(const struct mt_session *session, bool traini
     const int64_t stage = has_experts ? n_half * mt_moe_stage_bytes(session->config, topology,
                                                                     session->comm.rank, n_token)
                                       : 0;
-    const double total = (double)estimate.total + (double)stage;
+    const double total = (double)estimate.total + (double)stage + (double)beside_bytes;
     const double wanted = total * (double)n_local;
     if (wanted > (double)available) {
         return MT_FAIL(MT_ERR_RESOURCE,
@@ -232,6 +232,12 @@ static enum mt_status open_parts(struct mt_session *session, bool training, int6
 enum mt_status mt_session_open(struct mt_session *session, const struct mt_config *config,
                                bool training, int64_t max_sequence)
 {
+    return mt_session_open_beside(session, config, training, max_sequence, 0);
+}
+
+enum mt_status mt_session_open_beside(struct mt_session *session, const struct mt_config *config,
+                                      bool training, int64_t max_sequence, int64_t beside_bytes)
+{
     memset(session, 0, sizeof(*session));
     session->config = config;
     MT_TRY(mt_job_agree(
@@ -242,7 +248,7 @@ enum mt_status mt_session_open(struct mt_session *session, const struct mt_confi
     MT_TRY(mt_job_agree(mt_session_place(&session->comm, &n_local, &share)));
     MT_TRY(mt_job_agree(mt_device_init(&session->device, config, session->comm.rank, &share)));
     mt_device_set_idle(&session->device, mt_comm_progress, &session->comm);
-    MT_TRY(mt_job_agree(check_memory(session, training, n_local, max_sequence)));
+    MT_TRY(mt_job_agree(check_memory(session, training, n_local, max_sequence, beside_bytes)));
     return mt_job_agree(open_parts(session, training, max_sequence));
 }
 

@@ -4,6 +4,7 @@
 #define MT_TRAIN_SESSION_H
 
 #include "config/config.h"
+#include "data/validation.h"
 #include "model/model.h"
 
 struct mt_session {
@@ -22,6 +23,9 @@ struct mt_session {
  * loaded or initialised, then published. */
 enum mt_status mt_session_open(struct mt_session *session, const struct mt_config *config,
                                bool training, int64_t max_sequence);
+/* The same for somebody who will allocate so many bytes beside it on every rank. */
+enum mt_status mt_session_open_beside(struct mt_session *session, const struct mt_config *config,
+                                      bool training, int64_t max_sequence, int64_t beside_bytes);
 void mt_session_close(struct mt_session *session);
 
 /* Collective: the ranks of this rank's machine, whatever nodes the run pretends to have, and its
@@ -46,15 +50,26 @@ int64_t mt_profiling_bytes(const struct mt_config *config);
 enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, bool training,
                                    int64_t max_sequence, struct mt_memory_estimate *estimate);
 
-/* Collective. Mean loss over the first n_sequence windows of the corpus (all, if fewer), shared out
- * over the ranks in lockstep. */
+/* Mean losses in nats per token, of all sets together and of each. */
 struct mt_evaluation {
-    double loss; /* nats per token */
+    double loss;
     int64_t n_token;
+    double set_loss[MT_MAX_SETS + 1];
+    int64_t set_n_token[MT_MAX_SETS + 1];
+    bool is_stopped; /* before its end: the rest has no meaning */
 };
-struct mt_corpus;
-enum mt_status mt_session_evaluate(struct mt_session *session, const struct mt_corpus *corpus,
-                                   int64_t n_sequence, int64_t micro_batch,
+struct mt_evaluation_options {
+    int64_t n_sequence; /* windows of each set, from its first; fewer if it has fewer; 0: all */
+    int64_t micro_batch;
+    /* Asked on every rank between two micro-batches: true on one of them stops the evaluation on
+     * all. NULL: it goes to its end. */
+    bool (*wants_stop)(void *context);
+    void *context;
+};
+/* Collective. Windows are shared out over the ranks in lockstep. */
+enum mt_status mt_session_evaluate(struct mt_session *session,
+                                   const struct mt_validation *validation,
+                                   const struct mt_evaluation_options *options,
                                    struct mt_evaluation *result);
 
 #endif

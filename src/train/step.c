@@ -5,33 +5,6 @@
 
 #include <math.h>
 
-/* This rank's micro-batch: its sequences of the step's global batch, read from the corpus. */
-static enum mt_status load_micro_batch(struct mt_trainer *trainer, int64_t micro,
-                                       struct mt_micro_batch *batch)
-{
-    const struct mt_config *config = trainer->config;
-    const int64_t length = config->model.max_seq_len;
-    int64_t first = 0;
-    int64_t n = 0;
-    mt_span_begin(MT_PHASE_DATA);
-    mt_batch_micro(&trainer->split, micro, &first, &n);
-    MT_TRY(mt_mixture_fill(trainer->data, (uint64_t)config->run.seed,
-                           trainer->state.next_sequence + first, n, trainer->token,
-                           trainer->target));
-    *batch = (struct mt_micro_batch){
-        .n_sequence = n,
-        .length = length,
-        .token = trainer->token,
-        .target = trainer->target,
-        .token_share = 1.0 / (double)(config->train.global_batch_size * length),
-        .index = (int)micro,
-        .is_last = micro == mt_batch_n_micro(&trainer->split) - 1,
-    };
-    mt_record_add_tokens(n * length);
-    mt_span_end(MT_PHASE_DATA);
-    return MT_OK;
-}
-
 static enum mt_status plan_placements(struct mt_trainer *trainer)
 {
     struct mt_moe *moe = mt_model_moe(trainer->session.model);
@@ -58,7 +31,7 @@ static enum mt_status count_experts(struct mt_trainer *trainer)
     mt_moe_set_counting(moe, true);
     for (int64_t micro = 0; micro < n_micro; micro++) {
         struct mt_micro_batch batch;
-        MT_TRY(load_micro_batch(trainer, micro, &batch));
+        MT_TRY(mt_batch_load(trainer, micro, &batch));
         MT_TRY(mt_model_count(trainer->session.model, &batch));
     }
     mt_moe_set_counting(moe, false);
@@ -77,6 +50,11 @@ static enum mt_status finish_gradients(struct mt_trainer *trainer, double loss_s
     MT_TRY(mt_optim_grad_norm(trainer->optim, &result->grad_norm));
     MT_TRY(mt_comm_sum_f64(&trainer->session.comm, &loss_sum, 1));
     result->loss = loss_sum / (double)result->n_token;
+    result->n_score = (double)result->n_token * (double)config->model.max_seq_len;
+    if (trainer->documents.start != NULL) {
+        MT_TRY(mt_comm_sum_f64(&trainer->session.comm, &trainer->n_score, 1));
+        result->n_score = trainer->n_score;
+    }
     mt_span_end(MT_PHASE_CLIP);
     return MT_OK;
 }
@@ -110,6 +88,7 @@ static enum mt_status record(struct mt_trainer *trainer, struct mt_step_result *
     if (moe != NULL) {
         MT_TRY(mt_moe_finish_step(moe, &result->moe));
     }
+    MT_TRY(mt_samples_end_step(trainer));
     trainer->state.tokens_seen += result->n_token;
     trainer->state.next_sequence += trainer->config->train.global_batch_size;
     mt_span_end(MT_PHASE_METRICS);
@@ -122,10 +101,12 @@ enum mt_status mt_train_step(struct mt_trainer *trainer, struct mt_step_result *
     struct mt_micro_batch batch;
     double loss_sum = 0;
     MT_TRY(plan_placements(trainer));
+    MT_TRY(mt_batch_plan(trainer));
     MT_TRY(count_experts(trainer));
+    trainer->n_score = 0;
     for (int64_t micro = 0; micro < mt_batch_n_micro(&trainer->split); micro++) {
         double micro_loss = 0;
-        MT_TRY(load_micro_batch(trainer, micro, &batch));
+        MT_TRY(mt_batch_load(trainer, micro, &batch));
         MT_TRY(mt_model_forward(model, &batch));
         MT_TRY(mt_model_head_and_loss(model, &batch, &micro_loss));
         MT_TRY(mt_model_backward(model, &batch));

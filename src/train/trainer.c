@@ -129,19 +129,45 @@ static bool is_due(int64_t step, int64_t interval)
     return interval > 0 && step % interval == 0;
 }
 
+/* A long evaluation gives way to a stop: it is then made when the run goes on. */
 static enum mt_status evaluate_when_due(struct mt_trainer *trainer)
 {
     const struct mt_config *config = trainer->config;
     const bool is_last = trainer->state.step == config->train.steps;
     const int64_t interval = config->train.eval_interval;
-    if (trainer->validation == NULL || interval == 0 ||
+    if (trainer->validation.n_set == 0 || interval == 0 ||
         !(is_due(trainer->state.step, interval) || is_last)) {
         return MT_OK;
     }
+    const struct mt_evaluation_options options = {.n_sequence = config->train.eval_sequences,
+                                                  .micro_batch = trainer->split.micro_batch,
+                                                  .wants_stop = mt_metrics_wants_stop,
+                                                  .context = trainer};
     struct mt_evaluation evaluation;
-    MT_TRY(mt_session_evaluate(&trainer->session, trainer->validation, config->train.eval_sequences,
-                               trainer->split.micro_batch, &evaluation));
-    return mt_metrics_evaluation(trainer, &evaluation);
+    struct mt_span_totals before;
+    const int64_t start_ns = mt_clock_ns();
+    mt_span_totals(&before);
+    MT_TRY(mt_session_evaluate(&trainer->session, &trainer->validation, &options, &evaluation));
+    if (evaluation.is_stopped) {
+        trainer->stop_requested = true;
+        mt_log_line("the evaluation at step %lld gives way to the stop%s",
+                    (long long)trainer->state.step,
+                    is_last ? "; moetrain eval makes it" : ": it is made when the run goes on");
+        return MT_OK;
+    }
+    return mt_metrics_evaluation(trainer, &evaluation, &before, mt_clock_ns() - start_ns);
+}
+
+/* The evaluation of the step that the run goes on from, if a stop came before it. */
+static enum mt_status make_up_evaluation(struct mt_trainer *trainer)
+{
+    const char *metrics = trainer->dir.metrics;
+    const int64_t step = trainer->state.step;
+    int64_t is_missing = trainer->session.comm.rank == 0 && step > 0 &&
+                         mt_metrics_last_step(metrics) == step &&
+                         !mt_metrics_has_evaluation(metrics, step);
+    MT_TRY(mt_comm_sum_i64(&trainer->session.comm, &is_missing, 1));
+    return is_missing > 0 ? evaluate_when_due(trainer) : MT_OK;
 }
 
 static enum mt_status save_when_due(struct mt_trainer *trainer)
@@ -175,6 +201,10 @@ static enum mt_status stop(struct mt_trainer *trainer)
 static enum mt_status run_steps(struct mt_trainer *trainer)
 {
     const int64_t n_step = trainer->config->train.steps;
+    or_abort(make_up_evaluation(trainer));
+    if (trainer->stop_requested) {
+        return stop(trainer);
+    }
     while (trainer->state.step < n_step) {
         struct mt_step_result result = {0};
         trainer->state.step++;
@@ -237,8 +267,15 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
     MT_TRY(mt_job_agree(mt_metrics_open(trainer)));
     MT_TRY(mt_profiling_open(trainer));
     MT_TRY(mt_traces_open(trainer));
+    MT_TRY(mt_job_agree(mt_samples_open(trainer)));
     MT_TRY(mt_job_agree(mt_replicas_open(trainer)));
     return run_steps(trainer);
+}
+
+/* An error that a user will mend and start again: nothing has been trained, nothing is left. */
+static bool came_to_nothing(const struct mt_trainer *trainer, enum mt_status status)
+{
+    return status != MT_OK && status != MT_STOPPED && trainer->state.step == trainer->first_step;
 }
 
 enum mt_status mt_train(const struct mt_train_options *options)
@@ -258,9 +295,13 @@ cleanup:
     mt_resume_ended(trainer, status);
     mt_saving_close(trainer);
     mt_traces_close(trainer);
+    mt_samples_close(trainer);
     mt_profiling_close(trainer);
     mt_metrics_close(trainer);
     mt_log_close();
+    if (came_to_nothing(trainer, status)) {
+        mt_run_dir_take_back(&trainer->dir);
+    }
     mt_trainer_close(trainer);
     mt_run_dir_close(&trainer->dir);
     mt_memory_free(trainer);

@@ -7,21 +7,17 @@
 static enum mt_status open_data(struct mt_trainer *trainer)
 {
     const struct mt_config *config = trainer->config;
-    struct mt_corpus_options options = {
+    const struct mt_corpus_options options = {
         .format = config->data.format,
         .token_type = config->data.token_type,
         .vocab_size = config->model.vocab_size,
         .length = config->model.max_seq_len,
         .seed = (uint64_t)config->run.seed,
+        .document_end = config->data.document_end,
     };
-    const int64_t n = trainer->split.micro_batch * config->model.max_seq_len;
     MT_TRY(mt_mixture_open(&config->data.train, &config->data.weights, &options, &trainer->data));
-    if (config->data.validation.n > 0 || config->data.format == MT_DATA_RANDOM) {
-        options.seed++; /* other random sequences than the training ones */
-        MT_TRY(mt_corpus_open(&config->data.validation, &options, &trainer->validation));
-    }
-    MT_TRY(MT_ALLOCATE(trainer->token, n, "batch"));
-    return MT_ALLOCATE(trainer->target, n, "batch");
+    MT_TRY(mt_validation_open(config, &trainer->validation));
+    return mt_batch_open(trainer);
 }
 
 static int64_t largest_micro_batch(const struct mt_config *config)
@@ -44,6 +40,7 @@ enum mt_status mt_trainer_open(struct mt_trainer *trainer)
         mt_optim_create(trainer->session.store, &trainer->session.comm, config, &trainer->optim)));
     mt_model_size(config, &size);
     trainer->train_flops_per_token = size.train_flops_per_token;
+    trainer->train_flops_per_score = size.train_flops_per_score;
     return MT_OK;
 }
 
@@ -64,9 +61,8 @@ enum mt_status mt_trainer_start(struct mt_trainer *trainer)
 void mt_trainer_close(struct mt_trainer *trainer)
 {
     mt_optim_destroy(trainer->optim);
-    mt_corpus_close(trainer->validation);
+    mt_validation_close(&trainer->validation);
     mt_mixture_close(trainer->data);
-    mt_memory_free(trainer->target);
-    mt_memory_free(trainer->token);
+    mt_batch_close(trainer);
     mt_session_close(&trainer->session);
 }

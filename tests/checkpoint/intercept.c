@@ -1,15 +1,13 @@
 #include "checkpoint/intercept.h"
 
+#include "fault/interpose.h"
 #include "support/test.h"
 
-#include <dlfcn.h>
-#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-enum { MAX_LINES = 256, LINE_BYTES = 160, MAX_BYTES = 1 << 16 };
+enum { MAX_LINES = 256, LINE_BYTES = 160 };
 
 static struct {
     pthread_mutex_t mutex;
@@ -31,23 +29,6 @@ static void lock(void)
 static void unlock(void)
 {
     (void)pthread_mutex_unlock(&calls.mutex);
-}
-
-void mt_test_intercept(const char *folder)
-{
-    lock();
-    calls.is_on = true;
-    calls.n_line = 0;
-    (void)snprintf(calls.folder, sizeof(calls.folder), "%s", folder);
-    calls.held[0] = calls.failing[0] = calls.falsified[0] = '\0';
-    unlock();
-}
-
-void mt_test_intercept_end(void)
-{
-    lock();
-    calls.is_on = false;
-    unlock();
 }
 
 int mt_test_intercept_count(void)
@@ -123,107 +104,53 @@ static void record(const char *what, const char *path)
     }
 }
 
-/* Of an open file, path [1024]. */
-static void path_of(int descriptor, char *path)
+/* Locked. What is to become of a write; waits while the file is held. */
+static int decide(const char *path)
 {
-    char link[64];
-    (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", descriptor);
-    const ssize_t n = readlink(link, path, 1023);
-    path[n > 0 ? n : 0] = '\0';
+    while (has(path, calls.held)) {
+        (void)pthread_cond_wait(&calls.let_go, &calls.mutex);
+    }
+    if (has(path, calls.failing) && calls.fail_at-- == 0) {
+        return calls.fail_with;
+    }
+    if (has(path, calls.falsified)) {
+        calls.falsified[0] = '\0';
+        return MT_FAULT_LIE;
+    }
+    return 0;
 }
 
-/* The C library's own function: POSIX lets an object pointer hold it, ISO C lets none be cast. */
-static void find_next(void *function, const char *name)
+static int listen(enum mt_fault_call call, const char *path)
 {
-    void *symbol = dlsym(RTLD_NEXT, name);
-    memcpy(function, &symbol, sizeof(symbol));
-}
-
-typedef ssize_t (*pwrite_fn)(int, const void *, size_t, off_t);
-
-static ssize_t write_falsified(pwrite_fn next, int descriptor, const void *data, size_t n,
-                               off_t offset)
-{
-    char copy[MAX_BYTES];
-    const size_t n_copy = n < sizeof(copy) ? n : sizeof(copy);
-    memcpy(copy, data, n_copy);
-    copy[0] = (char)(copy[0] ^ 1);
-    return next(descriptor, copy, n_copy, offset);
-}
-
-/* What is to become of a write; waits while the file is held. */
-enum fate { GOES, FAILS, LIES };
-static enum fate decide(int descriptor)
-{
-    char path[1024];
-    enum fate fate = GOES;
-    path_of(descriptor, path);
+    static const char *const verb[MT_N_CALL] = {[MT_CALL_WRITE] = "write",
+                                                [MT_CALL_SYNC] = "sync",
+                                                [MT_CALL_RENAME] = "rename",
+                                                [MT_CALL_READ] = "read"};
+    int verdict = 0;
     lock();
-    if (below(path) != NULL) {
-        record("write", below(path));
-        while (has(path, calls.held)) {
-            (void)pthread_cond_wait(&calls.let_go, &calls.mutex);
-        }
-        if (has(path, calls.failing) && calls.fail_at-- == 0) {
-            fate = FAILS;
-        } else if (has(path, calls.falsified)) {
-            calls.falsified[0] = '\0';
-            fate = LIES;
-        }
+    if (below(path) != NULL && verb[call] != NULL) {
+        record(verb[call], below(path));
+        verdict = call == MT_CALL_WRITE ? decide(path) : 0;
     }
     unlock();
-    return fate;
+    return verdict;
 }
 
-ssize_t pwrite(int descriptor, const void *data, size_t n, off_t offset)
+void mt_test_intercept(const char *folder)
 {
-    pwrite_fn next = NULL;
-    find_next(&next, "pwrite");
-    const enum fate fate = decide(descriptor);
-    if (fate == FAILS) {
-        errno = calls.fail_with;
-        return -1;
-    }
-    return fate == LIES ? write_falsified(next, descriptor, data, n, offset)
-                        : next(descriptor, data, n, offset);
-}
-
-int fsync(int descriptor)
-{
-    int (*next)(int) = NULL;
-    char path[1024];
-    find_next(&next, "fsync");
-    path_of(descriptor, path);
     lock();
-    if (below(path) != NULL) {
-        record("sync", below(path));
-    }
+    calls.is_on = true;
+    calls.n_line = 0;
+    (void)snprintf(calls.folder, sizeof(calls.folder), "%s", folder);
+    calls.held[0] = calls.failing[0] = calls.falsified[0] = '\0';
     unlock();
-    return next(descriptor);
+    mt_fault_listen(listen);
 }
 
-int rename(const char *from, const char *to)
+void mt_test_intercept_end(void)
 {
-    int (*next)(const char *, const char *) = NULL;
-    find_next(&next, "rename");
+    mt_fault_listen(NULL);
     lock();
-    if (below(from) != NULL) {
-        record("rename", below(from));
-    }
+    calls.is_on = false;
     unlock();
-    return next(from, to);
-}
-
-ssize_t read(int descriptor, void *data, size_t n)
-{
-    ssize_t (*next)(int, void *, size_t) = NULL;
-    char path[1024];
-    find_next(&next, "read");
-    path_of(descriptor, path);
-    lock();
-    if (below(path) != NULL) {
-        record("read", below(path));
-    }
-    unlock();
-    return next(descriptor, data, n);
 }

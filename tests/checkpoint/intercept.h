@@ -1,5 +1,5 @@
-/* What this process asks of the disk below one folder: recorded, held up, refused or falsified. The
- * executable's own pwrite, fsync, rename and read stand before the C library's. */
+/* What this process asks of the disk below one folder: recorded, held up, refused or falsified. A
+ * listener of fault/interpose.h, which test programs link beside this. */
 #ifndef MT_TEST_CHECKPOINT_INTERCEPT_H
 #define MT_TEST_CHECKPOINT_INTERCEPT_H
 

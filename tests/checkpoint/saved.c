@@ -63,6 +63,21 @@ void mt_test_expect_store(const struct mt_store *store, uint64_t salt, bool mome
     }
 }
 
+void mt_test_expect_parts(const struct mt_store *store, uint64_t salt, const int64_t *part_salt)
+{
+    for (int p = 0; p < mt_store_n_part(store); ++p) {
+        const struct mt_part *part = mt_store_part(store, p);
+        const struct mt_tensor *tensor = &mt_store_table(store)->tensor[part->tensor];
+        const int64_t expert = part->first / mt_tensor_row_elements(tensor);
+        const bool is_expert = tensor->kind == MT_TENSOR_EXPERT;
+        for (int kind = 0; kind < 3; ++kind) {
+            expect_part(part, kind,
+                        is_expert ? (uint64_t)part_salt[(tensor->layer + expert) % MT_EXPERT_PARTS]
+                                  : salt);
+        }
+    }
+}
+
 void mt_test_poison_store(struct mt_store *store)
 {
     for (int p = 0; p < mt_store_n_part(store); ++p) {
@@ -79,7 +94,8 @@ void mt_test_make_folder(MPI_Comm comm, char *path)
 {
     int rank = 0;
     (void)MPI_Comm_rank(comm, &rank);
-    (void)snprintf(path, MT_PATH_BYTES, "/tmp/mt-checkpoint-XXXXXX");
+    const char *place = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+    (void)snprintf(path, MT_PATH_BYTES, "%s/mt-checkpoint-XXXXXX", place);
     if (rank == 0) {
         assert_non_null(mkdtemp(path));
     }

@@ -13,11 +13,14 @@ void mt_test_table_tiny(struct mt_test_table *table);
 void mt_test_fill_store(struct mt_store *store, uint64_t salt);
 /* The test fails unless every owned value (and moment, when `moments`) is what fill wrote. */
 void mt_test_expect_store(const struct mt_store *store, uint64_t salt, bool moments);
+/* The same of a sparse checkpoint: dense tensors are what fill wrote of `salt`, experts of
+ * part_salt [MT_EXPERT_PARTS] at their part. */
+void mt_test_expect_parts(const struct mt_store *store, uint64_t salt, const int64_t *part_salt);
 /* Owned values and moments become NaN. */
 void mt_test_poison_store(struct mt_store *store);
 
-/* A new folder below /tmp, the same for all ranks of `comm`; path [MT_PATH_BYTES]. Collective, as
- * is the removal. */
+/* A new folder in shared memory, or below /tmp where there is none, the same for all ranks of
+ * `comm`; path [MT_PATH_BYTES]. Collective, as is the removal. */
 void mt_test_make_folder(MPI_Comm comm, char *path);
 void mt_test_remove_folder(MPI_Comm comm, const char *path);
 void mt_test_shell(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -2,6 +2,7 @@
  * Each is refused before its bytes are used. */
 #include "base/memory.h"
 #include "checkpoint/hdf5_file.h"
+#include "checkpoint/index.h"
 #include "support/test.h"
 
 #include <stdio.h>
@@ -134,6 +135,42 @@ static void links_are_not_followed(void **state)
     MT_TEST_FAILS(use("/outside/x", &offset), MT_ERR_INPUT, "/outside is a link");
 }
 
+/* Small files that claim a terabyte: an array not written takes no space, and one may have many
+ * names. */
+static void state_arrays_hold_no_more_than_the_file(void **state)
+{
+    MT_UNUSED(state);
+    const hsize_t dim = 40;
+    const int64_t values[40] = {7};
+    struct mt_run_state run;
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    const hid_t space = H5Screate_simple(1, &dim, NULL);
+    hid_t group = H5Gcreate2(file, "/state", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    const hid_t written =
+        H5Dcreate2(group, "a", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(H5Dwrite(written, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+    (void)H5Dclose(written);
+    (void)H5Gclose(group);
+    assert_true(H5Fclose(file) >= 0);
+    MT_TEST_OK(mt_index_take_arrays(path, &run));
+    assert_int_equal(run.n_array, 1);
+    assert_int_equal(run.array[0].values[0], 7);
+    mt_index_free_arrays(&run);
+
+    file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    group = H5Gopen2(file, "/state", H5P_DEFAULT);
+    for (int i = 0; i < 400; ++i) { /* of 320 bytes each: more than the links to it take */
+        char name[16];
+        (void)snprintf(name, sizeof(name), "b%d", i);
+        assert_true(H5Lcreate_hard(group, "a", group, name, H5P_DEFAULT, H5P_DEFAULT) >= 0);
+    }
+    (void)H5Gclose(group);
+    (void)H5Sclose(space);
+    assert_true(H5Fclose(file) >= 0);
+    MT_TEST_FAILS(mt_index_take_arrays(path, &run), MT_ERR_INPUT, "written into this file");
+    mt_index_free_arrays(&run);
+}
+
 static void what_is_missing_is_said_in_the_librarys_words(void **state)
 {
     MT_UNUSED(state);
@@ -189,6 +226,7 @@ int main(void)
         cmocka_unit_test(what_is_missing_is_said_in_the_librarys_words),
         cmocka_unit_test(an_image_is_a_file_that_opens),
         cmocka_unit_test(an_existing_file_is_not_overwritten),
+        cmocka_unit_test(state_arrays_hold_no_more_than_the_file),
     };
     const int failed = cmocka_run_group_tests(tests, make_file, remove_file);
     return failed != 0 || mt_memory_n_live() != 0;

@@ -21,11 +21,17 @@ static void make_manifest(struct mt_manifest *manifest)
         {.shard = 1, .first_row = 9, .n_row = 1}, {.shard = 0, .first_row = 0, .n_row = 1},
         {.shard = 0, .first_row = 0, .n_row = 3}, {.shard = 1, .first_row = 3, .n_row = 4},
         {.shard = 1, .first_row = 7, .n_row = 7}};
-    MT_TEST_OK(mt_manifest_init(manifest, 2, 3, 7, "[model]\nhidden_size = 4 # \"wide\"\n"));
+    MT_TEST_OK(mt_manifest_init(manifest, 2, 1, 3, 7, "[model]\nhidden_size = 4 # \"wide\"\n"));
     manifest->format_version = MT_CHECKPOINT_FORMAT_VERSION;
     manifest->state.step = 100;
     manifest->state.tokens_seen = (int64_t)1 << 40;
     manifest->state.next_sequence = 12345678901;
+    manifest->state.n_update = 90;
+    manifest->state.n_lost_update = 77;
+    manifest->parts = (struct mt_expert_parts){.is_told = true,
+                                               .step = {100, 80, 60, 40},
+                                               .n_update = {90, 71, 52, 33},
+                                               .n_expert = {1, 1, 0, 0}};
     manifest->config_hash = 0x0123456789ABCDEFU;
     for (int i = 0; i < 3; ++i) {
         manifest->file[i].n_byte = 1000 + i;
@@ -33,8 +39,10 @@ static void make_manifest(struct mt_manifest *manifest)
     }
     manifest->tensor[0] = (struct mt_manifest_tensor){
         .name = "/model/layers/0/attention/q_proj", .n_dim = 2, .dim = {10, 4}, .n_piece = 3};
+    manifest->tensor[0].first_part = -1;
     manifest->tensor[1] = (struct mt_manifest_tensor){
         .name = "/model/norm", .n_dim = 1, .dim = {1}, .first_piece = 3, .n_piece = 1};
+    manifest->tensor[1].first_part = -1;
     manifest->tensor[2] = (struct mt_manifest_tensor){.name = "/model/layers/0/moe/experts/up",
                                                       .n_dim = 3,
                                                       .is_cut = true,
@@ -108,6 +116,10 @@ static void what_is_written_reads_back(void **state)
     MT_TEST_OK(parse(text, n, &got));
     assert_int_equal(got.format_version, MT_CHECKPOINT_FORMAT_VERSION);
     assert_memory_equal(&got.state, &want.state, sizeof(want.state));
+    assert_memory_equal(&got.parts, &want.parts, sizeof(want.parts));
+    assert_int_equal(got.tensor[0].first_part, -1);
+    assert_int_equal(got.tensor[2].first_part, 0);
+    assert_false(mt_manifest_is_full(&got));
     assert_int_equal(got.world_size, 2);
     assert_true(got.config_hash == want.config_hash);
     assert_string_equal(got.config_text, want.config_text);
@@ -222,8 +234,8 @@ static void expect_refused(const char *from, const char *to, const char *part)
 static void sealed_lies_are_refused_by_name(void **state)
 {
     MT_UNUSED(state);
-    expect_refused("\"format_version\": 3", "\"format_version\": 4", "newer than this program");
-    expect_refused("\"format_version\": 3", "\"format_version\": 0", "\"format_version\"");
+    expect_refused("\"format_version\": 4", "\"format_version\": 5", "newer than this program");
+    expect_refused("\"format_version\": 4", "\"format_version\": 0", "\"format_version\"");
     expect_refused("moetrain-checkpoint", "something-else", "\"format\"");
     expect_refused("\"step\": 100", "\"step\": -1", "\"step\"");
     expect_refused("\"step\": 100", "\"step\": 1.5", "\"step\"");
@@ -265,7 +277,18 @@ static void sealed_lies_are_refused_by_name(void **state)
     expect_refused("\"rows\": 7", "\"rows\": 6", "end at row 13; 14 rows");
     expect_refused("\"shard\": 1", "\"shard\": 2", "\"shard\"");
     expect_refused("\"shard\": 1", "\"shard\": -1", "\"shard\"");
+    expect_refused("\"parts\": 4", "\"parts\": 5", "\"parts\"");
+    expect_refused("\"have_files\": false", "\"have_files\": true", "\"files\"");
+    expect_refused("\"have_files\": false", "\"have_files\": 0", "\"have_files\"");
+    expect_refused("   80,", "   101,", "\"step\""); /* younger than the checkpoint */
+    expect_refused("   80,", "", "\"step\"");
+    expect_refused("   71,", "   91,", "\"n_update\"");
+    expect_refused("   71,", "   -1,", "\"n_update\"");
+    expect_refused("   71,", "   \"71\",", "\"n_update\"");
+    expect_refused("\"part_of_expert_0\": 0", "\"part_of_expert_0\": 4", "\"part_of_expert_0\"");
+    expect_refused("\"experts\"", "\"others\"", "\"part_of_expert_0\"");
     expect_refused("\"tensors\": [", "\"tensors\": 7, \"others\": [", "\"tensors\"");
+    expect_refused("\"n_lost_update\": 77", "\"n_lost_update\": -1", "\"n_lost_update\"");
     expect_refused("{\n", "[{\n", "expected");
 }
 

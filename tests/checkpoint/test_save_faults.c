@@ -1,9 +1,11 @@
 /* Saves that cannot work, what killed ones leave, checkpoints that do not fit: the right code on
  * every rank, and what was there before stays of use. */
 #include "base/memory.h"
+#include "checkpoint/index.h"
 #include "checkpoint/saved.h"
 #include "support/mpi_main.h"
 
+#include <hdf5.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -225,6 +227,54 @@ static void a_damaged_checkpoint_of_the_step_is_replaced(void **unused)
     mt_memory_free(table);
 }
 
+static void a_checkpoint_under_the_name_of_another_step_is_no_candidate(void **unused)
+{
+    MT_UNUSED(unused);
+    int rank = 0;
+    char notes[8192];
+    char path[MT_PATH_BYTES];
+    struct mt_test_world world;
+    struct mt_test_table *table = mt_test_new_table(mt_test_table_tiny);
+    (void)MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    mt_test_save_on(MPI_COMM_WORLD, folder, table, -1, 1);
+    mt_test_save_on(MPI_COMM_WORLD, folder, table, -1, 2);
+    if (rank == 0) {
+        mt_test_shell("cd '%s' && mv step-00000001 step-00000009", folder);
+    }
+    (void)MPI_Barrier(MPI_COMM_WORLD);
+    mt_test_open(&world, table, MPI_COMM_WORLD, true, -1);
+    MT_TEST_OK(mt_checkpoint_find(&world.comm, folder, path, notes, sizeof(notes)));
+    mt_test_world_close(&world);
+    assert_string_equal(path, mt_test_path(folder, "step-00000002"));
+    assert_non_null(strstr(notes, "step-00000009 is not used: it holds step 1;"));
+    /* Nor does it pass for that step's save, which leaves it beside. */
+    mt_test_save_on(MPI_COMM_WORLD, folder, table, -1, 9);
+    mt_test_load_on(MPI_COMM_WORLD, folder, table, -1, 9, false);
+    MT_TEST_OK(mt_checkpoint_verify(mt_test_path(folder, "step-00000009.failed")));
+    mt_memory_free(table);
+}
+
+/* Damaged ones make the library read beyond its buffers. */
+static void attributes_of_the_index_are_never_opened(void **unused)
+{
+    MT_UNUSED(unused);
+    int rank = 0;
+    struct mt_manifest manifest;
+    struct mt_test_table *table = mt_test_new_table(mt_test_table_tiny);
+    (void)MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    mt_test_save_on(MPI_COMM_WORLD, folder, table, -1, 1);
+    if (rank == 0) {
+        const char *path = mt_test_path(folder, "step-00000001/index.h5");
+        const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+        assert_true(H5Adelete(file, "step") >= 0 && H5Fclose(file) >= 0);
+        MT_TEST_OK(mt_manifest_read(mt_test_path(folder, "step-00000001"), &manifest));
+        MT_TEST_OK(mt_index_check(path, &manifest));
+        mt_manifest_clear(&manifest);
+    }
+    (void)MPI_Barrier(MPI_COMM_WORLD);
+    mt_memory_free(table);
+}
+
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, begin, end)
 
 int main(int argc, char **argv)
@@ -235,7 +285,9 @@ int main(int argc, char **argv)
         IN_FOLDER(a_rank_that_cannot_write_is_code_4_on_all_and_nothing_is_lost),
         IN_FOLDER(another_models_checkpoint_is_refused_with_what_differs),
         IN_FOLDER(a_store_that_trains_needs_optimizer_state),
+        IN_FOLDER(a_checkpoint_under_the_name_of_another_step_is_no_candidate),
         IN_FOLDER(find_takes_the_newest_valid_and_says_what_it_skipped),
+        IN_FOLDER(attributes_of_the_index_are_never_opened),
         IN_FOLDER(a_damaged_checkpoint_of_the_step_is_replaced),
     };
     return mt_test_mpi_main(argc, argv, tests, (int)(sizeof(tests) / sizeof(tests[0])));

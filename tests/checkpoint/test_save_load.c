@@ -366,6 +366,29 @@ static void newer_checkpoints_do_not_count_as_kept(void **unused)
     mt_memory_free(table);
 }
 
+static void a_copy_under_another_spelling_does_not_count(void **unused)
+{
+    MT_UNUSED(unused);
+    struct mt_test_table *table = mt_test_new_table(mt_test_table_tiny);
+    struct mt_test_world world;
+    mt_test_open(&world, table, MPI_COMM_WORLD, true, -1);
+    mt_test_fill_store(world.store, 1);
+    for (int64_t step = 1; step <= 3; ++step) {
+        const struct mt_run_state run = {.step = step};
+        const struct mt_checkpoint_options options = {
+            .folder = folder, .keep = 1, .config_text = ""};
+        MT_TEST_OK(mt_checkpoint_save(world.store, &world.comm, &run, &options, NULL));
+        if (step == 1 && world.comm.rank == 0) {
+            mt_test_shell("cd '%s' && cp -r step-00000001 step-000000001", folder);
+        }
+        (void)MPI_Barrier(MPI_COMM_WORLD);
+    }
+    assert_false(mt_test_exists(mt_test_path(folder, "step-00000002")));
+    MT_TEST_OK(mt_checkpoint_verify(mt_test_path(folder, "step-000000001")));
+    mt_test_world_close(&world);
+    mt_memory_free(table);
+}
+
 static void a_complete_checkpoint_of_the_step_is_left_alone(void **unused)
 {
     MT_UNUSED(unused);
@@ -430,6 +453,7 @@ int main(int argc, char **argv)
         IN_FOLDER(state_arrays_come_back),
         IN_FOLDER(old_checkpoints_are_removed_by_keep_and_keep_every),
         IN_FOLDER(newer_checkpoints_do_not_count_as_kept),
+        IN_FOLDER(a_copy_under_another_spelling_does_not_count),
         IN_FOLDER(a_complete_checkpoint_of_the_step_is_left_alone),
         IN_FOLDER(a_rank_that_owns_nothing_saves_and_loads),
         IN_FOLDER(many_pieces_arrive_in_the_manifest),

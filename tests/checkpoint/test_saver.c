@@ -1,9 +1,11 @@
 /* Saves that go on while their caller does: the same bytes as without, nothing of what comes later
  * in them, the order of what is asked of the disk, and its failures. */
+#include "base/log.h"
 #include "base/memory.h"
 #include "checkpoint/intercept.h"
 #include "checkpoint/saved.h"
 #include "checkpoint/saver.h"
+#include "fault/interpose.h"
 #include "support/mpi_main.h"
 
 #include <errno.h>
@@ -282,6 +284,41 @@ static void bytes_that_do_not_read_back_are_no_checkpoint(void **unused)
     close_run(&run);
 }
 
+/* As of somebody else's folder. */
+static int refuse_to_move_step_1(enum mt_fault_call call, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const bool is_it = slash != NULL && strcmp(slash, "/step-00000001") == 0;
+    return call == MT_CALL_RENAME && is_it ? EACCES : 0;
+}
+
+static void an_old_checkpoint_that_cannot_go_fails_no_save(void **unused)
+{
+    MT_UNUSED(unused);
+    struct run run = {0};
+    open_run(&run, folder, true, -1, 1);
+    mt_log_init(rank == 0, true);
+    MT_TEST_OK(mt_log_open(mt_test_path(folder, "log")));
+    save(&run, 1);
+    mt_fault_listen(refuse_to_move_step_1);
+    save(&run, 2);
+    save(&run, 3); /* which removes what it can */
+    mt_fault_listen(NULL);
+    mt_log_close();
+    mt_log_init(false, true);
+    if (rank == 0) {
+        MT_TEST_OK(mt_checkpoint_verify(mt_test_path(folder, "step-00000003")));
+        assert_true(mt_test_exists(mt_test_path(folder, "step-00000001")));
+        assert_false(mt_test_exists(mt_test_path(folder, "step-00000002")));
+        mt_test_shell("[ \"$(grep -c 'older checkpoints stays: .*00000001' '%s/log')\" = 2 ]",
+                      folder);
+    }
+    (void)MPI_Barrier(MPI_COMM_WORLD);
+    save(&run, 4);
+    assert_false(mt_test_exists(mt_test_path(folder, "step-00000001")));
+    close_run(&run);
+}
+
 static void nothing_is_committed_before_the_last_rank_has_written(void **unused)
 {
     MT_UNUSED(unused);
@@ -355,6 +392,7 @@ int main(int argc, char **argv)
         IN_FOLDER(the_disk_is_asked_in_the_promised_order),
         IN_FOLDER(a_full_disk_in_the_writer_is_code_4_on_all_ranks_and_leaves_what_was),
         IN_FOLDER(bytes_that_do_not_read_back_are_no_checkpoint),
+        IN_FOLDER(an_old_checkpoint_that_cannot_go_fails_no_save),
         IN_FOLDER(nothing_is_committed_before_the_last_rank_has_written),
         IN_FOLDER(a_save_allocates_nothing_in_the_step_loop),
         IN_FOLDER(a_saver_that_goes_leaves_a_whole_checkpoint_or_none),

@@ -14,9 +14,9 @@ refuse_everywhere 3 'empty.txt is empty' "${train[@]}" --set 'data.train=["empty
 printf '0123456789abcdef' >short.txt
 refuse 3 'short.txt: no file of at least max_seq_len \+ 1 = 17 tokens' "${train[@]}" \
     --set 'data.train=["short.txt"]'
-refuse 3 '/dev/null is not a regular file' "${train[@]}" --set 'data.train=["/dev/null"]'
+refuse 3 'cannot read /dev/null: it is not a regular file' "${train[@]}" --set 'data.train=["/dev/null"]'
 mkfifo empty.pipe
-refuse 3 'empty.pipe is not a regular file' "${train[@]}" --set 'data.train=["empty.pipe"]'
+refuse 3 'empty.pipe: it is not a regular file' "${train[@]}" --set 'data.train=["empty.pipe"]'
 seq 1000 >ascii.txt
 refuse 3 'missing.txt: No such file' "${train[@]}" --set 'data.train=["ascii.txt", "missing.txt"]'
 refuse 3 'missing.txt: No such file' "${train[@]}" --set 'data.train=["ascii.txt"]' \

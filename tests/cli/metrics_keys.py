@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""metrics_keys.py PLAIN PACED: keys and types in two runs of 3 steps on 2 ranks, evaluated at 2 and 3."""
+"""Keys of metrics.jsonl, of runs of 3 steps on 2 ranks, evaluated at 2 and 3.
+
+  metrics_keys.py types PLAIN PACED           keys that are always there, and their types
+  metrics_keys.py documented SOURCE RUN...    docs/metrics.md has every key of the runs, and no other
+"""
 import json
 import re
 import sys
@@ -72,10 +76,56 @@ def check(path, n_moe_layer, is_paced):
     evaluations = [row for row in rows if "eval_loss" in row]
     assert [row["step"] for row in evaluations] == [2, 3], evaluations
     for row in evaluations:
-        assert type(row["eval_loss"]) is float and row["eval_tokens"] == 64 * 16
+        assert type(row["eval_loss"]) is float and row["eval_tokens"] == 64 * 16 and row["eval_time_s"] > 0
     assert len(rows) == 1 + len(steps) + len(evaluations) and len(steps) == 3
 
 
+def documented(source):
+    """Keys by section of docs/metrics.md."""
+    sections, name = {}, None
+    with open(f"{source}/docs/metrics.md") as file:
+        for text in file:
+            if text.startswith("## "):
+                name = text[3:].strip()
+            elif text.startswith("| `"):
+                assert "phase" in name.lower() or text.count("|") == 4, f"no unit: {text}"
+                keys = re.findall(r"`([^`]+)`", text.split("|")[1])
+                assert not sections.setdefault(name, set()) & set(keys), f"twice: {text}"
+                sections[name] |= set(keys)
+    return sections
+
+
+def found(paths):
+    """The same of what runs wrote."""
+    keys = {name: set() for name in
+            ("Run", "Step", "Evaluation", "Placement", "Decisions", "Shadow", "Checkpoints", "Phases")}
+    for line in [json.loads(text) for path in paths for text in open(path)]:
+        kind = "Run" if "run" in line else "Step" if "loss" in line else "Evaluation"
+        placement = line.get("placement", {})
+        keys[kind] |= set(line["run"] if kind == "Run" else line)
+        keys["Placement"] |= set(placement)
+        keys["Decisions"] |= {key for decision in placement.get("decisions", []) for key in decision}
+        keys["Shadow"] |= {key for policy in placement.get("shadow", {}).values() for key in policy}
+        keys["Checkpoints"] |= set(line.get("checkpoint_s", {}))
+        keys["Phases"] |= set(line.get("phase_s", {}))
+    return keys
+
+
+def check_documented(source, *paths):
+    with open(f"{source}/src/base/clock.h") as file:
+        phases = set(re.findall(r'X\(MT_PHASE_\w+, "([^"]+)"', file.read()))
+    wanted, got = documented(source), found(paths)
+    assert wanted["Phases"] == phases, wanted["Phases"] ^ phases
+    assert got.pop("Phases") <= wanted.pop("Phases")
+    assert wanted.keys() == got.keys(), wanted.keys() ^ got.keys()
+    for name, keys in got.items():
+        assert keys == wanted[name], f"{name}: not documented {keys - wanted[name]}, not found {wanted[name] - keys}"
+
+
 if __name__ == "__main__":
-    check(sys.argv[1], 2, False)
-    check(sys.argv[2], 2, True)
+    command, *arguments = sys.argv[1:]
+    if command == "documented":
+        check_documented(*arguments)
+    else:
+        check(arguments[0], 2, False)
+        check(arguments[1], 2, True)

@@ -11,8 +11,8 @@ import math, re, sys
 found = re.findall(r"^/model/\S+ +\[([0-9, ]+)\] float32  \S", open(sys.argv[1]).read(), re.M)
 print(sum(math.prod(map(int, shape.split(","))) for shape in found))' "$1"
 }
-variants=("" "model.qk_norm=\"head\" model.tie_word_embeddings=true moe.num_shared_experts=2"
-    "model.qk_norm=\"projection\" model.first_k_dense=1 model.dense_intermediate_size=48 model.head_dim=6"
+variants=("" "model.qk_norm=\"head\" model.tie_word_embeddings=true moe.num_shared_experts=2 moe.shared_gate=true"
+    "model.qk_norm=\"projection\" model.first_k_dense=1 model.dense_intermediate_size=48 model.head_dim=6 model.attention_bias=true"
     "model.first_k_dense=2 model.dense_intermediate_size=40 moe.num_experts=5")
 n=0
 for variant in "${variants[@]}"; do
@@ -53,12 +53,17 @@ assert abs(one["eval_loss"] - three["eval_loss"]) < 1e-6
 assert abs(one["perplexity"] - math.exp(one["eval_loss"])) < 1e-6 * one["perplexity"]
 PY
 # Text: the prompt, the tokens, a newline; the same from any number of ranks; no tokens, likeliest tokens.
-sample=(generate --checkpoint run1/checkpoints/step-00000001 --prompt "In the beginning, longer than 16" --seed 3)
+sample=(generate --checkpoint run1/checkpoints/step-00000001 --prompt "In the beginning" --seed 3 --quiet)
 expect 0 "" one "${sample[@]}" --tokens 30
 mv out.txt text
-[ "$(wc -c <text)" = 63 ] || fail "expected 32 + 30 bytes and a newline: $(cat text)"
+[ "$(wc -c <text)" = 47 ] || fail "expected 16 + 30 bytes and a newline: $(cat text)"
 expect 0 "" ranks 3 "${sample[@]}" --tokens 30
 cmp out.txt text || fail "three ranks generate other text"
 expect 0 "" one "${sample[@]}" --tokens 0
-[ "$(cat out.txt)" = "In the beginning, longer than 16" ] || fail "$(cat out.txt)"
+[ "$(cat out.txt)" = "In the beginning" ] || fail "$(cat out.txt)"
 expect 0 "" one "${sample[@]}" --tokens 3 --temperature 0
+mv out.txt text
+expect 0 "" one "${sample[@]}" --tokens 3 --top-k 1
+cmp out.txt text || fail "of one token another was taken than the likeliest"
+expect 0 "" one "${sample[@]}" --tokens 3 --top-p 1e-6
+cmp out.txt text || fail "of the fewest tokens another was taken than the likeliest"

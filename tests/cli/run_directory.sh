@@ -29,6 +29,18 @@ refuse_everywhere 2 'run is in use by host somewhere, pid 4242, started 2026-01-
 exec 9>&-
 expect 0 "" one "${train[@]}" --run-dir run --set train.steps=3
 
+# A start that comes to nothing leaves nothing behind, and nothing of what was there is missing.
+missing=(--set 'data.train=["no_such_file"]' --set 'data.format="bytes"')
+refuse_everywhere 3 'no_such_file' "${train[@]}" --run-dir run_failed/deep "${missing[@]}"
+[ ! -e run_failed ] || fail "a failed start left $(find run_failed)"
+mkdir run_empty && touch run_empty/mine
+refuse 3 'no_such_file' "${train[@]}" --run-dir run_empty "${missing[@]}"
+[ "$(ls -A run_empty)" = mine ] || fail "a failed start left $(find run_empty)"
+refuse 3 'no_such_file' "${train[@]}" --run-dir run "${missing[@]}"
+for file in config.toml metrics.jsonl run.log checkpoints; do
+    [ -e run/$file ] || fail "a failed start took $file away"
+done
+
 # Places where nothing can be written. (Permissions do not stop root; these places do.)
 : >file
 refuse_everywhere 4 'cannot make the folder /proc/moetrain' "${train[@]}" --run-dir /proc/moetrain

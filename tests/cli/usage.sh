@@ -34,11 +34,9 @@ refuse 2 '--sequences 0 asks for more random data' eval "$config" --sequences 0
 expect 2 'unknown option --bogus' ranks 3 "$config" --bogus
 said_nothing_else
 
-# Names whose capability is not built yet.
+# Missing and unknown names.
 refuse 3 'nowhere' report nowhere
 refuse 2 'an argument is missing' report
-refuse 2 'moetrain import. is not in this version' import
-refuse 2 'moetrain export. is not in this version' export
 refuse 2 'an argument is missing; expected: moetrain checkpoint convert CHECKPOINT NEW' checkpoint convert
 refuse 2 'moetrain data prepare needs -o' data prepare text
 refuse 2 'bench policies needs a configuration' bench policies
@@ -49,14 +47,12 @@ refuse 2 '"nope" is no policy' bench policies "$MT_SOURCE/configs/bench-policies
 # Questions are answered on standard output, with code 0.
 expect 0 "" one
 grep -q '^usage: ' out.txt || fail "no usage"
-for command in train eval generate inspect verify plan bench report doctor checkpoint data; do
+for command in train eval generate inspect verify plan bench report doctor checkpoint data import export upcycle; do
     expect 0 "" one --help
     grep -q "^  $command " out.txt || fail "--help does not list $command"
     expect 0 "" one "$command" --help
     grep -qE "^usage: moetrain \[?$command" out.txt || fail "$command --help: $(head -1 out.txt)"
 done
-expect 0 "" one import --help
-grep -q 'not in this version' out.txt || fail "import --help"
 expect 0 "" one train --help
 for word in --set --run-dir --quiet --check-config --resume --init-from hidden_size load_window; do
     grep -q -- "$word" out.txt || fail "train --help lacks $word"

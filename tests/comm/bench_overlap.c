@@ -71,9 +71,9 @@ struct bench {
 static void run_kernels(struct bench *bench, bool polls_between)
 {
     const int64_t n = (int64_t)N_SEQUENCE * LENGTH;
-    const struct mt_attention shape = {N_SEQUENCE, LENGTH, N_HEAD, N_HEAD, WIDTH / N_HEAD};
+    const struct mt_attention shape = {N_SEQUENCE, LENGTH, N_HEAD, N_HEAD, WIDTH / N_HEAD, 0};
     const struct mt_attention_forward attention = {bench->o, bench->lse,     bench->q, bench->k,
-                                                   bench->v, bench->scratch, NULL};
+                                                   bench->v, bench->scratch, NULL,     NULL};
     float *const y[] = {bench->q, bench->k, bench->v};
     for (int64_t round = 0; round < bench->n_round; ++round) {
         for (int i = 0; i < 3; ++i) {
@@ -356,7 +356,7 @@ static void describe(struct bench *bench, int64_t chunk_bytes)
 static enum mt_status allocate(struct bench *bench, int64_t max_bytes)
 {
     const int64_t n = (int64_t)N_SEQUENCE * LENGTH;
-    const struct mt_attention shape = {N_SEQUENCE, LENGTH, N_HEAD, N_HEAD, WIDTH / N_HEAD};
+    const struct mt_attention shape = {N_SEQUENCE, LENGTH, N_HEAD, N_HEAD, WIDTH / N_HEAD, 0};
     float **const rows[] = {&bench->x, &bench->q, &bench->k, &bench->v, &bench->o, &bench->lse};
     float *values = NULL;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); ++i) {

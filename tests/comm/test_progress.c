@@ -30,12 +30,12 @@ static bool progress_all(void *context)
 }
 
 static enum mt_status refuse_test(struct mt_transport *transport, union mt_request *request,
-                                  int64_t n, bool *done)
+                                  int64_t n, int64_t *n_done)
 {
     MT_UNUSED(transport);
     MT_UNUSED(request);
     MT_UNUSED(n);
-    MT_UNUSED(done);
+    MT_UNUSED(n_done);
     return MT_FAIL(MT_ERR_INTERNAL, "something was left to do after the sleep");
 }
 

@@ -31,11 +31,13 @@ static void model_expert_shapes_and_seed_must_stay(void **state)
     static const char *const refused[] = {"model.hidden_size=32",
                                           "model.max_seq_len=64",
                                           "model.qk_norm='head'",
+                                          "model.attention_bias=true",
                                           "model.rope_theta=5000.0",
                                           "model.tie_word_embeddings=true",
                                           "moe.num_experts=16",
                                           "moe.expert_intermediate_size=8",
                                           "moe.num_shared_experts=1",
+                                          "moe={num_shared_experts=1,shared_gate=true}",
                                           "moe.top_k=1",
                                           "run.seed=2"};
     for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {

@@ -5,6 +5,32 @@
 #include <stdio.h>
 #include <string.h>
 
+static void what_shared_experts_have_needs_shared_experts(void **state)
+{
+    MT_UNUSED(state);
+    mt_case_override_says("moe.shared_intermediate_size=96",
+                          "moe.shared_intermediate_size = 96 is the width of shared experts, but "
+                          "num_shared_experts = 0; set num_shared_experts or leave the width out");
+    mt_case_override_says("moe.shared_gate=true",
+                          "moe.shared_gate = true weighs shared experts, but num_shared_experts = "
+                          "0; set num_shared_experts or leave the gate out");
+    mt_case_accepts("moe={num_shared_experts=1, shared_gate=true, shared_intermediate_size=96}");
+}
+
+static void width_of_shared_experts_is_theirs_together(void **state)
+{
+    MT_UNUSED(state);
+    const char *const two[] = {"moe.num_shared_experts=2"};
+    struct mt_config *config = mt_case_parse(mt_case_text, 0, NULL);
+    assert_int_equal(mt_config_shared_width(config), 0);
+    mt_memory_free(config);
+    config = mt_case_parse(mt_case_text, 1, two);
+    assert_int_equal(mt_config_shared_width(config), 2 * config->moe.expert_intermediate_size);
+    config->moe.shared_intermediate_size = 7;
+    assert_int_equal(mt_config_shared_width(config), 7);
+    mt_memory_free(config);
+}
+
 static void heads_must_divide_by_key_value_heads(void **state)
 {
     MT_UNUSED(state);
@@ -126,6 +152,18 @@ static void training_files_are_needed_unless_data_are_random(void **state)
     mt_memory_free(mt_case_parse(mt_case_text, 2, random));
 }
 
+static void weights_are_one_a_path_whatever_the_format(void **state)
+{
+    MT_UNUSED(state);
+    const char *const random[] = {"data.train=[]", "data.format='random'", "data.weights=[1]"};
+    mt_case_has(mt_case_refuse(mt_case_text, 3, random),
+                "data.weights has 1 numbers for 0 paths of data.train; one a path is expected");
+    mt_case_override_says("data.weights=[1, 2, 3]",
+                          "data.weights has 3 numbers for 2 paths of data.train; one a path is "
+                          "expected, or none");
+    mt_case_accepts("data.weights=[1, 2]");
+}
+
 static void evaluation_needs_a_file(void **state)
 {
     MT_UNUSED(state);
@@ -224,6 +262,8 @@ static void a_refused_value_causes_no_further_complaints(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(what_shared_experts_have_needs_shared_experts),
+        TEST(width_of_shared_experts_is_theirs_together),
         TEST(heads_must_divide_by_key_value_heads),
         TEST(key_value_heads_default_to_heads),
         TEST(hidden_size_must_divide_by_heads_unless_head_dim_is_given),
@@ -234,6 +274,7 @@ int main(void)
         TEST(moe_may_be_left_out_when_all_layers_are_dense),
         TEST(a_vocabulary_below_256_may_fit_a_text),
         TEST(training_files_are_needed_unless_data_are_random),
+        TEST(weights_are_one_a_path_whatever_the_format),
         TEST(evaluation_needs_a_file),
         TEST(decay_defaults_to_what_warm_up_leaves),
         TEST(the_count_of_all_tokens_must_fit),

@@ -9,11 +9,13 @@
 
 /* The public names: a name in this list keeps its meaning, so none may vanish from the table. */
 static const char *const public_names =
-    "run.name run.dir run.seed run.wall_time_minutes model.vocab_size model.hidden_size "
+    "run.name run.dir run.seed run.wall_time_minutes run.tensorboard model.vocab_size "
+    "model.hidden_size "
     "model.num_layers model.num_attention_heads model.num_key_value_heads model.head_dim "
-    "model.max_seq_len model.rope_theta model.rms_norm_eps model.qk_norm "
+    "model.max_seq_len model.rope_theta model.rms_norm_eps model.qk_norm model.attention_bias "
     "model.tie_word_embeddings model.first_k_dense model.dense_intermediate_size model.init_std "
     "moe.num_experts moe.top_k moe.expert_intermediate_size moe.num_shared_experts "
+    "moe.shared_intermediate_size moe.shared_gate "
     "moe.score_function moe.normalize_top_k moe.routed_scaling_factor moe.num_expert_groups "
     "moe.top_k_groups moe.capacity_factor moe.jitter moe.routing moe.workload moe.skew moe.trace "
     "moe.balance.loss moe.balance.window moe.balance.loss_coef moe.balance.z_loss_coef "
@@ -24,12 +26,14 @@ static const char *const public_names =
     "optimizer.name optimizer.lr "
     "optimizer.betas optimizer.eps optimizer.weight_decay optimizer.grad_clip "
     "optimizer.dense_sharding schedule.kind schedule.warmup_steps schedule.decay_steps "
-    "schedule.min_lr_ratio data.train data.validation data.format data.token_type data.weights "
-    "data.changed train.steps "
+    "schedule.min_lr_ratio data.train data.validation data.validation_sets data.format "
+    "data.token_type data.weights "
+    "data.changed data.log_samples data.attention data.document_end data.balance train.steps "
     "train.global_batch_size train.micro_batch_size train.eval_interval train.eval_sequences "
     "train.recompute train.nonfinite_patience train.nonfinite_action train.replica_check_interval "
     "checkpoint.interval "
-    "checkpoint.keep checkpoint.keep_every checkpoint.async checkpoint.max_overhead_percent "
+    "checkpoint.keep checkpoint.keep_every checkpoint.async checkpoint.sparse_saves "
+    "checkpoint.max_overhead_percent "
     "profile.enabled profile.trace_steps profile.window device.kind device.dtype device.threads "
     "device.pace_gflops device.pace_gbytes_per_s device.slowdown";
 

@@ -11,12 +11,14 @@
 
 /* Every key that has a field, away from its default. */
 static const char *const unusual[] = {
-    "run={name='n \"q\" \\\\', dir='d/e', seed=9007199254740993, wall_time_minutes=0.1}",
+    "run={name='n \"q\" \\\\', dir='d/e', seed=9007199254740993, wall_time_minutes=0.1, "
+    "tensorboard=true}",
     "model={vocab_size=300, num_key_value_heads=2, head_dim=6, rope_theta=1e6}",
     "model.rms_norm_eps=1e-300",
     "model={qk_norm='projection', tie_word_embeddings=true, init_std=0.30000000000000004}",
-    "model={first_k_dense=1, dense_intermediate_size=12}",
-    "moe={num_shared_experts=2, normalize_top_k=false, routed_scaling_factor=2.5}",
+    "model={first_k_dense=1, dense_intermediate_size=12, attention_bias=true}",
+    "moe={num_shared_experts=2, shared_intermediate_size=40, shared_gate=true, "
+    "normalize_top_k=false, routed_scaling_factor=2.5}",
     "moe={routing='synthetic', workload='spread_heat', skew=2.5, trace='t \"1\".csv'}",
     "moe.balance={loss='micro', window='exact', loss_coef=0.001, z_loss_coef=1e-4}",
     "placement={policy='quota', slots=3, overlap_experts=0, rematerialize=false}",
@@ -25,11 +27,14 @@ static const char *const unusual[] = {
     "exact=false, rehearse_alpha_us=50, overlap='on'}",
     "optimizer={lr=0.0003, betas=[0.85, 0.999], eps=1e-6, weight_decay=0, grad_clip=0}",
     "schedule={kind='wsd', warmup_steps=7, decay_steps=11, min_lr_ratio=0}",
-    "data={validation=['v 1', 'v\"2'], format='tokens', token_type='i16', "
+    "data={validation=['v 1', 'v\"2'], validation_sets={web=['w', '/x'], code=['c']}, "
+    "log_samples=true, attention='document', document_end=9, balance='cost', format='tokens', "
+    "token_type='i16', "
     "weights=[0.25, 3], changed='accept'}",
     "train={eval_interval=3, eval_sequences=5, recompute='layer', nonfinite_patience=0}",
     "train={nonfinite_action='rollback', replica_check_interval=9}",
     "checkpoint={async=false, interval=4, keep=7, keep_every=8, max_overhead_percent=2.5}",
+    "checkpoint.sparse_saves=3",
     "profile={enabled=false, trace_steps=[7, 11], window=10}",
     "device={kind='cpu', dtype='bfloat16', threads=3, pace_gflops=1.5}",
     "device={pace_gbytes_per_s=2.25, slowdown={3=1.5, 11=2, 7=1.1}}",
@@ -42,6 +47,7 @@ static const char *const resolved_case = "[run]\n"
                                          "dir = \"runs/x\"\n"
                                          "seed = 1\n"
                                          "wall_time_minutes = 0.0\n"
+                                         "tensorboard = false\n"
                                          "\n"
                                          "[model]\n"
                                          "vocab_size = 256\n"
@@ -54,6 +60,7 @@ static const char *const resolved_case = "[run]\n"
                                          "rope_theta = 10000.0\n"
                                          "rms_norm_eps = 1e-05\n"
                                          "qk_norm = \"none\"\n"
+                                         "attention_bias = false\n"
                                          "tie_word_embeddings = false\n"
                                          "first_k_dense = 0\n"
                                          "dense_intermediate_size = 0\n"
@@ -64,6 +71,8 @@ static const char *const resolved_case = "[run]\n"
                                          "top_k = 2\n"
                                          "expert_intermediate_size = 48\n"
                                          "num_shared_experts = 0\n"
+                                         "shared_intermediate_size = 0\n"
+                                         "shared_gate = false\n"
                                          "score_function = \"softmax\"\n"
                                          "normalize_top_k = true\n"
                                          "routed_scaling_factor = 1.0\n"
@@ -119,10 +128,15 @@ static const char *const resolved_case = "[run]\n"
                                          "[data]\n"
                                          "train = [\"/base/a.txt\", \"/abs/b.txt\"]\n"
                                          "validation = []\n"
+                                         "validation_sets = {}\n"
                                          "format = \"bytes\"\n"
                                          "token_type = \"auto\"\n"
                                          "weights = []\n"
                                          "changed = \"refuse\"\n"
+                                         "attention = \"sequence\"\n"
+                                         "document_end = \"auto\"\n"
+                                         "balance = \"count\"\n"
+                                         "log_samples = false\n"
                                          "\n"
                                          "[train]\n"
                                          "steps = 100\n"
@@ -140,6 +154,7 @@ static const char *const resolved_case = "[run]\n"
                                          "keep = 2\n"
                                          "keep_every = 0\n"
                                          "async = true\n"
+                                         "sparse_saves = 0\n"
                                          "max_overhead_percent = 0.0\n"
                                          "\n"
                                          "[profile]\n"

@@ -131,8 +131,13 @@ static void gather_step(const struct mt_mixture *data, int64_t sequence, int64_t
             int64_t first = 0;
             int64_t n = 0;
             mt_batch_micro(&split, m, &first, &n);
-            MT_TEST_OK(mt_mixture_fill(data, 9, sequence + first, n, token + first * length,
-                                       target + first * length));
+            int64_t own[64];
+            assert_true(n <= 64);
+            for (int64_t i = 0; i < n; ++i) {
+                own[i] = first + i;
+            }
+            MT_TEST_OK(mt_mixture_fill(data, 9, sequence, own, n, token + first * length,
+                                       target + first * length, NULL));
         }
     }
 }

@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "data/token_file.h"
 #include "support/folder.h"
+#include "support/mutate.h"
 #include "support/test.h"
 
 #include <stdio.h>
@@ -239,6 +240,39 @@ static void a_megatron_pair_is_read(void **state)
     }
 }
 
+static void an_index_tells_where_documents_begin(void **state)
+{
+    MT_UNUSED(state);
+    static const struct {
+        int64_t first, n, n_start;
+    } cases[] = {{0, 40, 1}, {0, 35, 0}, {0, 36, 1}, {34, 2, 1},
+                 {35, 5, 0}, {36, 4, 0}, {39, 1, 0}};
+    struct mt_token_file file;
+    int64_t start[N_TOKEN];
+    int64_t n_start = 0;
+    write_bin(2);
+    put_index();
+    MT_TEST_OK(open_pair(&file));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
+        MT_TEST_OK(mt_token_file_documents(&file, cases[i].first, cases[i].n, start, &n_start));
+        assert_int_equal(n_start, cases[i].n_start);
+        assert_true(n_start == 0 || start[0] == 35);
+    }
+    put_index();
+    patch(IDX_OFFSETS + 32, 77, 8); /* the mark in the middle, which opening does not read */
+    write_image("pair.idx");
+    MT_TEST_FAILS(mt_token_file_documents(&file, 0, N_TOKEN, start, &n_start), MT_ERR_INPUT,
+                  "document mark 1 is sequence 77");
+    mt_token_file_close(&file);
+    image.n = 0;
+    put_ids(2);
+    write_image("bare");
+    MT_TEST_OK(open_named("bare", MT_DATA_TOKENS, MT_TOKEN_U16, &file));
+    MT_TEST_FAILS(mt_token_file_documents(&file, 0, 1, start, &n_start), MT_ERR_INPUT,
+                  "no index of documents");
+    mt_token_file_close(&file);
+}
+
 /* Each damage of the index has its message. */
 static void damaged_indices_are_told_apart(void **state)
 {
@@ -286,27 +320,49 @@ static void damaged_indices_are_told_apart(void **state)
                   "pair.idx: No such file");
 }
 
-/* Any bytes: an answer, and nothing else (run under ASan as well). */
+/* What opening accepted: ids, fingerprint and the whole index, each with an answer. */
+static void use(struct mt_token_file *file)
+{
+    int32_t id[N_TOKEN];
+    uint64_t fingerprint = 0;
+    int64_t start[N_TOKEN];
+    int64_t n_start = 0;
+    struct mt_token_summary summary;
+    assert_true(file->n_token <= N_TOKEN);
+    (void)mt_token_file_read(file, 101, 0, file->n_token, id);
+    (void)mt_token_file_fingerprint(file, &fingerprint);
+    (void)mt_token_file_summarize(file, &summary);
+    (void)mt_token_file_documents(file, 0, file->n_token, start, &n_start);
+    assert_in_range(n_start, 0, N_TOKEN - 1);
+    mt_token_file_close(file);
+}
+
+/* Any bytes: a file that can be read, or one message and code 3; no memory to speak of (run under
+ * ASan as well). */
 static void random_damage_is_survived(void **state)
 {
     MT_UNUSED(state);
-    uint32_t seed = 1;
+    enum { N_ROUND = 1200, SEED = 20261122 };
+    const int64_t before = mt_memory_peak_resident_bytes();
+    int n_opened = 0;
     write_bin(2);
-    for (int i = 0; i < 500; ++i) {
+    for (uint64_t round = 0; round < N_ROUND; ++round) {
         struct mt_token_file file;
-        int32_t id[N_TOKEN];
         put_index();
-        for (int flip = 0; flip < 1 + i % 3; ++flip) {
-            seed = seed * 1664525U + 1013904223U;
-            image.data[(seed >> 8) % image.n] ^= (unsigned char)(1U << (seed >> 29));
-        }
-        if (open_pair(&file) == MT_OK) {
-            (void)mt_token_file_read(&file, 101, 0, file.n_token, id);
-            assert_true(file.n_token <= N_TOKEN);
-            mt_token_file_close(&file);
-        }
+        mt_mutate(MT_MUTATE_BINARY, SEED, round, image.data, &image.n, MAX_FILE);
         mt_error_clear();
+        const enum mt_status status = open_pair(&file);
+        if (status == MT_OK) {
+            use(&file);
+            ++n_opened;
+        } else {
+            assert_int_equal(status, MT_ERR_INPUT);
+            assert_non_null(strstr(mt_error_last()->text, "pair."));
+        }
     }
+    mt_error_clear();
+    assert_true(n_opened > N_ROUND / 50 && n_opened < N_ROUND);
+    assert_true(mt_memory_peak_resident_bytes() - before < MT_TEST_FUZZ_BYTES);
 }
 
 static void a_fingerprint_follows_content_not_path(void **state)
@@ -336,6 +392,7 @@ int main(void)
         cmocka_unit_test(values_that_are_no_ids_are_named_with_their_offset),
         cmocka_unit_test(damaged_headers_are_told_apart),
         cmocka_unit_test(a_megatron_pair_is_read),
+        cmocka_unit_test(an_index_tells_where_documents_begin),
         cmocka_unit_test(damaged_indices_are_told_apart),
         cmocka_unit_test(random_damage_is_survived),
         cmocka_unit_test(a_fingerprint_follows_content_not_path),

@@ -30,7 +30,8 @@ one data inspect files/gpt2.bin | grep -q '^layout     llm.c (GPT-2)' || fail "l
 one data inspect text.txt | grep -q '^layout     text' || fail "layout of text.txt"
 refuse 3 'missing.bin: No such file' data inspect missing.bin
 refuse 2 '--format words is none of bytes, tokens or megatron' data inspect text.txt --format words
-refuse 2 'moetrain data show is not known' data show text.txt
+refuse 2 '`moetrain data` needs another word' data show text.txt
+refuse 2 'unknown option -o of moetrain data inspect' data inspect text.txt -o x
 cp files/megatron-u16.bin files/cut.bin
 head -c 100 files/megatron-u16.idx >files/cut.idx
 refuse_everywhere 3 'files/cut.idx has 100 bytes' text.toml --quiet --run-dir run-cut \
@@ -59,6 +60,24 @@ refuse 3 'lines.jsonl, line 1: no text under the key "words"' data prepare lines
 refuse 3 'missing: No such file' data prepare missing -o files/bad
 refuse 2 '--end-of-document <x> is no token' data prepare text.txt -o files/bad --end-of-document '<x>'
 echo '{"text": "no end"' >>lines.jsonl
+mkfifo files/waits
+for name in files/ '' . files/..; do refuse 2 'ends in no name' data prepare text.txt -o "$name"; done
+refuse 3 'cannot read files/waits: it is not a regular file' data prepare files/waits -o files/bad
+for kind in model json; do
+    mkfifo "files/waits.$kind"
+    mkdir "files/folder.$kind"
+    truncate -s 1T "files/huge.$kind"
+    refuse 3 'it is not a regular file' data prepare text.txt -o files/bad --tokenizer "files/waits.$kind"
+    refuse 3 'it is not a regular file' data prepare text.txt -o files/bad --tokenizer "files/folder.$kind"
+    refuse 3 'is too large' data prepare text.txt -o files/bad --tokenizer "files/huge.$kind"
+done
+truncate -s 4G files/endless.jsonl
+refuse 3 'endless.jsonl, line 1: a document of more than' data prepare files/endless.jsonl -o files/bad
+refuse 2 'cannot write nowhere/x.bin.unfinished: No such file' data prepare text.txt -o nowhere/x
+(flock -n 9 && expect 2 'another process writes this pair' one data prepare text.txt -o files/bad) 9>files/bad.bin.unfinished ||
+    fail "a pair that another writes"
+one data prepare text.txt -o files/bad >/dev/null || fail "what a killed writer left behind is in the way"
+cmp files/bad.bin files/again.bin && rm files/bad.*
 refuse 3 'lines.jsonl, line 902: no JSON' data prepare lines.jsonl -o files/bad
 (ulimit -f 8 && expect 4 'cannot write files/bad.bin' one data prepare text.txt text.txt text.txt -o files/bad) ||
     fail "a full disk"

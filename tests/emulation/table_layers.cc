@@ -1,5 +1,21 @@
-/* Norms and attention of the emulated GPU, staged. */
+/* Biases, norms and attention of the emulated GPU, staged. */
 #include "emulation/staging.h"
+
+static void bias_forward(struct mt_device *device, float *y, const float *bias, int64_t n,
+                         int64_t width)
+{
+    call c(device);
+    mt_cuda_bias_forward(c.cuda, c.inout(y, n * width), c.in(bias, width), n, width);
+    c.finish();
+}
+
+static void bias_backward(struct mt_device *device, float *d_bias, const float *d_y, int64_t n,
+                          int64_t width)
+{
+    call c(device);
+    mt_cuda_bias_backward(c.cuda, c.inout(d_bias, width), c.in(d_y, n * width), n, width);
+    c.finish();
+}
 
 static void rms_norm_forward(struct mt_device *device, float *y, float *rstd, const float *x,
                              const float *w, int64_t n, int64_t width, float eps)
@@ -46,7 +62,7 @@ static int64_t attention_scratch_bytes(const struct mt_device *, const struct mt
 
 static struct mt_rope rope_of(call *c, const struct mt_rope *rope, const struct mt_attention *shape)
 {
-    const int64_t n = shape->length * (shape->head_dim / 2);
+    const int64_t n = (shape->n_past + shape->length) * (shape->head_dim / 2);
     return {rope != nullptr ? c->in(rope->cosine, n) : nullptr,
             rope != nullptr ? c->in(rope->sine, n) : nullptr};
 }
@@ -57,7 +73,7 @@ static void attention_forward(struct mt_device *device, const struct mt_attentio
     call c(device);
     const int64_t n_token = shape->n_sequence * shape->length;
     const int64_t n_query = n_token * shape->n_head * shape->head_dim;
-    const int64_t n_key = n_token * shape->n_kv_head * shape->head_dim;
+    const int64_t n_key = (shape->n_past + n_token) * shape->n_kv_head * shape->head_dim;
     const struct mt_rope rope = rope_of(&c, args->rope, shape);
     const struct mt_attention_forward copy = {c.out(args->o, n_query),
                                               c.out(args->lse, n_token * shape->n_head),
@@ -65,7 +81,8 @@ static void attention_forward(struct mt_device *device, const struct mt_attentio
                                               c.in(args->k, n_key),
                                               c.in(args->v, n_key),
                                               c.scratch(mt_cuda_attention_scratch_bytes(shape)),
-                                              args->rope != nullptr ? &rope : nullptr};
+                                              args->rope != nullptr ? &rope : nullptr,
+                                              args->segments};
     mt_cuda_attention_forward(c.cuda, &copy, shape);
     c.finish();
 }
@@ -88,13 +105,16 @@ static void attention_backward(struct mt_device *device, const struct mt_attenti
                                                c.in(args->k, n_key),
                                                c.in(args->v, n_key),
                                                c.scratch(mt_cuda_attention_scratch_bytes(shape)),
-                                               args->rope != nullptr ? &rope : nullptr};
+                                               args->rope != nullptr ? &rope : nullptr,
+                                               args->segments};
     mt_cuda_attention_backward(c.cuda, &copy, shape);
     c.finish();
 }
 
 void emu_fill_layers(struct mt_kernel_table *table)
 {
+    table->bias_forward = bias_forward;
+    table->bias_backward = bias_backward;
     table->rms_norm_forward = rms_norm_forward;
     table->add_rms_norm_forward = add_rms_norm_forward;
     table->rms_norm_backward = rms_norm_backward;

@@ -1,4 +1,4 @@
-/* Rows, embedding, loss, optimizer and sums of the emulated GPU, staged. */
+/* Sigmoid, rows, embedding, loss, optimizer and sums of the emulated GPU, staged. */
 #include "emulation/staging.h"
 
 #include <algorithm>
@@ -11,6 +11,23 @@ static int64_t extent_of(const int64_t *offset, int64_t n, int64_t width)
         last = std::max(last, offset[i]);
     }
     return last + width;
+}
+
+static void sigmoid_forward(struct mt_device *device, float *y, const float *x, int64_t n)
+{
+    call c(device);
+    float *out = y == x ? c.inout(y, n) : c.out(y, n);
+    mt_cuda_sigmoid_forward(c.cuda, out, c.in(x, n), n);
+    c.finish();
+}
+
+static void sigmoid_backward(struct mt_device *device, float *d_x, const float *d_y, const float *y,
+                             int64_t n)
+{
+    call c(device);
+    float *out = d_x == d_y ? c.inout(d_x, n) : c.out(d_x, n);
+    mt_cuda_sigmoid_backward(c.cuda, out, c.in(d_y, n), c.in(y, n), n);
+    c.finish();
 }
 
 static void rows_copy(struct mt_device *device, float *out, const int64_t *out_offset,
@@ -110,6 +127,8 @@ static void fill_zero(struct mt_device *device, float *x, int64_t n)
 
 void emu_fill_rows(struct mt_kernel_table *table)
 {
+    table->sigmoid_forward = sigmoid_forward;
+    table->sigmoid_backward = sigmoid_backward;
     table->rows_copy = rows_copy;
     table->rows_combine = rows_combine;
     table->embedding_forward = embedding_forward;

@@ -260,6 +260,9 @@ static void resolve(struct mt_crash *crash, struct call *call, struct tree *now)
         call->folder = split(now, call->path, call->name);
         assert_int_equal(split(now, call->path_to, other), call->folder);
         (void)snprintf(call->name_to, sizeof(call->name_to), "%s", other);
+    } else if (kind == MT_CALL_LINK) {
+        call->changes_names = true;
+        call->folder = split(now, call->path_to, call->name_to);
     } else if (kind == MT_CALL_REMOVE) {
         call->changes_names = true;
         call->folder = split(now, call->path, call->name);

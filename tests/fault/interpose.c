@@ -26,10 +26,28 @@ static struct {
     char file[MT_FAULT_PATH_BYTES];
 } here = {.record = -1};
 
+static _Atomic(mt_fault_listener_fn) listener;
+
+void mt_fault_listen(mt_fault_listener_fn function)
+{
+    atomic_store(&listener, function);
+}
+
+static bool is_nobody_there(void)
+{
+    return here.fault == NULL && atomic_load(&listener) == NULL;
+}
+
+static int tell_listener(enum mt_fault_call call, const char *path)
+{
+    const mt_fault_listener_fn function = atomic_load(&listener);
+    return function != NULL ? function(call, path) : 0;
+}
+
 /* What a replaced call is about to do. */
 struct call {
     enum mt_fault_call kind;
-    const char *path, *path_to; /* absolute; path_to: of a rename */
+    const char *path, *path_to; /* absolute; path_to: of a rename or link */
     const void *data;           /* of a write */
     int64_t n_byte, offset;
     bool creates, is_folder;
@@ -90,7 +108,7 @@ __attribute__((constructor)) static void open_from_environment(void)
 
 static bool is_watched(const char *path)
 {
-    const size_t length = strlen(here.fault->prefix);
+    const size_t length = here.fault != NULL ? strlen(here.fault->prefix) : 0;
     return length > 0 && strncmp(path, here.fault->prefix, length) == 0;
 }
 
@@ -178,8 +196,9 @@ static int judge(const struct call *call)
 /* As judge, for all calls but writes. */
 static int meet(const struct call *call)
 {
-    if (here.fault == NULL || !is_watched(call->path)) {
-        return 0;
+    const int said = tell_listener(call->kind, call->path);
+    if (said != 0 || !is_watched(call->path)) {
+        return said > 0 ? said : 0;
     }
     const int verdict = judge(call);
     if (verdict == 0 && atomic_load(&here.fault->records) != 0) {
@@ -192,7 +211,7 @@ static int meet_descriptor(enum mt_fault_call kind, int fd, int64_t size)
 {
     char path[MT_FAULT_PATH_BYTES];
     struct stat about;
-    if (here.fault == NULL) {
+    if (is_nobody_there()) {
         return 0;
     }
     path_of_descriptor(fd, path);
@@ -206,7 +225,7 @@ static int meet_path(enum mt_fault_call kind, const char *given, const char *giv
 {
     char path[MT_FAULT_PATH_BYTES];
     char path_to[MT_FAULT_PATH_BYTES];
-    if (here.fault == NULL) {
+    if (is_nobody_there()) {
         return 0;
     }
     absolute_path(given, path);
@@ -239,14 +258,27 @@ static ssize_t write_at(int fd, const void *data, size_t n, int64_t offset)
                       : syscall(SYS_pwrite64, fd, data, n, (long)offset);
 }
 
+static ssize_t write_falsified(int fd, const void *data, size_t n, int64_t offset)
+{
+    char first = 0;
+    memcpy(&first, data, 1);
+    first = (char)(first ^ 1);
+    return write_at(fd, &first, n > 0 ? 1 : 0, offset);
+}
+
 /* offset < 0: at the file's own position. */
 static ssize_t meet_write(int fd, const void *data, size_t n, int64_t offset)
 {
     char path[MT_FAULT_PATH_BYTES];
-    if (here.fault == NULL) {
+    if (is_nobody_there()) {
         return write_at(fd, data, n, offset);
     }
     path_of_descriptor(fd, path);
+    const int said = tell_listener(MT_CALL_WRITE, path);
+    MT_MEET_OR_FAIL(said > 0 ? said : 0);
+    if (said == MT_FAULT_LIE) {
+        return write_falsified(fd, data, n, offset);
+    }
     if (!is_watched(path)) {
         return write_at(fd, data, n, offset);
     }
@@ -285,22 +317,25 @@ ssize_t pwrite64(int fd, const void *data, size_t n, off64_t offset)
     return meet_write(fd, data, n, offset);
 }
 
-/* Several pieces are several calls: a disk may take any number of them. */
+/* One call of the bytes of all parts. */
 static ssize_t meet_writev(int fd, const struct iovec *part, int n_part, int64_t offset)
 {
-    ssize_t done = 0;
+    size_t n_byte = 0;
     for (int i = 0; i < n_part; ++i) {
-        const ssize_t n =
-            meet_write(fd, part[i].iov_base, part[i].iov_len, offset < 0 ? -1 : offset + done);
-        if (n < 0) {
-            return done > 0 ? done : -1;
-        }
-        done += n;
-        if ((size_t)n < part[i].iov_len) {
-            break;
-        }
+        n_byte += part[i].iov_len;
     }
-    return done;
+    char *all = malloc(n_byte + 1);
+    if (all == NULL) {
+        abort();
+    }
+    n_byte = 0;
+    for (int i = 0; i < n_part; ++i) {
+        memcpy(all + n_byte, part[i].iov_base, part[i].iov_len);
+        n_byte += part[i].iov_len;
+    }
+    const ssize_t written = meet_write(fd, all, n_byte, offset);
+    free(all);
+    return written;
 }
 
 ssize_t writev(int fd, const struct iovec *part, int n_part)
@@ -319,6 +354,17 @@ ssize_t pwritev64(int fd, const struct iovec *part, int n_part, off64_t offset)
 }
 
 /* ---- the other calls on descriptors ---- */
+
+ssize_t read(int fd, void *data, size_t n)
+{
+    if (atomic_load(&listener) != NULL) {
+        char path[MT_FAULT_PATH_BYTES];
+        path_of_descriptor(fd, path);
+        const int said = tell_listener(MT_CALL_READ, path);
+        MT_MEET_OR_FAIL(said > 0 ? said : 0);
+    }
+    return syscall(SYS_read, fd, data, n);
+}
 
 int ftruncate(int fd, off_t size)
 {
@@ -417,6 +463,12 @@ int rename(const char *from, const char *to)
 {
     MT_MEET_OR_FAIL(meet_path(MT_CALL_RENAME, from, to, false, false));
     return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0L);
+}
+
+int link(const char *from, const char *to)
+{
+    MT_MEET_OR_FAIL(meet_path(MT_CALL_LINK, from, to, true, false));
+    return (int)syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, 0L);
 }
 
 int unlink(const char *path)

@@ -3,7 +3,8 @@
  * interpose.c replaces open, write, fsync, rename and the like, in a program that links it or under
  * LD_PRELOAD. Calls on paths below a prefix are counted, rank by rank; the call whose turn has come
  * kills the process, fails, or is cut short; and all of them can be recorded with their data, so
- * that a test can play any part of them again (crash_states.h). Reading is left alone.
+ * that a test can play any part of them again (crash_states.h). A listener in the process itself
+ * hears of all of them, and of reads, which are left alone else.
  *
  * The orders are in a struct mt_fault, in a file that ranks and the one who gives orders map
  * together: $MT_FAULT names it (control.py writes it), or a test maps it by mt_fault_open. */
@@ -23,8 +24,10 @@ enum mt_fault_call {
     MT_CALL_SYNC, /* of a file or of a folder */
     MT_CALL_CLOSE,
     MT_CALL_RENAME,
+    MT_CALL_LINK,
     MT_CALL_REMOVE, /* unlink, rmdir, remove */
     MT_CALL_MKDIR,
+    MT_CALL_READ, /* only listeners hear of it */
     MT_N_CALL
 };
 
@@ -32,6 +35,7 @@ enum mt_fault_call {
 enum mt_fault_action {
     MT_FAULT_KILL = -1,    /* SIGKILL instead of the call */
     MT_FAULT_TEAR = -2,    /* half of a write, then SIGKILL; other calls: as KILL */
+    MT_FAULT_LIE = -4,     /* a listener's: the first byte of a write is another one on the disk */
     MT_FAULT_SHORT = -3,   /* half of a write, no error; other calls: nothing */
     MT_FAULT_SIGNAL = -100 /* minus a signal's number: the process gets it, the call is made */
 };
@@ -63,6 +67,12 @@ struct mt_fault_record {
 /* Maps `file`, which is made if it is missing, as rank `rank`. NULL when that fails. The same file
  * must have been mapped by all ranks before orders are given. */
 struct mt_fault *mt_fault_open(const char *file, int rank);
+
+/* Somebody in this process who hears of every call before it is made, with its absolute path ("":
+ * none), in the thread that makes it. It returns 0, an errno with which the call fails, or
+ * MT_FAULT_LIE. NULL: nobody. */
+typedef int (*mt_fault_listener_fn)(enum mt_fault_call call, const char *path);
+void mt_fault_listen(mt_fault_listener_fn listener);
 
 /* Orders, valid for all processes that map the file; counts begin again. */
 void mt_fault_order(struct mt_fault *fault, int64_t rank, int64_t at, int64_t n_fault,

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# reshard_pairs.sh [--ranks LIST] [--policies LIST]: reshard_pairs.py on the program in $BUILD_DIR (build).
+# reshard_pairs.sh [--ranks LIST] [--policies LIST] [--width N]: reshard_pairs.py on the program in
+# $BUILD_DIR (build).
 # Without arguments, as a test: three ranks, another policy.
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/environment.sh"

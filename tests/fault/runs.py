@@ -156,6 +156,14 @@ class Run:
                 raise Unusable(f"step {step} was not reached: {self.said()[:500]}")
             time.sleep(0.02)
 
+    def wait_for_first_step(self, seconds=60):
+        """Of this start: the metrics may have later ones, until it has cut them."""
+        end = time.monotonic() + seconds
+        while not re.search(r"^step \d+/", self.log(), re.MULTILINE):
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise Unusable(f"no step was made: {self.said()[:500]}")
+            time.sleep(0.02)
+
     def saved(self):
         """Steps with a checkpoint of that name, newest first."""
         if not self.checkpoints.exists():

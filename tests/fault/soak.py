@@ -50,6 +50,8 @@ class Soak:
         self.tally = {}
         self.slowest_end_s = 0.0
         self.checking_s = 0.0
+        self.starting_s = self.ending_s = 0.0
+        self.n_redone = 0
         self.is_awaited = False  # a fault at a call that is yet to come
         self.expected = None  # step from which the present start must go on
 
@@ -128,6 +130,9 @@ class Soak:
         self.run.faults.order()
         self.damaged &= set(self.run.saved())
         self.expected = self.newest_whole()
+        self.n_redone += max(0, self.run.step() - self.expected)
+        self.seen = max(self.run.step(), self.expected)
+        self.began = time.monotonic()
         self.run.start()
 
     def check_start(self):
@@ -139,7 +144,9 @@ class Soak:
                 raise runs.Unusable(f"started again although step {self.expected} was saved")
 
     def wait_until_it_trains(self):
-        self.run.wait_for_step(max(self.run.step(), self.expected) + 2)
+        self.run.wait_for_first_step()
+        self.starting_s += time.monotonic() - self.began
+        self.run.wait_for_step(self.seen + 2)
 
     def end(self, kind):
         """The job's end as it should be; a fault that a run survives leaves it running."""
@@ -194,6 +201,7 @@ class Soak:
         if kind == "flipped bit":
             self.flip_a_bit()
         if is_over:
+            self.ending_s += time.monotonic() - start
             self.begin()
             self.wait_until_it_trains()
             self.check_start()
@@ -211,6 +219,9 @@ class Soak:
             print(f"  {n:4d} x {kind:30s} {seconds / n:5.1f} s until it trained again")
         print(f"seed {self.options.seed}, {self.options.ranks} ranks, {n_fault} faults in {wall_s / 60:.1f} minutes, "
               f"one in {wall_s / max(n_fault, 1):.0f} s; {len(steps)} steps of {useful_s / len(steps):.3f} s")
+        shares = {"starts": self.starting_s, "steps done again": self.n_redone * useful_s / len(steps),
+                  "from faults to the jobs' ends": self.ending_s}
+        print("lost to " + ", ".join(f"{what} {100 * s / wall_s:.1f} %" for what, s in shares.items()))
         print(f"killed and crashed jobs were gone within {self.slowest_end_s:.1f} s")
         print(f"unusable states 0; effective time {useful_s / wall_s:.4f}")
 

@@ -25,17 +25,24 @@ static struct mt_fault *fault;
 static struct mt_test_table *table;
 static struct mt_test_world world;
 
+/* Saves experts in turn where it is there; else every save has a saver of its own. */
+static struct mt_saver *turning;
+static struct mt_checkpoint_options turning_options;
+
 static bool is_staged; /* saves go through staging memory, as under a run's steps */
+
+static enum mt_status save_by(struct mt_saver *saver, const struct mt_run_state *state)
+{
+    const enum mt_status status = mt_saver_begin(saver, state);
+    return status == MT_OK && mt_saver_is_busy(saver) ? mt_saver_finish(saver) : status;
+}
 
 static enum mt_status save_staged(const struct mt_run_state *state,
                                   const struct mt_checkpoint_options *options)
 {
     struct mt_saver *saver = NULL;
     MT_TEST_OK(mt_saver_create(world.store, &world.comm, options, true, &saver));
-    enum mt_status status = mt_saver_begin(saver, state);
-    if (status == MT_OK && mt_saver_is_busy(saver)) {
-        status = mt_saver_finish(saver);
-    }
+    const enum mt_status status = save_by(saver, state);
     mt_saver_destroy(saver);
     return status;
 }
@@ -47,8 +54,18 @@ static enum mt_status save_step(int64_t step)
     const struct mt_checkpoint_options options = {
         .folder = saves, .keep = 1, .config_text = "[run]\n", .config_hash = 1};
     mt_test_fill_store(world.store, (uint64_t)step);
+    if (turning != NULL) {
+        return save_by(turning, &state);
+    }
     return is_staged ? save_staged(&state, &options)
                      : mt_checkpoint_save(world.store, &world.comm, &state, &options, NULL);
+}
+
+static void begin_turning(void)
+{
+    turning_options = (struct mt_checkpoint_options){
+        .folder = saves, .keep = 1, .n_sparse = 2, .config_text = "[run]\n", .config_hash = 1};
+    MT_TEST_OK(mt_saver_create(world.store, &world.comm, &turning_options, true, &turning));
 }
 
 static int begin(void **state)
@@ -74,6 +91,8 @@ static int end(void **state)
 {
     MT_UNUSED(state);
     is_staged = false;
+    mt_saver_destroy(turning);
+    turning = NULL;
     mt_test_world_close(&world);
     mt_memory_free(table);
     mt_test_remove_folder(MPI_COMM_WORLD, folder);
@@ -122,13 +141,13 @@ static int64_t newest_save(const char *what)
 
 /* ---- what is on the disk after a crash ---- */
 
-static struct mt_crash *record_step_2(void)
+static struct mt_crash *record_step(int64_t step)
 {
     struct mt_crash *crash = mt_crash_begin(saves);
     order(-1, 0, 0, 0);
     atomic_store(&fault->records, 1);
     (void)MPI_Barrier(MPI_COMM_WORLD);
-    MT_TEST_OK(save_step(2));
+    MT_TEST_OK(save_step(step));
     (void)MPI_Barrier(MPI_COMM_WORLD);
     atomic_store(&fault->records, 0);
     mt_crash_read(crash, control, mt_job_size());
@@ -155,7 +174,7 @@ static void a_save_syncs_files_then_folder_then_renames_then_syncs_the_parent(vo
 {
     MT_UNUSED(state);
     static const char temporary[] = ".step-00000002.tmp";
-    struct mt_crash *crash = record_step_2();
+    struct mt_crash *crash = record_step(2);
     const int renamed = find_call(crash, 0, MT_CALL_RENAME, temporary, false);
     const int folder_synced = find_call(crash, 0, MT_CALL_SYNC, temporary, false);
     const int parent_synced = find_call(crash, renamed, MT_CALL_SYNC, "", false);
@@ -184,8 +203,8 @@ static void a_save_syncs_files_then_folder_then_renames_then_syncs_the_parent(vo
     mt_crash_end(crash);
 }
 
-static void expect_whole(struct mt_crash *crash, int n, enum mt_crash_luck luck, uint64_t seed,
-                         bool is_torn)
+static void expect_whole(struct mt_crash *crash, int64_t step, int n, enum mt_crash_luck luck,
+                         uint64_t seed, bool is_torn)
 {
     char state[MT_PATH_BYTES + 32];
     char what[128];
@@ -197,21 +216,21 @@ static void expect_whole(struct mt_crash *crash, int n, enum mt_crash_luck luck,
         return;
     }
     const int64_t newest = newest_whole(state, what);
-    if (newest < 1 || (n == mt_crash_n_call(crash) && newest != 2)) {
+    if (newest < step - 1 || (n == mt_crash_n_call(crash) && newest != step)) {
         fail_msg("%s: the newest whole checkpoint is of step %lld", what, (long long)newest);
     }
     MT_TEST_OK(mt_disk_remove(state));
 }
 
-static void expect_whole_after_any_crash(void)
+static void expect_whole_after_any_crash(int64_t step)
 {
-    struct mt_crash *crash = record_step_2();
+    struct mt_crash *crash = record_step(step);
     for (int n = mt_job_rank(); n <= mt_crash_n_call(crash); n += mt_job_size()) {
-        expect_whole(crash, n, MT_LUCK_ALL, 0, false);
-        expect_whole(crash, n, MT_LUCK_ALL, 0, true);
-        expect_whole(crash, n, MT_LUCK_NONE, 0, false);
+        expect_whole(crash, step, n, MT_LUCK_ALL, 0, false);
+        expect_whole(crash, step, n, MT_LUCK_ALL, 0, true);
+        expect_whole(crash, step, n, MT_LUCK_NONE, 0, false);
         for (uint64_t seed = 1; seed <= N_LUCKY_STATES; ++seed) {
-            expect_whole(crash, n, MT_LUCK_ANY, seed, seed == 1);
+            expect_whole(crash, step, n, MT_LUCK_ANY, seed, seed == 1);
         }
     }
     mt_crash_end(crash);
@@ -220,14 +239,24 @@ static void expect_whole_after_any_crash(void)
 static void every_kill_and_every_power_cut_leaves_a_whole_checkpoint(void **state)
 {
     MT_UNUSED(state);
-    expect_whole_after_any_crash();
+    expect_whole_after_any_crash(2);
 }
 
 static void the_same_holds_of_a_save_under_training(void **state)
 {
     MT_UNUSED(state);
     is_staged = true;
-    expect_whole_after_any_crash();
+    expect_whole_after_any_crash(2);
+}
+
+/* Steps 2 and 5 are full; 4 takes files of both 2 and 3, which goes. */
+static void the_same_holds_where_experts_are_saved_in_turn(void **state)
+{
+    MT_UNUSED(state);
+    begin_turning();
+    MT_TEST_OK(save_step(2));
+    MT_TEST_OK(save_step(3));
+    expect_whole_after_any_crash(4);
 }
 
 /* ---- a real process is killed ---- */
@@ -309,6 +338,17 @@ static bool saves_despite_fault(int rank, int64_t at, int64_t n_fault, int actio
     return n_hit > 0;
 }
 
+/* What may be there after `step` was saved, and nothing else. */
+static void expect_nothing_left_over(int64_t step)
+{
+    const char *kept = turning != NULL ? "1 2 3" : "1"; /* and two full ones */
+    if (mt_job_rank() == 0) {
+        mt_test_shell("case ' %s ' in *\" $(ls -A '%s' | wc -l) \"*) true;; *) false;; esac && "
+                      "! ls -A '%s' | grep -v '^step-' && [ -e '%s/step-%08lld' ]",
+                      kept, saves, saves, saves, (long long)step);
+    }
+}
+
 static void sweep_faults(int64_t n_fault, int64_t stride)
 {
     static const int actions[] = {EIO, ENOSPC, MT_FAULT_SHORT, EDQUOT};
@@ -323,9 +363,7 @@ static void sweep_faults(int64_t n_fault, int64_t stride)
     assert_true(step > 1);
     MT_TEST_OK(save_step(step + 1));
     assert_int_equal(newest_save("after all faults"), step + 1);
-    if (mt_job_rank() == 0) { /* and nothing is left over */
-        mt_test_shell("[ $(ls -A '%s' | wc -l) = 1 ]", saves);
-    }
+    expect_nothing_left_over(step + 1);
 }
 
 static void any_one_call_may_fail(void **state)
@@ -340,6 +378,13 @@ static void all_calls_from_any_on_may_fail(void **state)
     sweep_faults(EVERY_CALL, mt_job_size() < 2 ? 1 : 3);
 }
 
+static void any_one_call_may_fail_where_experts_are_saved_in_turn(void **state)
+{
+    MT_UNUSED(state);
+    begin_turning();
+    sweep_faults(1, 2 * mt_job_size() - 1); /* every call on one rank; for time */
+}
+
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, begin, end)
 
 int main(int argc, char **argv)
@@ -348,8 +393,10 @@ int main(int argc, char **argv)
         IN_FOLDER(a_save_syncs_files_then_folder_then_renames_then_syncs_the_parent),
         IN_FOLDER(every_kill_and_every_power_cut_leaves_a_whole_checkpoint),
         IN_FOLDER(the_same_holds_of_a_save_under_training),
+        IN_FOLDER(the_same_holds_where_experts_are_saved_in_turn),
         IN_FOLDER(a_process_killed_at_any_call_resumes_from_the_last_commit),
         IN_FOLDER(any_one_call_may_fail),
+        IN_FOLDER(any_one_call_may_fail_where_experts_are_saved_in_turn),
         IN_FOLDER(all_calls_from_any_on_may_fail),
     };
     return mt_test_mpi_main(argc, argv, tests, (int)(sizeof(tests) / sizeof(tests[0])));

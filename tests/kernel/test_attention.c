@@ -1,5 +1,5 @@
-/* mt_attention_*: values and gradients over groupings, lengths and head widths that are no multiple
- * of any block, with and without rotary embedding. */
+/* mt_attention_*: values and gradients over groupings, segments, lengths and head widths that are
+ * no multiple of any block, with and without rotary embedding. */
 #include "kernel/pair.h"
 #include "reference/attention.h"
 #include "reference/difference.h"
@@ -10,11 +10,11 @@ static const double forward_bound = 3e-6;
 static const double backward_bound = 6e-6;
 
 static const struct mt_attention cases[] = {
-    {1, 1, 1, 1, 8},    {2, 7, 2, 1, 8},    {1, 64, 4, 1, 32},  {2, 65, 4, 2, 64},
-    {1, 130, 4, 4, 96}, {1, 130, 2, 1, 20}, {2, 33, 3, 3, 128}, {1, 65, 1, 1, 7},
-    {0, 16, 2, 1, 8},   {1, 300, 2, 2, 16}, {3, 31, 4, 1, 1},   {1, 128, 2, 1, 64},
-    {2, 2, 2, 2, 64},   {1, 63, 4, 2, 16},  {1, 255, 2, 1, 64}, {1, 257, 1, 1, 48},
-    {1, 320, 1, 1, 64}, {1, 576, 2, 1, 32}, {2, 1, 4, 2, 128},
+    {1, 1, 1, 1, 8, 0},    {2, 7, 2, 1, 8, 0},    {1, 64, 4, 1, 32, 0},  {2, 65, 4, 2, 64, 0},
+    {1, 130, 4, 4, 96, 0}, {1, 130, 2, 1, 20, 0}, {2, 33, 3, 3, 128, 0}, {1, 65, 1, 1, 7, 0},
+    {0, 16, 2, 1, 8, 0},   {1, 300, 2, 2, 16, 0}, {3, 31, 4, 1, 1, 0},   {1, 128, 2, 1, 64, 0},
+    {2, 2, 2, 2, 64, 0},   {1, 63, 4, 2, 16, 0},  {1, 255, 2, 1, 64, 0}, {1, 257, 1, 1, 48, 0},
+    {1, 320, 1, 1, 64, 0}, {1, 576, 2, 1, 32, 0}, {2, 1, 4, 2, 128, 0},
 };
 
 #ifndef MT_TEST_LENGTH
@@ -25,6 +25,7 @@ struct problem {
     struct mt_attention shape;
     struct mt_rope tables;
     bool has_rope;
+    const struct mt_attention_segments *segments; /* NULL: each sequence is one */
     struct pair q, k, v, o, lse, d_o, d_q, d_k, d_v;
 };
 
@@ -36,6 +37,7 @@ static void problem_init(struct problem *p, struct mt_arena *arena,
     const int64_t n_key = n_token * shape->n_kv_head * shape->head_dim;
     p->shape = *shape;
     p->has_rope = false;
+    p->segments = NULL;
     p->q = pair_uniform(arena, n_query, 1, -size, size);
     p->k = pair_uniform(arena, n_key, 2, -size, size);
     p->v = pair_random(arena, n_key, 3);
@@ -68,19 +70,19 @@ static void compute(struct problem *p, struct mt_arena *arena, int n_thread)
     memset(scratch.f, 0xff, (size_t)bytes);
     const struct mt_rope *rope = p->has_rope ? &p->tables : NULL;
     const struct mt_attention_forward forward = {p->o.f, p->lse.f,  p->q.f, p->k.f,
-                                                 p->v.f, scratch.f, rope};
+                                                 p->v.f, scratch.f, rope,   p->segments};
     mt_attention_forward(&device, &forward, &p->shape);
     const struct mt_attention_backward backward = {p->d_q.f, p->d_k.f,  p->d_v.f, p->d_o.f,
                                                    p->o.f,   p->lse.f,  p->q.f,   p->k.f,
-                                                   p->v.f,   scratch.f, rope};
+                                                   p->v.f,   scratch.f, rope,     p->segments};
     mt_attention_backward(&device, &backward, &p->shape);
     pair_check_canaries(scratch);
 }
 
 static struct mt_ref_attention reference_shape(const struct mt_attention *s)
 {
-    return (struct mt_ref_attention){s->n_sequence, s->length, s->n_head, s->n_kv_head,
-                                     s->head_dim};
+    return (struct mt_ref_attention){s->n_sequence, s->length,   s->n_head,
+                                     s->n_kv_head,  s->head_dim, NULL};
 }
 
 /* x [N, n_head, Dh] turned by its positions, or back. */
@@ -92,9 +94,12 @@ static void turn(const struct problem *p, struct pair x, int64_t n_head, double 
     }
 }
 
-static void check_reference(struct problem *p)
+/* first [N]: of each token's segment; NULL: each sequence is one. Positions are rotated as they are
+ * in the sequence: scores must not tell. */
+static void check_masked_reference(struct problem *p, const int64_t *first)
 {
-    const struct mt_ref_attention shape = reference_shape(&p->shape);
+    struct mt_ref_attention shape = reference_shape(&p->shape);
+    shape.first = first;
     turn(p, p->q, p->shape.n_head, 1.0);
     turn(p, p->k, p->shape.n_kv_head, 1.0);
     mt_ref_attention_forward(p->o.d, p->lse.d, p->q.d, p->k.d, p->v.d, &shape);
@@ -126,7 +131,7 @@ static void values_match_the_reference_on_any_number_of_threads(void **state)
         problem_init(&one, &arena, shape, 2.0);
         has_rope ? add_rope(&one, &arena) : (void)0;
         compute(&one, &arena, 1);
-        check_reference(&one);
+        check_masked_reference(&one, NULL);
         for (int n_thread = 2; n_thread <= 3; n_thread++) {
             struct problem many;
             problem_init(&many, &arena, shape, 2.0);
@@ -143,13 +148,122 @@ static void values_match_the_reference_on_any_number_of_threads(void **state)
     mt_arena_clear(&arena);
 }
 
+/* Lengths of segments, again and again until a sequence is full: single tokens, a block and its
+ * neighbours, more than a block of keys, all of a sequence. */
+static const int64_t patterns[][4] = {{1, 2, 1, 3}, {5, 64, 1, 9},     {63, 65, 32, 300},
+                                      {7, 7, 7, 7}, {256, 257, 1, 33}, {9999, 1, 1, 1}};
+
+/* start [N + 1], first [N] */
+static int64_t cut_segments(const struct mt_attention *shape, const int64_t *pattern,
+                            int64_t *start, int64_t *first)
+{
+    int64_t n = 0;
+    for (int64_t b = 0; b < shape->n_sequence; b++) {
+        for (int64_t t = 0; t < shape->length; n++) {
+            const int64_t left = shape->length - t;
+            const int64_t length = pattern[n % 4] < left ? pattern[n % 4] : left;
+            start[n] = b * shape->length + t;
+            for (int64_t i = 0; i < length; i++) {
+                first[start[n] + i] = t;
+            }
+            t += length;
+        }
+    }
+    start[n] = shape->n_sequence * shape->length;
+    return n;
+}
+
+enum { MAX_TOKEN = 2048 };
+
+/* One case with one pattern: against the reference, which masks and keeps positions as they are in
+ * the sequence; and, beside other segments, each as it is alone. */
+static void check_segments(struct mt_arena *arena, const struct mt_attention *shape,
+                           const int64_t *pattern)
+{
+    int64_t start[MAX_TOKEN + 1];
+    int64_t first[MAX_TOKEN];
+    struct problem one;
+    struct problem many;
+    const struct mt_attention_segments segments = {cut_segments(shape, pattern, start, first),
+                                                   start};
+    problem_init(&one, arena, shape, 2.0);
+    problem_init(&many, arena, shape, 2.0);
+    if (shape->head_dim % 2 == 0) {
+        add_rope(&one, arena);
+        many.tables = one.tables;
+        many.has_rope = true;
+    }
+    one.segments = many.segments = &segments;
+    compute(&one, arena, 1);
+    compute(&many, arena, 3);
+    PAIR_SAME(one.o, many.o);
+    PAIR_SAME(one.d_q, many.d_q);
+    PAIR_SAME(one.d_k, many.d_k);
+    PAIR_SAME(one.d_v, many.d_v);
+    check_masked_reference(&one, first);
+}
+
+static void tokens_see_their_own_segment_only(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_arena arena;
+    arena_init(&arena);
+    for (int i = 0; i < N_ITEM(cases); i++) {
+        mt_arena_release(&arena, 0);
+        if (cases[i].length <= MT_TEST_LENGTH) {
+            check_segments(&arena, &cases[i], patterns[i % N_ITEM(patterns)]);
+        }
+    }
+    mt_arena_clear(&arena);
+}
+
+static void every_token_may_be_a_segment_of_its_own(void **state)
+{
+    MT_UNUSED(state);
+    static const struct mt_attention shape = {1, 250, 1, 1, 4, 0};
+    static const int64_t ones[4] = {1, 1, 1, 1};
+    struct mt_arena arena;
+    arena_init(&arena);
+    check_segments(&arena, &shape, ones);
+    mt_arena_clear(&arena);
+}
+
+/* The same document, at two places of a sequence: the same bits. */
+static void a_segment_has_the_same_bits_wherever_it_lies(void **state)
+{
+    MT_UNUSED(state);
+    enum { LENGTH = 90, OFFSET = 37, WIDTH = 2 * 16, KV_WIDTH = 16 };
+    struct mt_arena arena;
+    arena_init(&arena);
+    const struct mt_attention shape = {1, OFFSET + LENGTH, 2, 1, 16, 0};
+    const int64_t front[] = {0, LENGTH, OFFSET + LENGTH};
+    const int64_t back[] = {0, OFFSET, OFFSET + LENGTH};
+    const struct mt_attention_segments segments[] = {{2, front}, {2, back}};
+    struct problem p[2];
+    for (int i = 0; i < 2; i++) {
+        problem_init(&p[i], &arena, &shape, 1.0);
+        add_rope(&p[i], &arena);
+        p[i].segments = &segments[i];
+    }
+    memcpy(p[1].q.f + (int64_t)OFFSET * WIDTH, p[0].q.f, sizeof(float) * LENGTH * WIDTH);
+    memcpy(p[1].d_o.f + (int64_t)OFFSET * WIDTH, p[0].d_o.f, sizeof(float) * LENGTH * WIDTH);
+    memcpy(p[1].k.f + (int64_t)OFFSET * KV_WIDTH, p[0].k.f, sizeof(float) * LENGTH * KV_WIDTH);
+    memcpy(p[1].v.f + (int64_t)OFFSET * KV_WIDTH, p[0].v.f, sizeof(float) * LENGTH * KV_WIDTH);
+    compute(&p[0], &arena, 1);
+    compute(&p[1], &arena, 1);
+    MT_TEST_SAME_BITS(p[0].o.f, p[1].o.f + (int64_t)OFFSET * WIDTH, LENGTH * WIDTH);
+    MT_TEST_SAME_BITS(p[0].d_q.f, p[1].d_q.f + (int64_t)OFFSET * WIDTH, LENGTH * WIDTH);
+    MT_TEST_SAME_BITS(p[0].d_k.f, p[1].d_k.f + (int64_t)OFFSET * KV_WIDTH, LENGTH * KV_WIDTH);
+    mt_arena_clear(&arena);
+}
+
 /* Scores of some thousands: the running maximum moves, most probabilities underflow. */
 static void large_scores_give_finite_probabilities(void **state)
 {
     MT_UNUSED(state);
     struct mt_arena arena;
     arena_init(&arena);
-    const struct mt_attention shape = {1, 200, 1, 1, 32};
+    const struct mt_attention shape = {1, 200, 1, 1, 32, 0};
     struct problem p;
     problem_init(&p, &arena, &shape, 60.0);
     compute(&p, &arena, 1);
@@ -167,7 +281,7 @@ static void later_positions_do_not_change_earlier_results(void **state)
     MT_UNUSED(state);
     struct mt_arena arena;
     arena_init(&arena);
-    const struct mt_attention shape = {1, 100, 2, 1, 16};
+    const struct mt_attention shape = {1, 100, 2, 1, 16, 0};
     struct problem one;
     struct problem other;
     problem_init(&one, &arena, &shape, 1.0);
@@ -183,12 +297,72 @@ static void later_positions_do_not_change_earlier_results(void **state)
     mt_arena_clear(&arena);
 }
 
+/* The rows of later queries, computed behind n_past keys that stand there already. */
+static void check_past(struct problem *whole, struct mt_arena *arena, int64_t n_past,
+                       int64_t length)
+{
+    const int64_t mark = mt_arena_mark(arena);
+    struct mt_device device = device_of(2);
+    struct mt_attention shape = whole->shape;
+    shape.n_past = n_past;
+    shape.length = length;
+    const int64_t stride = shape.n_head * shape.head_dim;
+    const struct pair o = pair_random(arena, length * stride, 20);
+    const struct pair lse = pair_random(arena, length * shape.n_head, 21);
+    void *scratch = mt_arena_cut(arena, mt_attention_scratch_bytes(&device, &shape));
+    const struct mt_attention_forward args = {.o = o.f,
+                                              .lse = lse.f,
+                                              .q = whole->q.f + n_past * stride,
+                                              .k = whole->k.f,
+                                              .v = whole->v.f,
+                                              .scratch = scratch,
+                                              .rope = whole->has_rope ? &whole->tables : NULL};
+    mt_attention_forward(&device, &args, &shape);
+    MT_TEST_SAME_BITS(o.f, whole->o.f + n_past * stride, length * stride);
+    for (int64_t h = 0; h < shape.n_head; h++) {
+        MT_TEST_SAME_BITS(lse.f + h * length, whole->lse.f + h * whole->shape.length + n_past,
+                          length);
+    }
+    pair_check_canaries(o);
+    pair_check_canaries(lse);
+    mt_arena_release(arena, mark);
+}
+
+static void queries_behind_a_past_have_the_bits_of_all_at_once(void **state)
+{
+    MT_UNUSED(state);
+    static const struct mt_attention shapes[] = {
+        {1, 330, 4, 2, 32, 0}, {1, 70, 2, 1, 20, 0}, {1, 64, 1, 1, 128, 0}, {1, 2, 3, 3, 8, 0}};
+    struct mt_arena arena;
+    arena_init(&arena);
+    for (int i = 0; i < N_ITEM(shapes); i++) {
+        mt_arena_release(&arena, 0);
+        struct problem whole;
+        const int64_t length = shapes[i].length;
+        if (length > MT_TEST_LENGTH) {
+            continue;
+        }
+        problem_init(&whole, &arena, &shapes[i], 2.0);
+        add_rope(&whole, &arena);
+        compute(&whole, &arena, 1);
+        for (int64_t n_past = 1; n_past < length; n_past++) {
+            check_past(&whole, &arena, n_past, 1);
+        }
+        static const int64_t some[] = {1, 2, 63, 64, 65, 200, 255, 256, 257};
+        for (int s = 0; s < N_ITEM(some) && some[s] < length; s++) {
+            check_past(&whole, &arena, some[s], length - some[s]);
+            check_past(&whole, &arena, some[s], (length - some[s] + 1) / 2);
+        }
+    }
+    mt_arena_clear(&arena);
+}
+
 static void a_nan_is_passed_on(void **state)
 {
     MT_UNUSED(state);
     struct mt_arena arena;
     arena_init(&arena);
-    const struct mt_attention shape = {1, 40, 1, 1, 16};
+    const struct mt_attention shape = {1, 40, 1, 1, 16, 0};
     struct problem p;
     problem_init(&p, &arena, &shape, 1.0);
     p.k.f[48] = (float)NAN;
@@ -215,9 +389,11 @@ static void reference_backward_matches_central_differences(void **state)
     MT_UNUSED(state);
     struct mt_arena arena;
     arena_init(&arena);
-    const struct mt_attention shape = {2, 5, 4, 2, 3};
+    const struct mt_attention shape = {2, 5, 4, 2, 3, 0};
+    const int64_t first[] = {0, 0, 2, 2, 4, 0, 1, 1, 1, 1};
     struct objective o;
     o.shape = reference_shape(&shape);
+    o.shape.first = first;
     problem_init(&o.p, &arena, &shape, 1.0);
     const struct pair numeric = pair_random(&arena, o.p.q.n, 11);
     const struct mt_ref_attention_backward args = {o.p.d_q.d, o.p.d_k.d, o.p.d_v.d, o.p.d_o.d,
@@ -236,8 +412,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_match_the_reference_on_any_number_of_threads),
+        cmocka_unit_test(tokens_see_their_own_segment_only),
+        cmocka_unit_test(every_token_may_be_a_segment_of_its_own),
+        cmocka_unit_test(a_segment_has_the_same_bits_wherever_it_lies),
         cmocka_unit_test(large_scores_give_finite_probabilities),
         cmocka_unit_test(later_positions_do_not_change_earlier_results),
+        cmocka_unit_test(queries_behind_a_past_have_the_bits_of_all_at_once),
         cmocka_unit_test(a_nan_is_passed_on),
         cmocka_unit_test(reference_backward_matches_central_differences),
     };

@@ -43,7 +43,7 @@ static void *take(int64_t n_bytes)
 static void run_attention(struct breath *breath, int64_t length, int n_call[2])
 {
     enum { N_HEAD = 2, HEAD_DIM = 16 };
-    const struct mt_attention shape = {1, length, N_HEAD, N_HEAD, HEAD_DIM};
+    const struct mt_attention shape = {1, length, N_HEAD, N_HEAD, HEAD_DIM, 0};
     const int64_t n_bytes = length * N_HEAD * HEAD_DIM * (int64_t)sizeof(float);
     float *array[9];
     for (int i = 0; i < 9; ++i) {
@@ -51,10 +51,10 @@ static void run_attention(struct breath *breath, int64_t length, int n_call[2])
     }
     void *scratch = take(mt_attention_scratch_bytes(&breath->device, &shape));
     const struct mt_attention_forward forward = {array[0], array[1], array[2], array[3],
-                                                 array[4], scratch,  NULL};
+                                                 array[4], scratch,  NULL,     NULL};
     const struct mt_attention_backward backward = {array[5], array[6], array[7], array[8],
                                                    array[0], array[1], array[2], array[3],
-                                                   array[4], scratch,  NULL};
+                                                   array[4], scratch,  NULL,     NULL};
     breath->n_call = 0;
     mt_attention_forward(&breath->device, &forward, &shape);
     n_call[0] = breath->n_call;

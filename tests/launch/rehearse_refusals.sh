@@ -26,6 +26,10 @@ for shape in 4y2 4 x2 0x2 4x0 4x2x1 -1x2 4X2 99999x1; do
     *) refuse 2 "'$shape' is not a shape" up "$shape" --rate 1gbit ;;
     esac
 done
+for slow in 4:1gbit 1 x:1gbit :1gbit; do
+    refuse 2 "--slow '$slow' is not a host" up 4x2 --rate 1gbit --slow "$slow"
+done
+refuse 2 "'fast' is not a rate" up 4x2 --rate 1gbit --slow 1:fast
 refuse 2 "65 hosts" up 65x1 --rate 1gbit
 refuse 2 "512 ranks" up 8x64 --rate 1gbit
 refuse 2 "one argument too many" up 4x2 2x2 --rate 1gbit

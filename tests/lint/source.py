@@ -3,7 +3,7 @@ import pathlib
 import re
 
 ROOMS = ("base config device kernel comm placement text data store optim moe model checkpoint "
-         "profile train cli").split()
+         "interchange profile train cli").split()
 SUFFIXES = {".c", ".h", ".cc", ".cu", ".cuh"}
 
 

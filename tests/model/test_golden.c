@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const GOLDENS[] = {"plain", "projection", "shared", "switch"};
+static const char *const GOLDENS[] = {"plain", "projection", "shared", "switch", "gated"};
 enum { N_GOLDEN = sizeof(GOLDENS) / sizeof(GOLDENS[0]) };
 
 /* Float32 through 2 or 3 layers against float64. The worst of all goldens on 1 to 4 ranks, measured

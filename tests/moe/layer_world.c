@@ -41,6 +41,11 @@ static void make_table(struct world *world)
         tensor[4] = tensor_row("shared/gate_proj", MT_TENSOR_DENSE, shared, D, 0);
         tensor[5] = tensor_row("shared/up_proj", MT_TENSOR_DENSE, shared, D, 0);
         tensor[6] = tensor_row("shared/down_proj", MT_TENSOR_DENSE, D, shared, 0);
+        world->n_tensor = 7;
+    }
+    if (world->shape.has_shared_gate) {
+        tensor[7] = tensor_row("shared/gate", MT_TENSOR_DENSE, 1, D, 0);
+        tensor[7].is_product = false;
         world->n_tensor = WORLD_N_TENSOR;
     }
     world->table = (struct mt_tensor_table){
@@ -59,6 +64,7 @@ static void make_config(struct world *world)
     config->moe.top_k = shape->top_k;
     config->moe.expert_intermediate_size = F;
     config->moe.num_shared_experts = shape->n_shared;
+    config->moe.shared_gate = shape->has_shared_gate;
     config->moe.normalize_top_k = shape->normalize;
     config->moe.routed_scaling_factor = 1.5;
     config->balance.loss = shape->loss;
@@ -147,8 +153,10 @@ static void make_store(struct world *world)
     MT_TEST_OK(mt_store_publish(world->store));
     MT_TEST_OK(mt_store_use_all(world->store));
     const bool has_shared = world->shape.n_shared > 0;
-    const struct mt_moe_tensors tensors[WORLD_N_LAYER] = {
-        {-1, -1, -1, -1}, {0, has_shared ? 4 : -1, has_shared ? 5 : -1, has_shared ? 6 : -1}};
+    const struct mt_moe_tensors tensors[WORLD_N_LAYER] = {{-1, -1, -1, -1, -1},
+                                                          {0, has_shared ? 4 : -1,
+                                                           has_shared ? 5 : -1, has_shared ? 6 : -1,
+                                                           world->shape.has_shared_gate ? 7 : -1}};
     const struct mt_moe_options moe = {.config = world->config,
                                        .device = &world->device,
                                        .comm = &world->comm,
@@ -358,7 +366,9 @@ static struct mt_ref_moe_weights point(const struct world *world, double *const 
                                        .down = tensor[3],
                                        .shared_gate = has_shared ? tensor[4] : NULL,
                                        .shared_up = has_shared ? tensor[5] : NULL,
-                                       .shared_down = has_shared ? tensor[6] : NULL};
+                                       .shared_down = has_shared ? tensor[6] : NULL,
+                                       .shared_scale =
+                                           world->shape.has_shared_gate ? tensor[7] : NULL};
 }
 
 static struct mt_ref_moe reference_of(const struct world *world, const double *f)

@@ -7,7 +7,7 @@
 #include "reference/moe_layer.h"
 
 /* Layer 0 is dense (nothing of it is in the table), layer 1 is the MoE layer. */
-enum { WORLD_LAYER = 1, WORLD_N_LAYER = 2, WORLD_N_TENSOR = 7, WORLD_MAX_EXPERT = 16 };
+enum { WORLD_LAYER = 1, WORLD_N_LAYER = 2, WORLD_N_TENSOR = 8, WORLD_MAX_EXPERT = 16 };
 
 /* Tokens of rank r: as the name says. EMPTY: odd ranks have none. */
 enum world_tokens { TOKENS_EVEN, TOKENS_UNEVEN, TOKENS_EMPTY };
@@ -15,6 +15,7 @@ enum world_tokens { TOKENS_EVEN, TOKENS_UNEVEN, TOKENS_EMPTY };
 struct world_case {
     const char *name;
     int64_t n_expert, top_k, n_shared;
+    bool has_shared_gate;
     bool normalize;
     double loss_coef, z_loss_coef;
     enum mt_balance_loss loss;

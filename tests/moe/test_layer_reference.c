@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-enum { N = 5, D = 4, F = 3, E = 5, MAX_SHARED = 6, N_TENSOR = 7, ND = N * D, ED = E * D };
+enum { N = 5, D = 4, F = 3, E = 5, MAX_SHARED = 6, N_TENSOR = 8, ND = N * D, ED = E * D };
 enum { EFD = E * F * D };
 
 struct judged {
@@ -24,7 +24,8 @@ static struct mt_ref_moe_weights point(double tensor[N_TENSOR][EFD])
                                        .down = tensor[3],
                                        .shared_gate = tensor[4],
                                        .shared_up = tensor[5],
-                                       .shared_down = tensor[6]};
+                                       .shared_down = tensor[6],
+                                       .shared_scale = tensor[7]};
 }
 
 static double objective(void *context)
@@ -46,7 +47,7 @@ static void check(struct judged *judged, double *values, const double *analytic,
     assert_true(mt_ref_gradient_error(analytic, numeric, n) < 1e-6);
 }
 
-static void judge(int64_t top_k, bool normalize, int64_t n_shared)
+static void judge(int64_t top_k, bool normalize, int64_t n_shared, bool is_scaled)
 {
     struct judged *judged = calloc(1, sizeof(*judged));
     assert_non_null(judged);
@@ -66,6 +67,9 @@ static void judge(int64_t top_k, bool normalize, int64_t n_shared)
     }
     judged->weights = point(judged->value);
     judged->d_weights = point(judged->grad);
+    if (!is_scaled) {
+        judged->weights.shared_scale = NULL;
+    }
     const struct mt_ref_moe_backward args = {.d_x = judged->d_x,
                                              .d_weights = &judged->d_weights,
                                              .d_out = judged->d_out,
@@ -77,19 +81,20 @@ static void judge(int64_t top_k, bool normalize, int64_t n_shared)
     for (int t = 1; t < 4; ++t) {
         check(judged, judged->value[t], judged->grad[t], EFD);
     }
-    for (int t = 4; t < N_TENSOR; ++t) {
+    for (int t = 4; t < 7; ++t) {
         check(judged, judged->value[t], judged->grad[t], n_shared * F * D);
     }
+    check(judged, judged->value[7], judged->grad[7], is_scaled ? D : 0);
     free(judged);
 }
 
 static void gradients_agree_with_central_differences(void **state)
 {
     (void)state;
-    judge(1, false, 0);
-    judge(2, true, 1);
-    judge(2, false, MAX_SHARED / F);
-    judge(E, true, 0);
+    judge(1, false, 0, false);
+    judge(2, true, 1, false);
+    judge(2, false, MAX_SHARED / F, true);
+    judge(E, true, 1, true);
 }
 
 int main(void)

@@ -27,7 +27,7 @@ CHECK = """(() => {
       !(e.tagName === "DETAILS" && !e.open)).map((e) => e.textContent.trim()).join(" ");
     if (!title || body.length < 20) bad.push(section.id + " is empty");
     if (!section.querySelector("svg, table, .note, .lead, ul")) bad.push(section.id + " shows nothing");
-    for (const place of section.querySelectorAll(".lead, .timeline, .memory")) {
+    for (const place of section.querySelectorAll(".lead, .timeline, .memory, .experts")) {
       if (place.childNodes.length === 0 && !section.querySelector(".note")) {
         bad.push(section.id + ": " + place.className + " is empty");
       }
@@ -40,7 +40,7 @@ CHECK = """(() => {
     }
   }
   for (const svg of document.querySelectorAll("svg[tabindex]")) {
-    const line = svg.closest(".chart, .timeline").querySelector(".readout");
+    const line = svg.closest(".chart, .timeline, .experts").querySelector(".readout");
     svg.focus();
     svg.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight", bubbles: true}));
     if (!line || line.textContent.length < 10) bad.push(svg.getAttribute("aria-label") + ": keys say nothing");

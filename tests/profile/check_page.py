@@ -10,7 +10,7 @@ import re
 import sys
 
 EMPTY = {"meta", "link", "br", "hr", "img", "input"}
-KEYS = {"finding", "run", "facts", "ranks", "steps", "heat", "phases", "whatif", "critical", "rows", "placement",
+KEYS = {"finding", "run", "facts", "ranks", "nodes", "steps", "heat", "phases", "whatif", "critical", "rows", "experts", "placement",
         "saves", "sources", "problems"}
 
 

@@ -1,8 +1,11 @@
 /* find_windows RUN_DIR SKIP WINDOW: findings of each whole window of a run, after SKIP steps, for
  * straggler_study.py. One line a window:
  *
- *   FIRST_STEP "finding: ..." then every finding as RANK:CAUSE:SHARE:FACTOR, the worst first */
-#include "profile/analysis.h"
+ *   FIRST_STEP NOISE "finding: ..." then every finding as RANK:CAUSE:SHARE:FACTOR:WHEN, the worst
+ *   first
+ *
+ * NOISE: what the median rank costs for no known reason. */
+#include "profile/pricing.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,14 +14,19 @@
 static enum mt_status print_window(const struct mt_profile *profile, int first, int n)
 {
     struct mt_analysis analysis;
+    struct mt_replay *replay = NULL;
     char text[128];
     MT_TRY(mt_analysis_make(profile, first, n, &analysis));
+    MT_TRY(mt_replay_create_of(profile, first, n, n, &replay));
+    MT_TRY(mt_findings_price(profile, replay, &analysis));
+    mt_replay_destroy(replay);
     mt_analysis_print_finding(&analysis, text, sizeof(text));
-    (void)printf("%" PRId64 " \"%s\"", profile->step_number[first], text);
+    (void)printf("%" PRId64 " %.4f \"%s\"", profile->step_number[first], analysis.noise_share,
+                 text);
     for (int i = 0; i < analysis.n_finding; ++i) {
         const struct mt_finding *finding = &analysis.finding[i];
-        (void)printf(" %d:%s:%.4f:%.3f", finding->rank, mt_cause_name(finding->cause),
-                     finding->share, finding->factor);
+        (void)printf(" %d:%s:%.4f:%.3f:%s", finding->rank, mt_cause_name(finding->cause),
+                     finding->share, finding->factor, mt_persistence_name(finding->persistence));
     }
     (void)printf("\n");
     mt_analysis_clear(&analysis);

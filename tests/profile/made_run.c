@@ -43,7 +43,8 @@ static bool is_detailed(const struct world *world)
 static double speed_of(const struct world *world, int rank)
 {
     const struct made_run *run = world->run;
-    return rank == run->slow_rank && world->step >= run->slow_from ? run->slowdown : 1;
+    const bool is_slow = rank == run->slow_rank || rank == run->also_slow_rank;
+    return is_slow && world->step >= run->slow_from ? run->slowdown : 1;
 }
 
 static void work_on(struct world *world, int rank, int phase, int layer, int micro, int64_t ns)
@@ -112,6 +113,7 @@ static int64_t post(struct world *world, int kind, int phase, int busy, int laye
                 .layer = layer,
                 .micro = micro,
                 .begin_ns = world->now_ns[r],
+                .last_peer = -1,
                 .n_bytes = 65536,
                 .n_source = world->run->n_rank - 1,
                 .sources =
@@ -205,7 +207,10 @@ static void one_step(struct world *world, int64_t *parameters)
     const struct made_run *run = world->run;
     int64_t gradients[64];
     for (int micro = 0; micro < run->n_micro; ++micro) {
-        work(world, MT_PHASE_DATA, -1, micro, pack_ns);
+        for (int r = 0; r < run->n_rank; ++r) {
+            work_on(world, r, MT_PHASE_DATA, -1, micro,
+                    pack_ns + (r == run->late_rank ? run->late_ns : 0));
+        }
         for (int l = 0; l < run->n_layer; ++l) {
             layer_forward(world, l, micro, micro == 0 ? parameters[l] : -1);
         }
@@ -247,7 +252,10 @@ static enum mt_status make_step(struct world *world, int64_t *parameters)
     wait_for(world, post(world, KIND_GATHER, MT_PHASE_METRICS, MT_PHASE_UPDATE, -1, -1),
              MT_PHASE_METRICS);
     if (run->checkpoint_every > 0 && (world->step + 1) % run->checkpoint_every == 0) {
-        work(world, MT_PHASE_CHECKPOINT, -1, -1, save_ns);
+        for (int r = 0; r < run->n_rank; ++r) {
+            work_on(world, r, MT_PHASE_CHECKPOINT, -1, -1,
+                    save_ns + (r == run->stalled_rank ? run->stall_ns : 0));
+        }
     }
     for (int r = 0; r < run->n_rank; ++r) {
         mt_profile_step(world->profile, world->step, r)->until_ns = world->now_ns[r];
@@ -265,12 +273,27 @@ static void lose_killed(const struct made_run *run, struct mt_profile *profile)
     }
 }
 
+/* Each rank has two experts, of which the first takes three quarters of the rank's rows. */
+static void share_rows(struct mt_profile *profile)
+{
+    for (int s = 0; s < profile->n_step; ++s) {
+        for (int r = 0; r < profile->n_rank; ++r) {
+            profile->expert_steps[r] += mt_profile_step(profile, s, r)->is_there ? 1 : 0;
+            for (int l = 0; l < profile->n_layer; ++l) {
+                const int64_t rows = mt_profile_by_layer(profile, profile->rows, s, r)[l];
+                int64_t *expert = mt_profile_expert_rows(profile, r, l) + 2 * (int64_t)r;
+                expert[0] += rows - rows / 4;
+                expert[1] += rows / 4;
+            }
+        }
+    }
+}
+
 static void describe(const struct made_run *run, struct mt_profile *profile)
 {
     static const char *const kind[] = {"allgatherv", "alltoallv", "sparse_allgather",
                                        "sparse_allgather_relay"};
     profile->n_kind = 4;
-    profile->n_expert = 2 * run->n_rank;
     for (int k = 0; k < profile->n_kind; ++k) {
         (void)snprintf(profile->kind[k], MT_PROFILE_NAME_BYTES, "%s", kind[k]);
     }
@@ -297,6 +320,9 @@ struct made_run made_run_plain(void)
                              .n_layer = 2,
                              .n_micro = 1,
                              .slow_rank = -1,
+                             .also_slow_rank = -1,
+                             .late_rank = -1,
+                             .stalled_rank = -1,
                              .slowdown = 1,
                              .hot_rank = -1,
                              .hot = 1,
@@ -323,6 +349,8 @@ enum mt_status made_run_profile(const struct made_run *run, struct mt_profile *p
         MT_TRY_GOTO(make_step(&world, parameters));
     }
     lose_killed(run, profile);
+    MT_TRY_GOTO(mt_profile_reserve_experts(profile, 2 * run->n_rank));
+    share_rows(profile);
     describe(run, profile);
 cleanup:
     mt_memory_free(world.now_ns);

@@ -14,7 +14,12 @@ struct made_run {
     int n_rank, n_node, n_step, n_layer, n_micro;
     int slow_rank; /* -1: none */
     double slowdown;
-    int slow_from; /* index of the first step that is slow */
+    int slow_from;      /* index of the first step that is slow */
+    int also_slow_rank; /* as slow; -1: none */
+    int late_rank;      /* reads its data so much longer, a micro-batch; -1: none */
+    int64_t late_ns;
+    int stalled_rank; /* saves so much longer; -1: none */
+    int64_t stall_ns;
     int hot_rank;  /* -1: every rank has the same rows */
     double hot;    /* its rows over the mean; the others share the rest */
     double jitter; /* work and transfers vary by up to this, seeded; 0: not at all */

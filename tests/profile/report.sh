@@ -38,14 +38,29 @@ expect 0 "" report killed --text -o killed.html
 grep -q 'broke off at step' out.txt || fail "a killed run: $(sed -n 1,6p out.txt)"
 page killed.html
 
+# A run that was stopped and went on, after one step each time, then with fewer ranks: each start counts its collectives anew.
+for steps in 1 2 3; do
+    ranks 3 "$config" --run-dir seams --quiet --set train.global_batch_size=6 --set checkpoint.interval=1 \
+        --set train.steps="$steps" || fail "start to step $steps"
+done
+expect 0 "" report seams --text
+grep -q 'profiles of 3 of 3 ranks: 3 steps, of which 3 with the arrivals of all ranks' out.txt || fail "starts of one step: $(cat out.txt)"
+grep -qE '^what if \(3 steps' out.txt || fail "starts of one step are not replayed: $(cat out.txt)"
+ranks 2 "$config" --run-dir seams --quiet --set train.global_batch_size=6 --set checkpoint.interval=1 --set train.steps=5 ||
+    fail "start with fewer ranks"
+expect 0 "" report seams --text -o seams.html --trace seams.json
+grep -q 'profiles of 2 of 2 ranks: 5 steps, of which 2 with the arrivals of all ranks' out.txt || fail "fewer ranks: $(cat out.txt)"
+page seams.html
+
 # Damaged files are named and skipped, the rest is reported.
 cp -r slow damaged
 head -c 2000 slow/profile/rank-00001.jsonl >damaged/profile/rank-00001.jsonl # cut in a line: as after a kill
 : >damaged/profile/rank-00002.jsonl
 echo 'an old shoe' >damaged/profile/rank-00007.jsonl
 printf '{"step":' >>damaged/metrics.jsonl
+rm damaged/lock && mkfifo damaged/lock # nobody writes into it
 expect 0 "" report damaged --text -o damaged.html
-for name in rank-00002.jsonl rank-00007.jsonl; do
+for name in rank-00001.jsonl rank-00002.jsonl rank-00007.jsonl; do
     grep -q "^skipped: .*$name" out.txt || fail "$name is not named: $(cat out.txt)"
 done
 grep -q '1 lines of metrics.jsonl are broken' out.txt || fail "broken metrics: $(tail -8 out.txt)"
@@ -56,7 +71,12 @@ mkdir empty
 expect 3 'empty' report empty
 expect 3 'nowhere' report nowhere
 expect 4 'no/where.html' report slow -o no/where.html
-expect 4 'no/where.json' report slow --trace no/where.json
+expect 4 'no/where.json: No such file or directory; .*; .*--trace' report slow --trace no/where.json
+mkfifo pipe # nobody reads it
+expect 4 'pipe: it is not a regular file; .*; .*-o' report slow -o pipe
+expect 4 'pipe: it is not a regular file; .*; .*--trace' report slow --trace pipe
+to_full_disk() { report "$@" >/dev/full; }
+expect 4 'No space left on device; .*; write it elsewhere' to_full_disk slow --text
 rm -rf slow/profile/*
 expect 3 'slow' report slow --text
 rm -rf ./*

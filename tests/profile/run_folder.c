@@ -48,7 +48,7 @@ static void live_a_step(int64_t number)
     for (int l = 0; l < TEST_LAYERS; ++l) {
         mt_record_set_layer(l);
         mt_span_begin(MT_PHASE_EXPERT);
-        mt_record_add_rows(10 * (l + 1));
+        mt_record_add_rows(2 * l + 1, 10 * (l + 1));
         mt_span_end(MT_PHASE_EXPERT);
     }
     mt_span_begin(MT_PHASE_COMBINE);
@@ -83,7 +83,7 @@ void test_folder_start(const char *path, const struct test_start *start)
                                          .error_ns = start->rank};
     (void)snprintf(folder, sizeof(folder), "%s/profile", path);
     MT_TEST_OK(mt_profile_writer_open(&writer, folder, start->is_resumed, &header, &no_steps));
-    MT_TEST_OK(mt_record_open(TEST_LAYERS));
+    MT_TEST_OK(mt_record_open(TEST_LAYERS, 4));
     mt_profile_writer_clock(&writer, &knot);
     for (int64_t number = start->first; number < start->end; ++number) {
         live_a_step(number);

@@ -41,7 +41,9 @@ struct run {
 static bool is_struck(const struct run *run, int rank)
 {
     const int every = run->synth->every;
-    return rank == run->synth->victim && (every <= 1 || run->step % every == 0);
+    const bool is_now =
+        run->synth->until == 0 || (run->step >= run->synth->from && run->step < run->synth->until);
+    return is_now && rank == run->synth->victim && (every <= 1 || run->step % every == 0);
 }
 
 static double vary(struct run *run, double ns)
@@ -73,6 +75,45 @@ static bool has_no_tokens(const struct run *run, int rank)
     return run->synth->is_tokenless && rank == run->synth->n_rank - 1;
 }
 
+static int node_of(const struct run *run, int rank)
+{
+    return run->profile->rank[rank].node;
+}
+
+/* A rank of another node, drawn; of the slow link's other end where it is one of its ends. */
+static int draw_peer(struct run *run, int rank, bool is_slow)
+{
+    const struct synth *synth = run->synth;
+    const int mine = node_of(run, rank);
+    for (;;) {
+        const int peer =
+            (int)(mt_random_u64(synth->seed, 4, run->n_draw++) % (uint64_t)synth->n_rank);
+        const int its = node_of(run, peer);
+        const bool is_end = mine != synth->slow_node ? its == synth->slow_node
+                                                     : synth->slow_to == 0 || its == synth->slow_to;
+        if (its != mine && (!is_slow || is_end)) {
+            return peer;
+        }
+    }
+}
+
+/* Messages between nodes: one of them is there last by chance, or it is slow. */
+static void cross_nodes(struct run *run, int rank, struct mt_profile_collective *record)
+{
+    const struct synth *synth = run->synth;
+    const int mine = node_of(run, rank);
+    if (synth->n_node <= 1) {
+        return;
+    }
+    const bool is_slow = synth->slow_node > 0 && (synth->slow_to == 0 || mine == synth->slow_node ||
+                                                  mine == synth->slow_to);
+    const double chance = mt_random_uniform(synth->seed, 5, run->n_draw++);
+    const int64_t lone_ns = (int64_t)(MESSAGE_NS * chance) + (is_slow ? synth->slow_ns : 0);
+    record->last_peer = draw_peer(run, rank, is_slow);
+    record->done_ns += lone_ns;
+    record->last_ns = record->done_ns - lone_ns;
+}
+
 /* All ranks meet; or each waits only for the one before it. */
 static void meet(struct run *run, enum mt_phase phase, int layer, bool is_pairwise)
 {
@@ -93,14 +134,17 @@ static void meet(struct run *run, enum mt_phase phase, int layer, bool is_pairwi
             .phase = phase,
             .busy_phase = run->busiest[r],
             .layer = layer,
+            .last_peer = -1,
             .begin_ns = (int64_t)begin[r],
             .need_ns = (int64_t)begin[r],
             .done_ns = (int64_t)done,
             .n_source = is_pairwise ? 1 : n_rank - 1,
             .sources = is_pairwise ? UINT64_C(1) << below : ~(UINT64_C(1) << r)};
-        run->account[r]->phase_ns[phase] += (int64_t)(done - begin[r]);
-        run->account[r]->wait_ns[phase] += (int64_t)(done - begin[r]);
-        run->now[r] = done;
+        struct mt_profile_collective *record = &run->account[r]->collective[run->at];
+        cross_nodes(run, r, record);
+        run->account[r]->phase_ns[phase] += record->done_ns - record->begin_ns;
+        run->account[r]->wait_ns[phase] += record->done_ns - record->begin_ns;
+        run->now[r] = (double)record->done_ns;
         run->most[r] = 0;
         run->busiest[r] = MT_N_PHASE;
     }
@@ -159,7 +203,8 @@ static void run_step(struct run *run)
     for (int r = 0; r < synth->n_rank; ++r) {
         run->account[r]->end_ns = (int64_t)run->now[r];
         if (synth->save_ns > 0 && run->step % 10 == 9) {
-            spend(run, r, MT_PHASE_CHECKPOINT, (double)synth->save_ns);
+            const int64_t stall_ns = r == synth->victim ? synth->stall_ns : 0;
+            spend(run, r, MT_PHASE_CHECKPOINT, (double)(synth->save_ns + stall_ns));
         }
         run->account[r]->until_ns = (int64_t)run->now[r];
     }
@@ -169,6 +214,9 @@ void synth_make(const struct synth *synth, struct mt_profile *profile)
 {
     struct run run = {.synth = synth, .profile = profile};
     MT_TEST_OK(mt_profile_init(profile, synth->n_rank, synth->n_step, synth->n_layer));
+    for (int r = 0; r < synth->n_rank && synth->n_node > 1; ++r) {
+        profile->rank[r].node = r % synth->n_node;
+    }
     for (int r = 1; r < synth->n_rank; ++r) {
         profile->rank[r].error_ns = synth->error_ns;
     }

@@ -14,16 +14,22 @@ enum { SYNTH_MAX_RANK = 64 };
 struct synth {
     int n_rank, n_step, n_layer;
     uint64_t seed;
-    double noise;      /* relative standard deviation of each span */
-    double hiccup;     /* probability that a span takes 3 ms longer */
-    int victim;        /* the rank that is meant below */
-    double slowdown;   /* its device; 1: none */
-    int every;         /* only in each so-manieth step; 0, 1: always */
-    double skew;       /* its rows over the mean; 1: balanced */
-    double row_noise;  /* relative standard deviation of rows */
-    int64_t data_ns;   /* that its sequences come late */
-    int64_t save_ns;   /* stall of all ranks after every 10th step */
-    int64_t link_ns;   /* that messages to it take longer, each collective */
+    double noise;     /* relative standard deviation of each span */
+    double hiccup;    /* probability that a span takes 3 ms longer */
+    int victim;       /* the rank that is meant below */
+    double slowdown;  /* its device; 1: none */
+    int every;        /* only in each so-manieth step; 0, 1: always */
+    int from, until;  /* only in steps [from, until); 0, 0: always */
+    double skew;      /* its rows over the mean; 1: balanced */
+    double row_noise; /* relative standard deviation of rows */
+    int64_t data_ns;  /* that its sequences come late */
+    int64_t save_ns;  /* stall of all ranks after every 10th step */
+    int64_t stall_ns; /* that it takes longer on the victim */
+    int64_t link_ns;  /* that messages to it take longer, each collective */
+    int n_node;       /* 0: one; ranks lie on them in turn, uneven where they do not divide */
+    int slow_node;    /* its messages take slow_ns longer, each collective; 0, -1: none */
+    int slow_to;      /* only those with this node; 0: all */
+    int64_t slow_ns;
     bool is_pairwise;  /* exchanges wait for the neighbour below only: lateness travels */
     bool is_tokenless; /* the last rank has no tokens and no rows */
     int64_t error_ns;  /* of the clocks of all ranks but 0 */

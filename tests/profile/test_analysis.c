@@ -96,7 +96,7 @@ static void a_slow_device_with_fewer_rows_is_still_slow(void **state)
     clear(&profile, &analysis);
 }
 
-static void clean_runs_have_no_slow_device(void **state)
+static void clean_runs_have_no_finding(void **state)
 {
     MT_UNUSED(state);
     for (uint64_t seed = 1; seed <= 200; ++seed) {
@@ -105,9 +105,27 @@ static void clean_runs_have_no_slow_device(void **state)
         struct mt_analysis analysis;
         synth.victim = -1;
         study(&synth, &profile, &analysis);
-        for (int i = 0; i < analysis.n_finding; ++i) {
-            assert_int_not_equal(analysis.finding[i].cause, MT_CAUSE_SLOW_DEVICE);
-            assert_int_not_equal(analysis.finding[i].cause, MT_CAUSE_COMMUNICATION);
+        assert_int_equal(analysis.n_finding, 0);
+        clear(&profile, &analysis);
+    }
+}
+
+/* Rows that scatter by 10 %, and a machine on which every fifth piece of work is held up. */
+static void no_rank_is_named_for_what_any_rank_has_at_times(void **state)
+{
+    MT_UNUSED(state);
+    for (uint64_t seed = 1; seed <= 60; ++seed) {
+        struct synth synth = random_world(seed);
+        struct mt_profile profile;
+        struct mt_analysis analysis;
+        synth.victim = -1;
+        synth.row_noise = 0.1;
+        synth.hiccup = 0.2;
+        study(&synth, &profile, &analysis);
+        if (analysis.n_finding > 0) {
+            fail_msg("seed %llu: rank %d %s %.1f %%, noise %.1f %%", (unsigned long long)seed,
+                     analysis.finding[0].rank, mt_cause_name(analysis.finding[0].cause),
+                     100 * analysis.finding[0].share, 100 * analysis.noise_share);
         }
         clear(&profile, &analysis);
     }
@@ -125,11 +143,54 @@ static void late_data_saves_and_links_are_told_apart(void **state)
     synth.victim = 0;
     synth.save_ns = 50000000;
     assert_true(finds(&synth, 0, MT_CAUSE_CHECKPOINT));
+    synth.save_ns = 1000000;
+    synth.stall_ns = 50000000; /* and one of them alone */
+    assert_true(finds(&synth, 0, MT_CAUSE_CHECKPOINT));
     synth = random_world(13);
     synth.n_rank = 6;
     synth.victim = 4;
     synth.link_ns = 1000000;
     assert_true(finds(&synth, 4, MT_CAUSE_COMMUNICATION));
+}
+
+/* The finding about messages between nodes; -1, -1: there is none. */
+static void expect_link(const struct synth *synth, int node, int to_node)
+{
+    struct mt_profile profile;
+    struct mt_analysis analysis;
+    study(synth, &profile, &analysis);
+    if (node < 0) {
+        assert_int_equal(analysis.n_finding, 0);
+    } else {
+        assert_true(analysis.n_finding > 0);
+        assert_int_equal(analysis.finding[0].cause, MT_CAUSE_COMMUNICATION);
+        assert_int_equal(analysis.finding[0].node, node);
+        assert_int_equal(analysis.finding[0].to_node, to_node);
+        assert_int_equal(profile.rank[analysis.finding[0].rank].node, node);
+        assert_int_equal(analysis.finding[0].persistence, MT_PERMANENT);
+    }
+    clear(&profile, &analysis);
+}
+
+static void a_slow_node_and_a_slow_link_are_named(void **state)
+{
+    MT_UNUSED(state);
+    for (int n_node = 2; n_node <= 5; ++n_node) {
+        for (int n_rank = n_node; n_rank <= 11; n_rank += 3) { /* often not as many on each */
+            struct synth synth = synth_usual((uint64_t)(n_node * 100 + n_rank));
+            synth.n_rank = n_rank;
+            synth.n_node = n_node;
+            expect_link(&synth, -1, -1);
+            synth.slow_node = n_node - 1;
+            synth.slow_ns = 2000000;
+            expect_link(&synth, n_node > 2 ? n_node - 1 : -1, -1);
+            synth.slow_node = 1;
+            synth.slow_to = n_node - 1;
+            if (n_node > 3) {
+                expect_link(&synth, 1, n_node - 1);
+            }
+        }
+    }
 }
 
 /* Rank 1 is slow; the others wait for it through one another only. */
@@ -239,6 +300,59 @@ static void a_device_that_is_slow_every_fifth_step_is_periodic(void **state)
     assert_int_equal(analysis.finding[0].persistence, MT_PERIODIC);
     assert_int_equal(analysis.finding[0].period, 5);
     clear(&profile, &analysis);
+    synth.hiccup = 0.05; /* others are held up as well, in no time */
+    study(&synth, &profile, &analysis);
+    assert_true(analysis.n_finding > 0);
+    assert_int_equal(analysis.finding[0].rank, 2);
+    assert_int_equal(analysis.finding[0].cause, MT_CAUSE_SLOW_DEVICE);
+    assert_int_equal(analysis.finding[0].period, 5);
+    clear(&profile, &analysis);
+}
+
+/* A source that fills its cache every fourth step; a disk that is slow at every save. */
+static void late_data_and_stalls_that_repeat_are_periodic(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    struct mt_analysis analysis;
+    struct synth synth = synth_usual(21);
+    synth.victim = 1;
+    synth.data_ns = 8000000;
+    synth.every = 4;
+    study(&synth, &profile, &analysis);
+    assert_int_equal(analysis.finding[0].rank, 1);
+    assert_int_equal(analysis.finding[0].cause, MT_CAUSE_LATE_DATA);
+    assert_int_equal(analysis.finding[0].persistence, MT_PERIODIC);
+    assert_int_equal(analysis.finding[0].period, 4);
+    clear(&profile, &analysis);
+    synth = synth_usual(22);
+    synth.victim = 3;
+    synth.save_ns = 1000000;
+    synth.stall_ns = 40000000;
+    study(&synth, &profile, &analysis);
+    assert_int_equal(analysis.finding[0].rank, 3);
+    assert_int_equal(analysis.finding[0].cause, MT_CAUSE_CHECKPOINT);
+    assert_int_equal(analysis.finding[0].persistence, MT_PERIODIC);
+    assert_int_equal(analysis.finding[0].period, 10);
+    clear(&profile, &analysis);
+}
+
+static void a_device_that_is_slow_for_a_while_is_transient(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    struct mt_analysis analysis;
+    struct synth synth = synth_usual(23);
+    synth.victim = 0;
+    synth.slowdown = 2;
+    synth.from = 18;
+    synth.until = 30;
+    study(&synth, &profile, &analysis);
+    assert_true(analysis.n_finding > 0);
+    assert_int_equal(analysis.finding[0].rank, 0);
+    assert_int_equal(analysis.finding[0].cause, MT_CAUSE_SLOW_DEVICE);
+    assert_int_equal(analysis.finding[0].persistence, MT_TRANSIENT);
+    clear(&profile, &analysis);
 }
 
 static void odd_shapes_are_analysed(void **state)
@@ -322,13 +436,17 @@ int main(void)
         cmocka_unit_test(a_slow_device_is_found_in_noise),
         cmocka_unit_test(more_rows_are_no_slow_device),
         cmocka_unit_test(a_slow_device_with_fewer_rows_is_still_slow),
-        cmocka_unit_test(clean_runs_have_no_slow_device),
+        cmocka_unit_test(clean_runs_have_no_finding),
+        cmocka_unit_test(no_rank_is_named_for_what_any_rank_has_at_times),
         cmocka_unit_test(late_data_saves_and_links_are_told_apart),
+        cmocka_unit_test(a_slow_node_and_a_slow_link_are_named),
         cmocka_unit_test(inherited_lateness_is_blamed_on_its_origin),
         cmocka_unit_test(all_waiting_is_blamed_on_somebody),
         cmocka_unit_test(nothing_is_claimed_below_the_error_of_the_clocks),
         cmocka_unit_test(persistence_is_permanent_periodic_or_transient),
         cmocka_unit_test(a_device_that_is_slow_every_fifth_step_is_periodic),
+        cmocka_unit_test(late_data_and_stalls_that_repeat_are_periodic),
+        cmocka_unit_test(a_device_that_is_slow_for_a_while_is_transient),
         cmocka_unit_test(odd_shapes_are_analysed),
         cmocka_unit_test(steps_that_a_rank_lacks_are_left_out),
         cmocka_unit_test(the_finding_is_one_line),

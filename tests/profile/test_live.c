@@ -10,13 +10,15 @@
 enum { N_RANK = 5, STRIDE = MT_N_LIVE + 3 };
 
 /* A step in which `slow` takes `factor` times as long; rows_of: times the rows. */
+static double noise = 0.01;
+
 static void add_step(struct mt_live *live, int slow, double factor, double rows, uint64_t draw)
 {
     double all[N_RANK * STRIDE] = {0};
     for (int r = 0; r < N_RANK; ++r) {
         double *item = all + (int64_t)r * STRIDE;
-        const double noise = 1 + 0.01 * mt_random_normal(9, (uint64_t)r, draw);
-        const double pace = (r == slow ? factor : 1.0) * noise;
+        const double chance = 1 + noise * mt_random_normal(9, (uint64_t)r, draw);
+        const double pace = (r == slow ? factor : 1.0) * chance;
         item[MT_LIVE_TOKENS] = 1000;
         item[MT_LIVE_ROWS] = r == slow ? 2000 * rows : 2000;
         item[MT_LIVE_TOKEN_S] = 0.040 * pace;
@@ -72,6 +74,28 @@ static void a_straggler_that_is_gone_is_shown_no_more(void **state)
     mt_live_clear(&live);
 }
 
+/* After a burst of what ranks cost each other by chance, only more than that is shown for long. */
+static void what_is_within_chance_is_not_shown(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_live live;
+    char text[64];
+    for (int is_loud = 0; is_loud < 2; ++is_loud) {
+        MT_TEST_OK(mt_live_open(&live, N_RANK, 20));
+        noise = is_loud ? 0.2 : 0.01;
+        for (int i = 0; i < 60; ++i) {
+            add_step(&live, -1, 1, 1.0, (uint64_t)i);
+        }
+        noise = 0.01;
+        for (int i = 60; i < 120; ++i) {
+            add_step(&live, 2, 1.06, 1.0, (uint64_t)i);
+        }
+        mt_live_print(&live, text, sizeof(text));
+        assert_int_equal(strstr(text, "rank 2 slow-device") != NULL, !is_loud);
+        mt_live_clear(&live);
+    }
+}
+
 static void ranks_that_recorded_nothing_say_nothing(void **state)
 {
     MT_UNUSED(state);
@@ -93,6 +117,7 @@ int main(void)
         cmocka_unit_test(a_straggler_that_stays_is_shown_with_its_cause),
         cmocka_unit_test(nothing_is_shown_before_it_has_stayed),
         cmocka_unit_test(a_straggler_that_is_gone_is_shown_no_more),
+        cmocka_unit_test(what_is_within_chance_is_not_shown),
         cmocka_unit_test(ranks_that_recorded_nothing_say_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

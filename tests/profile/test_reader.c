@@ -6,9 +6,12 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum { N_RANK = 3, N_STEP = 12, SESSION = 1000 };
+enum { N_RANK = 3, N_STEP = 12 };
+/* As long as today's: nanoseconds of the calendar. */
+static const int64_t SESSION = INT64_C(1795000000000000000);
 
 static char folder[300];
 
@@ -84,6 +87,19 @@ static void expect_steps(const struct mt_profile *profile, int rank, int n_step)
     }
 }
 
+/* Layer l has 10 * (l + 1) rows a step, all of expert 2 l + 1. */
+static void expect_experts(const struct mt_profile *profile, int64_t n_step)
+{
+    for (int r = 0; r < N_RANK; ++r) {
+        assert_int_equal(profile->expert_steps[r], n_step);
+        for (int i = 0; i < TEST_LAYERS * 4; ++i) {
+            const int layer = i / 4;
+            const int64_t rows = i % 4 == 2 * layer + 1 ? 10 * (layer + 1) * n_step : 0;
+            assert_int_equal(mt_profile_expert_rows(profile, r, layer)[i % 4], rows);
+        }
+    }
+}
+
 static void a_whole_run_is_read_as_it_was_written(void **state)
 {
     MT_UNUSED(state);
@@ -102,6 +118,7 @@ static void a_whole_run_is_read_as_it_was_written(void **state)
         assert_int_equal(profile.rank[r].error_ns, r);
         assert_string_equal(profile.rank[r].host, "test");
     }
+    expect_experts(&profile, N_STEP);
     const struct mt_profile_step *step = mt_profile_step(&profile, 4, 1);
     assert_int_equal(step->n_collective, 1);
     const struct mt_profile_collective *c = step->collective;
@@ -139,9 +156,10 @@ static void a_killed_run_keeps_all_but_its_last_line(void **state)
 {
     MT_UNUSED(state);
     struct mt_profile profile;
-    cut(1, size_of(1) - 40); /* into the last spans */
+    cut(1, size_of(1) - 40); /* into the last line but one */
     MT_TEST_OK(mt_profile_read(folder, &profile));
-    assert_int_equal(profile.n_problem, 0);
+    assert_int_equal(profile.n_problem, 1);
+    expect_problem(&profile, "rank-00001.jsonl ends within a line after step 12");
     assert_false(profile.rank[1].has_ended);
     assert_true(profile.rank[2].has_ended);
     expect_steps(&profile, 1, N_STEP);
@@ -164,11 +182,40 @@ static void a_resumed_run_goes_on_below_half_a_line(void **state)
     MT_TEST_OK(mt_profile_read(folder, &profile));
     assert_int_equal(profile.n_problem, 0);
     assert_int_equal(profile.n_step, 15);
+    expect_experts(&profile, 8 + 5); /* the line of the first start that is whole has 8 steps */
     expect_steps(&profile, 2, 15);
     assert_true(profile.rank[2].has_ended);
+    assert_true(mt_profile_step(&profile, 10, 0)->begin_ns >= INT64_C(1000000000000));
     for (int s = 1; s < 15; ++s) { /* one time for both starts */
         assert_true(mt_profile_step(&profile, s, 0)->begin_ns >
                     mt_profile_step(&profile, s - 1, 0)->begin_ns - 1000);
+    }
+    mt_profile_clear(&profile);
+}
+
+/* Who was waited for may have been a rank that is there no more. */
+static void a_start_with_other_ranks_has_steps_but_no_arrivals(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    for (int r = 0; r < 2; ++r) {
+        test_folder_start(folder, &(struct test_start){.rank = r,
+                                                       .n_rank = 2,
+                                                       .session = SESSION + INT64_C(1000000000000),
+                                                       .first = 11,
+                                                       .end = 16,
+                                                       .is_resumed = true});
+    }
+    MT_TEST_OK(mt_profile_read(folder, &profile));
+    expect_problem(&profile, "rank-00002.jsonl is of another start, with 3 ranks");
+    assert_int_equal(profile.n_rank, 2);
+    for (int r = 0; r < 2; ++r) {
+        expect_steps(&profile, r, 15);
+        for (int s = 0; s < 15; ++s) {
+            const struct mt_profile_step *step = mt_profile_step(&profile, s, r);
+            assert_int_equal(step->n_collective, s < 10 ? 0 : 1);
+            assert_true(step->session == SESSION + (s < 10 ? 0 : INT64_C(1000000000000)));
+        }
     }
     mt_profile_clear(&profile);
 }
@@ -185,9 +232,9 @@ static void damaged_files_are_named_and_the_rest_is_read(void **state)
         {"{\"profile\":2,\"rank\":1,\"ranks\":3,\"layers\":2}\n", "is not a rank's profile"},
         {"{\"profile\":1,\"rank\":-1,\"ranks\":3,\"layers\":2}\n", "is not a rank's profile"},
         {"{\"profile\":1,\"rank\":7,\"ranks\":3,\"layers\":2}\n", "is not a rank's profile"},
-        {"{\"profile\":1,\"rank\":2,\"ranks\":3,\"layers\":2,\"session\":1000}\n",
+        {"{\"profile\":1,\"rank\":2,\"ranks\":3,\"layers\":2,\"session\":1795000000000000000}\n",
          "rank-00001.jsonl says that it is rank 2's"},
-        {"{\"profile\":1,\"rank\":1,\"ranks\":8,\"layers\":2,\"session\":900}\n",
+        {"{\"profile\":1,\"rank\":1,\"ranks\":8,\"layers\":2,\"session\":1794999999000000000}\n",
          "rank-00001.jsonl is of another start, with 8 ranks"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
@@ -201,6 +248,45 @@ static void damaged_files_are_named_and_the_rest_is_read(void **state)
         expect_steps(&profile, 2, N_STEP);
         mt_profile_clear(&profile);
     }
+}
+
+/* Each of these made the reader wait for ever, or take all memory there is. */
+static void what_is_no_file_of_lines_is_named(void **state)
+{
+    MT_UNUSED(state);
+    enum { PIPE, FOLDER, ENDLESS_DEVICE, DANGLING_LINK, N_CASE };
+    char path[400];
+    test_folder_file(folder, 1, path, sizeof(path));
+    for (int i = 0; i < N_CASE; ++i) {
+        struct mt_profile profile;
+        assert_int_equal(unlink(path), 0);
+        assert_int_equal(i == PIPE             ? mkfifo(path, 0666)
+                         : i == FOLDER         ? mkdir(path, 0777)
+                         : i == ENDLESS_DEVICE ? symlink("/dev/zero", path)
+                                               : symlink("/no/where", path),
+                         0);
+        MT_TEST_OK(mt_profile_read(folder, &profile));
+        expect_problem(&profile, i == DANGLING_LINK ? "No such file" : "it is not a regular file");
+        expect_problem(&profile, "/rank-00001.jsonl");
+        expect_steps(&profile, 2, N_STEP);
+        mt_profile_clear(&profile);
+        if (i == FOLDER) {
+            assert_int_equal(rmdir(path), 0);
+            write_text(1, "w", "");
+        }
+    }
+}
+
+/* A sparse file: it has no end of a line in a terabyte. */
+static void a_line_without_end_ends_the_file(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    cut(1, (long)1 << 40);
+    MT_TEST_OK(mt_profile_read(folder, &profile));
+    expect_problem(&profile, "rank-00001.jsonl is broken after step 12");
+    expect_steps(&profile, 1, N_STEP);
+    mt_profile_clear(&profile);
 }
 
 static void what_stands_before_a_broken_line_is_kept(void **state)
@@ -220,13 +306,16 @@ static void lines_with_wrong_types_do_no_harm(void **state)
     MT_UNUSED(state);
     struct mt_profile profile;
     write_text(0, "a",
-               "{\"waits\":5,\"c\":[[1],\"x\",[9e9,-1,99999,7,1,1,1,9223372036854775807]]}\n"
+               "{\"waits\":5,\"c\":[[1],[2,\"x\"],[3,-1,99999,7,1,1,1,9223372036854775807]]}\n"
+               "{\"waits\":6,\"c\":[[4],[4],\"x\"]}\n"
                "{\"waits\":\"a\",\"c\":{}}\n{\"spans\":6,\"s\":[[99,-4]]}\n{\"kind\":[70,\"k\"]}\n"
-               "{\"clock\":7}\n{\"step\":7,\"phase\":[[1e3]],\"rows\":3}\n{\"unheard\":[]}\n");
+               "{\"clock\":7}\n{\"experts\":3,\"e\":[[9,1,5],[0,-1,5],[0],7,[1,99,2],[0,0,-8]]}\n{"
+               "\"step\":7,\"phase\":[[1e3]],\"rows\":3}\n{\"unheard\":[]}\n");
     MT_TEST_OK(mt_profile_read(folder, &profile));
     assert_int_equal(profile.n_problem, 0);
     assert_int_equal(mt_profile_step(&profile, 4, 0)->n_collective, 3);
     assert_int_equal(mt_profile_step(&profile, 4, 0)->collective[2].kind, -1);
+    assert_int_equal(mt_profile_step(&profile, 5, 0)->n_collective, 0); /* in no order */
     expect_steps(&profile, 1, N_STEP);
     mt_profile_clear(&profile);
 }
@@ -264,7 +353,10 @@ int main(void)
         TEST(times_are_moved_onto_the_clock_of_rank_0),
         TEST(a_killed_run_keeps_all_but_its_last_line),
         TEST(a_resumed_run_goes_on_below_half_a_line),
+        TEST(a_start_with_other_ranks_has_steps_but_no_arrivals),
         TEST(damaged_files_are_named_and_the_rest_is_read),
+        TEST(what_is_no_file_of_lines_is_named),
+        TEST(a_line_without_end_ends_the_file),
         TEST(what_stands_before_a_broken_line_is_kept),
         TEST(lines_with_wrong_types_do_no_harm),
         TEST(a_missing_rank_is_named),

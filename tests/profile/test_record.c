@@ -9,7 +9,7 @@ static const int64_t MS = 1000000;
 static int open_record(void **state)
 {
     MT_UNUSED(state);
-    MT_TEST_OK(mt_record_open(3));
+    MT_TEST_OK(mt_record_open(3, 5));
     mt_span_reset();
     return 0;
 }
@@ -33,8 +33,8 @@ static void spans_carry_their_place_and_their_rows(void **state)
     mt_record_set_layer(2);
     mt_record_set_micro(1);
     mt_span_begin(MT_PHASE_EXPERT);
-    mt_record_add_rows(40);
-    mt_record_add_rows(2);
+    mt_record_add_rows(4, 40);
+    mt_record_add_rows(1, 2);
     mt_span_begin(MT_PHASE_MATERIALIZE);
     mt_span_end(MT_PHASE_MATERIALIZE);
     mt_span_end(MT_PHASE_EXPERT);
@@ -159,7 +159,7 @@ static void nothing_is_recorded_while_off_or_paused(void **state)
     mt_record_step_end();
     assert_int_equal(mt_record_n_step(), 0);
     mt_span_begin(MT_PHASE_GATE);
-    mt_record_add_rows(3);
+    mt_record_add_rows(0, 3);
     mt_span_end(MT_PHASE_GATE);
 }
 

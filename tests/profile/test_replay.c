@@ -261,6 +261,7 @@ static void who_arrived_after_the_wait_was_not_needed(void **state)
         step->is_there = true;
         step->until_ns = r == 0 ? 2000 : 1200;
         step->collective[0] = (struct mt_profile_collective){.phase = MT_PHASE_REDUCE,
+                                                             .last_peer = -1,
                                                              .busy_phase = MT_PHASE_HEAD,
                                                              .layer = -1,
                                                              .begin_ns = r == 0 ? 10 : 1000,
@@ -272,6 +273,80 @@ static void who_arrived_after_the_wait_was_not_needed(void **state)
     assert_int_equal(mt_replay_create(&profile, 8, &replay), MT_OK);
     const struct mt_change nothing = {.kind = MT_CHANGE_NOTHING};
     assert_true(fabs(mt_replay_run(replay, &nothing) - 2000) < 1e-6);
+    mt_replay_destroy(replay);
+    mt_profile_clear(&profile);
+}
+
+/* Each step a start of its own, whose collectives count from 24 again. */
+static void starts_of_one_step_each_are_replayed_one_by_one(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    struct mt_replay *replay = NULL;
+    const struct mt_change nothing = {.kind = MT_CHANGE_NOTHING};
+    int64_t work_ns[4 * (MT_N_PHASE + 1)];
+    int64_t transfer_ns[4 * (MT_N_PHASE + 1)];
+    double sum_ns = 0;
+    struct made_run run = made_run_plain();
+    assert_int_equal(made_run_profile(&run, &profile), MT_OK);
+    for (int s = 0; s < profile.n_step; ++s) {
+        const int64_t first = mt_profile_step(&profile, s, 0)->collective[0].number;
+        for (int r = 0; r < profile.n_rank; ++r) {
+            struct mt_profile_step *step = mt_profile_step(&profile, s, r);
+            step->session = s + 1;
+            for (int i = 0; i < step->n_collective; ++i) {
+                step->collective[i].number += 24 - first;
+            }
+        }
+    }
+    mt_profile_step(&profile, 3, 1)->session = 77; /* its file lacks this start */
+    assert_int_equal(mt_replay_create(&profile, 1000, &replay), MT_OK);
+    assert_int_equal(mt_replay_n_step(replay), profile.n_step - 1);
+    const double ns = mt_replay_run(replay, &nothing);
+    assert_true(fabs(ns / mt_replay_measured_ns(replay) - 1) < 1e-3);
+    mt_replay_critical_sums(replay, work_ns, transfer_ns);
+    for (int i = 0; i < run.n_rank * (MT_N_PHASE + 1); ++i) {
+        sum_ns += (double)(work_ns[i] + transfer_ns[i]);
+    }
+    assert_true(fabs(sum_ns / (profile.n_step - 1) / ns - 1) < 1e-2);
+    mt_replay_destroy(replay);
+    mt_profile_clear(&profile);
+}
+
+/* Rank 0 waits for what rank 1 posts in its own wait for what rank 0 posts in that: no program can
+ * do that, but a damaged file can say so. */
+static void ranks_that_wait_for_one_another_come_to_an_end(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    struct mt_replay *replay = NULL;
+    const struct mt_change nothing = {.kind = MT_CHANGE_NOTHING};
+    int64_t work_ns[2 * (MT_N_PHASE + 1)];
+    int64_t transfer_ns[2 * (MT_N_PHASE + 1)];
+    assert_int_equal(mt_profile_init(&profile, 2, 1, 1), MT_OK);
+    for (int r = 0; r < 2; ++r) {
+        struct mt_profile_step *step = mt_profile_step(&profile, 0, r);
+        assert_int_equal(mt_profile_reserve_collectives(step, 2), MT_OK);
+        step->is_there = true;
+        step->until_ns = 2000;
+        for (int i = 0; i < 2; ++i) {
+            const bool waits = i == r;
+            step->collective[i] = (struct mt_profile_collective){.number = i,
+                                                                 .phase = MT_PHASE_REDUCE,
+                                                                 .busy_phase = MT_PHASE_HEAD,
+                                                                 .layer = -1,
+                                                                 .last_peer = -1,
+                                                                 .begin_ns = waits ? 50 : 500,
+                                                                 .need_ns = waits ? 100 : 1000,
+                                                                 .done_ns = 1000,
+                                                                 .n_source = 1,
+                                                                 .sources = r == 0 ? 2 : 1};
+        }
+    }
+    assert_int_equal(mt_replay_create(&profile, 8, &replay), MT_OK);
+    assert_int_equal(mt_replay_n_step(replay), 1);
+    assert_true(mt_replay_run(replay, &nothing) > 0);
+    mt_replay_critical_sums(replay, work_ns, transfer_ns);
     mt_replay_destroy(replay);
     mt_profile_clear(&profile);
 }
@@ -289,6 +364,8 @@ int main(void)
         cmocka_unit_test(what_was_not_recorded_is_not_replayed),
         cmocka_unit_test(a_rank_with_more_sequences_is_not_slow),
         cmocka_unit_test(who_arrived_after_the_wait_was_not_needed),
+        cmocka_unit_test(starts_of_one_step_each_are_replayed_one_by_one),
+        cmocka_unit_test(ranks_that_wait_for_one_another_come_to_an_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,9 +7,13 @@
 #include "profile/trace_export.h"
 #include "support/test.h"
 
+#include <dirent.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { FILE_BYTES = 1 << 22 };
@@ -95,6 +99,8 @@ static void the_first_line_is_the_finding_and_the_second_says_it(void **state)
     text = text_of_run(&run);
     assert_ptr_equal(strstr(text, "finding: rank 1 routing-load "), text);
     assert_non_null(strstr(text, "had the mean number of rows  <- the finding"));
+    /* four ranks of two experts; rank 1 has twice the rows, its first expert 3/4 of them */
+    assert_non_null(strstr(text, "\nlayer 1                 2   750.0      3.00  1 (100 %)\n"));
 
     run = long_run();
     text = text_of_run(&run);
@@ -121,6 +127,11 @@ static void any_state_of_a_run_has_a_report(void **state)
     run.detailed_from = run.n_step; /* sums only */
     run.traced_from = run.n_step;
     assert_non_null(strstr(text_of_run(&run), "no step was recorded in detail by all ranks"));
+    assert_non_null(strstr(content, " an unknown share of the ranks' time waiting for others"));
+    assert_non_null(strstr(content, "\nno step was replayed for what-ifs: "));
+    assert_null(strstr(content, "0.0 %"));
+    assert_null(strstr(content, "0.00 %"));
+    assert_null(strstr(slurp("page.html"), "0.00 % off"));
 
     run = long_run();
     run.hot_rank = 0;
@@ -184,9 +195,19 @@ static void metrics_with_broken_lines_are_counted_and_the_rest_is_used(void **st
     assert_int_equal(metrics.decision[0].expert, 30); /* the latest first */
     assert_int_equal(metrics.decision[MT_RUN_DECISIONS - 1].expert, 30 - MT_RUN_DECISIONS + 1);
     mt_run_metrics_clear(&metrics);
+    assert_int_equal(truncate(in_folder("metrics.jsonl"), (off_t)1 << 40), 0);
+    assert_int_equal(mt_run_metrics_read(folder, &metrics), MT_OK);
+    assert_int_equal(metrics.n_step, 30);
+    assert_int_equal(metrics.n_broken, 10); /* the line without end is the one that was cut */
+    mt_run_metrics_clear(&metrics);
     assert_int_equal(unlink(in_folder("metrics.jsonl")), 0);
     assert_int_equal(mt_run_metrics_read(folder, &metrics), MT_OK);
     assert_false(metrics.is_there);
+    assert_int_equal(mkfifo(in_folder("metrics.jsonl"), 0666), 0); /* nobody writes into it */
+    struct made_run run = long_run();
+    assert_non_null(strstr(text_of_run(&run), "metrics.jsonl: skipped: cannot read "));
+    assert_non_null(strstr(content, "/metrics.jsonl: it is not a regular file"));
+    assert_int_equal(unlink(in_folder("metrics.jsonl")), 0);
     assert_int_equal(mt_memory_n_live(), 0);
 }
 
@@ -203,6 +224,10 @@ static void a_trace_keeps_to_its_size_and_has_the_last_steps(void **state)
     assert_int_equal(all.n_step, 10);
     assert_int_equal(all.first_step, 21);
     assert_int_equal(all.n_left_out, 0);
+    assert_null(strstr(slurp("all"), "\"name\":\"unknown\""));
+    mt_profile_step(&profile, 25, 1)->collective[0].kind = -1; /* of a file that never named it */
+    assert_int_equal(mt_trace_export(&profile, in_folder("all"), MT_TRACE_MAX_BYTES, &all), MT_OK);
+    assert_non_null(strstr(slurp("all"), "\"name\":\"unknown\""));
     const int64_t all_bytes = (int64_t)strlen(slurp("all"));
     assert_int_equal(mt_trace_export(&profile, in_folder("few"), all_bytes / 2, &few), MT_OK);
     assert_true(few.n_step >= 3 && few.n_step <= 6);
@@ -223,6 +248,65 @@ static void a_trace_keeps_to_its_size_and_has_the_last_steps(void **state)
     assert_int_equal(mt_memory_n_live(), 0);
 }
 
+/* As on a disk without room: a file may have so many bytes and no more. */
+static void limit_files(rlim_t bytes)
+{
+    struct rlimit limit;
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static int count_files(void)
+{
+    int n = 0;
+    DIR *stream = opendir(folder);
+    assert_non_null(stream);
+    while (readdir(stream) != NULL) {
+        ++n;
+    }
+    (void)closedir(stream);
+    return n;
+}
+
+static void what_cannot_be_written_leaves_what_was_there(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    struct mt_report *report = NULL;
+    struct mt_trace_export trace;
+    const struct made_run run = long_run();
+    (void)text_of_run(&run);
+    assert_int_equal(made_run_profile(&run, &profile), MT_OK);
+    assert_int_equal(mt_report_create_from(folder, &profile, &report), MT_OK);
+    const struct mt_profile *its = mt_report_profile(report);
+    MT_TEST_OK(mt_trace_export(its, in_folder("trace.gz"), MT_TRACE_MAX_BYTES, &trace));
+    MT_TEST_OK(mt_trace_export(its, in_folder("trace"), MT_TRACE_MAX_BYTES, &trace));
+    static char page[FILE_BYTES];
+    (void)snprintf(page, sizeof(page), "%s", slurp("page.html"));
+    assert_non_null(strstr(page, "</html>"));
+    const int n_file = count_files();
+    limit_files(4096);
+    MT_TEST_FAILS(mt_report_write_html(report, in_folder("page.html")), MT_ERR_RESOURCE,
+                  "page.html: File too large; ");
+    MT_TEST_FAILS(mt_trace_export(its, in_folder("trace"), MT_TRACE_MAX_BYTES, &trace),
+                  MT_ERR_RESOURCE, "trace: File too large; ");
+    MT_TEST_FAILS(mt_trace_export(its, in_folder("trace.gz"), MT_TRACE_MAX_BYTES, &trace),
+                  MT_ERR_RESOURCE, "trace.gz: File too large; ");
+    limit_files(RLIM_INFINITY);
+    assert_string_equal(slurp("page.html"), page);
+    assert_non_null(strstr(slurp("trace"), "\n]}\n"));
+    assert_int_equal(count_files(), n_file);
+    assert_int_equal(symlink("page.html", in_folder("link")), 0); /* and a link stays one */
+    MT_TEST_OK(mt_report_write_html(report, path));
+    assert_int_equal(unlink(in_folder("page.html")), 0);
+    assert_int_equal(access(in_folder("link"), F_OK), -1);
+    MT_TEST_FAILS(mt_report_write_html(report, folder), MT_ERR_RESOURCE, "not a regular file");
+    mt_report_destroy(report);
+    assert_int_equal(mt_memory_n_live(), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -231,6 +315,7 @@ int main(void)
         cmocka_unit_test(foreign_names_stay_text_in_the_page),
         cmocka_unit_test(metrics_with_broken_lines_are_counted_and_the_rest_is_used),
         cmocka_unit_test(a_trace_keeps_to_its_size_and_has_the_last_steps),
+        cmocka_unit_test(what_cannot_be_written_leaves_what_was_there),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -2,9 +2,10 @@
 """Is the what-if right? Runs with a slowdown and without it, by turns, on paced ranks; what the report
 of the slow run predicts for "as fast as the median rank" is set against what was then measured.
 
-    whatif_study.py MOETRAIN [--ranks 3,4] [--factors 1.1,1.2,1.5] [--pace 0.02] [--steps 16] [--turns 2]
+    whatif_study.py MOETRAIN [--ranks 3,4] [--factors 1.1,1.2,1.5] [--pace 0.02] [--steps 16] [--turns 2] [--seed 1]
+                    [--out FILE.md]
 
-Prints a line a case and the worst errors. Gains are shares of the slow run's step; the model's own error
+Prints a line a case and the worst errors, also when it is interrupted. Gains are shares of the slow run's step; the model's own error
 is a replay with every message's time taken from other steps. Both runs of a turn are the same to the
 bit in all but time, so nothing but the device differs. Devices are paced so slowly (a step takes seconds)
 that real computation is under 1 % of it; still it wants a machine that is not busy."""
@@ -13,10 +14,12 @@ import json
 import os
 import pathlib
 import re
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 MODEL = """
 [run]
@@ -71,11 +74,53 @@ def step_s(run, skip):
 
 
 def report(options, run, rank):
+    """The finding line, what is gained without the rank's slowness, the model's own error."""
     text = subprocess.run([options.moetrain, "report", str(run), "--text"], check=True, text=True,
                           stdout=subprocess.PIPE).stdout
     gain = re.search(rf"^ *(-?[\d.]+) % less, .*if rank {rank} were as fast", text, re.M)
     model = re.search(r"the model is ([\d.]+) % off", text)
     return text.splitlines()[0], float(gain.group(1)) / 100 if gain else 0.0, float(model.group(1)) / 100
+
+
+class Table:
+    """Rows so far, printed as they come and kept in --out."""
+
+    def __init__(self, options):
+        self.options, self.worst_gain, self.worst_model = options, 0.0, 0.0
+        began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        self.lines = []
+        self.add(f"`whatif_study.py --ranks {options.ranks} --factors {options.factors} --pace {options.pace} "
+                 f"--steps {options.steps} --turns {options.turns} --seed {options.seed}`, begun {began}:")
+        self.add("")
+        self.add("| ranks | slow rank | factor | slow, s | clean, s | predicted gain | measured | off by | model off | finding |")
+        self.add("|---|---|---|---|---|---|---|---|---|---|")
+
+    def add(self, line):
+        print(line, flush=True)
+        self.lines.append(line)
+        if self.options.out:
+            self.options.out.write_text("\n".join(self.lines) + "\n")
+
+    def case(self, n_rank, rank, factor):
+        options, slow, clean, predicted, model, findings = self.options, [], [], [], [], []
+        for turn in range(options.turns):
+            with tempfile.TemporaryDirectory() as name:
+                folder = pathlib.Path(name)
+                seed = options.seed + turn
+                run = train(options, folder, "slow", n_rank, seed, (rank, factor))
+                slow.append(step_s(run, 2))
+                finding, gain, error = report(options, run, rank)
+                predicted.append(gain)
+                model.append(error)
+                findings.append(finding.replace("finding: ", ""))
+                clean.append(step_s(train(options, folder, "clean", n_rank, seed, None), 2))
+        slow_s, clean_s = statistics.mean(slow), statistics.mean(clean)
+        measured = 1 - clean_s / slow_s
+        off = statistics.mean(predicted) - measured
+        self.worst_gain = max(self.worst_gain, abs(off))
+        self.worst_model = max(self.worst_model, *model)
+        self.add(f"| {n_rank} | {rank} | {factor:.2f} | {slow_s:.3f} | {clean_s:.3f} | {statistics.mean(predicted):.1%} | "
+                 f"{measured:.1%} | {off:+.1%} | {max(model):.2%} | {'; '.join(findings)} |")
 
 
 def main():
@@ -86,32 +131,23 @@ def main():
     parser.add_argument("--pace", type=float, default=0.02)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=pathlib.Path)
     options = parser.parse_args()
-    worst_gain = worst_model = 0.0
-    print("ranks slow rank factor   slow s  clean s  predicted gain  measured  off by  model off  finding")
-    for n_rank in map(int, options.ranks.split(",")):
-        for i, factor in enumerate(map(float, options.factors.split(","))):
-            rank = (1 + i) % n_rank
-            slow, clean, predicted, model = [], [], [], []
-            for turn in range(options.turns):
-                with tempfile.TemporaryDirectory() as name:
-                    folder = pathlib.Path(name)
-                    run = train(options, folder, "slow", n_rank, turn + 1, (rank, factor))
-                    slow.append(step_s(run, 2))
-                    finding, gain, error = report(options, run, rank)
-                    predicted.append(gain)
-                    model.append(error)
-                    clean.append(step_s(train(options, folder, "clean", n_rank, turn + 1, None), 2))
-            slow_s, clean_s = statistics.mean(slow), statistics.mean(clean)
-            measured = 1 - clean_s / slow_s
-            off = statistics.mean(predicted) - measured
-            worst_gain = max(worst_gain, abs(off))
-            worst_model = max(worst_model, *model)
-            print(f"{n_rank:5d} {rank:9d} {factor:6.2f} {slow_s:8.3f} {clean_s:8.3f}  {statistics.mean(predicted):13.1%}"
-                  f"  {measured:8.1%}  {off:+6.1%}  {max(model):9.2%}  {finding}", flush=True)
-    print(f"worst: gain {worst_gain:.1%} of a step off, model {worst_model:.2%} off")
-    return 0 if worst_gain <= 0.03 and worst_model <= 0.02 else 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    table = Table(options)
+    try:
+        for n_rank in map(int, options.ranks.split(",")):
+            for i, factor in enumerate(map(float, options.factors.split(","))):
+                table.case(n_rank, (1 + i) % n_rank, factor)
+    finally:
+        table.add("")
+        table.add(f"Worst: gain {table.worst_gain:.1%} of a step off, model {table.worst_model:.2%} off.")
+    return 0 if table.worst_gain <= 0.03 and table.worst_model <= 0.02 else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

@@ -1,6 +1,7 @@
 #include "reference/attention.h"
 
 #include <math.h>
+#include <stddef.h>
 
 enum { MAX_LENGTH = 4096 };
 
@@ -28,23 +29,29 @@ static void add(double *y, double factor, const double *x, int64_t n)
     }
 }
 
+/* The first position that t sees. */
+static int64_t first_of(const struct mt_ref_attention *shape, int64_t b, int64_t t)
+{
+    return shape->first != NULL ? shape->first[b * shape->length + t] : 0;
+}
+
 /* p [t+1] = the softmax of query t's scores; returns the log of the sum of exponentials. */
 static double probabilities(double *p, const double *q, const double *k,
                             const struct mt_ref_attention *shape, int64_t b, int64_t t, int64_t h)
 {
     const int64_t kv = h / (shape->n_head / shape->n_kv_head);
     double largest = -INFINITY;
-    for (int64_t u = 0; u <= t; u++) {
+    for (int64_t u = first_of(shape, b, t); u <= t; u++) {
         p[u] = dot(q + at(shape, shape->n_head, b, t, h), k + at(shape, shape->n_kv_head, b, u, kv),
                    shape->head_dim) /
                sqrt((double)shape->head_dim);
         largest = fmax(largest, p[u]);
     }
     double sum = 0.0;
-    for (int64_t u = 0; u <= t; u++) {
+    for (int64_t u = first_of(shape, b, t); u <= t; u++) {
         sum += exp(p[u] - largest);
     }
-    for (int64_t u = 0; u <= t; u++) {
+    for (int64_t u = first_of(shape, b, t); u <= t; u++) {
         p[u] = exp(p[u] - largest) / sum;
     }
     return largest + log(sum);
@@ -64,7 +71,7 @@ void mt_ref_attention_forward(double *o, double *lse, const double *q, const dou
         for (int64_t d = 0; d < shape->head_dim; d++) {
             o_t[d] = 0.0;
         }
-        for (int64_t u = 0; u <= t; u++) {
+        for (int64_t u = first_of(shape, b, t); u <= t; u++) {
             add(o_t, p[u], v + at(shape, shape->n_kv_head, b, u, kv), shape->head_dim);
         }
     }
@@ -81,11 +88,11 @@ static void backward_query(const struct mt_ref_attention_backward *args,
     const int64_t query = at(shape, shape->n_head, b, t, h);
     probabilities(p, args->q, args->k, shape, b, t, h);
     double mean = 0.0;
-    for (int64_t u = 0; u <= t; u++) {
+    for (int64_t u = first_of(shape, b, t); u <= t; u++) {
         d_p[u] = dot(args->d_o + query, args->v + at(shape, shape->n_kv_head, b, u, kv), n);
         mean += p[u] * d_p[u];
     }
-    for (int64_t u = 0; u <= t; u++) {
+    for (int64_t u = first_of(shape, b, t); u <= t; u++) {
         const int64_t key = at(shape, shape->n_kv_head, b, u, kv);
         const double d_s = p[u] * (d_p[u] - mean) / sqrt((double)n);
         add(args->d_v + key, p[u], args->d_o + query, n);

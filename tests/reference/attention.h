@@ -1,6 +1,7 @@
 /* Causal grouped-query attention, the specification: for every sequence b, head h, position t
  *   s_u = q_t . k_u / sqrt(Dh) for u <= t,  P = softmax(s),  o_t = sum_u P_u v_u
- * where head h reads key and value head h / (H / Hk). */
+ * where head h reads key and value head h / (H / Hk). With `first` u starts at first[t], the first
+ * token of t's own segment. */
 #ifndef MT_REFERENCE_ATTENTION_H
 #define MT_REFERENCE_ATTENTION_H
 
@@ -8,6 +9,7 @@
 
 struct mt_ref_attention {
     int64_t n_sequence, length, n_head, n_kv_head, head_dim; /* B T H Hk Dh */
+    const int64_t *first;                                    /* [B,T] positions; NULL: 0 */
 };
 
 /* o [B*T,H,Dh], lse [B,H,T], q [B*T,H,Dh], k, v [B*T,Hk,Dh] */

@@ -58,13 +58,16 @@ def shapes(config):
     q = model["num_attention_heads"] * head
     kv = model["num_key_value_heads"] * head
     experts, inner = moe["num_experts"], moe["expert_intermediate_size"]
-    shared = moe.get("num_shared_experts", 0) * inner
+    shared = moe.get("shared_intermediate_size", 0) or moe.get("num_shared_experts", 0) * inner
     table = {"embed_tokens": ((vocab, width), 0.0, 2.0)}
     for layer in range(model["num_layers"]):
         rows = {"input_norm": ((width,), 1.0, 0.5)}
         for name, shape in (("q", (q, width)), ("k", (kv, width)), ("v", (kv, width)),
                             ("o", (width, q))):
             rows[f"attention/{name}_proj"] = (shape, 0.0, 1.0)
+        if model.get("attention_bias", False):
+            for name, width_out in (("q", q), ("k", kv), ("v", kv)):
+                rows[f"attention/{name}_bias"] = ((width_out,), 0.0, 1.0)
         if model["qk_norm"] != "none":
             per_head = model["qk_norm"] == "head"
             rows["attention/q_norm"] = ((head if per_head else q,), 1.0, 0.5)
@@ -81,6 +84,8 @@ def shapes(config):
                 rows["moe/shared/gate_proj"] = ((shared, width), 0.0, 1.0)
                 rows["moe/shared/up_proj"] = ((shared, width), 0.0, 1.0)
                 rows["moe/shared/down_proj"] = ((width, shared), 0.0, 1.0)
+            if moe.get("shared_gate", False):
+                rows["moe/shared/gate"] = ((1, width), 0.0, 2.0)
             rows["moe/experts/gate_proj"] = ((experts, inner, width), 0.0, 1.0)
             rows["moe/experts/up_proj"] = ((experts, inner, width), 0.0, 1.0)
             rows["moe/experts/down_proj"] = ((experts, width, inner), 0.0, 1.0)
@@ -121,7 +126,8 @@ def attention(x, weights, model):
     batch, length, _ = x.shape
     head, n_q = model["head_dim"], model["num_attention_heads"]
     n_kv = model["num_key_value_heads"]
-    q, k, v = (x @ weights[f"attention/{name}_proj"].T for name in "qkv")
+    q, k, v = (x @ weights[f"attention/{name}_proj"].T + weights.get(f"attention/{name}_bias", 0.0)
+               for name in "qkv")
     if model["qk_norm"] == "projection":
         q = rms_norm(q, weights["attention/q_norm"], model["rms_norm_eps"])
         k = rms_norm(k, weights["attention/k_norm"], model["rms_norm_eps"])
@@ -164,7 +170,10 @@ def mixture(x, weights, moe, report):
                            for e in range(moe["num_experts"])])
     y = torch.einsum("ne,end->nd", weight, outputs)
     if moe.get("num_shared_experts", 0):
-        y = y + swiglu(x, *(weights[f"moe/shared/{m}_proj"] for m in ("gate", "up", "down")))
+        shared = swiglu(x, *(weights[f"moe/shared/{m}_proj"] for m in ("gate", "up", "down")))
+        if "moe/shared/gate" in weights:
+            shared = shared * torch.sigmoid(x @ weights["moe/shared/gate"].T)
+        y = y + shared
     share = chosen.sum(0) / chosen.sum()
     balance = moe["num_experts"] * (share * probability.mean(0)).sum()
     return y, balance, logits.logsumexp(-1).pow(2).mean()

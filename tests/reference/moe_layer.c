@@ -4,6 +4,7 @@
 #include "reference/router.h"
 #include "reference/swiglu.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,6 +131,31 @@ static double network_backward(double *d_x, struct network d, const double *d_ou
     return d_weight;
 }
 
+/* What weighs the shared experts for one token. */
+static double shared_weight(const double *x, const struct mt_ref_moe_weights *weights,
+                            const struct mt_ref_moe *moe)
+{
+    double logit = 0.0;
+    if (weights->shared_scale == NULL) {
+        return 1.0;
+    }
+    mt_ref_linear_forward(&logit, x, weights->shared_scale, 1, 1, moe->width);
+    return 1.0 / (1.0 + exp(-logit));
+}
+
+static void shared_backward(double *d_x, const struct mt_ref_moe_backward *args,
+                            const double *d_out, const double *x, const struct mt_ref_moe *moe)
+{
+    const double weight = shared_weight(x, args->weights, moe);
+    const double d_weight = network_backward(d_x, shared_of(args->d_weights, moe), d_out, x, weight,
+                                             shared_of(args->weights, moe));
+    if (args->weights->shared_scale != NULL) {
+        const double d_logit = d_weight * weight * (1.0 - weight);
+        mt_ref_linear_backward_weight(args->d_weights->shared_scale, &d_logit, x, 1, 1, moe->width);
+        mt_ref_linear_backward_input(d_x, &d_logit, args->weights->shared_scale, 1, 1, moe->width);
+    }
+}
+
 /* Adds one token to the sums and returns its balance and z terms. */
 static double count_token(const struct mt_ref_moe_forward *args, const struct token_gate *token,
                           const struct mt_ref_moe *moe)
@@ -164,7 +190,8 @@ double mt_ref_moe_forward(const struct mt_ref_moe_forward *args, int64_t n,
                             expert_of(args->weights, moe, token.expert[k]));
         }
         if (moe->shared_inner > 0) {
-            network_forward(out, x, 1.0, shared_of(args->weights, moe));
+            network_forward(out, x, shared_weight(x, args->weights, moe),
+                            shared_of(args->weights, moe));
         }
         terms += count_token(args, &token, moe);
         free_token(&token);
@@ -211,8 +238,7 @@ void mt_ref_moe_backward(const struct mt_ref_moe_backward *args, int64_t n,
                                            token.weight[k], expert_of(args->weights, moe, e));
         }
         if (moe->shared_inner > 0) {
-            network_backward(d_x, shared_of(args->d_weights, moe), d_out, x, 1.0,
-                             shared_of(args->weights, moe));
+            shared_backward(d_x, args, d_out, x, moe);
         }
         router_backward(d_x, args, x, &token, d_weight, moe);
         free_token(&token);

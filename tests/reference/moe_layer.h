@@ -1,6 +1,6 @@
 /* A whole Mixture-of-Experts layer on one rank, the specification: token by token,
  *   out = sum over the K choices of W_down (silu(W_gate x) * (W_up x) * weight) + shared experts,
- * shared experts being one such network of width Fs with weight 1. Its objective
+ * shared experts being one such network of width Fs, with weight 1 or sigmoid(scale x). Objective
  *   <d_out, out> + balance_scale sum_t sum_i f_i p_ti + z_scale / 2 sum_t lse_t^2
  * has the choices and f as constants. */
 #ifndef MT_REFERENCE_MOE_LAYER_H
@@ -15,13 +15,14 @@ struct mt_ref_moe {
     double balance_scale, z_scale;
 };
 
-/* Weights, or their gradients; the last three NULL without shared experts. */
+/* Weights, or their gradients; the last four NULL without shared experts. */
 struct mt_ref_moe_weights {
     double *router;                  /* [E,D] */
     double *gate, *up;               /* [E,F,D] */
     double *down;                    /* [E,D,F] */
     double *shared_gate, *shared_up; /* [Fs,D] */
     double *shared_down;             /* [D,Fs] */
+    double *shared_scale;            /* [1,D], or NULL: weight 1 */
 };
 
 /* out [n,D]; count [E] += rows per expert, probability_sum [E] += p, *lse_square_sum += lse^2;

@@ -46,7 +46,7 @@ static void check_values(const struct mt_store *store, const struct mt_test_tabl
 static float initial_value(const struct mt_tensor *tensor, uint64_t seed, int64_t index)
 {
     if (tensor->init_std == 0.0F) {
-        return 1.0F;
+        return tensor->starts_at_zero ? 0.0F : 1.0F;
     }
     float value = 0.0F;
     mt_random_fill_normal(seed, mt_random_stream(tensor->name), (uint64_t)index, 1,

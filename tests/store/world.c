@@ -68,6 +68,7 @@ void mt_test_table_small(struct mt_test_table *table)
     mt_test_table_dense(table, 1, 24, 24, true);
     mt_test_table_layer(table, 0, 0, 0);
     mt_test_table_dense(table, 2, 24, 0, false);
+    table->row[table->table.n_tensor - 1].starts_at_zero = true;
     mt_test_table_dense(table, 2, 5, 24, false);
     mt_test_table_layer(table, 5, 8, 24);
     mt_test_table_dense(table, 3, 1, 0, false);

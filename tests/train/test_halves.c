@@ -58,7 +58,8 @@ struct variant {
 static const struct variant variants[] = {
     {.name = "direct", {"comm.all_to_all='direct'"}, 1, 0, false},
     {.name = "hierarchical, all computed again",
-     {"comm.all_to_all='hierarchical'", "train.recompute='layer'", "moe.num_shared_experts=1"},
+     {"comm.all_to_all='hierarchical'", "train.recompute='layer'",
+      "moe={num_shared_experts=1, shared_gate=true}"},
      3,
      0,
      false},

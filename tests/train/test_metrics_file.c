@@ -3,7 +3,9 @@
 #include "support/test.h"
 #include "train/internal.h"
 
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static const char *const PATH = "metrics-file-test.jsonl";
@@ -58,6 +60,24 @@ static void a_missing_file_has_no_steps_and_needs_no_cut(void **state)
     assert_int_equal(mt_metrics_cut(PATH, 2), MT_OK);
 }
 
+/* As on a full disk: no file may have a byte. */
+static void a_failure_to_rewrite_says_why_and_keeps_the_file(void **state)
+{
+    MT_UNUSED(state);
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    const struct rlimit none = {0, before.rlim_max};
+    write_text("{\"run\":{}}\n{\"step\":1}\n");
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    assert_int_equal(mt_metrics_cut(PATH, 1), MT_ERR_RESOURCE);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_non_null(strstr(mt_error_last()->text, "metrics-file-test.jsonl: File too large;"));
+    mt_error_clear();
+    assert_text("{\"run\":{}}\n{\"step\":1}\n");
+    assert_int_not_equal(access("metrics-file-test.jsonl.tmp", F_OK), 0);
+}
+
 static void foreign_text_is_not_taken_for_steps(void **state)
 {
     MT_UNUSED(state);
@@ -71,6 +91,7 @@ int main(void)
         cmocka_unit_test(cut_keeps_the_run_line_and_the_steps_up_to_the_resumed_one),
         cmocka_unit_test(half_a_line_of_a_killed_run_is_dropped),
         cmocka_unit_test(a_missing_file_has_no_steps_and_needs_no_cut),
+        cmocka_unit_test(a_failure_to_rewrite_says_why_and_keeps_the_file),
         cmocka_unit_test(foreign_text_is_not_taken_for_steps),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -67,17 +67,14 @@ enum mt_status __wrap_mt_store_reduce_finish(struct mt_store *store)
     return status;
 }
 
-enum mt_status __real_mt_checkpoint_load(struct mt_store *store, struct mt_comm *comm,
-                                         const char *path, bool weights_only,
-                                         struct mt_run_state *state);
-enum mt_status __wrap_mt_checkpoint_load(struct mt_store *store, struct mt_comm *comm,
-                                         const char *path, bool weights_only,
-                                         struct mt_run_state *state);
-enum mt_status __wrap_mt_checkpoint_load(struct mt_store *store, struct mt_comm *comm,
-                                         const char *path, bool weights_only,
-                                         struct mt_run_state *state)
+enum mt_status __real_mt_checkpoint_load_found(struct mt_store *store, struct mt_comm *comm,
+                                               const char *path, struct mt_run_state *state);
+enum mt_status __wrap_mt_checkpoint_load_found(struct mt_store *store, struct mt_comm *comm,
+                                               const char *path, struct mt_run_state *state);
+enum mt_status __wrap_mt_checkpoint_load_found(struct mt_store *store, struct mt_comm *comm,
+                                               const char *path, struct mt_run_state *state)
 {
-    const enum mt_status status = __real_mt_checkpoint_load(store, comm, path, weights_only, state);
+    const enum mt_status status = __real_mt_checkpoint_load_found(store, comm, path, state);
     state->next_sequence += meddle.shift;
     return status;
 }

@@ -57,6 +57,11 @@ static const struct variant variants[] = {
      {"model={qk_norm='projection', tie_word_embeddings=true}", "moe.top_k=1"},
      2,
      false},
+    {"biases in attention, shared experts behind a gate",
+     {"model={attention_bias=true, qk_norm='head'}",
+      "moe={num_shared_experts=1, shared_intermediate_size=40, shared_gate=true}"},
+     2,
+     false},
     {"dense layers only", {"model={first_k_dense=3, dense_intermediate_size=40}"}, 1, false},
 };
 enum { N_VARIANT = sizeof(variants) / sizeof(variants[0]) };

@@ -69,9 +69,9 @@ plan_fetch(const struct backward *b, const struct mt_attention_item *item, int64
     const int64_t head_dim = shape->head_dim;
     const int64_t stride = shape->n_head * head_dim;
     const int64_t kv_stride = shape->n_kv_head * head_dim;
-    const int64_t n_left = shape->length - query;
+    const int64_t n_left = item->length - query;
     const int64_t n_after = n_left - MT_ATTENTION_QUERIES;
-    const int64_t at = mt_attention_start(shape, shape->n_head, item->sequence, h) + query * stride;
+    const int64_t at = mt_attention_start(shape, shape->n_head, item->token + query, h);
     const int64_t after = at + MT_ATTENTION_QUERIES * stride;
     struct mt_attention_fetch fetch = {.row_bytes = head_dim * (int64_t)sizeof(float)};
     mt_attention_fetch_add(&fetch, b->args->d_q + at, n_left, stride);
@@ -84,14 +84,14 @@ plan_fetch(const struct backward *b, const struct mt_attention_item *item, int64
         return fetch;
     }
     const int64_t keys =
-        mt_attention_start(shape, shape->n_kv_head, item->sequence, item->kv_head) +
-        query * kv_stride;
+        mt_attention_start(shape, shape->n_kv_head, item->token + query, item->kv_head);
     mt_attention_fetch_add(&fetch, b->args->d_k + keys, n_left, kv_stride);
     mt_attention_fetch_add(&fetch, b->args->d_v + keys, n_left, kv_stride);
-    if (item->next >= 0) {
+    if (item->next >= 0 && query < item->next_length) {
         const int64_t next = item->next + query * kv_stride;
-        mt_attention_fetch_add(&fetch, b->args->k + next, n_left, kv_stride);
-        mt_attention_fetch_add(&fetch, b->args->v + next, n_left, kv_stride);
+        const int64_t n_next = item->next_length - query;
+        mt_attention_fetch_add(&fetch, b->args->k + next, n_next, kv_stride);
+        mt_attention_fetch_add(&fetch, b->args->v + next, n_next, kv_stride);
     }
     return fetch;
 }
@@ -101,10 +101,10 @@ static void backward_queries(const struct backward *b, const struct mt_attention
                              const struct mt_attention_item *item, int64_t h, int64_t query)
 {
     const struct mt_attention *shape = b->shape;
-    const int64_t n_query = mt_min_i64(MT_ATTENTION_QUERIES, shape->length - query);
+    const int64_t n_query = mt_min_i64(MT_ATTENTION_QUERIES, item->length - query);
     const int64_t stride = shape->n_head * shape->head_dim;
-    const int64_t at = mt_attention_start(shape, shape->n_head, item->sequence, h) + query * stride;
-    const float *lse = b->args->lse + (item->sequence * shape->n_head + h) * shape->length + query;
+    const int64_t at = mt_attention_start(shape, shape->n_head, item->token + query, h);
+    const float *lse = b->args->lse + mt_attention_lse(shape, item, h, query);
     const struct mt_attention_fetch fetch = plan_fetch(b, item, h, query);
     float product[MT_ATTENTION_QUERIES] = {0};
     load_queries(b, head, at, query, n_query, product);
@@ -123,7 +123,7 @@ static void backward_queries(const struct backward *b, const struct mt_attention
     mt_attention_rotate_rows(head, &store, query, n_query, head->scale * (float)M_LN2, true);
 }
 
-/* One (sequence, kv head): its query heads add to d_k and d_v in order. */
+/* One (segment, kv head): its query heads add to d_k and d_v in order. */
 static void backward_head(const struct backward *b, const struct mt_attention_head *head,
                           const struct mt_attention_item *item)
 {
@@ -132,26 +132,26 @@ static void backward_head(const struct backward *b, const struct mt_attention_he
     const int64_t group = shape->n_head / shape->n_kv_head;
     const int64_t head_dim = shape->head_dim;
     const int64_t stride = shape->n_kv_head * head_dim;
-    const int64_t at = mt_attention_start(shape, shape->n_kv_head, item->sequence, item->kv_head);
+    const int64_t at = mt_attention_start(shape, shape->n_kv_head, item->token, item->kv_head);
     const struct mt_attention_copy load = {head->key, args->k + at, head_dim, stride};
-    mt_attention_rotate_rows(head, &load, 0, shape->length, 1.0F, false);
-    mt_attention_pack(head, head->key_pack, head->key, head_dim, shape->length);
-    mt_attention_pack(head, head->value_pack, args->v + at, stride, shape->length);
-    memset(head->d_key, 0, (size_t)(shape->length * head_dim) * sizeof(float));
-    memset(head->d_value, 0, (size_t)(shape->length * head_dim) * sizeof(float));
+    mt_attention_rotate_rows(head, &load, 0, item->length, 1.0F, false);
+    mt_attention_pack(head, head->key_pack, head->key, head_dim, item->length);
+    mt_attention_pack(head, head->value_pack, args->v + at, stride, item->length);
+    memset(head->d_key, 0, (size_t)(item->length * head_dim) * sizeof(float));
+    memset(head->d_value, 0, (size_t)(item->length * head_dim) * sizeof(float));
     for (int64_t h = item->kv_head * group; h < (item->kv_head + 1) * group; h++) {
-        for (int64_t query = 0; query < shape->length; query += MT_ATTENTION_QUERIES) {
+        for (int64_t query = 0; query < item->length; query += MT_ATTENTION_QUERIES) {
             backward_queries(b, head, item, h, query);
         }
     }
     const struct mt_attention_copy d_k = {args->d_k + at, head->d_key, stride, head_dim};
     const struct mt_attention_copy d_v = {args->d_v + at, head->d_value, stride, head_dim};
     /* The queries that made d_key carry the factor log2 e. */
-    mt_attention_rotate_rows(head, &d_k, 0, shape->length, (float)M_LN2, true);
-    mt_attention_copy_rows(head, &d_v, shape->length, 1.0F);
+    mt_attention_rotate_rows(head, &d_k, 0, item->length, (float)M_LN2, true);
+    mt_attention_copy_rows(head, &d_v, item->length, 1.0F);
 }
 
-/* Chunks are single (sequence, kv head) pairs. */
+/* Chunks are single (segment, kv head) pairs. */
 static void backward_heads(void *context, const struct mt_cpu_chunk *chunk)
 {
     struct backward b = *(const struct backward *)context;
@@ -159,7 +159,7 @@ static void backward_heads(void *context, const struct mt_cpu_chunk *chunk)
     b.chunk = chunk;
     mt_attention_head_init(&head, b.shape, b.args->rope, b.args->scratch, chunk->thread);
     for (int64_t i = chunk->begin; i < chunk->end; i++) {
-        const struct mt_attention_item item = mt_attention_item_of(b.shape, i);
+        const struct mt_attention_item item = mt_attention_item_of(b.shape, b.args->segments, i);
         backward_head(&b, &head, &item);
     }
 }
@@ -168,5 +168,5 @@ void mt_cpu_attention_backward(struct mt_device *device, const struct mt_attenti
                                const struct mt_attention *shape)
 {
     struct backward b = {device, NULL, args, shape};
-    mt_cpu_for_chunks(device, shape->n_sequence * shape->n_kv_head, 1, backward_heads, &b);
+    mt_cpu_for_chunks(device, mt_attention_n_item(shape, args->segments), 1, backward_heads, &b);
 }

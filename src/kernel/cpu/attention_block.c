@@ -20,7 +20,8 @@ _Static_assert(MT_ATTENTION_TILE == 2 * MT_LANES, "a tile is two vectors wide");
 static int64_t lay_out(struct mt_attention_head *head, const struct mt_attention *shape,
                        float *memory)
 {
-    const int64_t rows = mt_round_up(shape->length, MT_ATTENTION_TILE) * shape->head_dim;
+    const int64_t n_key = shape->n_past + shape->length;
+    const int64_t rows = mt_round_up(n_key, MT_ATTENTION_TILE) * shape->head_dim;
     const int64_t block = MT_ATTENTION_QUERIES * shape->head_dim;
     const int64_t score = (int64_t)MT_ATTENTION_QUERIES * MT_ATTENTION_KEYS;
     const struct {
@@ -65,16 +66,40 @@ void mt_attention_head_init(struct mt_attention_head *head, const struct mt_atte
     lay_out(head, shape, (float *)scratch + thread * thread_floats(shape));
 }
 
-struct mt_attention_item mt_attention_item_of(const struct mt_attention *shape, int64_t item)
+int64_t mt_attention_n_item(const struct mt_attention *shape,
+                            const struct mt_attention_segments *segments)
+{
+    return (segments != NULL ? segments->n : shape->n_sequence) * shape->n_kv_head;
+}
+
+/* First token of a segment; of the one behind the last: N. */
+static int64_t segment_start(const struct mt_attention *shape,
+                             const struct mt_attention_segments *segments, int64_t segment)
+{
+    return segments != NULL ? segments->start[segment] - segments->start[0]
+                            : segment * shape->length;
+}
+
+struct mt_attention_item mt_attention_item_of(const struct mt_attention *shape,
+                                              const struct mt_attention_segments *segments,
+                                              int64_t item)
 {
     const int64_t n_kv = shape->n_kv_head;
-    const bool has_next = item + 1 < shape->n_sequence * n_kv;
-    return (struct mt_attention_item){
-        .sequence = item / n_kv,
+    const int64_t segment = item / n_kv;
+    const int64_t next = (item + 1) / n_kv;
+    const int64_t token = segment_start(shape, segments, segment);
+    struct mt_attention_item out = {
+        .token = token,
+        .length = segment_start(shape, segments, segment + 1) - token,
         .kv_head = item % n_kv,
-        .next =
-            has_next ? mt_attention_start(shape, n_kv, (item + 1) / n_kv, (item + 1) % n_kv) : -1,
+        .next = -1,
     };
+    if (item + 1 < mt_attention_n_item(shape, segments)) {
+        const int64_t next_token = segment_start(shape, segments, next);
+        out.next = mt_attention_start(shape, n_kv, next_token, (item + 1) % n_kv);
+        out.next_length = segment_start(shape, segments, next + 1) - next_token;
+    }
+    return out;
 }
 
 MT_CLONES void mt_attention_copy_rows(const struct mt_attention_head *head,

@@ -21,7 +21,7 @@ enum {
     MT_ATTENTION_STEP = 8
 };
 
-/* The scratch of one thread, for one (sequence, kv head) at a time, the unit of parallel work.
+/* The scratch of one thread, for one (segment, kv head) at a time, the unit of parallel work.
  * Those without a word are for backward only. */
 struct mt_attention_head {
     const struct mt_attention *shape;
@@ -50,11 +50,11 @@ struct mt_attention_block {
 void mt_attention_head_init(struct mt_attention_head *head, const struct mt_attention *shape,
                             const struct mt_rope *rope, void *scratch, int thread);
 
-/* Start of head h of position 0 of a sequence in an array [B, T, n_head, Dh]. */
+/* Start of head h of a token in an array [N, n_head, Dh]. */
 static inline int64_t mt_attention_start(const struct mt_attention *shape, int64_t n_head,
-                                         int64_t sequence, int64_t h)
+                                         int64_t token, int64_t h)
 {
-    return (sequence * shape->length * n_head + h) * shape->head_dim;
+    return (token * n_head + h) * shape->head_dim;
 }
 
 /* to [n, Dh] = scale from, rows to_stride and from_stride apart. */
@@ -103,13 +103,28 @@ MT_INLINE void mt_attention_fetch_row(const struct mt_attention_fetch *fetch, in
     }
 }
 
-/* One (sequence, kv head), and the one whose keys and values are fetched meanwhile: with several
+/* One (segment, kv head), and the one whose keys and values are fetched meanwhile: with several
  * threads often another's, which costs little. */
 struct mt_attention_item {
-    int64_t sequence, kv_head;
+    int64_t token, length; /* the segment: its first token of N, its tokens */
+    int64_t kv_head;
     int64_t next; /* start of its keys in [N, Hk, Dh]; < 0: there is none */
+    int64_t next_length;
 };
-struct mt_attention_item mt_attention_item_of(const struct mt_attention *shape, int64_t item);
+int64_t mt_attention_n_item(const struct mt_attention *shape,
+                            const struct mt_attention_segments *segments);
+struct mt_attention_item mt_attention_item_of(const struct mt_attention *shape,
+                                              const struct mt_attention_segments *segments,
+                                              int64_t item);
+/* Where head h of an item's position has its number in lse [B, H, T]. */
+static inline int64_t mt_attention_lse(const struct mt_attention *shape,
+                                       const struct mt_attention_item *item, int64_t h,
+                                       int64_t position)
+{
+    const int64_t sequence = item->token / shape->length;
+    const int64_t first = item->token % shape->length;
+    return (sequence * shape->n_head + h) * shape->length + first + position;
+}
 
 /* pack = the tiles of x [n, Dh], rows `stride` apart. */
 void mt_attention_pack(const struct mt_attention_head *head, float *pack, const float *x,

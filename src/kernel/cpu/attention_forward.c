@@ -72,6 +72,28 @@ MT_CLONES static void softmax_block(const struct mt_attention_head *head,
     }
 }
 
+/* The position behind an item's last, of queries and keys alike. */
+static int64_t end_position(const struct mt_attention *shape, const struct mt_attention_item *item)
+{
+    return shape->n_past + item->length;
+}
+
+/* The first position of the next block: blocks begin at multiples of QUERIES, so that every query
+ * sees a key of each of its block's key blocks. */
+static int64_t next_block(const struct mt_attention *shape, const struct mt_attention_item *item,
+                          int64_t query)
+{
+    return mt_min_i64(end_position(shape, item),
+                      (query / MT_ATTENTION_QUERIES + 1) * MT_ATTENTION_QUERIES);
+}
+
+/* Start of position `query` of head h in q and o. */
+static int64_t query_start(const struct mt_attention *shape, const struct mt_attention_item *item,
+                           int64_t h, int64_t query)
+{
+    return mt_attention_start(shape, shape->n_head, item->token + query - shape->n_past, h);
+}
+
 /* Beside queries query .. query + QUERIES - 1 of head h: those that follow, where the results go,
  * and under the last head that reads this item's keys the next ones. */
 static struct mt_attention_fetch
@@ -81,30 +103,32 @@ plan_fetch(const struct forward *f, const struct mt_attention_item *item, int64_
     const int64_t head_dim = shape->head_dim;
     const int64_t stride = shape->n_head * head_dim;
     const int64_t kv_stride = shape->n_kv_head * head_dim;
-    const int64_t at = mt_attention_start(shape, shape->n_head, item->sequence, h) + query * stride;
-    const int64_t n_left = shape->length - query;
+    const int64_t at = query_start(shape, item, h, query);
+    const int64_t n_left = end_position(shape, item) - query;
     struct mt_attention_fetch fetch = {.row_bytes = head_dim * (int64_t)sizeof(float)};
     mt_attention_fetch_add(&fetch, f->args->o + at, n_left, stride);
     if (n_left > MT_ATTENTION_QUERIES) {
         mt_attention_fetch_add(&fetch, f->args->q + at + MT_ATTENTION_QUERIES * stride,
                                n_left - MT_ATTENTION_QUERIES, stride);
     }
-    if (item->next >= 0 && (h + 1) % (shape->n_head / shape->n_kv_head) == 0) {
+    const int64_t n_next = shape->n_past + item->next_length - query;
+    if (item->next >= 0 && n_next > 0 && (h + 1) % (shape->n_head / shape->n_kv_head) == 0) {
         const int64_t next = item->next + query * kv_stride;
-        mt_attention_fetch_add(&fetch, f->args->k + next, n_left, kv_stride);
-        mt_attention_fetch_add(&fetch, f->args->v + next, n_left, kv_stride);
+        mt_attention_fetch_add(&fetch, f->args->k + next, n_next, kv_stride);
+        mt_attention_fetch_add(&fetch, f->args->v + next, n_next, kv_stride);
     }
     return fetch;
 }
 
-/* The queries query .. query + QUERIES - 1 of head h of a sequence; keys and values are packed. */
+/* The queries of a block, from position `query` on, of head h of a sequence; keys and values are
+ * packed. */
 static void forward_queries(const struct forward *f, const struct mt_attention_head *head,
                             const struct mt_attention_item *item, int64_t h, int64_t query)
 {
     const struct mt_attention *shape = f->shape;
-    const int64_t n_query = mt_min_i64(MT_ATTENTION_QUERIES, shape->length - query);
+    const int64_t n_query = next_block(shape, item, query) - query;
     const int64_t stride = shape->n_head * shape->head_dim;
-    const int64_t at = mt_attention_start(shape, shape->n_head, item->sequence, h) + query * stride;
+    const int64_t at = query_start(shape, item, h, query);
     const struct mt_attention_copy load = {head->query, f->args->q + at, shape->head_dim, stride};
     const struct mt_attention_fetch fetch = plan_fetch(f, item, h, query);
     mt_attention_rotate_rows(head, &load, query, n_query, head->scale, false);
@@ -122,7 +146,7 @@ static void forward_queries(const struct forward *f, const struct mt_attention_h
         mt_attention_gather(head, &block, head->out, head->score, head->value);
         mt_cpu_breathe(f->device, f->chunk);
     }
-    float *lse = f->args->lse + (item->sequence * shape->n_head + h) * shape->length + query;
+    float *lse = f->args->lse + mt_attention_lse(shape, item, h, query - shape->n_past);
     for (int64_t i = 0; i < n_query; i++) {
         const struct mt_attention_copy store = {f->args->o + at + i * stride,
                                                 head->out + i * shape->head_dim, 0, 0};
@@ -133,22 +157,22 @@ static void forward_queries(const struct forward *f, const struct mt_attention_h
 
 /* Rotated keys in tiles, and values, rows `stride` apart. */
 static void load_keys(const struct mt_attention_head *head, const float *k, const float *v,
-                      int64_t stride)
+                      int64_t n_key, int64_t stride)
 {
     const struct mt_attention *shape = head->shape;
     const struct mt_attention_copy values = {head->value, v, shape->head_dim, stride};
-    for (int64_t key = 0; key < shape->length; key += MT_ATTENTION_TILE) {
+    for (int64_t key = 0; key < n_key; key += MT_ATTENTION_TILE) {
         const struct mt_attention_copy keys = {head->key, k + key * stride, shape->head_dim,
                                                stride};
-        const int64_t n = mt_min_i64(MT_ATTENTION_TILE, shape->length - key);
+        const int64_t n = mt_min_i64(MT_ATTENTION_TILE, n_key - key);
         mt_attention_rotate_rows(head, &keys, key, n, 1.0F, false);
         mt_attention_pack(head, head->key_pack + key * shape->head_dim, head->key, shape->head_dim,
                           n);
     }
-    mt_attention_copy_rows(head, &values, shape->length, 1.0F);
+    mt_attention_copy_rows(head, &values, n_key, 1.0F);
 }
 
-/* Chunks are single (sequence, kv head) pairs. */
+/* Chunks are single (segment, kv head) pairs. */
 static void forward_heads(void *context, const struct mt_cpu_chunk *chunk)
 {
     struct forward f = *(const struct forward *)context;
@@ -158,11 +182,13 @@ static void forward_heads(void *context, const struct mt_cpu_chunk *chunk)
     f.chunk = chunk;
     mt_attention_head_init(&head, shape, f.args->rope, f.args->scratch, chunk->thread);
     for (int64_t i = chunk->begin; i < chunk->end; i++) {
-        const struct mt_attention_item item = mt_attention_item_of(shape, i);
-        const int64_t at = mt_attention_start(shape, shape->n_kv_head, item.sequence, item.kv_head);
-        load_keys(&head, f.args->k + at, f.args->v + at, shape->n_kv_head * shape->head_dim);
+        const struct mt_attention_item item = mt_attention_item_of(shape, f.args->segments, i);
+        const int64_t at = mt_attention_start(shape, shape->n_kv_head, item.token, item.kv_head);
+        load_keys(&head, f.args->k + at, f.args->v + at, end_position(shape, &item),
+                  shape->n_kv_head * shape->head_dim);
         for (int64_t h = item.kv_head * group; h < (item.kv_head + 1) * group; h++) {
-            for (int64_t query = 0; query < shape->length; query += MT_ATTENTION_QUERIES) {
+            for (int64_t query = shape->n_past; query < end_position(shape, &item);
+                 query = next_block(shape, &item, query)) {
                 forward_queries(&f, &head, &item, h, query);
             }
         }
@@ -173,5 +199,5 @@ void mt_cpu_attention_forward(struct mt_device *device, const struct mt_attentio
                               const struct mt_attention *shape)
 {
     struct forward f = {device, NULL, args, shape};
-    mt_cpu_for_chunks(device, shape->n_sequence * shape->n_kv_head, 1, forward_heads, &f);
+    mt_cpu_for_chunks(device, mt_attention_n_item(shape, args->segments), 1, forward_heads, &f);
 }

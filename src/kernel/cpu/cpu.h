@@ -28,6 +28,11 @@ void mt_cpu_grouped_backward_weight(struct mt_device *device, float *const *d_w,
                                     const float *x, int64_t n_out, int64_t n_in,
                                     struct mt_groups groups);
 
+void mt_cpu_bias_forward(struct mt_device *device, float *y, const float *bias, int64_t n,
+                         int64_t width);
+void mt_cpu_bias_backward(struct mt_device *device, float *d_bias, const float *d_y, int64_t n,
+                          int64_t width);
+
 /* Normalisation, rotary embedding, attention */
 void mt_cpu_rms_norm_forward(struct mt_device *device, float *y, float *rstd, const float *x,
                              const float *w, int64_t n, int64_t width, float eps);
@@ -58,6 +63,9 @@ void mt_cpu_gate_forward(struct mt_device *device, const struct mt_gate_forward 
                          const struct mt_gate *gate);
 void mt_cpu_gate_backward(struct mt_device *device, const struct mt_gate_backward *args, int64_t n,
                           const struct mt_gate *gate);
+void mt_cpu_sigmoid_forward(struct mt_device *device, float *y, const float *x, int64_t n);
+void mt_cpu_sigmoid_backward(struct mt_device *device, float *d_x, const float *d_y, const float *y,
+                             int64_t n);
 void mt_cpu_rows_copy(struct mt_device *device, float *out, const int64_t *out_offset,
                       const float *in, const int64_t *in_offset, int64_t n, int64_t width);
 void mt_cpu_rows_combine(struct mt_device *device, const struct mt_rows_combine *args, int64_t n);

@@ -2,17 +2,6 @@
 
 #include "kernel/cpu/vector.h"
 
-/* 1 / (1 + exp(-g)) with the bits of mt_exp, but one power of two: below -88.4 exp is infinite and
- * the result 0, above 87 it is 1. */
-MT_INLINE float sigmoid(float g)
-{
-    /* Both comparisons are false for a NaN. */
-    float x = -g > 89.0F ? 89.0F : -g;
-    x = x < -87.0F ? -87.0F : x;
-    const struct mt_exp_parts parts = mt_exp_split(x);
-    return 1.0F / (1.0F + parts.power * mt_float_from_bits((parts.k_bits << 23) + 0x3f800000U));
-}
-
 MT_CLONES void mt_cpu_swiglu_forward(float *act, const float *gate, const float *up,
                                      const float *row_weight, int64_t n, int64_t width)
 {
@@ -22,7 +11,7 @@ MT_CLONES void mt_cpu_swiglu_forward(float *act, const float *gate, const float 
         /* simd: act may be gate or up, element for element */
 #pragma omp simd
         for (int64_t j = start; j < start + width; j++) {
-            act[j] = gate[j] * sigmoid(gate[j]) * up[j] * weight;
+            act[j] = gate[j] * mt_sigmoid(gate[j]) * up[j] * weight;
         }
     }
 }
@@ -40,7 +29,7 @@ MT_INLINE float backward_element(const struct row *row, int64_t j)
     const float g = row->gate[j];
     const float u = row->up[j];
     const float d_act = row->d_act[j];
-    const float s = sigmoid(g);
+    const float s = mt_sigmoid(g);
     const float silu = g * s;
     const float weighted = d_act * row->weight;
     row->d_up[j] = weighted * silu;

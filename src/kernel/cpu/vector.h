@@ -68,6 +68,17 @@ MT_INLINE float mt_exp_softmax(float x)
     return x < -87.0F ? 0.0F : value;
 }
 
+/* 1 / (1 + exp(-g)) with the bits of mt_exp, but one power of two: below -88.4 exp is infinite and
+ * the result 0, above 87 it is 1. */
+MT_INLINE float mt_sigmoid(float g)
+{
+    /* Both comparisons are false for a NaN. */
+    float x = -g > 89.0F ? 89.0F : -g;
+    x = x < -87.0F ? -87.0F : x;
+    const struct mt_exp_parts parts = mt_exp_split(x);
+    return 1.0F / (1.0F + parts.power * mt_float_from_bits((parts.k_bits << 23) + 0x3f800000U));
+}
+
 /* 2^x for a softmax whose scores come in units of ln 2: x at most about 0 (127 is allowed), within
  * 2 units in the last place; below -126.5 it is 0. NaN gives NaN. x = k + f with |f| <= 1/2,
  * 2^f = 1 + f q(f), q of degree 5 (5.1e-9 relative error). */

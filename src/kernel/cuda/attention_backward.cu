@@ -3,7 +3,6 @@
  * scale d_s^T q, d_v = p^T d_o. Queries and keys have a kernel each, so that every sum belongs
  * to one block and has one order; scores are computed twice for it. */
 #include "kernel/cuda/attention_tile.cuh"
-#include "kernel/cuda/context.h"
 
 enum { DOT_WARPS = 8 };
 
@@ -22,10 +21,7 @@ __global__ void __launch_bounds__(DOT_WARPS *MT_WARP)
     }
     sum = mt_warp_sum(sum);
     if (threadIdx.x % MT_WARP == 0) {
-        const int64_t head = row % s.n_head;
-        const int64_t token = row / s.n_head;
-        const int64_t sequence = token / s.length;
-        out_dot[(sequence * s.n_head + head) * s.length + token % s.length] = sum;
+        out_dot[saved_at(s, row / s.n_head, row % s.n_head)] = sum;
     }
 }
 
@@ -43,29 +39,30 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
     const int mine = (int)(threadIdx.x / TEAM);
     const int lane = (int)(threadIdx.x % TEAM);
     float *d_scores = v + tile<QUADS>::FLOATS + mine * SCORE_STRIDE;
-    const int64_t first = (int64_t)blockIdx.x * TILE;
+    const struct place at = place_of_block(a);
     const int64_t head = blockIdx.y;
     const int64_t kv_head = head / (s.n_head / s.n_kv_head);
-    const int64_t token = (int64_t)blockIdx.z * s.length;
-    const int64_t query = (token * s.n_head + head) * s.head_dim;
-    const int64_t keys = (token * s.n_kv_head + kv_head) * s.head_dim;
-    const int64_t position = first + mine;
-    const int64_t saved = (blockIdx.z * s.n_head + head) * s.length + position;
-    const float lse = position < s.length ? a.lse[saved] : 0.0F;
-    const float out_dot = position < s.length ? a.out_dot[saved] : 0.0F;
+    const int64_t stride = s.n_head * s.head_dim;
+    const int64_t kv_stride = s.n_kv_head * s.head_dim;
+    const int64_t query = at.token * stride + head * s.head_dim;
+    const int64_t keys = at.token * kv_stride + kv_head * s.head_dim;
+    const int64_t position = at.first + mine;
+    const int64_t saved = saved_at(s, at.token, head) + position;
+    const float lse = position < at.length ? a.lse[saved] : 0.0F;
+    const float out_dot = position < at.length ? a.out_dot[saved] : 0.0F;
     float4 sum[QUADS];
 #pragma unroll
     for (int i = 0; i < QUADS; i++) {
         sum[i] = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
     }
-    load_tile<QUADS>(q, a, a.q + query, s.n_head * s.head_dim, first, true);
-    load_tile<QUADS>(d_o, a, a.d_o + query, s.n_head * s.head_dim, first, false);
-    for (int64_t key = 0; key <= first; key += TILE) {
+    load_tile<QUADS>(q, a, {a.q + query, stride, at.length, 0}, at.first, true);
+    load_tile<QUADS>(d_o, a, {a.d_o + query, stride, at.length, 0}, at.first, false);
+    for (int64_t key = 0; key <= at.first; key += TILE) {
         float score[PER_THREAD];
         float d_p[PER_THREAD];
         __syncthreads(); /* the tiles before are read */
-        load_tile<QUADS>(k, a, a.k + keys, s.n_kv_head * s.head_dim, key, true);
-        load_tile<QUADS>(v, a, a.v + keys, s.n_kv_head * s.head_dim, key, false);
+        load_tile<QUADS>(k, a, {a.k + keys, kv_stride, at.length, 0}, key, true);
+        load_tile<QUADS>(v, a, {a.v + keys, kv_stride, at.length, 0}, key, false);
         __syncthreads();
         const int n_key = (int)mt_cuda_min(TILE, position - key + 1);
         multiply_row<QUADS>(score, q + mine * tile<QUADS>::STRIDE, k);
@@ -78,8 +75,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
         __syncwarp();
         add_rows<QUADS>(sum, d_scores, k, 0, n_key);
     }
-    store_row<QUADS>(a.d_q + query + position * s.n_head * s.head_dim,
-                     q + mine * tile<QUADS>::STRIDE, sum, a, position, true);
+    store_row<QUADS>(a.d_q + query + position * stride, q + mine * tile<QUADS>::STRIDE, sum, a,
+                     position, at.length, true);
 }
 
 /* A tile of keys against all queries that see it, of all heads that share it. */
@@ -97,11 +94,12 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 4 ? 2 : 1)
     const int lane = (int)(threadIdx.x % TEAM);
     float *scores = d_o + tile<QUADS>::FLOATS + mine * SCORE_STRIDE;
     float *d_scores = scores + SCORE_FLOATS;
-    const int64_t first = (int64_t)blockIdx.x * TILE;
+    const struct place at = place_of_block(a);
     const int64_t group = s.n_head / s.n_kv_head;
-    const int64_t token = (int64_t)blockIdx.z * s.length;
-    const int64_t keys = (token * s.n_kv_head + blockIdx.y) * s.head_dim;
-    const int64_t n_tile = mt_cuda_ceil(s.length, TILE) - blockIdx.x; /* of queries, a head */
+    const int64_t stride = s.n_head * s.head_dim;
+    const int64_t kv_stride = s.n_kv_head * s.head_dim;
+    const int64_t keys = at.token * kv_stride + blockIdx.y * s.head_dim;
+    const int64_t n_tile = mt_cuda_ceil(at.length - at.first, TILE); /* of queries, a head */
     float4 d_k[QUADS];
     float4 d_v[QUADS];
 #pragma unroll
@@ -109,38 +107,41 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 4 ? 2 : 1)
         d_k[i] = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
         d_v[i] = d_k[i];
     }
-    load_tile<QUADS>(k, a, a.k + keys, s.n_kv_head * s.head_dim, first, true);
-    load_tile<QUADS>(v, a, a.v + keys, s.n_kv_head * s.head_dim, first, false);
+    load_tile<QUADS>(k, a, {a.k + keys, kv_stride, at.length, 0}, at.first, true);
+    load_tile<QUADS>(v, a, {a.v + keys, kv_stride, at.length, 0}, at.first, false);
     for (int64_t i = 0; i < group * n_tile; i++) {
         const int64_t head = blockIdx.y * group + i / n_tile;
-        const int64_t queries = first + i % n_tile * TILE;
-        const int64_t query = (token * s.n_head + head) * s.head_dim;
-        const int64_t saved = (blockIdx.z * s.n_head + head) * s.length + queries;
+        const int64_t queries = at.first + i % n_tile * TILE;
+        const int64_t query = at.token * stride + head * s.head_dim;
+        const int64_t saved = saved_at(s, at.token, head) + queries;
         float score[PER_THREAD];
         float d_p[PER_THREAD];
         __syncthreads(); /* the tiles before are read */
-        load_tile<QUADS>(q, a, a.q + query, s.n_head * s.head_dim, queries, true);
-        load_tile<QUADS>(d_o, a, a.d_o + query, s.n_head * s.head_dim, queries, false);
+        load_tile<QUADS>(q, a, {a.q + query, stride, at.length, 0}, queries, true);
+        load_tile<QUADS>(d_o, a, {a.d_o + query, stride, at.length, 0}, queries, false);
         __syncthreads();
         multiply_row<QUADS>(score, k + mine * tile<QUADS>::STRIDE, q);
         multiply_row<QUADS>(d_p, v + mine * tile<QUADS>::STRIDE, d_o);
 #pragma unroll
         for (int j = 0; j < PER_THREAD; j++) {
-            const int at = lane + TEAM * j;
-            const bool is_inside = queries + at < s.length;
-            const float p = expf(score[j] * a.scale - (is_inside ? a.lse[saved + at] : 0.0F));
-            scores[at] = p;
-            d_scores[at] = p * (d_p[j] - (is_inside ? a.out_dot[saved + at] : 0.0F)) * a.scale;
+            const int row = lane + TEAM * j;
+            const bool is_inside = queries + row < at.length;
+            const float p = expf(score[j] * a.scale - (is_inside ? a.lse[saved + row] : 0.0F));
+            scores[row] = p;
+            d_scores[row] = p * (d_p[j] - (is_inside ? a.out_dot[saved + row] : 0.0F)) * a.scale;
         }
         __syncwarp();
-        const int begin = (int)mt_cuda_max(0, first + mine - queries);
-        const int end = (int)mt_cuda_min(TILE, s.length - queries);
+        const int begin = (int)mt_cuda_max(0, at.first + mine - queries);
+        const int end = (int)mt_cuda_min(TILE, at.length - queries);
         add_rows<QUADS>(d_k, d_scores, q, begin, end);
         add_rows<QUADS>(d_v, scores, d_o, begin, end);
     }
-    const int64_t out = keys + (first + mine) * s.n_kv_head * s.head_dim;
-    store_row<QUADS>(a.d_k + out, k + mine * tile<QUADS>::STRIDE, d_k, a, first + mine, true);
-    store_row<QUADS>(a.d_v + out, v + mine * tile<QUADS>::STRIDE, d_v, a, first + mine, false);
+    const int64_t position = at.first + mine;
+    const int64_t out = keys + position * kv_stride;
+    store_row<QUADS>(a.d_k + out, k + mine * tile<QUADS>::STRIDE, d_k, a, position, at.length,
+                     true);
+    store_row<QUADS>(a.d_v + out, v + mine * tile<QUADS>::STRIDE, d_v, a, position, at.length,
+                     false);
 }
 
 template <int QUADS> static void launch_differ(struct mt_cuda *cuda, const struct attention &a)
@@ -154,12 +155,11 @@ template <int QUADS> static void launch_differ(struct mt_cuda *cuda, const struc
                                            (int)bytes),
                       "asking for shared memory");
     }
-    const unsigned n_tile = (unsigned)mt_cuda_ceil(a.shape.length, TILE);
-    const unsigned n_sequence = (unsigned)a.shape.n_sequence;
-    mt_launch(differ_queries<QUADS>, dim3(n_tile, (unsigned)a.shape.n_head, n_sequence),
-              ATTENTION_THREADS, bytes, cuda->stream, a);
-    mt_launch(differ_keys<QUADS>, dim3(n_tile, (unsigned)a.shape.n_kv_head, n_sequence),
-              ATTENTION_THREADS, bytes, cuda->stream, a);
+    const unsigned n_place = (unsigned)a.n_place;
+    mt_launch(differ_queries<QUADS>, dim3(n_place, (unsigned)a.shape.n_head), ATTENTION_THREADS,
+              bytes, cuda->stream, a);
+    mt_launch(differ_keys<QUADS>, dim3(n_place, (unsigned)a.shape.n_kv_head), ATTENTION_THREADS,
+              bytes, cuda->stream, a);
 }
 
 int64_t mt_cuda_attention_scratch_bytes(const struct mt_attention *shape)
@@ -185,6 +185,9 @@ void mt_cuda_attention_backward(struct mt_cuda *cuda, const struct mt_attention_
     if (shape->head_dim > MT_CUDA_HEAD_DIM) {
         mt_cuda_refuse(cuda, "heads wider than 256 do not fit the GPU's attention; expected "
                              "model.head_dim <= 256; use more heads, or device.kind = \"cpu\"");
+        return;
+    }
+    if (!mt_cuda_attention_places(cuda, &a, args->segments)) {
         return;
     }
     mt_launch(multiply_outputs, mt_cuda_blocks(n, DOT_WARPS), DOT_WARPS * MT_WARP, 0, cuda->stream,

@@ -2,7 +2,6 @@
  * shared memory, the softmax is carried along (running maximum and sum of Milakov & Gimelshein
  * 2018, blocks as in FlashAttention, Dao et al. 2022). T x T exists nowhere. */
 #include "kernel/cuda/attention_tile.cuh"
-#include "kernel/cuda/context.h"
 
 /* One position's running softmax. */
 struct running {
@@ -62,27 +61,30 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
     const struct mt_attention s = a.shape;
     const int mine = (int)(threadIdx.x / TEAM);
     const int lane = (int)(threadIdx.x % TEAM);
-    const int64_t first = (int64_t)blockIdx.x * TILE;
+    const struct place at = place_of_block(a);
     const int64_t head = blockIdx.y;
     const int64_t kv_head = head / (s.n_head / s.n_kv_head);
-    const int64_t token = (int64_t)blockIdx.z * s.length;
-    const float *keys = a.k + (token * s.n_kv_head + kv_head) * s.head_dim;
-    const float *values = a.v + (token * s.n_kv_head + kv_head) * s.head_dim;
+    const int64_t stride = s.n_head * s.head_dim;
+    const int64_t own = at.token * stride + head * s.head_dim;
+    const int64_t other = (at.token * s.n_kv_head + kv_head) * s.head_dim;
+    const int64_t kv_stride = s.n_kv_head * s.head_dim;
+    const int64_t position = s.n_past + at.first + mine;
+    const int64_t end = s.n_past + mt_cuda_min(at.first + TILE, at.length);
     struct running run = {-INFINITY, 0.0F};
     float4 sum[QUADS];
 #pragma unroll
     for (int i = 0; i < QUADS; i++) {
         sum[i] = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
     }
-    load_tile<QUADS>(q, a, a.q + (token * s.n_head + head) * s.head_dim, s.n_head * s.head_dim,
-                     first, true);
-    for (int64_t key = 0; key <= first; key += TILE) {
+    load_tile<QUADS>(q, a, {a.q + own, stride, at.length, s.n_past}, at.first, true);
+    for (int64_t key = 0; key < end; key += TILE) {
         float score[PER_THREAD];
         __syncthreads(); /* the tiles before are read */
-        load_tile<QUADS>(k, a, keys, s.n_kv_head * s.head_dim, key, true);
-        load_tile<QUADS>(v, a, values, s.n_kv_head * s.head_dim, key, false);
+        load_tile<QUADS>(k, a, {a.k + other, kv_stride, end, 0}, key, true);
+        load_tile<QUADS>(v, a, {a.v + other, kv_stride, end, 0}, key, false);
         __syncthreads();
-        const int n_key = (int)mt_cuda_min(TILE, first + mine - key + 1);
+        /* Behind a past a tile of keys may begin after some queries: 0 or less changes nothing. */
+        const int n_key = (int)mt_cuda_min(TILE, position - key + 1);
         multiply_row<QUADS>(score, q + mine * tile<QUADS>::STRIDE, k);
         const float shrink = soften(&run, score, a.scale, n_key);
 #pragma unroll
@@ -96,11 +98,11 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
         }
         add_rows<QUADS>(sum, scores + mine * SCORE_STRIDE, v, 0, n_key);
     }
-    const int64_t position = first + mine;
-    if (position >= s.length) {
+    const int64_t row = at.first + mine;
+    if (row >= at.length) {
         return;
     }
-    float *o = a.o + ((token + position) * s.n_head + head) * s.head_dim;
+    float *o = a.o + own + row * stride;
 #pragma unroll
     for (int i = 0; i < QUADS; i++) {
         const int64_t d = 4 * (lane + TEAM * i);
@@ -109,7 +111,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
         }
     }
     if (lane == 0) {
-        a.lse[(blockIdx.z * s.n_head + head) * s.length + position] = run.largest + logf(run.sum);
+        a.lse[saved_at(s, at.token, head) + row] = run.largest + logf(run.sum);
     }
 }
 
@@ -120,8 +122,7 @@ template <int QUADS> static void launch_attend(struct mt_cuda *cuda, const struc
                   cudaFuncSetAttribute(reinterpret_cast<const void *>(&attend<QUADS>),
                                        cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
                   "asking for shared memory");
-    const dim3 grid((unsigned)mt_cuda_ceil(a.shape.length, TILE), (unsigned)a.shape.n_head,
-                    (unsigned)a.shape.n_sequence);
+    const dim3 grid((unsigned)a.n_place, (unsigned)a.shape.n_head);
     mt_launch(attend<QUADS>, grid, ATTENTION_THREADS, bytes, cuda->stream, a);
 }
 
@@ -138,5 +139,7 @@ void mt_cuda_attention_forward(struct mt_cuda *cuda, const struct mt_attention_f
                              "model.head_dim <= 256; use more heads, or device.kind = \"cpu\"");
         return;
     }
-    MT_ATTENTION_BY_WIDTH(launch_attend, cuda, a);
+    if (mt_cuda_attention_places(cuda, &a, args->segments)) {
+        MT_ATTENTION_BY_WIDTH(launch_attend, cuda, a);
+    }
 }

@@ -7,13 +7,23 @@
 #ifndef MT_KERNEL_CUDA_ATTENTION_TILE_CUH
 #define MT_KERNEL_CUDA_ATTENTION_TILE_CUH
 
+#include "kernel/cuda/context.h"
 #include "kernel/cuda/dev.cuh"
-#include "kernel/kernel.h"
 
 enum { TILE = 32, TEAM = 8, ATTENTION_THREADS = TILE * TEAM, PER_THREAD = TILE / TEAM };
 
+/* What a block works on: the tile that begins `first` tokens into the segment that begins at
+ * `token`. All that a kernel does follows from positions within the segment, so that a segment's
+ * results have the same bits wherever it lies. */
+struct place {
+    int64_t token;
+    int32_t first, length; /* length: the segment's */
+};
+
 struct attention {
     struct mt_attention shape;
+    const struct place *places; /* [n_place] of each block; NULL: a segment is a sequence */
+    int64_t n_place;
     const float *q, *k, *v;
     float *o, *lse;
     const float *d_o, *out;     /* backward; out: o of forward */
@@ -31,6 +41,32 @@ template <int QUADS> struct tile {
 };
 /* Of a tile of scores. */
 enum { SCORE_STRIDE = TILE + 1, SCORE_FLOATS = TILE * SCORE_STRIDE };
+
+/* A head's rows of one segment: row 0 is at `at`, its position is n_past. */
+struct strip {
+    const float *at;
+    int64_t stride, n, n_past;
+};
+
+__device__ __forceinline__ struct place place_of_block(const struct attention &a)
+{
+    if (a.places != nullptr) {
+        return a.places[blockIdx.x];
+    }
+    const int64_t n_tile = mt_cuda_ceil(a.shape.length, TILE);
+    struct place at;
+    at.token = blockIdx.x / n_tile * a.shape.length;
+    at.first = (int32_t)(blockIdx.x % n_tile * TILE);
+    at.length = (int32_t)a.shape.length;
+    return at;
+}
+
+/* Where a token's number stands in an array [B,H,T]. */
+__device__ __forceinline__ int64_t saved_at(const struct mt_attention &s, int64_t token,
+                                            int64_t head)
+{
+    return (token / s.length * s.n_head + head) * s.length + token % s.length;
+}
 
 /* Element d of a row that is rotated by the angles of its position. */
 __device__ __forceinline__ float rotated(const float *row, const float *c, const float *s,
@@ -54,23 +90,22 @@ __device__ __forceinline__ float4 rotated_quad(const float *row, const float *c,
                        x.z * cosine.z + sign * y.z * sine.z, x.w * cosine.w + sign * y.w * sine.w);
 }
 
-/* Positions first .. first + 31 of a head into a tile, zeros beyond the sequence and the head.
- * rows: the head at position 0; `stride` floats to the next position. */
+/* Rows first .. first + 31 into a tile, zeros beyond the segment and the head. */
 template <int QUADS>
-__device__ void load_tile(float *out, const struct attention &a, const float *rows, int64_t stride,
+__device__ void load_tile(float *out, const struct attention &a, const struct strip &rows,
                           int64_t first, bool is_rotated)
 {
     const int64_t width = a.shape.head_dim;
     const int64_t half = width / 2;
     const bool rotates = is_rotated && a.cosine != nullptr;
     for (int i = (int)threadIdx.x; i < TILE * TEAM * QUADS; i += ATTENTION_THREADS) {
-        const int64_t position = first + i / (TEAM * QUADS);
+        const int64_t at = first + i / (TEAM * QUADS);
         const int64_t d = 4 * (i % (TEAM * QUADS));
         float4 value = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-        if (position < a.shape.length && d < width) {
-            const float *row = rows + position * stride;
-            const float *c = a.cosine + position * half;
-            const float *s = a.sine + position * half;
+        if (at < rows.n && d < width) {
+            const float *row = rows.at + at * rows.stride;
+            const float *c = a.cosine + (rows.n_past + at) * half;
+            const float *s = a.sine + (rows.n_past + at) * half;
             if (!rotates) {
                 value = mt_load_quad(row, d, width, a.has_quads);
             } else if (a.rope_has_quads) {
@@ -122,11 +157,12 @@ __device__ __forceinline__ void add_rows(float4 sum[QUADS], const float *factors
     }
 }
 
-/* A gradient's row [head_dim] to global memory, turned back; row: TILE's own in shared memory,
- * which the 8 threads of the position write and read. */
+/* A gradient's row [head_dim] to global memory, turned back, of a position below `length`; row:
+ * TILE's own in shared memory, which the 8 threads of the position write and read. */
 template <int QUADS>
 __device__ void store_row(float *out, float *row, const float4 sum[QUADS],
-                          const struct attention &a, int64_t position, bool is_rotated)
+                          const struct attention &a, int64_t position, int64_t length,
+                          bool is_rotated)
 {
     const int lane = (int)(threadIdx.x % TEAM);
     const int64_t width = a.shape.head_dim;
@@ -137,7 +173,7 @@ __device__ void store_row(float *out, float *row, const float4 sum[QUADS],
         mt_store4(row + 4 * (lane + TEAM * q), sum[q]);
     }
     __syncwarp();
-    if (position >= a.shape.length) {
+    if (position >= length) {
         return;
     }
     for (int64_t d = lane; d < width; d += TEAM) {
@@ -166,6 +202,11 @@ __device__ void store_row(float *out, float *row, const float4 sum[QUADS],
             launch<8>((cuda), (a));             \
         }                                       \
     } while (0)
+
+/* The blocks of a launch; with segments their table is in the context's scratch. False when there
+ * is not as much of it. */
+bool mt_cuda_attention_places(struct mt_cuda *cuda, struct attention *a,
+                              const struct mt_attention_segments *segments);
 
 /* The arguments that forward and backward have in common. */
 inline struct attention attention_of(const struct mt_attention *shape, const float *q,

@@ -3,7 +3,7 @@
  * Each mt_cuda_<op> enqueues its work on the stream of the context and returns. Arrays are device
  * memory; structs of arguments, group offsets, lists of pointers and of items are host memory and
  * read before the call returns; sums that kernel.h returns go to device memory. Nothing here waits
- * and nothing allocates, but for init and clear (docs/decisions/0015-gpu.md).
+ * and nothing allocates, but for init and clear (docs/decisions/0016-gpu.md).
  *
  * What goes wrong is kept: the first error ends what follows, and mt_cuda_wait returns it. */
 #ifndef MT_KERNEL_CUDA_CUDA_H
@@ -57,6 +57,11 @@ void mt_cuda_grouped_backward_weight(struct mt_cuda *cuda, float *const *d_w, co
                                      const float *x, int64_t n_out, int64_t n_in,
                                      struct mt_groups groups);
 
+void mt_cuda_bias_forward(struct mt_cuda *cuda, float *y, const float *bias, int64_t n,
+                          int64_t width);
+void mt_cuda_bias_backward(struct mt_cuda *cuda, float *d_bias, const float *d_y, int64_t n,
+                           int64_t width);
+
 void mt_cuda_rms_norm_forward(struct mt_cuda *cuda, float *y, float *rstd, const float *x,
                               const float *w, int64_t n, int64_t width, float eps);
 void mt_cuda_add_rms_norm_forward(struct mt_cuda *cuda, const struct mt_add_rms_norm_forward *args,
@@ -64,7 +69,8 @@ void mt_cuda_add_rms_norm_forward(struct mt_cuda *cuda, const struct mt_add_rms_
 void mt_cuda_rms_norm_backward(struct mt_cuda *cuda, const struct mt_rms_norm_backward *args,
                                int64_t n, int64_t width);
 
-/* Heads of up to MT_CUDA_HEAD_DIM; wider ones are refused by the wait. */
+/* Segments are host memory, read before the call returns; sequences are shorter than 2^31.
+ * Heads of up to MT_CUDA_HEAD_DIM; wider ones are refused by the wait. */
 enum { MT_CUDA_HEAD_DIM = 256 };
 int64_t mt_cuda_attention_scratch_bytes(const struct mt_attention *shape);
 void mt_cuda_attention_forward(struct mt_cuda *cuda, const struct mt_attention_forward *args,
@@ -89,6 +95,9 @@ void mt_cuda_gate_forward(struct mt_cuda *cuda, const struct mt_gate_forward *ar
                           const struct mt_gate *gate);
 void mt_cuda_gate_backward(struct mt_cuda *cuda, const struct mt_gate_backward *args, int64_t n,
                            const struct mt_gate *gate);
+void mt_cuda_sigmoid_forward(struct mt_cuda *cuda, float *y, const float *x, int64_t n);
+void mt_cuda_sigmoid_backward(struct mt_cuda *cuda, float *d_x, const float *d_y, const float *y,
+                              int64_t n);
 void mt_cuda_rows_copy(struct mt_cuda *cuda, float *out, const int64_t *out_offset, const float *in,
                        const int64_t *in_offset, int64_t n, int64_t width);
 void mt_cuda_rows_combine(struct mt_cuda *cuda, const struct mt_rows_combine *args, int64_t n);

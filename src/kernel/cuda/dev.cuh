@@ -168,6 +168,11 @@ __device__ __forceinline__ float4 mt_add4(float4 x, float4 y)
     return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w);
 }
 
+__device__ __forceinline__ float mt_sigmoid(float x)
+{
+    return 1.0F / (1.0F + expf(-x));
+}
+
 /* sum + x factor */
 __device__ __forceinline__ float4 mt_axpy4(float4 x, float factor, float4 sum)
 {

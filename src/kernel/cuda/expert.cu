@@ -16,11 +16,6 @@ struct swiglu {
     bool has_quads;
 };
 
-__device__ __forceinline__ float sigmoid(float x)
-{
-    return 1.0F / (1.0F + expf(-x));
-}
-
 __device__ __forceinline__ float activate(float gate, float up, float weight)
 {
     return gate / (1.0F + expf(-gate)) * up * weight;
@@ -55,7 +50,7 @@ __device__ __forceinline__ float differ(float *gate, float *up, float *d_act, fl
     const float g = *gate;
     const float u = *up;
     const float d = *d_act;
-    const float s = sigmoid(g);
+    const float s = mt_sigmoid(g);
     const float silu = g * s;
     *gate = d * weight * u * (s * (1.0F + g * (1.0F - s)));
     *up = d * weight * silu;

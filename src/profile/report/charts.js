@@ -104,7 +104,9 @@ function follow(svg, n, indexOf, point) {
 function cellMap(parent, map) {
   const tell = { now: () => {} };
   keep(parent, (width) => drawCells(width, map, (text) => tell.now(text)));
-  parent.append(mapLegend(map.span));
+  const rows = [...Array(map.n_row).keys()], columns = [...Array(map.n_column).keys()];
+  parent.append(mapLegend(map.span,
+    rows.some((row) => columns.some((column) => map.value(row, column) === null))));
   tell.now = readout(parent);
 }
 
@@ -197,14 +199,16 @@ function moveOver(svg, map, at, tell) {
   });
 }
 
-function mapLegend(span) {
+function mapLegend(span, has_gaps) {
   const svg = draw("svg", { width: 190, height: 12, "aria-hidden": "true" });
   for (let i = -LEVELS; i <= LEVELS; ++i) {
     svg.append(draw("rect", { class: i > 0 ? "fill-orange" : "fill-blue", x: (i + LEVELS) * 9,
       "fill-opacity": Math.abs(i) / LEVELS, width: 9, height: 12 }));
   }
   return make("ul", { class: "legend" }, make("li", {}, ratio(1 - span) + " or less  ", svg,
-    "  " + ratio(1 + span) + " or more, times the usual; pale: as usual"));
+    "  " + ratio(1 + span) + " or more, times the usual; pale: as usual"),
+  has_gaps ? make("li", {}, draw("svg", { width: 14, height: 10, "aria-hidden": "true" },
+    draw("rect", { width: 14, height: 10, class: "fill-wait" })), "not recorded") : null);
 }
 
 /* rows: [{name, left, right, note, bad, title}]: bars to both sides of the names. */

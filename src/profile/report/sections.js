@@ -2,7 +2,7 @@
  * nothing for it: then it says so. */
 "use strict";
 
-const bad = report.finding.rank === null ? -1 : report.finding.rank;
+const bad = report.finding.rank;
 
 function note(section, text) {
   place(section).append(make("p", { class: "note" }, text));
@@ -43,6 +43,21 @@ function showRanks() {
     { head: "cause", of: (r) => r.cause }, { head: "when", of: (r) => r.persistence },
   ], report.ranks, "Times are means over steps; rows and time at equal work are over the mean " +
     "and the median rank's.", (r) => r.rank === bad)));
+  showNodes(at);
+}
+
+function showNodes(at) {
+  const { node, to_node } = report.finding;
+  if (report.nodes.length > 1 && report.run.n_detailed > 0) {
+    const list = table([
+      { head: "node", of: (n) => n.name },
+      { head: "missed, a step", kind: "number", of: (n) => time(n.missed) },
+      { head: "", kind: "bar", of: (n) => n.missed },
+    ], report.nodes, "How long a rank elsewhere missed messages to or from the node when all other " +
+      "messages of the collective were there.",
+      (n) => node >= 0 && (n === report.nodes[node] || n === report.nodes[to_node]));
+    at.append(node >= 0 ? list : folded("Messages between nodes", list));
+  }
 }
 
 function stepName(i, from) {
@@ -183,14 +198,26 @@ function showCritical() {
       [begin, length, STYLE[style], critical.names[name]])) }, bad);
 }
 
+function mostRows(rows) {
+  let most = [0, 0];
+  rows.value.forEach((of, rank) => of.forEach((value, i) => {
+    if (value > rows.value[most[0]][most[1]]) most = [rank, i];
+  }));
+  const value = rows.value[most[0]][most[1]];
+  return value < 1.005 ? "All ranks have as many."
+    : `Most: rank ${most[0]} in layer ${rows.layers[most[1]]}, ${ratio(value)} times the mean.`;
+}
+
 function showRows() {
   const rows = report.rows;
+  showExperts(rows.layers);
   if (rows.layers.length === 0) {
     say("rows", "No layer with experts was recorded.");
     return;
   }
   say("rows", "Rows that each rank's experts computed, layer by layer, over the mean of the " +
-    "ranks. A rank that is orange here is late because of its tokens, not of its device.");
+    "ranks. A rank that is orange here is late because of its tokens, not of its device. " +
+    mostRows(rows));
   cellMap(place("rows"), {
     label: "Rows of each rank by layer, over the mean",
     n_row: rows.value.length, n_column: rows.layers.length, span: rows.span,
@@ -213,6 +240,37 @@ function showRows() {
     ], rows.experts, "Before placement: how uneven the gate's choices were, mean over the " +
       "steps of metrics.jsonl."));
   }
+}
+
+/* Rows of each expert, and who computed them. */
+function showExperts(layers) {
+  const experts = report.experts, at = place("rows", ".experts");
+  if (experts.n === 0) {
+    at.append(make("p", { class: "note" }, "Rows by expert were not recorded."));
+    return;
+  }
+  const homes = (row, column) => experts.homes[row][column]
+    .map(([rank, share]) => `${rank} (${percent(share)})`).join(", ") || "none";
+  cellMap(at, {
+    label: "Rows of each expert by layer, over the mean expert's",
+    n_row: layers.length, n_column: experts.n, span: experts.span,
+    value: (row, column) => experts.value[row][column],
+    row_name: (row) => "layer " + layers[row], column_name: (column) => column,
+    column_title: "expert", bad_row: -1,
+    tell: (row, column) => `layer ${layers[row]}, expert ${column}: ` +
+      `${round(experts.count[row][column], 4)} rows a step, ` +
+      `${ratio(experts.value[row][column])} times the mean; computed on rank ${homes(row, column)}`,
+  });
+  const list = layers.flatMap((layer, row) => experts.value[row].map((value, column) =>
+    ({ layer, column, value, count: experts.count[row][column], homes: homes(row, column) })));
+  list.sort((a, b) => b.value - a.value);
+  at.append(folded("Table of the busiest experts", table([
+    { head: "layer", of: (e) => e.layer }, { head: "expert", kind: "number", of: (e) => e.column },
+    { head: "rows a step", kind: "number", of: (e) => round(e.count, 4) },
+    { head: "of the mean", kind: "number", of: (e) => ratio(e.value) },
+    { head: "", kind: "bar", of: (e) => e.value },
+    { head: "computed on rank", of: (e) => e.homes },
+  ], list.slice(0, 40), list.length > 40 ? "The 40 busiest." : "")));
 }
 
 function showPlacement() {

@@ -1,4 +1,4 @@
-/* moetrain data inspect FILE; data_prepare.c has the other. */
+/* moetrain data inspect FILE */
 #include "cli/cli.h"
 
 #include "config/choice.h"
@@ -48,7 +48,7 @@ static enum mt_status open_any(const struct mt_arguments *arguments, char *path,
 {
     int format = -1;
     int type = MT_TOKEN_AUTO;
-    const char *given = arguments->positional[1];
+    const char *given = arguments->positional[0];
     const struct mt_key *types = mt_table_key(mt_table_index("data.token_type"));
     MT_TRY(choose(arguments, "--format", formats, -2, &format));
     MT_TRY(choose(arguments, "--token-type", types->choices, MT_TOKEN_AUTO, &type));
@@ -78,7 +78,7 @@ static void print(const struct mt_token_file *file, const struct mt_token_summar
                  (long long)summary->largest + 1);
 }
 
-static enum mt_status inspect(const struct mt_arguments *arguments)
+enum mt_status mt_command_data_inspect(const struct mt_arguments *arguments)
 {
     char path[MT_PATH_BYTES + 8];
     struct mt_token_file file;
@@ -89,19 +89,4 @@ static enum mt_status inspect(const struct mt_arguments *arguments)
     MT_TRY(status);
     print(&file, &summary);
     return MT_OK;
-}
-
-enum mt_status mt_command_data(const struct mt_arguments *arguments)
-{
-    const char *what = arguments->positional[0];
-    if (strcmp(what, "prepare") == 0) {
-        return mt_command_data_prepare(arguments);
-    }
-    if (strcmp(what, "inspect") == 0 && arguments->n_positional == 2) {
-        return inspect(arguments);
-    }
-    return MT_FAIL(MT_ERR_CONFIG,
-                   "moetrain data %s%s; `data prepare SOURCE... -o PREFIX` or `data inspect FILE` "
-                   "was expected",
-                   what, strcmp(what, "inspect") == 0 ? " takes one file" : " is not known");
 }
