@@ -21,7 +21,9 @@ __global__ void __launch_bounds__(DOT_WARPS *MT_WARP)
     }
     sum = mt_warp_sum(sum);
     if (threadIdx.x % MT_WARP == 0) {
-        out_dot[saved_at(s, row / s.n_head, row % s.n_head)] = sum;
+        const int64_t token = row / s.n_head;
+        const int64_t head = token / s.length * s.n_head + row % s.n_head;
+        out_dot[head * s.length + token % s.length] = sum;
     }
 }
 
@@ -44,10 +46,10 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
     const int64_t kv_head = head / (s.n_head / s.n_kv_head);
     const int64_t stride = s.n_head * s.head_dim;
     const int64_t kv_stride = s.n_kv_head * s.head_dim;
-    const int64_t query = at.token * stride + head * s.head_dim;
-    const int64_t keys = at.token * kv_stride + kv_head * s.head_dim;
-    const int64_t position = at.first + mine;
-    const int64_t saved = saved_at(s, at.token, head) + position;
+    const int64_t query = token_of(s, at) * stride + head * s.head_dim;
+    const int64_t keys = token_of(s, at) * kv_stride + kv_head * s.head_dim;
+    const int position = at.first + mine;
+    const int64_t saved = saved_at(s, at, head) + position;
     const float lse = position < at.length ? a.lse[saved] : 0.0F;
     const float out_dot = position < at.length ? a.out_dot[saved] : 0.0F;
     float4 sum[QUADS];
@@ -57,7 +59,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
     }
     load_tile<QUADS>(q, a, {a.q + query, stride, at.length, 0}, at.first, true);
     load_tile<QUADS>(d_o, a, {a.d_o + query, stride, at.length, 0}, at.first, false);
-    for (int64_t key = 0; key <= at.first; key += TILE) {
+    for (int key = 0; key <= at.first; key += TILE) {
         float score[PER_THREAD];
         float d_p[PER_THREAD];
         __syncthreads(); /* the tiles before are read */
@@ -95,11 +97,11 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 4 ? 2 : 1)
     float *scores = d_o + tile<QUADS>::FLOATS + mine * SCORE_STRIDE;
     float *d_scores = scores + SCORE_FLOATS;
     const struct place at = place_of_block(a);
-    const int64_t group = s.n_head / s.n_kv_head;
+    const int group = (int)(s.n_head / s.n_kv_head);
     const int64_t stride = s.n_head * s.head_dim;
     const int64_t kv_stride = s.n_kv_head * s.head_dim;
-    const int64_t keys = at.token * kv_stride + blockIdx.y * s.head_dim;
-    const int64_t n_tile = mt_cuda_ceil(at.length - at.first, TILE); /* of queries, a head */
+    const int64_t keys = token_of(s, at) * kv_stride + blockIdx.y * s.head_dim;
+    const int n_tile = (at.length - at.first + TILE - 1) / TILE; /* of queries, a head */
     float4 d_k[QUADS];
     float4 d_v[QUADS];
 #pragma unroll
@@ -109,11 +111,11 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 4 ? 2 : 1)
     }
     load_tile<QUADS>(k, a, {a.k + keys, kv_stride, at.length, 0}, at.first, true);
     load_tile<QUADS>(v, a, {a.v + keys, kv_stride, at.length, 0}, at.first, false);
-    for (int64_t i = 0; i < group * n_tile; i++) {
+    for (int i = 0; i < group * n_tile; i++) {
         const int64_t head = blockIdx.y * group + i / n_tile;
-        const int64_t queries = at.first + i % n_tile * TILE;
-        const int64_t query = at.token * stride + head * s.head_dim;
-        const int64_t saved = saved_at(s, at.token, head) + queries;
+        const int queries = at.first + i % n_tile * TILE;
+        const int64_t query = token_of(s, at) * stride + head * s.head_dim;
+        const int64_t saved = saved_at(s, at, head) + queries;
         float score[PER_THREAD];
         float d_p[PER_THREAD];
         __syncthreads(); /* the tiles before are read */
@@ -136,7 +138,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 4 ? 2 : 1)
         add_rows<QUADS>(d_k, d_scores, q, begin, end);
         add_rows<QUADS>(d_v, scores, d_o, begin, end);
     }
-    const int64_t position = at.first + mine;
+    const int position = at.first + mine;
     const int64_t out = keys + position * kv_stride;
     store_row<QUADS>(a.d_k + out, k + mine * tile<QUADS>::STRIDE, d_k, a, position, at.length,
                      true);

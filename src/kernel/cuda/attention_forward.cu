@@ -65,26 +65,26 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
     const int64_t head = blockIdx.y;
     const int64_t kv_head = head / (s.n_head / s.n_kv_head);
     const int64_t stride = s.n_head * s.head_dim;
-    const int64_t own = at.token * stride + head * s.head_dim;
-    const int64_t other = (at.token * s.n_kv_head + kv_head) * s.head_dim;
     const int64_t kv_stride = s.n_kv_head * s.head_dim;
-    const int64_t position = s.n_past + at.first + mine;
-    const int64_t end = s.n_past + mt_cuda_min(at.first + TILE, at.length);
+    const int64_t own = token_of(s, at) * stride + head * s.head_dim;
+    const int64_t other = token_of(s, at) * kv_stride + kv_head * s.head_dim;
+    const int n_past = (int)s.n_past;
+    const int end = n_past + (int)mt_cuda_min(at.first + TILE, at.length);
     struct running run = {-INFINITY, 0.0F};
     float4 sum[QUADS];
 #pragma unroll
     for (int i = 0; i < QUADS; i++) {
         sum[i] = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
     }
-    load_tile<QUADS>(q, a, {a.q + own, stride, at.length, s.n_past}, at.first, true);
-    for (int64_t key = 0; key < end; key += TILE) {
+    load_tile<QUADS>(q, a, {a.q + own, stride, at.length, n_past}, at.first, true);
+    for (int key = 0; key < end; key += TILE) {
         float score[PER_THREAD];
         __syncthreads(); /* the tiles before are read */
         load_tile<QUADS>(k, a, {a.k + other, kv_stride, end, 0}, key, true);
         load_tile<QUADS>(v, a, {a.v + other, kv_stride, end, 0}, key, false);
         __syncthreads();
         /* Behind a past a tile of keys may begin after some queries: 0 or less changes nothing. */
-        const int n_key = (int)mt_cuda_min(TILE, position - key + 1);
+        const int n_key = (int)mt_cuda_min(TILE, n_past + at.first + mine - key + 1);
         multiply_row<QUADS>(score, q + mine * tile<QUADS>::STRIDE, k);
         const float shrink = soften(&run, score, a.scale, n_key);
 #pragma unroll
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
         }
         add_rows<QUADS>(sum, scores + mine * SCORE_STRIDE, v, 0, n_key);
     }
-    const int64_t row = at.first + mine;
+    const int row = at.first + mine;
     if (row >= at.length) {
         return;
     }
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, QUADS < 8 ? 2 : 1)
         }
     }
     if (lane == 0) {
-        a.lse[saved_at(s, at.token, head) + row] = run.largest + logf(run.sum);
+        a.lse[saved_at(s, at, head) + row] = run.largest + logf(run.sum);
     }
 }
 

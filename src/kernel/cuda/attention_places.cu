@@ -25,15 +25,17 @@ static int64_t count_tiles(const struct mt_attention_segments *segments)
 }
 
 static void fill_table(struct mt_cuda *cuda, struct place *table,
-                       const struct mt_attention_segments *segments)
+                       const struct mt_attention_segments *segments, int64_t sequence_length)
 {
     const int64_t *start = segments->start;
     struct places list = {};
     unsigned n = 0;
     for (int64_t i = 0; i < segments->n; i++) {
+        const int64_t token = start[i] - start[0];
         const int32_t length = (int32_t)(start[i + 1] - start[i]);
-        for (int64_t first = 0; first < length; first += TILE) {
-            list.at[n++] = {start[i] - start[0], (int32_t)first, length};
+        for (int32_t first = 0; first < length; first += TILE) {
+            list.at[n++] = {(int32_t)(token / sequence_length), (int32_t)(token % sequence_length),
+                            first, length};
             if (n == PLACES_AT_ONCE) {
                 mt_launch(store_places, 1, n, 0, cuda->stream, table, list);
                 table += n;
@@ -60,7 +62,7 @@ bool mt_cuda_attention_places(struct mt_cuda *cuda, struct attention *a,
     if (table == NULL) {
         return false;
     }
-    fill_table(cuda, table, segments);
+    fill_table(cuda, table, segments, a->shape.length);
     a->places = table;
     return true;
 }

@@ -12,12 +12,11 @@
 
 enum { TILE = 32, TEAM = 8, ATTENTION_THREADS = TILE * TEAM, PER_THREAD = TILE / TEAM };
 
-/* What a block works on: the tile that begins `first` tokens into the segment that begins at
- * `token`. All that a kernel does follows from positions within the segment, so that a segment's
+/* What a block works on: the tile that begins `first` tokens into the segment that begins `start`
+ * tokens into its sequence. All that a kernel does follows from positions within the segment, so that a segment's
  * results have the same bits wherever it lies. */
-struct place {
-    int64_t token;
-    int32_t first, length; /* length: the segment's */
+struct alignas(16) place {
+    int32_t sequence, start, first, length; /* length: the segment's */
 };
 
 struct attention {
@@ -45,7 +44,8 @@ enum { SCORE_STRIDE = TILE + 1, SCORE_FLOATS = TILE * SCORE_STRIDE };
 /* A head's rows of one segment: row 0 is at `at`, its position is n_past. */
 struct strip {
     const float *at;
-    int64_t stride, n, n_past;
+    int64_t stride;
+    int n, n_past;
 };
 
 __device__ __forceinline__ struct place place_of_block(const struct attention &a)
@@ -53,19 +53,26 @@ __device__ __forceinline__ struct place place_of_block(const struct attention &a
     if (a.places != nullptr) {
         return a.places[blockIdx.x];
     }
-    const int64_t n_tile = mt_cuda_ceil(a.shape.length, TILE);
+    const int length = (int)a.shape.length;
+    const unsigned n_tile = ((unsigned)length + TILE - 1) / TILE;
     struct place at;
-    at.token = blockIdx.x / n_tile * a.shape.length;
-    at.first = (int32_t)(blockIdx.x % n_tile * TILE);
-    at.length = (int32_t)a.shape.length;
+    at.sequence = (int)(blockIdx.x / n_tile);
+    at.start = 0;
+    at.first = (int)(blockIdx.x % n_tile * TILE);
+    at.length = length;
     return at;
 }
 
-/* Where a token's number stands in an array [B,H,T]. */
-__device__ __forceinline__ int64_t saved_at(const struct mt_attention &s, int64_t token,
+/* Where the segment begins in an array [N,...], and where a head of it in an array [B,H,T]. */
+__device__ __forceinline__ int64_t token_of(const struct mt_attention &s, const struct place &at)
+{
+    return at.sequence * s.length + at.start;
+}
+
+__device__ __forceinline__ int64_t saved_at(const struct mt_attention &s, const struct place &at,
                                             int64_t head)
 {
-    return (token / s.length * s.n_head + head) * s.length + token % s.length;
+    return (at.sequence * s.n_head + head) * s.length + at.start;
 }
 
 /* Element d of a row that is rotated by the angles of its position. */
@@ -93,13 +100,13 @@ __device__ __forceinline__ float4 rotated_quad(const float *row, const float *c,
 /* Rows first .. first + 31 into a tile, zeros beyond the segment and the head. */
 template <int QUADS>
 __device__ void load_tile(float *out, const struct attention &a, const struct strip &rows,
-                          int64_t first, bool is_rotated)
+                          int first, bool is_rotated)
 {
     const int64_t width = a.shape.head_dim;
     const int64_t half = width / 2;
     const bool rotates = is_rotated && a.cosine != nullptr;
     for (int i = (int)threadIdx.x; i < TILE * TEAM * QUADS; i += ATTENTION_THREADS) {
-        const int64_t at = first + i / (TEAM * QUADS);
+        const int at = first + i / (TEAM * QUADS);
         const int64_t d = 4 * (i % (TEAM * QUADS));
         float4 value = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
         if (at < rows.n && d < width) {
@@ -161,8 +168,7 @@ __device__ __forceinline__ void add_rows(float4 sum[QUADS], const float *factors
  * TILE's own in shared memory, which the 8 threads of the position write and read. */
 template <int QUADS>
 __device__ void store_row(float *out, float *row, const float4 sum[QUADS],
-                          const struct attention &a, int64_t position, int64_t length,
-                          bool is_rotated)
+                          const struct attention &a, int64_t position, int length, bool is_rotated)
 {
     const int lane = (int)(threadIdx.x % TEAM);
     const int64_t width = a.shape.head_dim;
