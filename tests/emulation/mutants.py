@@ -22,7 +22,7 @@ MUTANTS = [
     ("causal_edge", "attention_forward.cu", "attention", "- key + 1)", "- key)"),
     ("shared_size", "attention_forward.cu", "attention", "3 * tile<QUADS>::FLOATS + SCORE_FLOATS",
      "3 * tile<QUADS>::FLOATS + SCORE_FLOATS - 4"),
-    ("past", "attention_forward.cu", "attention", "{a.q + own, stride, at.length, s.n_past}",
+    ("past", "attention_forward.cu", "attention", "{a.q + own, stride, at.length, n_past}",
      "{a.q + own, stride, at.length, 0}"),
     ("last_keys", "attention_forward.cu", "attention", "(int)mt_cuda_min(at.first + TILE, at.length)",
      "at.first + TILE"),
