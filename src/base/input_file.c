@@ -71,3 +71,14 @@ enum mt_status mt_input_read(const char *path, const char *expected, int64_t mos
     }
     return status;
 }
+
+char *mt_input_quote(char *text)
+{
+    for (char *c = text; *c != '\0'; ++c) {
+        const unsigned char byte = (unsigned char)*c;
+        if (byte < 0x20 || byte >= 0x7F) {
+            *c = '?';
+        }
+    }
+    return text;
+}

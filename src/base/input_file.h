@@ -22,6 +22,10 @@ enum mt_status mt_input_open(const char *path, const char *expected, int *descri
 enum mt_status mt_input_read(const char *path, const char *expected, int64_t most, char **data,
                              int64_t *n_byte);
 
+/* What a library quotes from such a file, for a message of one line: what is not printable ASCII
+ * becomes '?'. Returns text. */
+char *mt_input_quote(char *text);
+
 #ifdef __cplusplus
 }
 #endif

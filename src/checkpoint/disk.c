@@ -31,10 +31,11 @@ enum mt_status mt_disk_join(char *path, const char *folder, const char *name)
 
 static enum mt_status fail_write(const char *what, const char *path)
 {
-    return MT_FAIL(MT_ERR_RESOURCE,
-                   "cannot %s %s: %s; a checkpoint must be written as a whole; the complete ones "
-                   "before it are kept: make room or permit writing, then start again",
-                   what, path, strerror(errno));
+    return MT_FAIL(
+        MT_ERR_RESOURCE,
+        "cannot %s %s: %s; room and the permission to write there were expected; provide "
+        "them and start again: what was complete is kept",
+        what, path, strerror(errno));
 }
 
 static enum mt_status fail_read(const char *what, const char *path)

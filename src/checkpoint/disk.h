@@ -42,7 +42,7 @@ enum mt_status mt_disk_write_file(const char *path, const void *data, int64_t n_
 
 /* The file `from`, complete and synced, with n_byte and this checksum, gets a second name `to`;
  * where the file system has no such thing, a synced copy. MT_ERR_RESOURCE also when `from` is not
- * there or has another size. */
+ * there, or does not read back as it was written: damage does not spread. */
 enum mt_status mt_disk_link(const char *from, const char *to, int64_t n_byte, uint64_t checksum);
 
 enum mt_status mt_disk_open_to_read(const char *path, int *descriptor);

@@ -56,6 +56,8 @@ enum mt_status mt_disk_link(const char *from, const char *to, int64_t n_byte, ui
     if (about.st_size != n_byte) {
         return fail_link(from, to, "it has another size than when it was written");
     }
+    /* Rot under one name is under all: what would spread from save to save is found here. */
+    MT_TRY(mt_disk_read_back(from, n_byte, checksum) == MT_OK ? MT_OK : MT_ERR_RESOURCE);
     if (link(from, to) == 0) {
         return MT_OK;
     }

@@ -108,15 +108,26 @@ static void note_unknown(struct load *load)
     }
 }
 
+static bool has_moments(const struct mt_manifest *manifest)
+{
+    bool has = false;
+    for (int64_t t = 0; t < manifest->n_tensor && !has; ++t) {
+        has = strncmp(manifest->tensor[t].name, "/optimizer/", strlen("/optimizer/")) == 0;
+    }
+    return has;
+}
+
 /* The table's tensors, no others, in the same shapes. */
 static enum mt_status match_tables(struct load *load, const char *path)
 {
+    const bool is_weights = load->n_kind > 1 && !has_moments(&load->manifest);
+    const int n_kind = is_weights ? 1 : load->n_kind; /* first, is it of this model? */
     const int64_t n = (int64_t)load->table->n_tensor * load->n_kind;
     MT_TRY(mt_manifest_sort(&load->manifest, &load->by_name));
     /* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers is meant */
     MT_TRY(MT_ALLOCATE(load->saved, n, "tensors of the checkpoint"));
     for (int t = 0; t < load->table->n_tensor; ++t) {
-        for (int kind = 0; kind < load->n_kind; ++kind) {
+        for (int kind = 0; kind < n_kind; ++kind) {
             match_tensor(load, t, (enum mt_checkpoint_kind)kind);
         }
     }
@@ -127,6 +138,12 @@ static enum mt_status match_tables(struct load *load, const char *path)
                        "were expected; use its own configuration, or another run directory",
                        path, load->differences,
                        load->n_difference > MAX_DIFFERENCES ? "; and more" : "");
+    }
+    if (is_weights) {
+        return MT_FAIL(MT_ERR_INPUT,
+                       "%s holds weights only; to go on, the optimizer's state was expected beside "
+                       "them; start a new run from it with --init-from",
+                       path);
     }
     return MT_OK;
 }

@@ -4,6 +4,7 @@
 #include "checkpoint/manifest.h"
 #include "checkpoint/manifest_text.h"
 
+#include "base/input_file.h"
 #include "base/memory.h"
 #include "base/size.h"
 
@@ -382,7 +383,7 @@ enum mt_status mt_manifest_parse(const char *path, const char *text, int64_t n_b
         return MT_FAIL(MT_ERR_INPUT,
                        "%s:%d:%d: %s; JSON as this program writes it was expected; use another "
                        "checkpoint",
-                       path, error.line, error.column, error.text);
+                       path, error.line, error.column, mt_input_quote(error.text));
     }
     const enum mt_status status = read_root(path, root, manifest);
     json_decref(root);

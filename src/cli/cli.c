@@ -6,6 +6,8 @@
 #include "base/memory.h"
 #include "config/load.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -141,10 +143,27 @@ enum mt_status mt_load_config_text(const struct mt_arguments *arguments, const c
     return MT_OK;
 }
 
+/* Results that nobody gets are no success: a full disk behind standard output. */
+static enum mt_status check_output(void)
+{
+    if (fflush(stdout) == 0 && ferror(stdout) == 0) {
+        return MT_OK;
+    }
+    return MT_FAIL(MT_ERR_RESOURCE,
+                   "cannot write the results to standard output: %s; a file, pipe or terminal that "
+                   "takes them was expected; free space, or send them elsewhere",
+                   strerror(errno));
+}
+
 static enum mt_status run_command(const struct mt_arguments *arguments)
 {
-    if (mt_is_job(arguments) || is_first_rank()) {
-        return arguments->command->run(arguments);
+    if (mt_is_job(arguments)) {
+        MT_TRY(arguments->command->run(arguments));
+        return mt_job_agree(check_output());
+    }
+    if (is_first_rank()) {
+        MT_TRY(arguments->command->run(arguments));
+        return check_output();
     }
     return MT_OK; /* a one-process command below mpirun: rank 0 does it */
 }

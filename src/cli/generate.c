@@ -114,11 +114,12 @@ static enum mt_status next_logits(struct generation *g)
                                 g->ids.n - n_known, g->logits);
 }
 
-/* The next token, the first rank's everywhere: logits may differ by rounding where machines do. */
+/* The next token, the first rank's everywhere: logits may differ by rounding where machines do. -1:
+ * nobody takes the text any more. */
 static enum mt_status draw(struct generation *g, int32_t *token)
 {
     MT_TRY(mt_sampler_draw(&g->sampler, g->logits, g->ids.n - g->n_prompt, token));
-    const int64_t mine = *token;
+    const int64_t mine = ferror(stdout) != 0 ? -1 : *token;
     MT_TRY(mt_comm_gather_i64(&g->session.comm, &mine, 1, g->drawn));
     *token = (int32_t)g->drawn[0];
     return MT_OK;
@@ -141,6 +142,9 @@ static enum mt_status continue_text(struct generation *g)
         MT_TRY(next_logits(g));
         g->first_ns = i == 0 ? mt_clock_ns() : g->first_ns;
         MT_TRY(draw(g, &token));
+        if (token < 0) {
+            break;
+        }
         MT_TRY(mt_ids_append(&g->ids, &token, 1));
         if (token == g->end) {
             break;

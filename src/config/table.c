@@ -358,7 +358,7 @@ static const struct mt_key table[] = {
     BOOL("profile", "enabled",
          "Each rank records what it does and when, in the run directory's folder profile.",
          DEFAULT("true"), FIELD(profile.enabled)),
-    INTEGERS("profile", "trace_steps", 0, 0x1p40, "Steps of which every span is written.",
+    INTEGERS("profile", "trace_steps", 1, 0x1p40, "Steps of which every span is written.",
              DEFAULT("[]"), .example = "[100, 101]", FIELD(profile.trace_steps)),
     INTEGER("profile", "window", 1, 0x1p30, "Steps over which stragglers are looked for.",
             DEFAULT("50"), FIELD(profile.window)),

@@ -62,6 +62,7 @@ static void put_quoted(struct sink *sink, const char *text)
 
 void mt_write_real(double value, char *text, size_t bytes)
 {
+    MT_ASSERT(text != NULL);
     if (!isfinite(value)) {
         (void)snprintf(text, bytes, "%s", isnan(value) ? "nan" : value > 0.0 ? "inf" : "-inf");
         return;

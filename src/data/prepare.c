@@ -49,7 +49,7 @@ static enum mt_status read_line(const struct document *document, const char *key
         return MT_FAIL(MT_ERR_INPUT,
                        "no JSON: %s at column %d; an object with the key \"%s\" was "
                        "expected; correct or remove the line",
-                       error.text, error.column, key);
+                       mt_input_quote(error.text), error.column, key);
     }
     if (!json_is_string(found)) {
         return MT_FAIL(MT_ERR_INPUT,

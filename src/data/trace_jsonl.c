@@ -1,5 +1,6 @@
 /* Traces as lines of JSON: {"step":1,"micro":0,"layer":0,"counts":[...]}, with counts [E] or
  * [R][E]. */
+#include "base/input_file.h"
 #include "base/memory.h"
 #include "base/size.h"
 #include "data/trace_internal.h"
@@ -136,7 +137,7 @@ enum mt_status mt_trace_jsonl_row(const struct mt_trace_lines *lines,
         json_decref(object);
         return mt_trace_lines_fail(
             lines, "%s; expected {\"step\":1,\"layer\":0,\"counts\":[..]}; see docs/traces.md",
-            object == NULL ? error.text : "no JSON object");
+            object == NULL ? mt_input_quote(error.text) : "no JSON object");
     }
     const enum mt_status status = read_object(lines, object, columns, row);
     json_decref(object);

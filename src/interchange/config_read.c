@@ -124,6 +124,11 @@ static enum mt_status put_theta(struct reader *reader, const struct mt_interchan
              (!json_is_string(type) || strcmp(json_string_value(type), "default") != 0))) {
             return refuse_scaling(reader, names[i], parameters);
         }
+        const json_t *plain = json_object_get(reader->object, "rope_theta");
+        if (theta != NULL && plain != NULL &&
+            (!json_is_number(plain) || json_number_value(plain) != json_number_value(theta))) {
+            return refuse(reader, "rope_theta", plain, "the base that rope_parameters has");
+        }
         value = theta != NULL ? theta : value;
     }
     MT_TRY(put_real(reader, key, value));
@@ -274,13 +279,14 @@ static enum mt_status check_window(struct reader *reader)
                       "attention over all positions, as if it were null");
     }
     const json_t *types = json_object_get(reader->object, "layer_types");
+    bool is_known = types == NULL || json_is_null(types) || json_is_array(types);
     for (size_t i = 0; i < json_array_size(types); ++i) {
         const char *type = json_string_value(json_array_get(types, i));
-        if (type == NULL || (strcmp(type, "full_attention") != 0 && !is_on)) {
-            return refuse(reader, "layer_types", types, "full_attention in every layer");
-        }
+        is_known = is_known && type != NULL &&
+                   (strcmp(type, "full_attention") == 0 ||
+                    (is_on && strcmp(type, "sliding_attention") == 0));
     }
-    return MT_OK;
+    return is_known ? MT_OK : refuse(reader, "layer_types", types, "full_attention in every layer");
 }
 
 static enum mt_status check_latent(const struct reader *reader)

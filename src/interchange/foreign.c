@@ -1,5 +1,6 @@
 #include "interchange/foreign.h"
 
+#include "base/input_file.h"
 #include "base/memory.h"
 #include "config/config.h"
 
@@ -65,17 +66,6 @@ bool mt_foreign_is_there(const char *folder, const char *name)
     return n > 0 && (size_t)n < sizeof(path) && access(path, F_OK) == 0;
 }
 
-/* What jansson quotes from the file goes into a message, which is one line of text. */
-static void make_printable(char *text)
-{
-    for (; *text != '\0'; ++text) {
-        const unsigned char byte = (unsigned char)*text;
-        if (byte < 0x20 || byte >= 0x7F) {
-            *text = '?';
-        }
-    }
-}
-
 /* Values cost memory, not text: [[],[],[],..] takes fifty times its bytes. */
 static enum mt_status check_values(const char *path, const char *what, const char *text,
                                    int64_t n_byte)
@@ -103,11 +93,10 @@ enum mt_status mt_foreign_parse(const char *path, const char *what, const char *
     MT_TRY(check_values(path, what, text, n_byte));
     *object = json_loadb(text, (size_t)n_byte, JSON_REJECT_DUPLICATES, &error);
     if (*object == NULL) {
-        make_printable(error.text);
         return MT_FAIL(MT_ERR_INPUT,
                        "%s: %s, line %d, column %d: %.160s; one JSON object was "
                        "expected; get the file again",
-                       path, what, error.line, error.column, error.text);
+                       path, what, error.line, error.column, mt_input_quote(error.text));
     }
     if (!json_is_object(*object)) {
         json_decref(*object);

@@ -295,13 +295,25 @@ static double median_share(const struct mt_study *study, const struct mt_analysi
     return mt_quantile_f64(study->scratch, n, 0.5);
 }
 
+/* A device that is slow throughout the window and messages that take longer were told from chance
+ * by tests of their own (analysis_pace.c, analysis_links.c); of anything else what the median rank
+ * costs may be chance. */
+static double least_share(const struct mt_study *study, const struct mt_analysis *analysis,
+                          const struct mt_finding *finding)
+{
+    const bool is_tested =
+        finding->cause == MT_CAUSE_COMMUNICATION ||
+        (finding->cause == MT_CAUSE_SLOW_DEVICE && study->is_slow_throughout[finding->rank]);
+    return is_tested ? MT_FINDING_SHARE : analysis->least_share;
+}
+
 /* More than chance makes. Rows vary from step to step, and now and then any rank has most: they are
  * a rank's own when they cost far more than on the others. */
 static bool stands_out(const struct mt_study *study, const struct mt_analysis *analysis,
                        const struct mt_finding *finding)
 {
     static const double TIMES_OTHERS = 3;
-    return finding->share >= analysis->least_share &&
+    return finding->share >= least_share(study, analysis, finding) &&
            (finding->cause != MT_CAUSE_ROUTING_LOAD ||
             finding->share >
                 TIMES_OTHERS * median_share(study, analysis, MT_CAUSE_ROUTING_LOAD, finding->rank));

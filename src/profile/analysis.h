@@ -76,7 +76,8 @@ struct mt_analysis {
     /* What the median rank costs by being late for no reason that is known: chance, and what the
      * machine does beside the run. */
     double noise_share;
-    /* Of waiting that a finding causes at least: MT_FINDING_SHARE, or noise_share if it is more. */
+    /* Of waiting that a finding causes at least: MT_FINDING_SHARE, or noise_share if it is more; a
+     * device that is slow all the time and messages that take longer: MT_FINDING_SHARE. */
     double least_share;
     struct mt_finding *finding; /* [n_finding] the worst first */
 };

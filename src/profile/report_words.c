@@ -346,8 +346,10 @@ static void word_noise(const struct mt_analysis *analysis, char *text)
     } else {
         (void)snprintf(text, MT_REPORT_LINE_BYTES,
                        "the median rank makes others wait %.1f %% of step time for no known "
-                       "reason: who makes them wait less than %.1f %% is not named",
-                       analysis->noise_share * 100, analysis->least_share * 100);
+                       "reason: rows, data, saves and slow moments of a rank are named from %.1f "
+                       "%% on, slow devices and links from %.0f %%",
+                       analysis->noise_share * 100, analysis->least_share * 100,
+                       MT_FINDING_SHARE * 100);
     }
 }
 

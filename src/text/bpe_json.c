@@ -367,7 +367,7 @@ enum mt_status mt_byte_level_read(const char *path, struct mt_byte_level *own)
         return MT_FAIL(MT_ERR_INPUT,
                        "%s, line %d column %d: no JSON: %s; a tokenizer.json was expected; restore "
                        "the file",
-                       path, error.line, error.column, error.text);
+                       path, error.line, error.column, mt_input_quote(error.text));
     }
     const enum mt_status status = read_root(path, root, own);
     json_decref(root);

@@ -130,10 +130,12 @@ enum mt_status mt_tokenizer_open(const char *path, struct mt_tokenizer **out)
     struct mt_tokenizer *tokenizer = NULL;
     *out = NULL;
     if (kind == NULL) {
-        return MT_FAIL(MT_ERR_INPUT,
-                       "%s is no tokenizer; bytes, a tokenizer.json of byte-level BPE or a "
-                       "SentencePiece .model was expected",
-                       path);
+        return MT_FAIL(
+            MT_ERR_INPUT,
+            "%s is no tokenizer: its name is not bytes and ends in neither .json nor .model; "
+            "a tokenizer.json of byte-level BPE or a SentencePiece .model was expected; "
+            "name one of these",
+            path);
     }
     MT_TRY(MT_ALLOCATE(tokenizer, 1, "tokenizer"));
     tokenizer->kind = kind;

@@ -1,4 +1,5 @@
 /* costs.json: seven numbers in picoseconds and a line for people. Specified in docs/costs.md. */
+#include "base/input_file.h"
 #include "base/memory.h"
 #include "checkpoint/disk.h"
 #include "train/costs.h"
@@ -165,7 +166,7 @@ static enum mt_status parse(const char *path, const char *text, size_t n_byte,
         return MT_FAIL(MT_ERR_INPUT,
                        "%s:%d:%d: %s; a costs.json as this program writes it was expected "
                        "(docs/costs.md); mend it, or set placement.costs = \"measured\"",
-                       path, error.line, error.column, error.text);
+                       path, error.line, error.column, mt_input_quote(error.text));
     }
     const enum mt_status status = read_root(path, root, costs);
     json_decref(root);

@@ -68,7 +68,8 @@ static enum mt_status make_folders(const char *path, size_t *first_made)
     return MT_OK;
 }
 
-/* A pipe would be waited for by all ranks, for ever; a device has no end. Folders fail when they are opened. */
+/* A pipe would be waited for by all ranks, for ever; a device has no end. Folders fail when they
+ * are opened. */
 static enum mt_status check_regular(const char *path)
 {
     struct stat about;

@@ -1,3 +1,4 @@
+#include "base/input_file.h"
 #include "support/test.h"
 
 #include <pthread.h>
@@ -41,7 +42,7 @@ static void a_failure_keeps_code_text_and_place(void **state)
     assert_int_equal(error->code, MT_ERR_INPUT);
     assert_string_equal(error->text, "shard 7 is short; 100 bytes expected; copy it again");
     assert_non_null(strstr(error->file, "test_status.c"));
-    assert_int_equal(error->line, 8);
+    assert_int_equal(error->line, 9);
 }
 
 static void try_passes_the_code_on_at_once(void **state)
@@ -76,6 +77,21 @@ static void a_text_that_is_too_long_is_cut(void **state)
     assert_int_equal(strlen(mt_error_last()->text), MT_ERROR_TEXT_BYTES - 1);
 }
 
+/* What a terminal would obey, from a file or a path. */
+static void messages_hold_no_control_characters(void **state)
+{
+    MT_UNUSED(state);
+    (void)MT_FAIL(MT_ERR_INPUT, "a\tkey \x1b[2J\r\x7f %s, in\ntwo lines",
+                  "\xc2\x9b"
+                  "1m \xc3\xa9");
+    assert_string_equal(mt_error_last()->text, "a?key ?[2J?? ??1m \xc3\xa9, in\ntwo lines");
+    mt_error_clear();
+    (void)MT_FAIL(MT_ERR_INPUT, "cut: \xc2");
+    assert_string_equal(mt_error_last()->text, "cut: \xc2");
+    char quoted[] = "near '\"\\\n\xc3\xa9 x'";
+    assert_string_equal(mt_input_quote(quoted), "near '\"\\??? x'");
+}
+
 static void *fail_in_thread(void *seen)
 {
     *(enum mt_status *)seen = mt_error_last()->code;
@@ -102,6 +118,7 @@ int main(void)
         cmocka_unit_test_setup(try_passes_the_code_on_at_once, clear_record),
         cmocka_unit_test_setup(the_first_error_wins, clear_record),
         cmocka_unit_test_setup(a_text_that_is_too_long_is_cut, clear_record),
+        cmocka_unit_test_setup(messages_hold_no_control_characters, clear_record),
         cmocka_unit_test_setup(each_thread_has_its_own_record, clear_record),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -73,9 +73,9 @@ assert half != whole and abs(half - whole) < 1e-2, (half, whole)' || fail "bfloa
 refuse 2 'one is there already' checkpoint convert $saved one
 refuse 2 'expected --weights-only beside it' checkpoint convert $saved other --dtype bfloat16
 refuse 2 'expected float32 or bfloat16' checkpoint convert $saved other --weights-only --dtype float16
-refuse 2 'does not know "merge"' checkpoint merge $saved other
+refuse 2 '`moetrain checkpoint` needs another word' checkpoint merge $saved other
 refuse 4 'make the folder /proc' checkpoint convert $saved /proc/other
-refuse_everywhere 3 'it lacks /optimizer/' "$config" --quiet --run-dir other --resume half --set 'placement.policy="fsep"'
+refuse_everywhere 3 'half holds weights only.*--init-from' "$config" --quiet --run-dir other --resume half --set 'placement.policy="fsep"'
 rm -rf other
 damage flip $saved/shard-00001-of-00003.h5
 refuse 3 'shard-00001-of-00003.h5 is damaged' checkpoint convert $saved other

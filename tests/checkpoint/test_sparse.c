@@ -297,6 +297,31 @@ static void without_the_checkpoint_before_a_save_fails_and_the_next_one_is_full(
     close_run(&run);
 }
 
+static void damage_before_a_save_does_not_spread_and_the_next_one_is_full(void **unused)
+{
+    MT_UNUSED(unused);
+    struct run run;
+    open_run(&run, true, -1, 0);
+    save(&run, 1);
+    save(&run, 2);
+    (void)MPI_Barrier(MPI_COMM_WORLD);
+    if (rank == 0) { /* of save 1; save 3 writes another part */
+        char name[64];
+        (void)snprintf(name, sizeof(name), "step-00000002/experts-3-of-4-00000-of-%05d.h5", size);
+        mt_test_flip(mt_test_path(folder, name), mt_test_file_bytes(mt_test_path(folder, name)) / 2,
+                     1);
+    }
+    (void)MPI_Barrier(MPI_COMM_WORLD);
+    MT_TEST_FAILS(try_save(&run, 3), MT_ERR_RESOURCE, "experts-3-of-4-00000-of-");
+    run.n_since_full = -1;
+    save(&run, 4);
+    if (rank == 0) {
+        expect_info(path_of(4), 4, run.part_step);
+    }
+    expect_load(&run, size, 1, 4);
+    close_run(&run);
+}
+
 static void a_converted_checkpoint_says_what_is_lost_too(void **unused)
 {
     MT_UNUSED(unused);
@@ -334,6 +359,7 @@ int main(int argc, char **argv)
         IN_FOLDER(a_missing_or_damaged_part_is_named_and_an_older_checkpoint_is_used),
         IN_FOLDER(owners_that_moved_and_a_load_and_an_end_make_a_save_full),
         IN_FOLDER(without_the_checkpoint_before_a_save_fails_and_the_next_one_is_full),
+        IN_FOLDER(damage_before_a_save_does_not_spread_and_the_next_one_is_full),
         IN_FOLDER(a_converted_checkpoint_says_what_is_lost_too),
     };
     return mt_test_mpi_main(argc, argv, tests, (int)(sizeof(tests) / sizeof(tests[0])));

@@ -67,3 +67,13 @@ expect 0 "" one "${sample[@]}" --tokens 3 --top-k 1
 cmp out.txt text || fail "of one token another was taken than the likeliest"
 expect 0 "" one "${sample[@]}" --tokens 3 --top-p 1e-6
 cmp out.txt text || fail "of the fewest tokens another was taken than the likeliest"
+
+# Results that nobody can take are no success.
+for command in "inspect run1/checkpoints/step-00000001" "plan $config --no-policies" \
+    "generate --checkpoint run1/checkpoints/step-00000001 --prompt x --tokens 2000"; do
+    # shellcheck disable=SC2086
+    one $command >/dev/full 2>err.txt
+    code=$?
+    [ $code = 4 ] && grep -q 'cannot write the results to standard output: No space' err.txt ||
+        fail "$command into a full disk ended with $code: $(cat err.txt)"
+done

@@ -67,7 +67,7 @@ static void the_type_is_checked_before_the_version(void **state)
                           "profile.trace_steps = \"a\" is a string; a list of integers is "
                           "expected, e.g. trace_steps = [100, 101]");
     mt_case_override_says("profile.trace_steps=[-1]", "profile.trace_steps = -1 is out of range; "
-                                                      "allowed: 0 to 1099511627776 (2^40)");
+                                                      "allowed: 1 to 1099511627776 (2^40)");
 }
 
 #define TEST(name) cmocka_unit_test_teardown(name, mt_case_teardown)

@@ -41,74 +41,75 @@ static enum mt_status read_file(struct mt_config **config)
     return mt_config_json_read(mt_test_path("config.json"), NULL, &text, config);
 }
 
+static const struct {
+    const char *family, *key, *value, *message;
+} refusals[] = {
+    {"mixtral", "model_type", "\"gpt2\"", "model_type is \"gpt2\"; the families are mixtral"},
+    {"llama", "mlp_bias", "true", "mlp_bias is true;"},
+    {"llama", "num_hidden_layers", "null", "num_hidden_layers is null;"},
+    {"llama", "intermediate_size", NULL, "intermediate_size is not given"},
+    {"mixtral", "model_type", NULL, "model_type is not given"},
+    {"mixtral", "sliding_window", "16", "sliding_window is 16;"},
+    {"mixtral", "hidden_act", "\"gelu\"", "hidden_act is \"gelu\";"},
+    {"mixtral", "attention_dropout", "0.1", "attention_dropout is 0.1"},
+    {"mixtral", "router_jitter_noise", "0.01", "router_jitter_noise is 0.01"},
+    {"mixtral", "rope_parameters", "{\"rope_type\":\"yarn\",\"rope_theta\":1e4,\"factor\":4}",
+     "rope_parameters is {\"rope_type\":\"yarn\""},
+    {"mixtral", "rope_scaling", "{\"type\":\"linear\",\"factor\":2.0}",
+     "rope_scaling is {\"type\":\"linear\""},
+    {"mixtral", "rope_scaling", "[]", "rope_scaling is []"},
+    {"mixtral", "rope_parameters", "{\"rope_theta\":-1.0}", "rope_theta is -1.0"},
+    {"mixtral", "quantization_config", "{\"bits\":4}", "quantization_config is {\"bits\":4}"},
+    {"mixtral", "partial_rotary_factor", "0.5", "partial_rotary_factor is 0.5"},
+    {"mixtral", "hidden_size", "16.0", "hidden_size is 16.0;"},
+    {"mixtral", "hidden_size", "0", "hidden_size is 0;"},
+    {"mixtral", "hidden_size", "-16", "hidden_size is -16;"},
+    {"mixtral", "hidden_size", "9007199254740993", "hidden_size is 9007199254740993;"},
+    {"mixtral", "hidden_size", NULL, "hidden_size is not given"},
+    {"mixtral", "hidden_size", "\"16\"", "hidden_size is \"16\""},
+    {"mixtral", "hidden_size", "18", "describes no model"},
+    {"mixtral", "num_key_value_heads", "3", "describes no model"},
+    {"mixtral", "num_experts_per_tok", "6", "describes no model"},
+    {"mixtral", "num_local_experts", NULL, "num_local_experts is not given"},
+    {"mixtral", "rms_norm_eps", "\"small\"", "rms_norm_eps is \"small\""},
+    {"mixtral", "tie_word_embeddings", "1", "tie_word_embeddings is 1;"},
+    {"olmoe", "clip_qkv", "8.0", "clip_qkv is 8.0;"},
+    {"olmoe", "attention_bias", "true", "attention_bias is true;"},
+    {"olmoe", "norm_topk_prob", "null", "norm_topk_prob is null;"},
+    {"qwen2-moe", "decoder_sparse_step", "2", "decoder_sparse_step is 2;"},
+    {"qwen2-moe", "mlp_only_layers", "[1]", "mlp_only_layers is [1];"},
+    {"qwen2-moe", "mlp_only_layers", "[0,0]", "mlp_only_layers is [0,0];"},
+    {"qwen2-moe", "mlp_only_layers", "[0,1,2]", "describes no model"},
+    {"qwen2-moe", "shared_expert_intermediate_size", "0", "shared_expert_intermediate_size is 0;"},
+    {"qwen2-moe", "shared_expert_intermediate_size", "null",
+     "shared_expert_intermediate_size is null;"},
+    {"qwen2-moe", "use_sliding_window", "true", "sliding_window is 0;"},
+    {"qwen2-moe", "layer_types", "[\"sliding_attention\"]", "layer_types is [\"sliding_"},
+    {"qwen2-moe", "layer_types", "{}", "layer_types is {}"},
+    {"qwen2-moe", "intermediate_size", NULL, "intermediate_size is not given"},
+    {"qwen3-moe", "attention_bias", "true", "attention_bias is true;"},
+    {"qwen3-moe", "head_dim", "7", "describes no model"},
+    {"qwen3-moe", "head_dim", "\"8\"", "head_dim is \"8\""},
+    {"deepseek", "model_type", "\"deepseek_v3\"", "model_type is \"deepseek_v3\""},
+    {"deepseek", "kv_lora_rank", "512",
+     "kv_lora_rank is 512; this program has models with "
+     "grouped-query attention, not multi-head latent"},
+    {"deepseek", "moe_layer_freq", "2", "moe_layer_freq is 2;"},
+    {"deepseek", "scoring_func", "\"sigmoid\"", "scoring_func is \"sigmoid\";"},
+    {"deepseek", "topk_method", "\"noaux_tc\"", "topk_method is \"noaux_tc\";"},
+    {"deepseek", "n_group", "8", "n_group is 8;"},
+    {"deepseek", "routed_scaling_factor", "2.5", "routed_scaling_factor is 2.5;"},
+    {"deepseek", "n_shared_experts", "-1", "n_shared_experts is -1;"},
+    {"deepseek", "first_k_dense_replace", "3", "describes no model"},
+};
+
 static void what_cannot_be_computed_is_refused_by_key_and_value(void **state)
 {
-    static const struct {
-        const char *family, *key, *value, *message;
-    } cases[] = {
-        {"mixtral", "model_type", "\"gpt2\"", "model_type is \"gpt2\"; the families are mixtral"},
-        {"llama", "mlp_bias", "true", "mlp_bias is true;"},
-        {"llama", "num_hidden_layers", "null", "num_hidden_layers is null;"},
-        {"llama", "intermediate_size", NULL, "intermediate_size is not given"},
-        {"mixtral", "model_type", NULL, "model_type is not given"},
-        {"mixtral", "sliding_window", "16", "sliding_window is 16;"},
-        {"mixtral", "hidden_act", "\"gelu\"", "hidden_act is \"gelu\";"},
-        {"mixtral", "attention_dropout", "0.1", "attention_dropout is 0.1"},
-        {"mixtral", "router_jitter_noise", "0.01", "router_jitter_noise is 0.01"},
-        {"mixtral", "rope_parameters", "{\"rope_type\":\"yarn\",\"rope_theta\":1e4,\"factor\":4}",
-         "rope_parameters is {\"rope_type\":\"yarn\""},
-        {"mixtral", "rope_scaling", "{\"type\":\"linear\",\"factor\":2.0}",
-         "rope_scaling is {\"type\":\"linear\""},
-        {"mixtral", "rope_scaling", "[]", "rope_scaling is []"},
-        {"mixtral", "rope_parameters", "{\"rope_theta\":-1.0}", "rope_theta is -1.0"},
-        {"mixtral", "quantization_config", "{\"bits\":4}", "quantization_config is {\"bits\":4}"},
-        {"mixtral", "partial_rotary_factor", "0.5", "partial_rotary_factor is 0.5"},
-        {"mixtral", "hidden_size", "16.0", "hidden_size is 16.0;"},
-        {"mixtral", "hidden_size", "0", "hidden_size is 0;"},
-        {"mixtral", "hidden_size", "-16", "hidden_size is -16;"},
-        {"mixtral", "hidden_size", "9007199254740993", "hidden_size is 9007199254740993;"},
-        {"mixtral", "hidden_size", NULL, "hidden_size is not given"},
-        {"mixtral", "hidden_size", "\"16\"", "hidden_size is \"16\""},
-        {"mixtral", "hidden_size", "18", "describes no model"},
-        {"mixtral", "num_key_value_heads", "3", "describes no model"},
-        {"mixtral", "num_experts_per_tok", "6", "describes no model"},
-        {"mixtral", "num_local_experts", NULL, "num_local_experts is not given"},
-        {"mixtral", "rms_norm_eps", "\"small\"", "rms_norm_eps is \"small\""},
-        {"mixtral", "tie_word_embeddings", "1", "tie_word_embeddings is 1;"},
-        {"olmoe", "clip_qkv", "8.0", "clip_qkv is 8.0;"},
-        {"olmoe", "attention_bias", "true", "attention_bias is true;"},
-        {"olmoe", "norm_topk_prob", "null", "norm_topk_prob is null;"},
-        {"qwen2-moe", "decoder_sparse_step", "2", "decoder_sparse_step is 2;"},
-        {"qwen2-moe", "mlp_only_layers", "[1]", "mlp_only_layers is [1];"},
-        {"qwen2-moe", "mlp_only_layers", "[0,0]", "mlp_only_layers is [0,0];"},
-        {"qwen2-moe", "mlp_only_layers", "[0,1,2]", "describes no model"},
-        {"qwen2-moe", "shared_expert_intermediate_size", "0",
-         "shared_expert_intermediate_size is 0;"},
-        {"qwen2-moe", "shared_expert_intermediate_size", "null",
-         "shared_expert_intermediate_size is null;"},
-        {"qwen2-moe", "use_sliding_window", "true", "sliding_window is 0;"},
-        {"qwen2-moe", "layer_types", "[\"sliding_attention\"]", "layer_types is [\"sliding_"},
-        {"qwen2-moe", "intermediate_size", NULL, "intermediate_size is not given"},
-        {"qwen3-moe", "attention_bias", "true", "attention_bias is true;"},
-        {"qwen3-moe", "head_dim", "7", "describes no model"},
-        {"qwen3-moe", "head_dim", "\"8\"", "head_dim is \"8\""},
-        {"deepseek", "model_type", "\"deepseek_v3\"", "model_type is \"deepseek_v3\""},
-        {"deepseek", "kv_lora_rank", "512",
-         "kv_lora_rank is 512; this program has models with "
-         "grouped-query attention, not multi-head latent"},
-        {"deepseek", "moe_layer_freq", "2", "moe_layer_freq is 2;"},
-        {"deepseek", "scoring_func", "\"sigmoid\"", "scoring_func is \"sigmoid\";"},
-        {"deepseek", "topk_method", "\"noaux_tc\"", "topk_method is \"noaux_tc\";"},
-        {"deepseek", "n_group", "8", "n_group is 8;"},
-        {"deepseek", "routed_scaling_factor", "2.5", "routed_scaling_factor is 2.5;"},
-        {"deepseek", "n_shared_experts", "-1", "n_shared_experts is -1;"},
-        {"deepseek", "first_k_dense_replace", "3", "describes no model"},
-    };
     (void)state;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
+    for (size_t i = 0; i < sizeof(refusals) / sizeof(refusals[0]); ++i) {
         struct mt_config *config = NULL;
-        write_changed(cases[i].family, cases[i].key, cases[i].value);
-        MT_TEST_FAILS(read_file(&config), MT_ERR_INPUT, cases[i].message);
+        write_changed(refusals[i].family, refusals[i].key, refusals[i].value);
+        MT_TEST_FAILS(read_file(&config), MT_ERR_INPUT, refusals[i].message);
         assert_null(config);
     }
 }

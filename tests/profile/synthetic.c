@@ -51,7 +51,12 @@ static double vary(struct run *run, double ns)
     const uint64_t draw = run->n_draw++;
     const double factor = 1 + run->synth->noise * mt_random_normal(run->synth->seed, 1, draw);
     const bool is_late = mt_random_uniform(run->synth->seed, 2, draw) < run->synth->hiccup;
-    return ns * fmax(0.5, factor) + (is_late ? HICCUP_NS : 0);
+    double late_ns = is_late ? HICCUP_NS : 0;
+    if (is_late && run->synth->tail > 0) {
+        const double chance = fmax(1e-3, mt_random_uniform(run->synth->seed, 6, draw));
+        late_ns *= pow(chance, -1 / run->synth->tail);
+    }
+    return ns * fmax(0.5, factor) + late_ns;
 }
 
 static void spend(struct run *run, int rank, enum mt_phase phase, double ns)

@@ -16,6 +16,7 @@ struct synth {
     uint64_t seed;
     double noise;     /* relative standard deviation of each span */
     double hiccup;    /* probability that a span takes 3 ms longer */
+    double tail;      /* how heavy: as far beyond 3 ms as a Pareto law says; 0: all take 3 ms */
     int victim;       /* the rank that is meant below */
     double slowdown;  /* its device; 1: none */
     int every;        /* only in each so-manieth step; 0, 1: always */

@@ -110,17 +110,37 @@ static void clean_runs_have_no_finding(void **state)
     }
 }
 
-/* Rows that scatter by 10 %, and a machine on which every fifth piece of work is held up. */
+/* A machine on which chance often costs more than the slow device does. */
+static void a_slow_device_is_found_where_chance_costs_more(void **state)
+{
+    MT_UNUSED(state);
+    int n_wrong = 0;
+    for (uint64_t seed = 1; seed <= 60; ++seed) {
+        struct synth synth = random_world(seed);
+        synth.slowdown = 1.2;
+        synth.noise = 0.1;
+        synth.hiccup = 0.1;
+        synth.tail = 1.2;
+        n_wrong += finds(&synth, synth.victim, MT_CAUSE_SLOW_DEVICE) ? 0 : 1;
+    }
+    if (n_wrong > 3) {
+        fail_msg("%d of 60 slow devices were not found", n_wrong);
+    }
+}
+
+/* Rows that scatter by 10 %, and a machine on which every fifth piece of work is held up; or every
+ * twentieth, by any time. */
 static void no_rank_is_named_for_what_any_rank_has_at_times(void **state)
 {
     MT_UNUSED(state);
-    for (uint64_t seed = 1; seed <= 60; ++seed) {
+    for (uint64_t seed = 1; seed <= 120; ++seed) {
         struct synth synth = random_world(seed);
         struct mt_profile profile;
         struct mt_analysis analysis;
         synth.victim = -1;
-        synth.row_noise = 0.1;
-        synth.hiccup = 0.2;
+        synth.row_noise = seed % 2 == 0 ? 0.02 : 0.1;
+        synth.hiccup = seed % 2 == 0 ? 0.05 : 0.2;
+        synth.tail = seed % 2 == 0 ? 1.5 : 0;
         study(&synth, &profile, &analysis);
         if (analysis.n_finding > 0) {
             fail_msg("seed %llu: rank %d %s %.1f %%, noise %.1f %%", (unsigned long long)seed,
@@ -434,6 +454,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_slow_device_is_found_in_noise),
+        cmocka_unit_test(a_slow_device_is_found_where_chance_costs_more),
         cmocka_unit_test(more_rows_are_no_slow_device),
         cmocka_unit_test(a_slow_device_with_fewer_rows_is_still_slow),
         cmocka_unit_test(clean_runs_have_no_finding),
