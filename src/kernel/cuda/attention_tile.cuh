@@ -13,8 +13,8 @@
 enum { TILE = 32, TEAM = 8, ATTENTION_THREADS = TILE * TEAM, PER_THREAD = TILE / TEAM };
 
 /* What a block works on: the tile that begins `first` tokens into the segment that begins `start`
- * tokens into its sequence. All that a kernel does follows from positions within the segment, so that a segment's
- * results have the same bits wherever it lies. */
+ * tokens into its sequence. All that a kernel does follows from positions within the segment, so
+ * that a segment's results have the same bits wherever it lies. */
 struct alignas(16) place {
     int32_t sequence, start, first, length; /* length: the segment's */
 };
