@@ -109,6 +109,9 @@ static void without_gradient_only_the_decay_acts(void **state)
 
 /* Items of all kinds in one call: packed in slabs, whole and cut at edges, not packed,
  * inference packs, empty ones. */
+#ifndef MT_TEST_ROUNDS
+#define MT_TEST_ROUNDS 60 /* fewer on the emulated GPU */
+#endif
 enum { N_SHAPE = 6 };
 static const int64_t shapes[N_SHAPE][2] = {{128, 192}, {0, 0},   {100, 40},
                                            {64, 64},   {1, 777}, {0, 0}};
@@ -143,7 +146,7 @@ static struct packed make_packed(struct mt_arena *arena, enum mt_dtype dtype, in
 static void many_at_once_are_updated_and_packed_as_each_alone(void **state)
 {
     MT_UNUSED(state);
-    enum { MAX_ITEM = N_SHAPE * 60 };
+    enum { MAX_ITEM = N_SHAPE * MT_TEST_ROUNDS };
     static const int n_items[] = {0, 1, N_SHAPE, MAX_ITEM};
     static struct packed alone[MAX_ITEM];
     static struct packed all[MAX_ITEM];

@@ -1,0 +1,118 @@
+/* The operations of kernel.h on a GPU: kernels of our own and matrix products by cuBLAS.
+ *
+ * Each mt_cuda_<op> enqueues its work on the stream of the context and returns. Arrays are device
+ * memory; structs of arguments, group offsets, lists of pointers and of items are host memory and
+ * read before the call returns; sums that kernel.h returns go to device memory. Nothing here waits
+ * and nothing allocates, but for init and clear (docs/decisions/0016-gpu.md).
+ *
+ * What goes wrong is kept: the first error ends what follows, and mt_cuda_wait returns it. */
+#ifndef MT_KERNEL_CUDA_CUDA_H
+#define MT_KERNEL_CUDA_CUDA_H
+
+#include "kernel/kernel.h"
+
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+
+/* Streams beside the main one, for products of experts that are large enough to go one by one. */
+enum { MT_CUDA_SIDES = 4 };
+
+struct mt_cuda {
+    cudaStream_t stream;
+    cublasHandle_t blas;
+    cudaStream_t side[MT_CUDA_SIDES];
+    cublasHandle_t side_blas[MT_CUDA_SIDES];
+    cudaEvent_t forked, joined[MT_CUDA_SIDES];
+    enum mt_dtype dtype;
+    char *workspace;       /* dev: cuBLAS's, one for each handle */
+    char *scratch;         /* dev: rounded operands, partial sums, tables */
+    int64_t scratch_bytes; /* what operations may cut from it: mt_cuda_scratch_bytes */
+    int64_t scratch_used;  /* by the operation in progress */
+    enum mt_status status; /* the first error, recorded as any (base/status.h) */
+};
+
+/* Streams, handles and memory on the current device. */
+enum mt_status mt_cuda_init(struct mt_cuda *cuda, enum mt_dtype dtype, int64_t scratch_bytes);
+void mt_cuda_clear(struct mt_cuda *cuda);
+/* The host waits for everything enqueued; returns the first error since init. */
+enum mt_status mt_cuda_wait(struct mt_cuda *cuda);
+/* Scratch that every operation on up to n rows, of up to `width` elements, can do with. */
+int64_t mt_cuda_scratch_bytes(int64_t n, int64_t width);
+
+/* One pack serves both directions: cuBLAS multiplies by either side of a matrix. */
+int64_t mt_cuda_weight_bytes(const struct mt_cuda *cuda, int64_t n_out, int64_t n_in);
+void mt_cuda_weight_pack(struct mt_cuda *cuda, struct mt_weight *weight, const float *values);
+void mt_cuda_linear_forward(struct mt_cuda *cuda, float *y, const float *x,
+                            const struct mt_weight *weight, int64_t n);
+void mt_cuda_linear_backward_input(struct mt_cuda *cuda, float *d_x, const float *d_y,
+                                   const struct mt_weight *weight, int64_t n, bool accumulate);
+void mt_cuda_linear_backward_weight(struct mt_cuda *cuda, float *d_w, const float *d_y,
+                                    const float *x, int64_t n_out, int64_t n_in, int64_t n);
+void mt_cuda_grouped_forward(struct mt_cuda *cuda, float *y, const float *x,
+                             const struct mt_weight *const *weight, struct mt_groups groups);
+void mt_cuda_grouped_backward_input(struct mt_cuda *cuda, float *d_x, const float *d_y,
+                                    const struct mt_weight *const *weight, struct mt_groups groups,
+                                    bool accumulate);
+void mt_cuda_grouped_backward_weight(struct mt_cuda *cuda, float *const *d_w, const float *d_y,
+                                     const float *x, int64_t n_out, int64_t n_in,
+                                     struct mt_groups groups);
+
+void mt_cuda_bias_forward(struct mt_cuda *cuda, float *y, const float *bias, int64_t n,
+                          int64_t width);
+void mt_cuda_bias_backward(struct mt_cuda *cuda, float *d_bias, const float *d_y, int64_t n,
+                           int64_t width);
+
+void mt_cuda_rms_norm_forward(struct mt_cuda *cuda, float *y, float *rstd, const float *x,
+                              const float *w, int64_t n, int64_t width, float eps);
+void mt_cuda_add_rms_norm_forward(struct mt_cuda *cuda, const struct mt_add_rms_norm_forward *args,
+                                  int64_t n, int64_t width);
+void mt_cuda_rms_norm_backward(struct mt_cuda *cuda, const struct mt_rms_norm_backward *args,
+                               int64_t n, int64_t width);
+
+/* Segments are host memory, read before the call returns; sequences are shorter than 2^31.
+ * Heads of up to MT_CUDA_HEAD_DIM; wider ones are refused by the wait. */
+enum { MT_CUDA_HEAD_DIM = 256 };
+int64_t mt_cuda_attention_scratch_bytes(const struct mt_attention *shape);
+void mt_cuda_attention_forward(struct mt_cuda *cuda, const struct mt_attention_forward *args,
+                               const struct mt_attention *shape);
+void mt_cuda_attention_backward(struct mt_cuda *cuda, const struct mt_attention_backward *args,
+                                const struct mt_attention *shape);
+
+/* The activation of all n rows: a GPU has the memory, and one launch a product needs it whole. */
+int64_t mt_cuda_expert_scratch_bytes(int64_t inner, int64_t n);
+void mt_cuda_expert_forward(struct mt_cuda *cuda, const struct mt_expert_forward *args,
+                            const struct mt_expert_weights *weights, struct mt_groups groups);
+void mt_cuda_expert_backward(struct mt_cuda *cuda, const struct mt_expert_backward *args,
+                             const struct mt_expert_weights *weights, struct mt_groups groups);
+void mt_cuda_router_forward(struct mt_cuda *cuda, float *logits, const float *x, const float *w,
+                            int64_t n, int64_t n_expert, int64_t width);
+void mt_cuda_router_backward(struct mt_cuda *cuda, const struct mt_router_backward *args, int64_t n,
+                             int64_t n_expert, int64_t width);
+
+/* Up to MT_CUDA_MAX_EXPERT experts; more are refused by the wait. n may be 0. */
+enum { MT_CUDA_MAX_EXPERT = 2048 };
+void mt_cuda_gate_forward(struct mt_cuda *cuda, const struct mt_gate_forward *args, int64_t n,
+                          const struct mt_gate *gate);
+void mt_cuda_gate_backward(struct mt_cuda *cuda, const struct mt_gate_backward *args, int64_t n,
+                           const struct mt_gate *gate);
+void mt_cuda_sigmoid_forward(struct mt_cuda *cuda, float *y, const float *x, int64_t n);
+void mt_cuda_sigmoid_backward(struct mt_cuda *cuda, float *d_x, const float *d_y, const float *y,
+                              int64_t n);
+void mt_cuda_rows_copy(struct mt_cuda *cuda, float *out, const int64_t *out_offset, const float *in,
+                       const int64_t *in_offset, int64_t n, int64_t width);
+void mt_cuda_rows_combine(struct mt_cuda *cuda, const struct mt_rows_combine *args, int64_t n);
+
+void mt_cuda_embedding_forward(struct mt_cuda *cuda, float *x, const int32_t *token,
+                               const float *table, int64_t n, int64_t width);
+void mt_cuda_embedding_backward(struct mt_cuda *cuda, float *d_table, const int32_t *token,
+                                const float *d_x, int64_t n, int64_t width);
+/* loss [1] dev */
+void mt_cuda_cross_entropy(struct mt_cuda *cuda, double *loss, float *logits, const int32_t *target,
+                           int64_t n, int64_t vocab, float scale);
+void mt_cuda_adamw_update(struct mt_cuda *cuda, const struct mt_adamw_item *item, int64_t n_item,
+                          const struct mt_adamw *args);
+/* sum [1] dev */
+void mt_cuda_sum_squares(struct mt_cuda *cuda, double *sum, const float *x, int64_t n);
+void mt_cuda_fill_zero(struct mt_cuda *cuda, float *x, int64_t n);
+
+#endif

@@ -1,0 +1,183 @@
+/* The only include of kernels: the CUDA language under nvcc, the emulator's (tests/emulation/)
+ * under any other compiler. What differs between the two is here and nowhere else:
+ *
+ *   mt_launch(kernel, grid, block, shared_bytes, stream, arguments...)   never <<<>>>
+ *   MT_SHARED(float, tile, [32][33])                                     static shared memory
+ *   MT_DYN_SHARED(float, tiles)                                          what the launch asked for
+ *   mt_load4, mt_store4                                                  16 bytes at once, aligned
+ *   mt_bf16_bits, mt_bf16_float                                          the only bfloat16 there is
+ *
+ * Kernels compute in float; double stands only where a sum is promised in it. Blocks of one launch
+ * know nothing of each other: no atomics decide a result, no block waits for another. */
+#ifndef MT_KERNEL_CUDA_DEV_CUH
+#define MT_KERNEL_CUDA_DEV_CUH
+
+#include <stdint.h>
+
+#ifdef __CUDACC__
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#define MT_SHARED(type, name, extent) __shared__ type name extent
+#define MT_DYN_SHARED(type, name)                                   \
+    extern __shared__ __align__(16) unsigned char mt_dyn_shared_[]; \
+    type *const name = reinterpret_cast<type *>(mt_dyn_shared_)
+
+template <typename... Parameter, typename... Argument>
+inline void mt_launch(void (*kernel)(Parameter...), dim3 grid, dim3 block, int64_t shared_bytes,
+                      cudaStream_t stream, Argument... argument)
+{
+    kernel<<<grid, block, (size_t)shared_bytes, stream>>>(static_cast<Parameter>(argument)...);
+}
+
+__device__ __forceinline__ float4 mt_load4(const float *at)
+{
+    return *reinterpret_cast<const float4 *>(at);
+}
+
+__device__ __forceinline__ void mt_store4(float *at, float4 value)
+{
+    *reinterpret_cast<float4 *>(at) = value;
+}
+
+__device__ __forceinline__ void mt_store_bits4(uint16_t *at, uint2 pairs)
+{
+    *reinterpret_cast<uint2 *>(at) = pairs;
+}
+
+__device__ __forceinline__ uint16_t mt_bf16_bits(float x)
+{
+    return __bfloat16_as_ushort(__float2bfloat16_rn(x));
+}
+
+__device__ __forceinline__ float mt_bf16_float(uint16_t bits)
+{
+    return __bfloat162float(__ushort_as_bfloat16(bits));
+}
+
+#else
+#include <emulated_language.cuh>
+#endif
+
+/* Lanes of a warp, and all of them. */
+enum { MT_WARP = 32 };
+static const unsigned mt_all_lanes = 0xffffffffU;
+
+/* Sum, or largest, over a warp's lanes: the same bits in each lane, in one order. */
+__device__ __forceinline__ float mt_warp_sum(float x)
+{
+    for (int step = MT_WARP / 2; step > 0; step /= 2) {
+        x += __shfl_xor_sync(mt_all_lanes, x, step);
+    }
+    return x;
+}
+
+__device__ __forceinline__ float mt_warp_max(float x)
+{
+    for (int step = MT_WARP / 2; step > 0; step /= 2) {
+        x = fmaxf(x, __shfl_xor_sync(mt_all_lanes, x, step));
+    }
+    return x;
+}
+
+__host__ __device__ __forceinline__ int64_t mt_cuda_min(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+__host__ __device__ __forceinline__ int64_t mt_cuda_max(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+__host__ __device__ __forceinline__ int64_t mt_cuda_ceil(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+/* Whether rows of `width` floats from here on can be read 16 bytes at a time. */
+__host__ __device__ __forceinline__ bool mt_has_quads(const void *at, int64_t width)
+{
+    return width % 4 == 0 && reinterpret_cast<uintptr_t>(at) % 16 == 0;
+}
+
+/* Elements at .. at + 3 of a row [width], 0 beyond its end. Sums that go by quads have one order,
+ * whether 16 bytes are read at a time or 4. */
+__device__ __forceinline__ float4 mt_load_quad(const float *row, int64_t at, int64_t width,
+                                               bool has_quads)
+{
+    if (has_quads) {
+        return mt_load4(row + at);
+    }
+    return make_float4(at < width ? row[at] : 0.0F, at + 1 < width ? row[at + 1] : 0.0F,
+                       at + 2 < width ? row[at + 2] : 0.0F, at + 3 < width ? row[at + 3] : 0.0F);
+}
+
+__device__ __forceinline__ void mt_store_quad(float *row, int64_t at, int64_t width, bool has_quads,
+                                              float4 value)
+{
+    if (has_quads) {
+        mt_store4(row + at, value);
+        return;
+    }
+    const float values[4] = {value.x, value.y, value.z, value.w};
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        if (at + j < width) {
+            row[at + j] = values[j];
+        }
+    }
+}
+
+/* The same, rounded to bfloat16; 8 bytes at a time where the row's address allows. */
+__device__ __forceinline__ void mt_store_quad_bf16(uint16_t *row, int64_t at, int64_t width,
+                                                   bool has_quads, float4 value)
+{
+    const uint16_t bits[4] = {mt_bf16_bits(value.x), mt_bf16_bits(value.y), mt_bf16_bits(value.z),
+                              mt_bf16_bits(value.w)};
+    if (has_quads) {
+        mt_store_bits4(row + at, make_uint2(bits[0] | (unsigned)bits[1] << 16,
+                                            bits[2] | (unsigned)bits[3] << 16));
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        if (at + j < width) {
+            row[at + j] = bits[j];
+        }
+    }
+}
+
+/* x y + sum, element by element into one number, in this order. */
+__device__ __forceinline__ float mt_dot4(float4 x, float4 y, float sum)
+{
+    sum += x.x * y.x;
+    sum += x.y * y.y;
+    sum += x.z * y.z;
+    return sum + x.w * y.w;
+}
+
+__device__ __forceinline__ float4 mt_scale4(float4 x, float factor)
+{
+    return make_float4(x.x * factor, x.y * factor, x.z * factor, x.w * factor);
+}
+
+__device__ __forceinline__ float4 mt_add4(float4 x, float4 y)
+{
+    return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w);
+}
+
+__device__ __forceinline__ float mt_sigmoid(float x)
+{
+    return 1.0F / (1.0F + expf(-x));
+}
+
+/* sum + x factor */
+__device__ __forceinline__ float4 mt_axpy4(float4 x, float factor, float4 sum)
+{
+    return make_float4(sum.x + x.x * factor, sum.y + x.y * factor, sum.z + x.z * factor,
+                       sum.w + x.w * factor);
+}
+
+#endif

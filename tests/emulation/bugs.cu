@@ -1,0 +1,138 @@
+/* Kernels with one planted bug each, beside their right twins: what the emulator must find, and
+ * what it must let pass. */
+#include "emulation/bugs.h"
+
+#include "kernel/cuda/dev.cuh"
+
+enum { N_THREAD = 64 };
+
+/* Each thread reads what its neighbour wrote into shared memory. */
+__global__ void rotate_shared(float *out, bool has_barrier)
+{
+    MT_SHARED(float, values, [N_THREAD]);
+    values[threadIdx.x] = 0.0F;
+    __syncthreads();
+    values[threadIdx.x] = (float)threadIdx.x;
+    if (has_barrier) {
+        __syncthreads();
+    }
+    out[threadIdx.x] = values[(threadIdx.x + 1) % N_THREAD];
+}
+
+/* The same within a warp. */
+__global__ void rotate_warp(float *out, bool has_barrier)
+{
+    MT_SHARED(float, values, [MT_WARP]);
+    values[threadIdx.x] = 0.0F;
+    __syncwarp();
+    values[threadIdx.x] = (float)threadIdx.x;
+    if (has_barrier) {
+        __syncwarp();
+    }
+    out[threadIdx.x] = values[(threadIdx.x + 1) % MT_WARP];
+}
+
+__global__ void write_from_blocks(float *out, unsigned n_word)
+{
+    if (threadIdx.x == 0) {
+        out[blockIdx.x % n_word] = 1.0F;
+    }
+}
+
+__global__ void count_atomically(int *count)
+{
+    atomicAdd(count, 1);
+}
+
+__global__ void copy_one(float *out, const float *in, int64_t at)
+{
+    if (threadIdx.x == 0) {
+        out[0] = in[at];
+    }
+}
+
+__global__ void read_shared_at(float *out, unsigned at)
+{
+    MT_SHARED(float, values, [N_THREAD]);
+    MT_SHARED(float, others, [N_THREAD]);
+    values[threadIdx.x] = 1.0F;
+    others[threadIdx.x] = 2.0F;
+    __syncthreads();
+    out[threadIdx.x] = values[at];
+}
+
+__global__ void read_shared_half(float *out, unsigned n_written)
+{
+    MT_DYN_SHARED(float, values);
+    if (threadIdx.x < n_written) {
+        values[threadIdx.x] = 1.0F;
+    }
+    __syncthreads();
+    out[threadIdx.x] = values[threadIdx.x];
+}
+
+/* Half a warp goes another way; the others name them in their mask. */
+__global__ void sum_half(float *out, bool is_whole)
+{
+    float x = 1.0F;
+    if (is_whole || threadIdx.x < 16) {
+        x = mt_warp_sum(x);
+    }
+    out[threadIdx.x] = x;
+}
+
+__global__ void leave_before_barrier(float *out, unsigned n_stay)
+{
+    if (threadIdx.x < n_stay) {
+        __syncthreads();
+    }
+    out[threadIdx.x] = 0.0F;
+}
+
+__global__ void load_vector(float *out, const float *in, unsigned at)
+{
+    if (threadIdx.x == 0) {
+        mt_store4(out, mt_load4(in + at));
+    }
+}
+
+void bug_shared_rotation(float *out, bool is_right, cudaStream_t stream)
+{
+    mt_launch(rotate_shared, 1, N_THREAD, 0, stream, out, is_right);
+}
+void bug_warp_rotation(float *out, bool is_right, cudaStream_t stream)
+{
+    mt_launch(rotate_warp, 1, MT_WARP, 0, stream, out, is_right);
+}
+void bug_blocks(float *out, bool is_right, cudaStream_t stream)
+{
+    mt_launch(write_from_blocks, 4, 32, 0, stream, out, is_right ? 4U : 2U);
+}
+void bug_atomic(int *count, cudaStream_t stream)
+{
+    mt_launch(count_atomically, 3, 40, 0, stream, count);
+}
+void bug_copy(float *out, const float *in, int64_t at, cudaStream_t stream)
+{
+    mt_launch(copy_one, 1, 32, 0, stream, out, in, at);
+}
+void bug_shared_bounds(float *out, bool is_right, cudaStream_t stream)
+{
+    mt_launch(read_shared_at, 1, N_THREAD, 0, stream, out, is_right ? 63U : 64U);
+}
+void bug_shared_unknown(float *out, bool is_right, cudaStream_t stream)
+{
+    mt_launch(read_shared_half, 1, N_THREAD, N_THREAD * 4, stream, out, is_right ? 64U : 63U);
+}
+void bug_mask(float *out, bool is_right, cudaStream_t stream)
+{
+    mt_launch(sum_half, 1, 32, 0, stream, out, is_right);
+}
+void bug_barrier(float *out, bool is_right, cudaStream_t stream)
+{
+    mt_launch(leave_before_barrier, 1, N_THREAD, 0, stream, out, is_right ? 64U : 32U);
+}
+void bug_vector(float *out, const float *in, bool is_right, cudaStream_t stream)
+{
+    mt_launch(load_vector, 1, 32, 0, stream, out, in, is_right ? 4U : 3U);
+}

@@ -1,0 +1,20 @@
+/* Launches of kernels with a planted bug; `is_right`: of the right twin. */
+#ifndef MT_EMULATION_BUGS_H
+#define MT_EMULATION_BUGS_H
+
+#include <cuda_runtime.h>
+
+#include <stdint.h>
+
+void bug_shared_rotation(float *out, bool is_right, cudaStream_t stream);    /* out [64] */
+void bug_warp_rotation(float *out, bool is_right, cudaStream_t stream);      /* out [32] */
+void bug_blocks(float *out, bool is_right, cudaStream_t stream);             /* out [4] */
+void bug_atomic(int *count, cudaStream_t stream);                            /* += 120 */
+void bug_copy(float *out, const float *in, int64_t at, cudaStream_t stream); /* out[0] = in[at] */
+void bug_shared_bounds(float *out, bool is_right, cudaStream_t stream);      /* out [64] */
+void bug_shared_unknown(float *out, bool is_right, cudaStream_t stream);     /* out [64] */
+void bug_mask(float *out, bool is_right, cudaStream_t stream);               /* out [32] */
+void bug_barrier(float *out, bool is_right, cudaStream_t stream);            /* out [64] */
+void bug_vector(float *out, const float *in, bool is_right, cudaStream_t stream); /* out [4] */
+
+#endif

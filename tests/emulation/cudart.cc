@@ -1,0 +1,423 @@
+/* The double of the CUDA runtime: strict and lazy. Work is only written down when it is enqueued;
+ * it runs when the host waits for it, beside work of other streams that need not have run yet, in
+ * the chosen order of streams. What orders two operations is followed exactly (clocks of streams,
+ * passed on by events and waits), so a missing wait is found in any order (memory.cc). */
+#include "emulation/machine.h"
+
+#include <emulated_language.cuh>
+
+#include <cstdlib>
+#include <cstring>
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <numeric>
+
+typedef std::vector<uint64_t> emu_clock;
+
+struct emu_task {
+    emu_clock clock; /* what must be over */
+    uint64_t number;
+    bool is_kernel;
+    emu_kernel kernel;
+    std::function<void(const emu_actor *)> work;
+};
+
+struct CUstream_st {
+    int id;
+    uint64_t number; /* operations enqueued so far */
+    emu_clock clock; /* what events made it wait for */
+    std::deque<emu_task> tasks;
+};
+
+struct CUevent_st {
+    CUstream_st *stream; /* NULL: never recorded */
+    uint64_t number;
+    emu_clock clock;
+};
+
+namespace
+{
+/* Stream 0 is the host's own copies. */
+struct runtime {
+    std::vector<CUstream_st *> streams = {nullptr};
+    emu_clock over = {0};       /* operations that have run, by stream */
+    emu_clock host_clock = {0}; /* what the host has waited for */
+    std::map<char *, size_t> pinned;
+    enum emu_order order = EMU_FORWARD;
+    uint64_t seed = 1;
+    struct emu_counts counts = {0, 0, 0, 0};
+};
+
+runtime *rt()
+{
+    static runtime *only = new runtime();
+    return only;
+}
+
+void join(emu_clock *clock, const emu_clock &other)
+{
+    clock->resize(std::max(clock->size(), other.size()));
+    for (size_t i = 0; i < other.size(); i++) {
+        (*clock)[i] = std::max((*clock)[i], other[i]);
+    }
+}
+
+bool is_over(const emu_clock &clock)
+{
+    for (size_t i = 0; i < clock.size(); i++) {
+        if (clock[i] > rt()->over[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void run(CUstream_st *stream)
+{
+    emu_task task = std::move(stream->tasks.front());
+    stream->tasks.pop_front();
+    if (task.is_kernel) {
+        rt()->counts.n_launch++;
+        emu_memory_open();
+        emu_run_kernel(&task.kernel, &task.clock, stream->id, task.number);
+        emu_memory_close();
+    } else {
+        const uint32_t first = emu_memory_begin(stream->id, task.number, 1);
+        const emu_actor actor = {first + 1, first, stream->id, 0, 0, 0, &task.clock};
+        task.work(&actor);
+    }
+    rt()->over[size_t(stream->id)] = task.number;
+}
+
+/* Runs streams, one operation at a time, until `number` operations of the stream are over. */
+void run_until(const CUstream_st *stream, uint64_t number)
+{
+    runtime *r = rt();
+    std::vector<int> order;
+    while (r->over[size_t(stream->id)] < number) {
+        emu_arrange(&order, int(r->streams.size()));
+        bool has_run = false;
+        for (const int i : order) {
+            CUstream_st *next = r->streams[size_t(i)];
+            if (next != nullptr && !next->tasks.empty() && is_over(next->tasks.front().clock)) {
+                run(next);
+                has_run = true;
+                break;
+            }
+        }
+        if (!has_run) {
+            emu_report("streams wait for each other");
+            return;
+        }
+    }
+}
+
+cudaError_t verdict()
+{
+    return emu_has_error() ? cudaErrorLaunchFailure : cudaSuccess;
+}
+
+void enqueue(cudaStream_t stream, emu_task task)
+{
+    if (stream == nullptr) {
+        emu_report("work on the default stream, which orders all others");
+        return;
+    }
+    task.clock = stream->clock;
+    join(&task.clock, rt()->host_clock);
+    task.number = ++stream->number;
+    stream->tasks.push_back(std::move(task));
+}
+
+bool is_pinned(const void *at, size_t bytes)
+{
+    const char *begin = static_cast<const char *>(at);
+    for (const auto &range : rt()->pinned) {
+        if (begin >= range.first && begin + bytes <= range.first + range.second) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether both ends are where `kind` says. */
+bool has_sides(const void *to, const void *from, enum cudaMemcpyKind kind)
+{
+    const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+    const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    if (emu_memory_is_device(to) != to_device || emu_memory_is_device(from) != from_device) {
+        emu_report("a copy of kind %d from %s to %s memory", int(kind),
+                   emu_memory_is_device(from) ? "device" : "host",
+                   emu_memory_is_device(to) ? "device" : "host");
+        return false;
+    }
+    return true;
+}
+
+void copy(const emu_actor *actor, void *to, const void *from, size_t bytes)
+{
+    bool is_right = true;
+    rt()->counts.n_copy++;
+    if (emu_memory_is_device(from)) {
+        is_right = emu_memory_touch(actor, from, bytes, false);
+    }
+    if (is_right && emu_memory_is_device(to)) {
+        is_right = emu_memory_touch(actor, to, bytes, true);
+    }
+    if (is_right) {
+        std::memcpy(emu_memory_inside(to), emu_memory_inside(from), bytes);
+    }
+}
+}  // namespace
+
+/* ---- order ---- */
+
+void emu_set_order(enum emu_order order, uint64_t seed)
+{
+    rt()->order = order;
+    rt()->seed = seed | 1U;
+}
+
+enum emu_order emu_order_of()
+{
+    return rt()->order;
+}
+
+/* Marsaglia's xorshift. */
+uint64_t emu_random()
+{
+    uint64_t x = rt()->seed;
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    rt()->seed = x;
+    return x;
+}
+
+void emu_arrange(std::vector<int> *list, int n)
+{
+    list->resize(size_t(n));
+    std::iota(list->begin(), list->end(), 0);
+    if (rt()->order == EMU_REVERSE) {
+        std::reverse(list->begin(), list->end());
+    }
+    for (int i = n - 1; rt()->order == EMU_RANDOM && i > 0; i--) {
+        std::swap((*list)[size_t(i)], (*list)[size_t(emu_random() % uint64_t(i + 1))]);
+    }
+}
+
+struct emu_counts emu_count(void)
+{
+    return rt()->counts;
+}
+
+struct emu_counts *emu_counter()
+{
+    return &rt()->counts;
+}
+
+/* ---- what the parts of the emulator enqueue ---- */
+
+void emu_enqueue(cudaStream_t stream, std::function<void(const emu_actor *)> work)
+{
+    emu_task task = {};
+    task.work = std::move(work);
+    enqueue(stream, std::move(task));
+}
+
+void mt_emu_enqueue_kernel(dim3 grid, dim3 block, int64_t shared_bytes, cudaStream_t stream,
+                           std::function<void()> thread)
+{
+    emu_task task = {};
+    task.is_kernel = true;
+    task.kernel = {grid, block, size_t(shared_bytes), std::move(thread)};
+    enqueue(stream, std::move(task));
+}
+
+/* ---- the runtime's symbols: memory ---- */
+
+cudaError_t cudaMalloc(void **memory, size_t bytes)
+{
+    *memory = emu_memory_allocate(bytes);
+    return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaFree(void *memory)
+{
+    if (memory == nullptr) {
+        return cudaSuccess;
+    }
+    cudaDeviceSynchronize();
+    if (!emu_memory_free(memory)) {
+        emu_report("free of %p, which is no allocation", memory);
+        return cudaErrorInvalidValue;
+    }
+    return cudaSuccess;
+}
+
+cudaError_t cudaMallocHost(void **memory, size_t bytes)
+{
+    *memory = std::malloc(bytes);
+    rt()->pinned[static_cast<char *>(*memory)] = bytes;
+    return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaFreeHost(void *memory)
+{
+    if (rt()->pinned.erase(static_cast<char *>(memory)) == 0 && memory != nullptr) {
+        emu_report("free of %p, which is no pinned memory", memory);
+        return cudaErrorInvalidValue;
+    }
+    std::free(memory);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind)
+{
+    runtime *r = rt();
+    if (!has_sides(to, from, kind)) {
+        return cudaErrorInvalidValue;
+    }
+    const uint64_t number = ++r->host_clock[0];
+    const uint32_t first = emu_memory_begin(0, number, 1);
+    const emu_actor actor = {first + 1, first, 0, 0, 0, 0, &r->host_clock};
+    r->over[0] = number;
+    copy(&actor, to, from, bytes);
+    return verdict();
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
+                            cudaStream_t stream)
+{
+    if (!has_sides(to, from, kind)) {
+        return cudaErrorInvalidValue;
+    }
+    for (const void *side : {static_cast<const void *>(to), from}) {
+        if (!emu_memory_is_device(side) && !is_pinned(side, bytes)) {
+            emu_report("an asynchronous copy of host memory that is not pinned");
+            return cudaErrorInvalidValue;
+        }
+    }
+    emu_enqueue(stream, [=](const emu_actor *actor) { copy(actor, to, from, bytes); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream)
+{
+    emu_enqueue(stream, [=](const emu_actor *actor) {
+        if (emu_memory_touch(actor, memory, bytes, true)) {
+            std::memset(emu_memory_inside(memory), value, bytes);
+        }
+    });
+    return cudaSuccess;
+}
+
+/* ---- streams and events ---- */
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
+{
+    runtime *r = rt();
+    if (flags != cudaStreamNonBlocking) {
+        emu_report("a stream that the default stream orders");
+    }
+    *stream = new CUstream_st{int(r->streams.size()), 0, {}, {}};
+    r->streams.push_back(*stream);
+    r->over.push_back(0);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    if (!stream->tasks.empty()) {
+        emu_report("a stream is destroyed with work that nobody waited for");
+    }
+    rt()->streams[size_t(stream->id)] = nullptr;
+    delete stream;
+    return verdict();
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    rt()->counts.n_wait++;
+    run_until(stream, stream->number);
+    emu_clock clock = stream->clock;
+    clock.resize(rt()->streams.size());
+    clock[size_t(stream->id)] = stream->number;
+    join(&rt()->host_clock, clock);
+    return verdict();
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+{
+    (void)flags;
+    *event = new CUevent_st{nullptr, 0, {}};
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    event->stream = stream;
+    event->number = stream->number;
+    event->clock = stream->clock;
+    join(&event->clock, rt()->host_clock);
+    event->clock.resize(rt()->streams.size());
+    event->clock[size_t(stream->id)] = stream->number;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    (void)flags;
+    if (event->stream == nullptr) {
+        emu_report("a stream waits for an event that was never recorded");
+    }
+    join(&stream->clock, event->clock);
+    emu_enqueue(stream, [](const emu_actor *) {}); /* whoever waits for the stream waits for it */
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    rt()->counts.n_wait++;
+    if (event->stream != nullptr) {
+        run_until(event->stream, event->number);
+        join(&rt()->host_clock, event->clock);
+    }
+    return verdict();
+}
+
+cudaError_t cudaDeviceSynchronize(void)
+{
+    const std::vector<CUstream_st *> streams = rt()->streams;
+    for (CUstream_st *stream : streams) {
+        if (stream != nullptr) {
+            cudaStreamSynchronize(stream);
+        }
+    }
+    return verdict();
+}
+
+cudaError_t cudaGetLastError(void)
+{
+    return verdict();
+}
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+    return error == cudaSuccess ? "no error" : "an error of the emulated device";
+}
+
+cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute attribute, int value)
+{
+    (void)function;
+    (void)attribute;
+    return value <= EMU_SHARED_BYTES ? cudaSuccess : cudaErrorInvalidValue;
+}

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# All cases of tests/kernel/ on the emulated GPU, those included that are too long for the suite:
+#   tests/emulation/long.sh BUILD_DIR
+# Some two minutes of processor time.
+set -eu
+build=${1:?usage: tests/emulation/long.sh BUILD_DIR}
+ninja -C "$build" emulated_long_attention emulated_long_adamw
+for name in attention adamw; do
+    "$build/tests/emulation/emulated_long_$name"
+done
+exec ctest --test-dir "$build" --output-on-failure -L emu

@@ -1,0 +1,90 @@
+/* What the parts of the emulator know of each other: memory.cc, block.cc, cudart.cc, cublas.cc. */
+#ifndef MT_EMULATION_MACHINE_H
+#define MT_EMULATION_MACHINE_H
+
+#include "emulation/emulator.h"
+
+#include <cuda_runtime.h>
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <functional>
+#include <vector>
+
+/* ---- errors ---- */
+
+/* Keeps the first text. Inside a kernel it does not return: the launch is abandoned. */
+void emu_report(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+bool emu_has_error();
+
+/* ---- order ---- */
+
+uint64_t emu_random();
+enum emu_order emu_order_of();
+/* 0 .. n-1 as the chosen order has them. */
+void emu_arrange(std::vector<int> *list, int n);
+
+/* ---- memory: one range of addresses, each word of which has a history ---- */
+
+/* A time of one stream's work: `clock[s]` operations of stream s are known to be over. */
+struct emu_operation {
+    uint32_t first_run; /* of its blocks; first_run itself stands for several of them */
+    int stream;
+    uint64_t number; /* in its stream */
+};
+
+/* Who accesses, as the history has it. */
+struct emu_actor {
+    uint32_t run, first_run;
+    int stream;
+    int thread;                       /* in the block */
+    uint64_t barriers, warp_barriers; /* passed so far */
+    const std::vector<uint64_t> *clock;
+};
+
+void *emu_memory_allocate(size_t bytes); /* NULL: the emulated device is full */
+bool emu_memory_free(void *memory);      /* false: no such allocation */
+bool emu_memory_is_device(const void *at);
+/* Where the emulator itself finds what a program has at this address. */
+void *emu_memory_inside(void *at);
+const void *emu_memory_inside(const void *at);
+/* A device pointer can be followed only between these two. */
+void emu_memory_open();
+void emu_memory_close();
+/* Starts an operation whose blocks will take n_run numbers; returns the first. */
+uint32_t emu_memory_begin(int stream, uint64_t number, uint32_t n_run);
+/* False, and reported: out of bounds, not initialised, unordered, misaligned, not the device's. */
+bool emu_memory_touch(const emu_actor *actor, const void *at, size_t bytes, bool is_write);
+bool emu_memory_touch_atomic(const emu_actor *actor, const void *at, size_t bytes);
+
+/* Shared memory of the block that runs: the beginning of the range. */
+enum { EMU_SHARED_BYTES = 232448 }; /* what an H100 gives one block */
+char *emu_shared_base();
+/* Of [0, bytes): unknown values, in no declaration. */
+void emu_shared_clear(size_t bytes);
+/* Declares bytes [offset, offset + bytes). */
+void emu_shared_declare(size_t offset, size_t bytes);
+
+/* ---- blocks ---- */
+
+struct emu_kernel {
+    dim3 grid, block;
+    size_t dynamic_bytes;
+    std::function<void()> thread;
+};
+void emu_run_kernel(const emu_kernel *kernel, const std::vector<uint64_t> *clock, int stream,
+                    uint64_t number);
+/* The fiber that runs; NULL on the host. */
+const emu_actor *emu_current();
+bool emu_is_fiber_stack(const void *at);
+[[noreturn]] void emu_abandon();
+
+/* ---- streams ---- */
+
+/* An operation of the stream that touches device memory as `actor`. */
+void emu_enqueue(cudaStream_t stream, std::function<void(const emu_actor *)> work);
+struct emu_counts *emu_counter();
+
+#endif

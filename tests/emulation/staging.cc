@@ -1,0 +1,70 @@
+#include "emulation/staging.h"
+
+#include "emulation/emulator.h"
+
+#include <csetjmp>
+#include <cstdarg>
+#include <cstddef>
+#include <cstdint>
+
+extern "C" {
+#include <cmocka.h>
+}
+
+/* For the largest rows of the tests. */
+static const int64_t scratch_bytes = INT64_C(64) << 20;
+
+struct mt_cuda *emu_context(const struct mt_device *device)
+{
+    static struct mt_cuda contexts[2];
+    static bool is_open[2];
+    const int dtype = device->dtype == MT_BFLOAT16 ? 1 : 0;
+    if (!is_open[dtype] && mt_cuda_init(&contexts[dtype], device->dtype, scratch_bytes) != MT_OK) {
+        fail_msg("%s", mt_error_last()->text);
+    }
+    is_open[dtype] = true;
+    emu_set_order(static_cast<enum emu_order>((device->n_thread - 1) % 3), 4711);
+    return &contexts[dtype];
+}
+
+static void require(cudaError_t error)
+{
+    const char *text = emu_take_error();
+    if (error != cudaSuccess || text != nullptr) {
+        fail_msg("emulated device: %s", text != nullptr ? text : cudaGetErrorString(error));
+    }
+}
+
+void call::finish()
+{
+    if (mt_cuda_wait(cuda) != MT_OK) {
+        require(cudaSuccess);
+        fail_msg("%s", mt_error_last()->text);
+    }
+    for (const array &a : arrays) {
+        if (a.is_result) {
+            require(cudaMemcpy(a.host, a.device, a.bytes, cudaMemcpyDeviceToHost));
+        }
+        require(cudaFree(a.device));
+    }
+    arrays.clear();
+}
+
+void *call::place(void *host, size_t bytes, bool is_argument, bool is_result)
+{
+    void *device = nullptr;
+    if (host == nullptr) {
+        return nullptr;
+    }
+    for (const array &a : arrays) {
+        if (a.host == host && a.bytes == bytes && a.is_result && bytes > 0) {
+            return a.device; /* one array under two names */
+        }
+    }
+    require(cudaMalloc(&device, bytes));
+    if (is_argument) {
+        require(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice));
+    }
+    arrays.push_back({host, device, bytes, is_result});
+    return device;
+}
