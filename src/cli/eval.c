@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/size.h"
 #include "checkpoint/checkpoint.h"
+#include "config/load.h"
 #include "train/session.h"
 
 #include <jansson.h>
@@ -44,8 +45,7 @@ static int find_set(struct mt_path_sets *sets, const char *name, size_t n)
             return s;
         }
     }
-    if (sets->n_set == MT_MAX_SETS || n >= MT_NAME_BYTES || n == 0 ||
-        strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") < n) {
+    if (sets->n_set == MT_MAX_SETS || !mt_value_is_set_name(name, n)) {
         return -1;
     }
     (void)snprintf(sets->name[sets->n_set], MT_NAME_BYTES, "%.*s", (int)n, name);
@@ -86,6 +86,12 @@ static enum mt_status open_validation(const struct mt_arguments *arguments,
 {
     int at = 0;
     const char *data = mt_argument_next(arguments, "--data", &at);
+    if (data != NULL && config->data.format == MT_DATA_RANDOM) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "--data %.200s: data.format is \"random\", which reads no file; expected a "
+                       "format of files, e.g. --set 'data.format=\"bytes\"'",
+                       data);
+    }
     if (data != NULL) {
         config->data.validation.n = 0;
         config->data.validation_sets.n_set = 0;

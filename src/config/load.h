@@ -42,4 +42,7 @@ enum mt_status mt_config_check_resume(const struct mt_config *now, const struct 
 enum mt_config_style { MT_CONFIG_PLAIN, MT_CONFIG_ROFF, MT_CONFIG_MARKDOWN };
 void mt_config_write_help(enum mt_config_style style, FILE *out);
 
+/* May name [n] be that of a set of data.validation_sets? */
+bool mt_value_is_set_name(const char *name, size_t n);
+
 #endif

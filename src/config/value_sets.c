@@ -1,15 +1,16 @@
 /* Members of [data.validation_sets]: a name and its paths. */
 #include "config/value.h"
 
+#include "config/load.h"
+
 #include <stdio.h>
 #include <string.h>
 
-/* Names are keys of metrics and of TOML: letters, digits, - and _. */
-static bool is_name(const char *name)
+/* Keys of metrics and of TOML. */
+bool mt_value_is_set_name(const char *name, size_t n)
 {
-    const size_t n = strlen(name);
     return n > 0 && n < MT_NAME_BYTES &&
-           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == n;
+           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") >= n;
 }
 
 /* Takes out a set that is given again, with its paths. What is unused stays zero. */
@@ -59,11 +60,12 @@ void mt_value_assign_set(struct mt_load *load, const char *name, const struct mt
         }
     }
     const int first = sets->paths.n;
-    if (!is_name(name) || sets->n_set == MT_MAX_SETS) {
+    const bool is_name = mt_value_is_set_name(name, strlen(name));
+    if (!is_name || sets->n_set == MT_MAX_SETS) {
         mt_report_add(&load->report, place,
                       "data.validation_sets has %s %.80s; at most %d names of letters, digits, - "
                       "and _ are expected",
-                      is_name(name) ? "one set too many," : "the key", name, (int)MT_MAX_SETS);
+                      is_name ? "one set too many," : "the key", name, (int)MT_MAX_SETS);
     } else if (mt_value_append_paths(load, index, entry, place, &sets->paths)) {
         if (first < sets->paths.n) {
             insert_set(sets, name, first);

@@ -195,27 +195,30 @@ static enum mt_status put_tensor(void *context, int64_t tensor, struct mt_one_sh
 /* The part of a configuration that the model decides. */
 static enum mt_status write_config(const struct import *import)
 {
-    char text[2 * MT_MODEL_TEXT_BYTES];
+    char text[MT_MODEL_TEXT_BYTES + 2 * MT_PATH_BYTES + 512];
+    char from[MT_PATH_BYTES];
+    char to[MT_PATH_BYTES];
     const struct mt_import_options *options = import->options;
-    const int n =
-        snprintf(text, sizeof(text),
-                 "# The model of %.200s (%s). To train it further, add [optimizer],\n"
-                 "# [data] and [train] (docs/configuration.md) and start with\n"
-                 "#   moetrain train THIS_FILE --init-from %.400s\n"
-                 "# max_seq_len is the most the model was made for; shorter sequences "
-                 "take less memory.\n\n%s",
-                 options->from, import->text.family->title, options->to, import->text.toml);
+    const int n = snprintf(text, sizeof(text),
+                           "# The model of %s (%s). To train it further, add [optimizer],\n"
+                           "# [data] and [train] (docs/configuration.md) and start with\n"
+                           "#   moetrain train THIS_FILE --init-from %s\n"
+                           "# max_seq_len is the most the model was made for; shorter sequences "
+                           "take less memory.\n\n%s",
+                           mt_weights_show_path(options->from, from), import->text.family->title,
+                           mt_weights_show_path(options->to, to), import->text.toml);
     MT_ASSERT(n > 0 && (size_t)n < sizeof(text));
-    return mt_disk_write_file(options->config_path, text, n);
+    return mt_weights_keep_file(options->config_path,
+                                mt_disk_write_file(options->config_path, text, n));
 }
 
-/* Before the long work: it can be written at the end. */
+/* The configuration first: it is small, and goes again when the checkpoint cannot be finished. */
 static enum mt_status import_all(struct import *import)
 {
     const struct mt_run_state state = {0};
     const struct mt_import_options *options = import->options;
     MT_TRY(mt_new_folder_init(&import->made, options->to, "the new checkpoint"));
-    MT_TRY(mt_weights_check_new_file(options->config_path));
+    MT_TRY(mt_weights_check_new_file(options->config_path, options->to));
     MT_TRY(read_config(import));
     MT_TRY(mt_safetensors_open(&import->source, options->from));
     MT_TRY(plan_wires(import));
@@ -224,8 +227,10 @@ static enum mt_status import_all(struct import *import)
     MT_TRY(
         mt_weights_plan(import->config, &import->tensors.table, options->dtype, &import->manifest));
     MT_TRY(MT_ALLOCATE(import->value, BUFFER_ELEMENTS, "import"));
-    MT_TRY(mt_one_shard_write(&import->made, &import->manifest, &state, put_tensor, import));
-    return write_config(import);
+    MT_TRY(write_config(import));
+    return mt_weights_keep_file(
+        options->config_path,
+        mt_one_shard_write(&import->made, &import->manifest, &state, put_tensor, import));
 }
 
 static void report_on(const struct import *import, struct mt_interchange_report *report)

@@ -392,6 +392,8 @@ static enum mt_status write_config(const struct upcycle *upcycle)
     const struct mt_upcycle_options *options = upcycle->options;
     char *text = NULL;
     char *whole = NULL;
+    char first[MT_PATH_BYTES];
+    char to[MT_PATH_BYTES];
     MT_TRY(mt_config_to_text(upcycle->config, &text));
     const int64_t room = (int64_t)strlen(text) + (int64_t)2 * MT_PATH_BYTES + 512;
     enum mt_status status = MT_ALLOCATE(whole, room, "configuration");
@@ -403,9 +405,11 @@ static enum mt_status write_config(const struct upcycle *upcycle)
                      "[data] and [train], then start with\n"
                      "#   moetrain train THIS_FILE --init-from %s\n\n%s",
                      METHOD[options->method], options->n_dense, options->n_dense == 1 ? "" : "s",
-                     options->dense[0], options->to, text);
+                     mt_weights_show_path(options->dense[0], first),
+                     mt_weights_show_path(options->to, to), text);
         MT_ASSERT(n > 0 && n < room);
-        status = mt_disk_write_file(options->config_path, whole, n);
+        status = mt_weights_keep_file(options->config_path,
+                                      mt_disk_write_file(options->config_path, whole, n));
     }
     mt_memory_free(whole);
     mt_memory_free(text);
@@ -417,7 +421,7 @@ static enum mt_status upcycle_all(struct upcycle *upcycle)
     const struct mt_run_state state = {0};
     const struct mt_upcycle_options *options = upcycle->options;
     MT_TRY(mt_new_folder_init(&upcycle->made, options->to, "the new checkpoint"));
-    MT_TRY(mt_weights_check_new_file(options->config_path));
+    MT_TRY(mt_weights_check_new_file(options->config_path, options->to));
     MT_TRY(open_dense(upcycle));
     MT_TRY(make_config(upcycle));
     MT_TRY(MT_ALLOCATE(upcycle->value, BUFFER_ELEMENTS, "upcycling"));
@@ -427,8 +431,10 @@ static enum mt_status upcycle_all(struct upcycle *upcycle)
                        "upcycling"));
     MT_TRY(
         mt_weights_plan(upcycle->config, &upcycle->tensors.table, MT_FLOAT32, &upcycle->manifest));
-    MT_TRY(mt_one_shard_write(&upcycle->made, &upcycle->manifest, &state, put_tensor, upcycle));
-    return write_config(upcycle);
+    MT_TRY(write_config(upcycle));
+    return mt_weights_keep_file(
+        options->config_path,
+        mt_one_shard_write(&upcycle->made, &upcycle->manifest, &state, put_tensor, upcycle));
 }
 
 static void clear(struct upcycle *upcycle)

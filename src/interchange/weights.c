@@ -1,5 +1,6 @@
 #include "interchange/weights.h"
 
+#include "base/input_file.h"
 #include "base/memory.h"
 #include "config/load.h"
 
@@ -94,12 +95,32 @@ enum mt_status mt_weights_plan(const struct mt_config *config, const struct mt_t
     return MT_OK;
 }
 
-enum mt_status mt_weights_check_new_file(const char *path)
+enum mt_status mt_weights_keep_file(const char *path, enum mt_status status)
+{
+    if (status != MT_OK) {
+        (void)unlink(path);
+    }
+    return status;
+}
+
+const char *mt_weights_show_path(const char *path, char text[MT_PATH_BYTES])
+{
+    (void)snprintf(text, MT_PATH_BYTES, "%s", path);
+    return mt_input_quote(text);
+}
+
+enum mt_status mt_weights_check_new_file(const char *path, const char *to)
 {
     const char *slash = strrchr(path, '/');
     char folder[MT_PATH_BYTES] = ".";
     if (slash != NULL) {
         (void)snprintf(folder, sizeof(folder), "%.*s", (int)(slash - path + 1), path);
+    }
+    if (strcmp(path, to) == 0) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "-c %s is the checkpoint itself; a file beside it was expected for the "
+                       "configuration; name another with -c",
+                       path);
     }
     if (access(path, F_OK) == 0) {
         return MT_FAIL(MT_ERR_CONFIG,

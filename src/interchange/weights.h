@@ -29,8 +29,13 @@ enum mt_status mt_weights_read(struct mt_weights *weights, int tensor, int64_t f
 enum mt_status mt_weights_plan(const struct mt_config *config, const struct mt_tensor_table *table,
                                enum mt_dtype dtype, struct mt_manifest *manifest);
 
-/* The configuration that will stand beside them can be written: MT_ERR_CONFIG when the file is
- * there, or its folder is not. */
-enum mt_status mt_weights_check_new_file(const char *path);
+/* The configuration that will stand beside the checkpoint `to` can be written: MT_ERR_CONFIG when
+ * the file is there, or its folder is not, or it is `to`. */
+enum mt_status mt_weights_check_new_file(const char *path, const char *to);
+/* The configuration at `path` goes again when what it was written for failed; returns status. */
+enum mt_status mt_weights_keep_file(const char *path, enum mt_status status);
+/* A path as a comment of a configuration shows it: other bytes than ASCII are question marks, since
+ * a line end would begin a key. text [MT_PATH_BYTES]; returned. */
+const char *mt_weights_show_path(const char *path, char text[MT_PATH_BYTES]);
 
 #endif

@@ -80,7 +80,7 @@ void mt_grouped_backward_weight(struct mt_device *device, float *const *d_w, con
 /* y [n,width] += bias [width] in every row */
 void mt_bias_forward(struct mt_device *device, float *y, const float *bias, int64_t n,
                      int64_t width);
-/* d_bias [width] += sum over rows of d_y [n,width], in double, rows in order */
+/* d_bias [width] += sum over rows of d_y [n,width], in double, in one order */
 void mt_bias_backward(struct mt_device *device, float *d_bias, const float *d_y, int64_t n,
                       int64_t width);
 

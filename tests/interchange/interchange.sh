@@ -45,6 +45,11 @@ refuse 2 'no-such/x.toml cannot be written: No such file' import "$vectors/olmoe
 # A full disk ends with code 4; what a killed attempt left is no obstacle.
 little() { (ulimit -f 30 && trap '' XFSZ && one "$@"); }
 expect 4 'File too large' little import "$vectors/olmoe" -o new
+[ ! -e new ] && [ ! -e new.toml ] || fail "left by an import that failed: $(ls -d new*)"
+refuse 2 '-c new is the checkpoint itself' import "$vectors/olmoe" -o new -c new
+cp -r "$vectors/olmoe" $'odd\nhidden_size = 7'
+expect 0 "" one import $'odd\nhidden_size = 7' -o odd
+grep -q '^# The model of odd?hidden_size = 7 (OLMoE)' odd.toml || fail "a folder's name became a key: $(cat odd.toml)"
 expect 4 'File too large' little export model -o new
 mkdir -p .fresh.tmp/left
 expect 0 "" one export model -o fresh
