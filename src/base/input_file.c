@@ -33,21 +33,29 @@ enum mt_status mt_input_open(const char *path, const char *expected, int *descri
     return fail(path, why, expected);
 }
 
-/* data [n_byte] */
+int64_t mt_input_read_at(int descriptor, int64_t offset, void *data, int64_t n_byte)
+{
+    int64_t done = 0;
+    while (done < n_byte) {
+        const ssize_t got =
+            pread(descriptor, (char *)data + done, (size_t)(n_byte - done), (off_t)(offset + done));
+        if (got == 0) {
+            break;
+        }
+        if (got < 0 && errno != EINTR) {
+            return -1;
+        }
+        done += got > 0 ? got : 0;
+    }
+    return done;
+}
+
 static enum mt_status read_all(int descriptor, const char *path, const char *expected, char *data,
                                int64_t n_byte)
 {
-    for (int64_t done = 0; done < n_byte;) {
-        const ssize_t got = read(descriptor, data + done, (size_t)(n_byte - done));
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got <= 0) {
-            return fail(path, got < 0 ? strerror(errno) : "it became shorter", expected);
-        }
-        done += got;
-    }
-    return MT_OK;
+    const int64_t n = mt_input_read_at(descriptor, 0, data, n_byte);
+    return n == n_byte ? MT_OK
+                       : fail(path, n < 0 ? strerror(errno) : "it became shorter", expected);
 }
 
 enum mt_status mt_input_read(const char *path, const char *expected, int64_t most, char **data,

@@ -26,6 +26,10 @@ enum mt_status mt_input_read(const char *path, const char *expected, int64_t mos
  * becomes '?'. Returns text. */
 char *mt_input_quote(char *text);
 
+/* Bytes [offset, offset + n_byte) into data; returns how many there are, fewer only where the file
+ * ends. -1: errno says why they cannot be read. */
+int64_t mt_input_read_at(int descriptor, int64_t offset, void *data, int64_t n_byte);
+
 #ifdef __cplusplus
 }
 #endif

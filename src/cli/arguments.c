@@ -137,12 +137,6 @@ static enum mt_status add_option(struct mt_arguments *arguments, int argc, char 
                        text, command->name, command->name);
     }
     const struct mt_option *option = &command->option[index];
-    if (option->help == NULL) {
-        return MT_FAIL(MT_ERR_CONFIG,
-                       "%s is not in this version; expected the options in moetrain %s --help; "
-                       "leave it out",
-                       option->name, command->name);
-    }
     const char *value = text[length] == '=' ? text + length + 1 : NULL;
     if (option->value_name == NULL) {
         if (value != NULL) {
@@ -222,10 +216,6 @@ static enum mt_status choose_command(struct mt_arguments *arguments, int argc, c
         arguments->command = &mt_commands[0];
         MT_ASSERT(strcmp(mt_commands[0].name, "train") == 0);
         return argc > 0 ? check_config_word(argv[0]) : MT_OK;
-    }
-    if (arguments->command->refusal != NULL) {
-        return MT_FAIL(MT_ERR_CONFIG, "`moetrain %s` is not in this version; %s",
-                       arguments->command->name, arguments->command->refusal);
     }
     return MT_OK;
 }

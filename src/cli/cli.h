@@ -45,7 +45,6 @@ struct mt_command {
     bool takes_config;       /* common options of a configuration; help lists the keys */
     struct mt_option option[MT_MAX_OPTION]; /* ends with name = NULL */
     enum mt_status (*run)(const struct mt_arguments *arguments);
-    const char *refusal; /* not NULL: not in this version, and what there is instead */
 };
 
 extern const struct mt_command mt_commands[];

@@ -31,9 +31,7 @@ void mt_help_program(FILE *out)
                   "  mpirun -np 64 moetrain configs/x.toml       trains on 64\n\ncommands:\n",
                   MT_VERSION);
     for (int i = 0; i < mt_n_command; i++) {
-        if (mt_commands[i].refusal == NULL) {
-            (void)fprintf(out, "  %-18s %s\n", mt_commands[i].name, mt_commands[i].summary);
-        }
+        (void)fprintf(out, "  %-18s %s\n", mt_commands[i].name, mt_commands[i].summary);
     }
     (void)fprintf(out,
                   "\nmoetrain COMMAND --help explains a command; moetrain train --help lists all "
@@ -45,19 +43,11 @@ void mt_help_program(FILE *out)
 
 void mt_help_command(const struct mt_command *command, FILE *out)
 {
-    if (command->refusal != NULL) {
-        (void)fprintf(out, "moetrain %s is not in this version; %s\n", command->name,
-                      command->refusal);
-        return;
-    }
     (void)fprintf(out, "usage: moetrain %s [OPTIONS]\n\n%s\n\noptions:\n", command->synopsis,
                   command->summary);
     for (int i = 0; i < MT_MAX_OPTION && command->option[i].name != NULL; i++) {
         char left[64];
         const struct mt_option *option = &command->option[i];
-        if (option->help == NULL) {
-            continue;
-        }
         (void)snprintf(left, sizeof(left), "%s%s%s", option->name,
                        option->value_name != NULL ? " " : "",
                        option->value_name != NULL ? option->value_name : "");
@@ -91,15 +81,9 @@ void mt_help_man(FILE *out)
                   MT_VERSION);
     for (int i = 0; i < mt_n_command; i++) {
         const struct mt_command *command = &mt_commands[i];
-        if (command->refusal != NULL) {
-            continue;
-        }
         (void)fprintf(out, ".SS %s\n%s.\n", command->synopsis, command->summary);
         for (int o = 0; o < MT_MAX_OPTION && command->option[o].name != NULL; o++) {
-            const struct mt_option *option = &command->option[o];
-            if (option->help != NULL) {
-                print_man_option(option, out);
-            }
+            print_man_option(&command->option[o], out);
         }
     }
     (void)fprintf(out, ".SH CONFIGURATION\n");

@@ -69,18 +69,8 @@ static enum mt_status fail_read(const char *path, int64_t offset, ssize_t got)
 enum mt_status mt_token_read_at(int descriptor, const char *path, int64_t offset, int64_t n,
                                 void *data)
 {
-    for (int64_t done = 0; done < n;) {
-        const ssize_t got =
-            pread(descriptor, (char *)data + done, (size_t)(n - done), (off_t)(offset + done));
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got <= 0) {
-            return fail_read(path, offset + done, got);
-        }
-        done += got;
-    }
-    return MT_OK;
+    const int64_t got = mt_input_read_at(descriptor, offset, data, n);
+    return got == n ? MT_OK : fail_read(path, offset + mt_max_i64(got, 0), got);
 }
 
 enum mt_status mt_token_open_plain(const char *path, int *descriptor, int64_t *n_byte)

@@ -39,22 +39,15 @@ enum mt_status mt_foreign_open(const char *path, int *descriptor, int64_t *n_byt
 enum mt_status mt_foreign_read(int descriptor, const char *path, int64_t offset, void *data,
                                int64_t n_byte)
 {
-    for (int64_t done = 0; done < n_byte;) {
-        const ssize_t got =
-            pread(descriptor, (char *)data + done, (size_t)(n_byte - done), offset + done);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got < 0) {
-            return fail_system(path, "read");
-        }
-        if (got == 0) {
-            return MT_FAIL(MT_ERR_INPUT,
-                           "%s ends at byte %lld; %lld were expected; it was cut while it was "
-                           "read: get it again",
-                           path, (long long)(offset + done), (long long)(offset + n_byte));
-        }
-        done += got;
+    const int64_t n = mt_input_read_at(descriptor, offset, data, n_byte);
+    if (n < 0) {
+        return fail_system(path, "read");
+    }
+    if (n < n_byte) {
+        return MT_FAIL(MT_ERR_INPUT,
+                       "%s ends at byte %lld; %lld were expected; it was cut while it was "
+                       "read: get it again",
+                       path, (long long)(offset + n), (long long)(offset + n_byte));
     }
     return MT_OK;
 }
