@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "kernel/kernel.h"
+#include "reference/difference.h"
 #include "support/compare.h"
 #include "support/fill.h"
 #include "support/test.h"
@@ -69,6 +70,10 @@ static inline void pair_check_canaries(struct pair pair)
 
 /* Two runs' results have the same bits. */
 #define PAIR_SAME(one, other) MT_TEST_SAME_BITS((one).f, (other).f, (one).n)
+
+/* The reference's gradient is the central differences of objective(context) by the pair `of`. */
+#define PAIR_GRADIENT(objective, context, of, gradient) \
+    assert_true(mt_ref_gradient_error((objective), (context), (of).d, (of).n, (gradient).d) < 1e-6)
 
 static inline struct mt_device device_of(int n_thread)
 {

@@ -1,7 +1,6 @@
 /* mt_rope_tables against the reference, and the reference's gradient; attention's tests judge the
  * rotation itself. */
 #include "kernel/pair.h"
-#include "reference/difference.h"
 #include "reference/rope.h"
 
 /* Angles are rounded once, from double; largest error seen 6e-8. */
@@ -63,10 +62,10 @@ static void turning_back_is_the_gradient_by_central_differences(void **state)
     const struct mt_ref_rope rope = {3, 2, 4, 100.0};
     struct objective o = {&rope, pair_random(&arena, 48, 1), pair_random(&arena, 48, 2),
                           pair_random(&arena, 48, 3)};
-    const struct pair numeric = pair_random(&arena, 48, 4);
-    mt_ref_difference(objective, &o, o.x.d, 48, numeric.d);
-    mt_ref_rope(o.d_y.d, 6, &rope, -1.0);
-    assert_true(mt_ref_gradient_error(o.d_y.d, numeric.d, 48) < 1e-6);
+    const struct pair d_x = pair_random(&arena, 48, 4);
+    memcpy(d_x.d, o.d_y.d, (size_t)d_x.n * sizeof(double));
+    mt_ref_rope(d_x.d, 6, &rope, -1.0);
+    PAIR_GRADIENT(objective, &o, o.x, d_x);
     mt_arena_clear(&arena);
 }
 

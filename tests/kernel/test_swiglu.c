@@ -1,7 +1,6 @@
 /* mt_cpu_swiglu_*, which experts call tile by tile: values, gradients, huge gates, in-place use. */
 #include "kernel/cpu/swiglu.h"
 #include "kernel/pair.h"
-#include "reference/difference.h"
 #include "reference/swiglu.h"
 
 /* Largest error seen 3e-7. */
@@ -155,13 +154,9 @@ static void reference_backward_matches_central_differences(void **state)
     struct problem p;
     problem_init(&p, &arena, 3, 5);
     expect(&p, true);
-    const struct pair numeric = pair_random(&arena, 15, 10);
-    mt_ref_difference(objective, &p, p.gate.d, 15, numeric.d);
-    assert_true(mt_ref_gradient_error(p.d_gate.d, numeric.d, 15) < 1e-6);
-    mt_ref_difference(objective, &p, p.up.d, 15, numeric.d);
-    assert_true(mt_ref_gradient_error(p.d_up.d, numeric.d, 15) < 1e-6);
-    mt_ref_difference(objective, &p, p.row_weight.d, 3, numeric.d);
-    assert_true(mt_ref_gradient_error(p.d_row_weight.d, numeric.d, 3) < 1e-6);
+    PAIR_GRADIENT(objective, &p, p.gate, p.d_gate);
+    PAIR_GRADIENT(objective, &p, p.up, p.d_up);
+    PAIR_GRADIENT(objective, &p, p.row_weight, p.d_row_weight);
     mt_arena_clear(&arena);
 }
 

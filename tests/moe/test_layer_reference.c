@@ -42,9 +42,7 @@ static double objective(void *context)
 
 static void check(struct judged *judged, double *values, const double *analytic, int64_t n)
 {
-    double numeric[EFD];
-    mt_ref_difference(objective, judged, values, n, numeric);
-    assert_true(mt_ref_gradient_error(analytic, numeric, n) < 1e-6);
+    assert_true(mt_ref_gradient_error(objective, judged, values, n, analytic) < 1e-6);
 }
 
 static void judge(int64_t top_k, bool normalize, int64_t n_shared, bool is_scaled)

@@ -2,29 +2,27 @@
 
 #include <math.h>
 
-void mt_ref_difference(mt_ref_scalar_fn f, void *context, double *values, int64_t n, double *d)
+static double central_difference(mt_ref_scalar_fn f, void *context, double *value)
 {
-    for (int64_t i = 0; i < n; i++) {
-        const double value = values[i];
-        const double h = 1e-5 * fmax(1.0, fabs(value));
-        values[i] = value + h;
-        const double above = f(context);
-        values[i] = value - h;
-        const double below = f(context);
-        values[i] = value;
-        d[i] = (above - below) / (2.0 * h);
-    }
+    const double middle = *value;
+    const double h = 1e-5 * fmax(1.0, fabs(middle));
+    *value = middle + h;
+    const double above = f(context);
+    *value = middle - h;
+    const double below = f(context);
+    *value = middle;
+    return (above - below) / (2.0 * h);
 }
 
-double mt_ref_gradient_error(const double *analytic, const double *numeric, int64_t n)
+double mt_ref_gradient_error(mt_ref_scalar_fn f, void *context, double *values, int64_t n,
+                             const double *analytic)
 {
     double largest = 1e-3;
     double error = 0.0;
     for (int64_t i = 0; i < n; i++) {
-        largest = fmax(largest, fabs(numeric[i]));
-    }
-    for (int64_t i = 0; i < n; i++) {
-        const double difference = fabs(analytic[i] - numeric[i]);
+        const double numeric = central_difference(f, context, &values[i]);
+        const double difference = fabs(analytic[i] - numeric);
+        largest = fmax(largest, fabs(numeric));
         error = isnan(difference) ? HUGE_VAL : fmax(error, difference);
     }
     return error / largest;
