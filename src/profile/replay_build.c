@@ -73,11 +73,10 @@ static void fill_parts(const struct mt_profile *profile, struct mt_segment *segm
 }
 
 /* Sources of sources, until nothing is added: who passes on must have arrived, and who passes it to
- * them. Then all but those who came when the wait was over. */
+ * them. */
 static void close_sources(struct mt_part *part, int n_rank)
 {
-    bool has_grown = n_rank <= MASK_RANKS;
-    while (has_grown) {
+    for (bool has_grown = true; has_grown;) {
         has_grown = false;
         for (int r = 0; r < n_rank; ++r) {
             uint64_t all = part[r].needed;
@@ -88,13 +87,39 @@ static void close_sources(struct mt_part *part, int n_rank)
             part[r].needed = all;
         }
     }
-    for (int r = 0; r < n_rank && n_rank <= MASK_RANKS; ++r) {
+}
+
+/* Ranks that came when the wait was over cannot have been waited for. */
+static void drop_later(struct mt_part *part, int n_rank)
+{
+    for (int r = 0; r < n_rank; ++r) {
         for (int s = 0; s < n_rank; ++s) {
             if (s != r && (!part[s].is_there || part[s].begin_ns > part[r].done_ns)) {
                 part[r].needed &= ~((uint64_t)1 << s);
             }
         }
     }
+}
+
+/* Whose arrival ends each rank's wait: its sources' and theirs, and its receivers', since a large
+ * message leaves when the other end has room for it. A small one leaves at once: it is out before
+ * its receiver comes, or nobody stands still for it. */
+static void find_needed(struct mt_part *part, int n_rank)
+{
+    uint64_t receivers[MASK_RANKS] = {0};
+    if (n_rank > MASK_RANKS) {
+        return; /* everybody who came before the end */
+    }
+    for (int r = 0; r < n_rank; ++r) {
+        for (int s = 0; s < n_rank; ++s) {
+            receivers[s] |= (part[r].needed >> s & 1) << r;
+        }
+    }
+    close_sources(part, n_rank);
+    for (int r = 0; r < n_rank; ++r) {
+        part[r].needed |= receivers[r];
+    }
+    drop_later(part, n_rank);
 }
 
 static bool is_needed(const struct mt_part *part, int n_rank, int rank, int source)
@@ -185,7 +210,7 @@ static enum mt_status build_collectives(const struct mt_profile *profile,
     fill_parts(profile, segment, *first);
     for (int c = 0; c < segment->n_collective; ++c) {
         struct mt_part *part = mt_segment_part(segment, n_rank, c, 0);
-        close_sources(part, n_rank);
+        find_needed(part, n_rank);
         measure_transfers(part, n_rank);
     }
     borrow_transfers(profile, segment, *first);
