@@ -101,8 +101,8 @@ static void experts(struct world *world, int phase, int layer, int micro)
 static uint64_t sources_of(const struct world *world, int rank, int phase)
 {
     const int n_rank = world->run->n_rank;
-    if (n_rank > 64 || (phase == MT_PHASE_REDUCE && world->run->owner >= 0 &&
-                        world->run->owner != rank)) {
+    if (n_rank > 64 ||
+        (phase == MT_PHASE_REDUCE && world->run->owner >= 0 && world->run->owner != rank)) {
         return 0;
     }
     return n_rank == 64 ? ~(uint64_t)0 : ((uint64_t)1 << n_rank) - 1;
@@ -116,18 +116,18 @@ static int64_t post(struct world *world, int kind, int phase, int busy, int laye
         struct mt_profile_step *step = mt_profile_step(world->profile, world->step, r);
         world->post_ns[number % MAX_RECORD * world->run->n_rank + r] = world->now_ns[r];
         if (is_detailed(world)) {
-            step->collective[step->n_collective++] = (struct mt_profile_collective){
-                .number = number,
-                .kind = kind,
-                .phase = phase,
-                .busy_phase = busy,
-                .layer = layer,
-                .micro = micro,
-                .begin_ns = world->now_ns[r],
-                .last_peer = -1,
-                .n_bytes = 65536,
-                .n_source = world->run->n_rank - 1,
-                .sources = sources_of(world, r, phase)};
+            step->collective[step->n_collective++] =
+                (struct mt_profile_collective){.number = number,
+                                               .kind = kind,
+                                               .phase = phase,
+                                               .busy_phase = busy,
+                                               .layer = layer,
+                                               .micro = micro,
+                                               .begin_ns = world->now_ns[r],
+                                               .last_peer = -1,
+                                               .n_bytes = 65536,
+                                               .n_source = world->run->n_rank - 1,
+                                               .sources = sources_of(world, r, phase)};
         }
     }
     return number;

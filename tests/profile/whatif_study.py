@@ -79,7 +79,7 @@ def report(options, run, rank):
     """The finding line, what is gained without the rank's slowness, the model's own error."""
     text = subprocess.run([options.moetrain, "report", str(run), "--text"], check=True, text=True,
                           stdout=subprocess.PIPE).stdout
-    gain = re.search(rf"^ *(-?[\d.]+) % less, .*if rank {rank} were as fast", text, re.M)
+    gain = re.search(rf"^(?:->)? *(-?[\d.]+) % .* rank {rank} were as fast", text, re.M)
     model = re.search(r"the model is ([\d.]+) % off", text)
     return text.splitlines()[0], float(gain.group(1)) / 100 if gain else 0.0, float(model.group(1)) / 100
 
