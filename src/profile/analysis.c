@@ -155,24 +155,40 @@ struct costs {
     int longest_data, longest_save; /* ranks */
 };
 
+/* Share of step time in which every rank stands for this cause, if it is charged to this rank. */
+static double sum_common(const struct costs *c, int rank, enum mt_cause cause)
+{
+    const bool is_data = cause == MT_CAUSE_LATE_DATA && rank == c->longest_data;
+    const bool is_save = cause == MT_CAUSE_CHECKPOINT && rank == c->longest_save;
+    double ns = 0;
+    for (int s = 0; s < c->study->n && (is_data || is_save); ++s) {
+        ns += common_ns(c->study, s, is_data ? MT_PHASE_DATA : MT_PHASE_CHECKPOINT);
+    }
+    return ns / fmax(1.0, c->total_ns);
+}
+
+/* Data or a save: at least half of the rank's time in it is every rank's. */
+static bool is_everybodys(const struct mt_study *study, int rank, enum mt_cause cause)
+{
+    const int phase = cause == MT_CAUSE_LATE_DATA ? MT_PHASE_DATA : MT_PHASE_CHECKPOINT;
+    double own_ns = 0;
+    double all_ns = 0;
+    for (int s = 0; s < study->n; ++s) {
+        own_ns += (double)busy_ns(mt_study_step(study, s, rank), phase);
+        all_ns += common_ns(study, s, phase);
+    }
+    return (cause == MT_CAUSE_LATE_DATA || cause == MT_CAUSE_CHECKPOINT) && 2 * all_ns >= own_ns;
+}
+
 /* Share of step time, mean over the run. */
 static double sum_costs(const struct costs *c, int rank, enum mt_cause cause)
 {
     const struct mt_study *study = c->study;
     double caused_ns = 0;
-    double shared_ns = 0;
     for (int s = 0; s < study->n; ++s) {
-        const double mine_ns = study->is_detailed[s] ? cost_ns(study, s, rank, cause) : 0.0;
-        double all_ns = 0;
-        if (cause == MT_CAUSE_LATE_DATA && rank == c->longest_data) {
-            all_ns = common_ns(study, s, MT_PHASE_DATA);
-        } else if (cause == MT_CAUSE_CHECKPOINT && rank == c->longest_save) {
-            all_ns = common_ns(study, s, MT_PHASE_CHECKPOINT);
-        }
-        caused_ns += mine_ns;
-        shared_ns += all_ns;
+        caused_ns += study->is_detailed[s] ? cost_ns(study, s, rank, cause) : 0.0;
     }
-    return caused_ns / fmax(1.0, c->detailed_ns) + shared_ns / fmax(1.0, c->total_ns);
+    return caused_ns / fmax(1.0, c->detailed_ns) + sum_common(c, rank, cause);
 }
 
 /* Time of the cause itself, which every step tells, also those without detail; messages are known
@@ -194,15 +210,16 @@ static double cause_ns(const struct mt_study *study, int step, int rank, enum mt
     }
 }
 
-/* Of thinned out steps every so-manieth tells of messages. */
-static enum mt_persistence find_persistence(const struct costs *c, int rank, enum mt_cause cause,
-                                            int *period)
+/* Sets persistence, period and since. Of thinned out steps every so-manieth tells of messages. */
+static void find_persistence(const struct costs *c, struct mt_finding *finding)
 {
     const struct mt_study *study = c->study;
+    const enum mt_cause cause = finding->cause;
+    const int rank = finding->rank;
     int n = 0;
     if (cause == MT_CAUSE_SLOW_DEVICE && study->is_slow_throughout[rank]) {
-        *period = 0;
-        return MT_PERMANENT;
+        finding->persistence = MT_PERMANENT;
+        return;
     }
     for (int s = 0; s < study->n; ++s) {
         if (cause != MT_CAUSE_COMMUNICATION || study->is_detailed[s]) {
@@ -210,9 +227,13 @@ static enum mt_persistence find_persistence(const struct costs *c, int rank, enu
                 cause_ns(study, s, rank, cause) / fmax(1.0, (double)mt_study_step_ns(study, s));
         }
     }
-    const enum mt_persistence persistence = mt_analysis_persistence(c->when, n, period);
-    *period = n > 0 ? *period * ((study->n + n / 2) / n) : 0;
-    return persistence;
+    const int steps = n > 0 ? (study->n + n / 2) / n : 0; /* that one number stands for */
+    finding->persistence = mt_analysis_persistence(c->when, n, &finding->period);
+    finding->period *= steps;
+    if (finding->persistence == MT_PERMANENT) {
+        finding->since =
+            (int)mt_min_i64((int64_t)mt_analysis_since(c->when, n) * steps, study->n - 1);
+    }
 }
 
 static int find_most(const int64_t *value, int n)
@@ -244,7 +265,8 @@ static struct mt_finding make_finding(const struct costs *c, const struct mt_ana
     struct mt_finding finding = {
         .rank = rank, .cause = cause, .layer = -1, .node = -1, .to_node = -1};
     finding.share = sum_costs(c, rank, cause);
-    finding.persistence = find_persistence(c, rank, cause, &finding.period);
+    finding.is_everybodys = is_everybodys(c->study, rank, cause);
+    find_persistence(c, &finding);
     finding.phase = find_most(by_phase, MT_N_PHASE + 1);
     if (cause == MT_CAUSE_LATE_DATA) {
         finding.phase = MT_PHASE_DATA;

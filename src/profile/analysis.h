@@ -42,6 +42,8 @@ struct mt_finding {
     double share;        /* of step time that it costs, 0 .. 1 */
     enum mt_persistence persistence;
     int period; /* steps, when periodic; else 0 */
+    int since;  /* when permanent: index of the step since which; else, or from the first on: 0 */
+    bool is_everybodys; /* late data, checkpoint: most of it stops every rank, this one longest */
     /* Messages between nodes: to or from `node`, or between it and `to_node`; -1: of the rank. */
     int node, to_node;
     int phase; /* where most of it arose: enum mt_phase; MT_N_PHASE: unknown */
@@ -95,6 +97,9 @@ void mt_analysis_sort_findings(struct mt_analysis *analysis);
 
 /* When in time cost [n], a number a step, arose. *period: steps, when periodic, else 0. */
 enum mt_persistence mt_analysis_persistence(const double *cost, int n, int *period);
+
+/* Of a permanent one: index of the step since which it is there; 0: from the beginning. */
+int mt_analysis_since(const double *cost, int n);
 
 /* "finding: none" or "finding: rank 3 slow-device 12.3%" (docs/profiling.md). text [bytes] */
 void mt_analysis_print_finding(const struct mt_analysis *analysis, char *text, size_t bytes);

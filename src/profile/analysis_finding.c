@@ -64,18 +64,24 @@ static bool repeats(const double *cost, int n, double worst, int n_bad, int peri
     return false;
 }
 
-enum mt_persistence mt_analysis_persistence(const double *cost, int n, int *period)
+/* What a bad step costs. One step of a million must not decide it: four times the mean is bad
+ * enough. */
+static double worst_cost(const double *cost, int n)
 {
     double worst = 0;
     double sum = 0;
-    int n_bad = 0;
-    *period = 0;
     for (int s = 0; s < n; ++s) {
         sum += cost[s];
         worst = fmax(worst, cost[s]);
     }
-    /* One step of a million must not decide what is bad: four times the mean is bad enough. */
-    worst = fmin(worst, n > 0 ? 4 * sum / n : 0.0);
+    return fmin(worst, n > 0 ? 4 * sum / n : 0.0);
+}
+
+enum mt_persistence mt_analysis_persistence(const double *cost, int n, int *period)
+{
+    const double worst = worst_cost(cost, n);
+    int n_bad = 0;
+    *period = 0;
     for (int s = 0; s < n; ++s) {
         n_bad += is_bad(cost[s], worst) ? 1 : 0;
     }
@@ -89,4 +95,22 @@ enum mt_persistence mt_analysis_persistence(const double *cost, int n, int *peri
         }
     }
     return MT_TRANSIENT;
+}
+
+/* The cut after which bad steps exceed good ones by most. */
+int mt_analysis_since(const double *cost, int n)
+{
+    static const double LEAST_SHARE = 0.1; /* of the steps: what begins before began at once */
+    const double worst = worst_cost(cost, n);
+    int excess = 0;
+    int most = 0;
+    int since = 0;
+    for (int s = n - 1; s >= 0; --s) {
+        excess += is_bad(cost[s], worst) ? 1 : -1;
+        if (excess >= most) {
+            most = excess;
+            since = s;
+        }
+    }
+    return since > LEAST_SHARE * n ? since : 0;
 }

@@ -9,8 +9,9 @@
  *                       last needed arrival + transfer
  *
  * A wait is over when the rank has come to it and the last arrival that it needs is a transfer ago.
- * Needed are the sources of its messages, their sources in the same collective (relays), and of
- * these all who had arrived when it was over.
+ * Needed are the sources of its messages, their sources in the same collective (relays), those who
+ * receive from it (large messages leave when there is room for them), and of all these who had
+ * arrived when it was over.
  *
  * Played unchanged the graph gives back what was measured, which proves little. So the model is
  * also played with every transfer from other steps, the median of the three before:

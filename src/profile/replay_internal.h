@@ -66,6 +66,10 @@ struct mt_replay {
 enum mt_status mt_segment_build(const struct mt_profile *profile, struct mt_segment *segment);
 void mt_segment_clear(struct mt_segment *segment);
 
+/* Its collectives: n_collective and part. *first: number of the first of them. */
+enum mt_status mt_segment_join(const struct mt_profile *profile, struct mt_segment *segment,
+                               int64_t *first);
+
 /* slowness and row_ns, from what the replayed steps took. */
 enum mt_status mt_replay_compare_ranks(struct mt_replay *replay);
 

@@ -10,6 +10,7 @@
 /* Columns of charts over steps: 64 ranks of them are 7,680 cells, which a browser draws at once. */
 enum { MT_REPORT_COLUMNS = 120, MT_REPORT_CHANGES = 16, MT_REPORT_SAVES = 20, MT_REPORT_HOMES = 4 };
 enum { MT_REPORT_LINE_BYTES = 256, MT_REPORT_TEXT_BYTES = 1024 };
+enum { MT_REPORT_WIDTH = 80 }; /* columns of the text */
 
 enum mt_report_state { MT_RUN_FINISHED, MT_RUN_GOING_ON, MT_RUN_BROKEN_OFF };
 
@@ -134,6 +135,18 @@ int mt_report_expert_homes(const struct mt_report *report, int row_layer, int ex
                            struct mt_report_home *home);
 /* Where the report's numbers come from, sentence by sentence; false: there is no sentence i. */
 bool mt_report_source(const struct mt_report *report, int i, char *text);
+
+/* Words of the text, on as many lines as they need; what was printed before on the first line is
+ * `indent` wide, and so are the margins of the others. */
+void mt_report_print_wrapped(FILE *out, const char *text, int indent);
+/* The same behind a name. */
+void mt_report_print_under(FILE *out, const char *name, const char *text);
+const char *mt_report_tail(const char *name, size_t columns);
+
+/* "expert 17 also on ranks 9 and 12". text [MT_REPORT_LINE_BYTES] */
+void mt_report_decision(const struct mt_run_decision *decision, char *text);
+/* Lines about placement, if the run has any. */
+void mt_report_print_placement(const struct mt_report *report, FILE *out);
 
 /* The data of the page, as JSON text for a <script> element; mt_memory_free it. */
 enum mt_status mt_report_data(const struct mt_report *report, char **out);

@@ -10,8 +10,7 @@
 /* Colours of maps are full this far from 1, at least and at most. */
 static const double least_span = 0.1, most_span = 1;
 
-/* Strings come from files that may be anybody's: bytes that are no UTF-8 become "?". */
-static json_t *text_of(const char *text)
+json_t *mt_json_text(const char *text)
 {
     json_t *value = json_string(text);
     if (value == NULL) {
@@ -29,14 +28,14 @@ static json_t *text_of(const char *text)
     return value;
 }
 
-static json_t *real(double value)
+json_t *mt_json_real(double value)
 {
     return isfinite(value) ? json_real(value) : json_null();
 }
 
 json_t *mt_json_seconds(double ns)
 {
-    return real(round(ns * 1e-2) * 1e-7); /* 0.1 us */
+    return mt_json_real(round(ns * 1e-2) * 1e-7); /* 0.1 us */
 }
 
 static void put(json_t *object, const char *key, json_t *value)
@@ -116,7 +115,7 @@ static json_t *heat(const struct mt_report *report)
         for (int c = 0; c < report->n_column; ++c) {
             const double value = report->heat[(int64_t)r * report->n_column + c];
             span = isfinite(value) ? fmax(span, fabs(value - 1)) : span;
-            append(row, real(round(value * 1000) / 1000));
+            append(row, mt_json_real(round(value * 1000) / 1000));
         }
         append(rows, row);
     }
@@ -133,7 +132,7 @@ static json_t *phases(const struct mt_report *report)
                json_pack("{s:s,s:o,s:o,s:o,s:o,s:i,s:b}", "name",
                          mt_phase_name((enum mt_phase)phase->phase), "mean",
                          mt_json_seconds(phase->mean_ns), "max", mt_json_seconds(phase->max_ns),
-                         "ratio", real(phase->max_ns / phase->mean_ns), "wait",
+                         "ratio", mt_json_real(phase->max_ns / phase->mean_ns), "wait",
                          mt_json_seconds(phase->wait_ns), "worst", phase->worst_rank, "is_uneven",
                          (int)phase->is_uneven));
     }
@@ -166,15 +165,15 @@ static json_t *rank_of(const struct mt_report *report, int r)
     mt_report_phase_name(mt_report_blamed_phase(report, r), false, phase);
     json_t *object = json_object();
     put(object, "rank", json_integer(r));
-    put(object, "host", text_of(report->profile.rank[r].host));
+    put(object, "host", mt_json_text(report->profile.rank[r].host));
     put(object, "note", json_string(note));
     put(object, "work", mt_json_seconds(report->work_ns[r]));
     put(object, "waited", mt_json_seconds((double)analysis->wait_ns[r] / n));
     put(object, "transfer", mt_json_seconds((double)analysis->transfer_ns[r] / n));
     put(object, "caused", mt_json_seconds(mt_report_caused_ns(report, r)));
     put(object, "blamed_phase", json_string(analysis->caused_ns[r] > 0 && is_known ? phase : ""));
-    put(object, "slowdown", real(analysis->slowdown[r]));
-    put(object, "rows", real(analysis->rows_ratio[r]));
+    put(object, "slowdown", mt_json_real(analysis->slowdown[r]));
+    put(object, "rows", mt_json_real(analysis->rows_ratio[r]));
     put(object, "cause", json_string(note[0] != '\0' ? mt_cause_name(worst->cause) : ""));
     put(object, "persistence",
         json_string(note[0] != '\0' ? mt_persistence_name(worst->persistence) : ""));
@@ -199,7 +198,7 @@ static json_t *nodes(const struct mt_report *report)
     for (int node = 0; analysis->n_node > 1 && node < analysis->n_node; ++node) {
         char name[MT_REPORT_LINE_BYTES];
         mt_report_node_name(report, node, name);
-        append(list, json_pack("{s:o,s:o}", "name", text_of(name), "missed",
+        append(list, json_pack("{s:o,s:o}", "name", mt_json_text(name), "missed",
                                mt_json_seconds(mt_report_missed_ns(report, node))));
     }
     return list;
@@ -213,13 +212,13 @@ static json_t *what_if(const struct mt_report *report)
         const struct mt_report_change *change = &report->change[i];
         append(list,
                json_pack("{s:s,s:o,s:o,s:b,s:b}", "name", change->name, "step",
-                         mt_json_seconds(change->step_ns), "gain", real(change->gain), "is_finding",
-                         (int)change->is_finding, "is_bound", (int)change->is_bound));
+                         mt_json_seconds(change->step_ns), "gain", mt_json_real(change->gain),
+                         "is_finding", (int)change->is_finding, "is_bound", (int)change->is_bound));
     }
     return json_pack("{s:i,s:o,s:o,s:o,s:o}", "n_step", mt_replay_n_step(report->replay),
                      "measured", mt_json_seconds(measured_ns), "replayed",
-                     mt_json_seconds(report->model_ns), "error", real(mt_report_error(report)),
-                     "list", list);
+                     mt_json_seconds(report->model_ns), "error",
+                     mt_json_real(mt_report_error(report)), "list", list);
 }
 
 static json_t *rows(const struct mt_report *report)
@@ -242,8 +241,8 @@ static json_t *rows(const struct mt_report *report)
                 mean += of[other] / report->n_rank;
             }
             span = fmax(span, fabs(of[r] / mean - 1));
-            append(value, real(round(of[r] / mean * 1000) / 1000));
-            append(count, real(of[r]));
+            append(value, mt_json_real(round(of[r] / mean * 1000) / 1000));
+            append(count, mt_json_real(of[r]));
         }
         append(values, value);
         append(counts, count);
@@ -251,38 +250,10 @@ static json_t *rows(const struct mt_report *report)
     const int n_dense = report->profile.n_layer - report->metrics.n_layer;
     for (int l = 0; l < report->metrics.n_layer; ++l) {
         append(experts, json_pack("{s:i,s:o}", "layer", n_dense > 0 ? l + n_dense : l, "load",
-                                  real(report->metrics.layer_load[l])));
+                                  mt_json_real(report->metrics.layer_load[l])));
     }
     return json_pack("{s:o,s:o,s:o,s:o,s:f}", "layers", layers, "value", values, "count", counts,
                      "experts", experts, "span", mt_json_span(span));
-}
-
-static json_t *decision_of(const struct mt_run_decision *decision)
-{
-    json_t *list = json_array();
-    for (int i = 0; i < decision->n_rank; ++i) {
-        append(list, json_integer(decision->rank[i]));
-    }
-    return json_pack("{s:I,s:i,s:i,s:o,s:b,s:I,s:f,s:f}", "step", (json_int_t)decision->step,
-                     "layer", decision->layer, "expert", decision->expert, "ranks", list, "late",
-                     (int)decision->is_late, "rows", (json_int_t)decision->rows, "saves_s",
-                     decision->saves_s, "costs_s", decision->costs_s);
-}
-
-static json_t *placement(const struct mt_report *report)
-{
-    const struct mt_run_metrics *metrics = &report->metrics;
-    json_t *list = json_array();
-    if (!metrics->has_placement) {
-        json_decref(list);
-        return json_null();
-    }
-    for (int i = 0; i < metrics->n_decision; ++i) {
-        append(list, decision_of(&metrics->decision[i]));
-    }
-    return json_pack("{s:f,s:f,s:I,s:f,s:f,s:o}", "copies", metrics->copies, "late", metrics->late,
-                     "moves", (json_int_t)metrics->n_move, "rank_load", metrics->rank_load,
-                     "expert_load", metrics->expert_load, "decisions", list);
 }
 
 static json_t *saves(const struct mt_report *report)
@@ -302,7 +273,7 @@ static json_t *sentences(const struct mt_report *report)
     char text[MT_REPORT_LINE_BYTES];
     json_t *list = json_array();
     for (int i = 0; mt_report_source(report, i, text); ++i) {
-        append(list, text_of(text));
+        append(list, mt_json_text(text));
     }
     return list;
 }
@@ -311,7 +282,7 @@ static json_t *problems(const struct mt_report *report)
 {
     json_t *list = json_array();
     for (int i = 0; i < report->profile.n_problem; ++i) {
-        append(list, text_of(report->profile.problem[i]));
+        append(list, mt_json_text(report->profile.problem[i]));
     }
     return list;
 }
@@ -324,13 +295,14 @@ static enum mt_status critical(const struct mt_report *report, json_t *object)
         const struct mt_report_critical *entry = &report->critical[i];
         char name[MT_REPORT_LINE_BYTES];
         mt_report_phase_name(entry->phase, entry->is_transfer, name);
-        append(phase_list, json_pack("{s:s,s:o,s:o,s:i,s:o}", "name", name, "time",
-                                     mt_json_seconds(entry->step_ns), "share", real(entry->share),
-                                     "rank", entry->rank, "rank_share", real(entry->rank_share)));
+        append(phase_list,
+               json_pack("{s:s,s:o,s:o,s:i,s:o}", "name", name, "time",
+                         mt_json_seconds(entry->step_ns), "share", mt_json_real(entry->share),
+                         "rank", entry->rank, "rank_share", mt_json_real(entry->rank_share)));
     }
     for (int r = 0; r < report->n_rank; ++r) {
         append(rank_list,
-               json_pack("{s:i,s:o}", "rank", r, "share", real(report->critical_share[r])));
+               json_pack("{s:i,s:o}", "rank", r, "share", mt_json_real(report->critical_share[r])));
     }
     put(object, "phases", phase_list);
     put(object, "ranks", rank_list);
@@ -388,7 +360,7 @@ enum mt_status mt_report_data(const struct mt_report *report, char **out)
     put(object, "critical", path);
     put(object, "rows", rows(report));
     put(object, "experts", mt_json_experts(report));
-    put(object, "placement", placement(report));
+    put(object, "placement", mt_json_placement(report));
     put(object, "saves", saves(report));
     put(object, "sources", sentences(report));
     put(object, "problems", problems(report));

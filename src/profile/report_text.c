@@ -13,10 +13,27 @@ static void heading(FILE *out, const char *text)
     (void)fprintf(out, "\n%s\n", text);
 }
 
+static void print_rank(const struct mt_report *report, int r, FILE *out)
+{
+    enum { HOST_COLUMNS = 8 };
+    const struct mt_analysis *analysis = &report->analysis;
+    const double n = fmax(1, analysis->n_detailed);
+    char text[4][MT_REPORT_LINE_BYTES];
+    char phase[MT_REPORT_LINE_BYTES];
+    mt_report_time(report->work_ns[r], text[0]);
+    mt_report_time((double)analysis->wait_ns[r] / n, text[1]);
+    mt_report_time((double)analysis->transfer_ns[r] / n, text[2]);
+    mt_report_time(mt_report_caused_ns(report, r), text[3]);
+    mt_report_phase_name(mt_report_blamed_phase(report, r), false, phase);
+    (void)fprintf(out, "%4d %-8s%8s%8s%9s%8s%6.2f%6.2f %s\n", r,
+                  mt_report_tail(report->profile.rank[r].host, HOST_COLUMNS), text[0], text[1],
+                  text[2], text[3], analysis->slowdown[r], analysis->rows_ratio[r],
+                  analysis->caused_ns[r] > 0 ? phase : "");
+}
+
 static void print_ranks(const struct mt_report *report, FILE *out)
 {
     const struct mt_analysis *analysis = &report->analysis;
-    const double n = fmax(1, analysis->n_detailed);
     int rank[TEXT_RANKS];
     int n_rank = 0;
     for (int r = 0; r < report->n_rank; ++r) {
@@ -31,26 +48,19 @@ static void print_ranks(const struct mt_report *report, FILE *out)
         }
         rank[at] = r;
     }
-    heading(out, "rank  node         at work     waited   messages  made wait  equal work  rows  "
-                 "mostly in");
+    heading(out, "rank node     at work  waited messages   blame  pace  rows mostly in");
     for (int i = 0; i < n_rank; ++i) {
-        const int r = rank[i];
-        char text[4][MT_REPORT_LINE_BYTES];
-        char phase[MT_REPORT_LINE_BYTES];
-        mt_report_time(report->work_ns[r], text[0]);
-        mt_report_time((double)analysis->wait_ns[r] / n, text[1]);
-        mt_report_time((double)analysis->transfer_ns[r] / n, text[2]);
-        mt_report_time(mt_report_caused_ns(report, r), text[3]);
-        mt_report_phase_name(mt_report_blamed_phase(report, r), false, phase);
-        (void)fprintf(out, "%4d  %-10.10s %9s  %9s  %9s  %9s  %10.2f  %4.2f  %s\n", r,
-                      report->profile.rank[r].host, text[0], text[1], text[2], text[3],
-                      analysis->slowdown[r], analysis->rows_ratio[r],
-                      analysis->caused_ns[r] > 0 ? phase : "");
+        print_rank(report, rank[i], out);
     }
     if (report->n_rank > TEXT_RANKS) {
-        (void)fprintf(out, "      and %d more ranks that others wait for less\n",
+        (void)fprintf(out, "     and %d more ranks that others wait for less\n",
                       report->n_rank - TEXT_RANKS);
     }
+    mt_report_print_wrapped(out,
+                            "blame: how long each of the others stood still for it, a step; pace: "
+                            "its time over the median rank's for the same work; rows: its own over "
+                            "the mean",
+                            0);
 }
 
 /* Where messages between nodes are there last. */
@@ -58,7 +68,11 @@ static void print_nodes(const struct mt_report *report, FILE *out)
 {
     enum { TEXT_NODES = 16 };
     const struct mt_analysis *analysis = &report->analysis;
-    if (analysis->n_node == 1 || analysis->n_node > TEXT_NODES) {
+    double missed_ns = 0;
+    for (int node = 0; node < analysis->n_node; ++node) {
+        missed_ns += mt_report_missed_ns(report, node);
+    }
+    if (analysis->n_node == 1 || analysis->n_node > TEXT_NODES || missed_ns == 0) {
         return;
     }
     heading(out, "messages between nodes: missed when all others were there, by a rank elsewhere");
@@ -67,7 +81,8 @@ static void print_nodes(const struct mt_report *report, FILE *out)
         char missed[MT_REPORT_LINE_BYTES];
         mt_report_node_name(report, node, name);
         mt_report_time(mt_report_missed_ns(report, node), missed);
-        (void)fprintf(out, "%9s a step  %s\n", missed, name);
+        (void)fprintf(out, "%9s a step  ", missed);
+        mt_report_print_wrapped(out, name, 18);
     }
 }
 
@@ -92,25 +107,23 @@ static void print_phases(const struct mt_report *report, FILE *out)
 
 static void print_changes(const struct mt_report *report, FILE *out)
 {
-    char measured[MT_REPORT_LINE_BYTES];
-    char modelled[MT_REPORT_LINE_BYTES];
+    enum { NAME_AT = 23 };
+    char text[MT_REPORT_LINE_BYTES];
     if (mt_replay_n_step(report->replay) == 0) {
         heading(out, "what if: no step was recorded in detail by all ranks");
         return;
     }
-    mt_report_time(mt_replay_measured_ns(report->replay), measured);
-    mt_report_time(report->model_ns, modelled);
+    mt_report_time(mt_replay_measured_ns(report->replay), text);
     (void)fprintf(out,
-                  "\nwhat if (%d steps replayed, measured %s; with the messages of other steps "
-                  "%s: the model is %.2f %% off)\n",
-                  mt_replay_n_step(report->replay), measured, modelled,
-                  fabs(mt_report_error(report)) * 100);
+                  "\nwhat if (%d steps replayed, %s each; the model is %.2f %% off)\n"
+                  "   shorter     a step  if\n",
+                  mt_replay_n_step(report->replay), text, fabs(mt_report_error(report)) * 100);
     for (int i = 0; i < report->n_change; ++i) {
         const struct mt_report_change *change = &report->change[i];
-        char text[MT_REPORT_LINE_BYTES];
         mt_report_time(change->step_ns, text);
-        (void)fprintf(out, "%5.1f %% less, %9s a step, if %s%s\n", change->gain * 100, text,
-                      change->name, change->is_finding ? "  <- the finding" : "");
+        (void)fprintf(out, "%-3s%5.1f %%  %9s  ", change->is_finding ? "->" : "",
+                      change->gain * 100, text);
+        mt_report_print_wrapped(out, change->name, NAME_AT);
     }
 }
 
@@ -126,7 +139,7 @@ static void print_critical(const struct mt_report *report, FILE *out)
         char text[MT_REPORT_LINE_BYTES];
         mt_report_phase_name(entry->phase, entry->is_transfer, name);
         mt_report_time(entry->step_ns, text);
-        (void)fprintf(out, "%5.1f %%  %9s  %-32s mostly on rank %d (%.0f %%)\n", entry->share * 100,
+        (void)fprintf(out, "%5.1f %%  %9s  %-31s mostly on rank %d (%.0f %%)\n", entry->share * 100,
                       text, name, entry->rank, entry->rank_share * 100);
     }
 }
@@ -150,6 +163,19 @@ static void print_rows(const struct mt_report *report, FILE *out)
     }
 }
 
+static void print_homes(const struct mt_report_home *home, int n, FILE *out)
+{
+    enum { HOMES_AT = 45 };
+    char line[MT_REPORT_LINE_BYTES] = "none";
+    size_t used = 0;
+    for (int h = 0; h < n && used < sizeof(line); ++h) {
+        used += (size_t)snprintf(line + used, sizeof(line) - used, "%s%d (%.0f %%)",
+                                 h == 0 ? "" : ", ", home[h].rank, home[h].share * 100);
+    }
+    (void)fputs("  ", out);
+    mt_report_print_wrapped(out, line, HOMES_AT);
+}
+
 /* The busiest expert of each layer, and who computes it. */
 static void print_experts(const struct mt_report *report, FILE *out)
 {
@@ -168,11 +194,7 @@ static void print_experts(const struct mt_report *report, FILE *out)
         const int n_home = mt_report_expert_homes(report, i, most, home);
         (void)fprintf(out, "layer %-10d %8d %7.1f  %8.2f", report->row_layer[i], most, of[most],
                       mean > 0 ? of[most] / mean : 1.0);
-        for (int h = 0; h < n_home; ++h) {
-            (void)fprintf(out, "%s%d (%.0f %%)", h == 0 ? "  " : ", ", home[h].rank,
-                          home[h].share * 100);
-        }
-        (void)fputc('\n', out);
+        print_homes(home, n_home, out);
     }
 }
 
@@ -191,37 +213,39 @@ static void print_saves(const struct mt_report *report, FILE *out)
         const struct mt_report_save *save = &report->save[i];
         char mean[MT_REPORT_LINE_BYTES];
         char max[MT_REPORT_LINE_BYTES];
+        char line[MT_REPORT_LINE_BYTES];
         mt_report_time(save->mean_ns, mean);
         mt_report_time(save->max_ns, max);
-        (void)fprintf(out,
-                      "checkpoint         after step %lld: stood still %s, longest %s on rank "
-                      "%d\n",
-                      (long long)save->step, mean, max, save->rank);
+        (void)snprintf(line, sizeof(line),
+                       "after step %lld: stood still %.32s, longest %.32s on rank %d",
+                       (long long)save->step, mean, max, save->rank);
+        mt_report_print_under(out, "checkpoint", line);
     }
 }
 
-static void print_placement(const struct mt_report *report, FILE *out)
+/* What the page has at its top. */
+static void print_head(const struct mt_report *report, FILE *out)
 {
-    const struct mt_run_metrics *metrics = &report->metrics;
-    if (!metrics->has_placement) {
-        return;
-    }
-    (void)fprintf(out,
-                  "placement          %.1f copies a step, %.1f of them late; %lld moves in all; "
-                  "busiest rank %.2f of the mean, busiest expert %.2f\n",
-                  metrics->copies, metrics->late, (long long)metrics->n_move, metrics->rank_load,
-                  metrics->expert_load);
+    char line[2 * MT_REPORT_LINE_BYTES];
+    char step[MT_REPORT_LINE_BYTES];
+    char lost[MT_REPORT_LINE_BYTES];
+    mt_report_time(report->step_ns, step);
+    mt_report_lost(report, lost);
+    (void)fprintf(out, "%s\n", report->finding);
+    (void)snprintf(line, sizeof(line), "%s.", report->headline);
+    mt_report_print_wrapped(out, line, 0);
+    mt_report_print_wrapped(out, report->detail, 0);
+    (void)fputc('\n', out);
+    mt_report_print_wrapped(out, report->run_line, 0);
+    (void)snprintf(line, sizeof(line), "%.64s a step, %.64s of the ranks' time waiting for others",
+                   step, lost);
+    mt_report_print_wrapped(out, line, 0);
 }
 
 enum mt_status mt_report_write_text(const struct mt_report *report, FILE *out)
 {
     char line[MT_REPORT_LINE_BYTES];
-    char step[MT_REPORT_LINE_BYTES];
-    mt_report_time(report->step_ns, step);
-    mt_report_lost(report, line);
-    (void)fprintf(out, "%s\n%s.%s%s\n\n%s\n%s a step, %s of the ranks' time waiting for others\n",
-                  report->finding, report->headline, report->detail[0] != '\0' ? "\n" : "",
-                  report->detail, report->run_line, step, line);
+    print_head(report, out);
     if (report->n_rank > 1) {
         print_ranks(report, out);
         print_nodes(report, out);
@@ -232,13 +256,14 @@ enum mt_status mt_report_write_text(const struct mt_report *report, FILE *out)
     print_rows(report, out);
     print_experts(report, out);
     print_saves(report, out);
-    print_placement(report, out);
+    mt_report_print_placement(report, out);
     (void)fputc('\n', out);
     for (int i = 0; mt_report_source(report, i, line); ++i) {
-        (void)fprintf(out, "%s\n", line);
+        mt_report_print_wrapped(out, line, 0);
     }
     for (int i = 0; i < report->profile.n_problem; ++i) {
-        (void)fprintf(out, "skipped: %s\n", report->profile.problem[i]);
+        (void)fprintf(out, "skipped: ");
+        mt_report_print_wrapped(out, report->profile.problem[i], 9);
     }
     errno = EIO; /* what stdio failed at earlier may be forgotten */
     if (fflush(out) != 0 || ferror(out) != 0) {

@@ -127,9 +127,17 @@ static void word_headline(const struct mt_finding *worst, char *text)
                        worst->factor);
         break;
     case MT_CAUSE_LATE_DATA:
+        if (worst->is_everybodys) {
+            (void)snprintf(text, MT_REPORT_LINE_BYTES, "Every rank gets its data late");
+            break;
+        }
         (void)snprintf(text, MT_REPORT_LINE_BYTES, "Rank %d gets its data late", rank);
         break;
     case MT_CAUSE_CHECKPOINT:
+        if (worst->is_everybodys) {
+            (void)snprintf(text, MT_REPORT_LINE_BYTES, "Saving checkpoints stops every rank");
+            break;
+        }
         (void)snprintf(text, MT_REPORT_LINE_BYTES,
                        "Rank %d holds the others up while it saves checkpoints", rank);
         break;
@@ -150,10 +158,16 @@ static void add(char *text, const char *more)
     (void)snprintf(text + used, MT_REPORT_TEXT_BYTES - used, "%s", more);
 }
 
-static void word_when(const struct mt_finding *finding, char *text)
+static void word_when(const struct mt_report *report, const struct mt_finding *finding, char *text)
 {
+    const int first = report->analysis.first_step;
     switch (finding->persistence) {
     case MT_PERMANENT:
+        if (finding->since > 0) {
+            (void)snprintf(text, MT_REPORT_LINE_BYTES, "since step %lld",
+                           (long long)report->profile.step_number[first + finding->since]);
+            break;
+        }
         (void)snprintf(text, MT_REPORT_LINE_BYTES, "all the time");
         break;
     case MT_PERIODIC:
@@ -222,7 +236,7 @@ static void word_detail(struct mt_report *report, const struct mt_finding *worst
     char when[MT_REPORT_LINE_BYTES];
     char line[MT_REPORT_LINE_BYTES * 2];
     const char *host = report->profile.rank[worst->rank].host;
-    word_when(worst, when);
+    word_when(report, worst, when);
     if (worst->node >= 0) {
         (void)snprintf(
             line, sizeof(line),
@@ -234,13 +248,17 @@ static void word_detail(struct mt_report *report, const struct mt_finding *worst
         add_others(report);
         return;
     }
-    (void)snprintf(line, sizeof(line),
-                   "It costs %.1f %% of step time, %s: the others stand still until rank %d%s%s%s "
-                   "has come",
-                   worst->share * 100, when, worst->rank, host[0] != '\0' ? " (" : "", host,
-                   host[0] != '\0' ? ")" : "");
+    (void)snprintf(line, sizeof(line), "It costs %.1f %% of step time, %s: %s rank %d%s%s%s %s",
+                   worst->share * 100, when,
+                   worst->is_everybodys ? "all stand still," : "the others stand still until",
+                   worst->rank, host[0] != '\0' ? " (" : "", host, host[0] != '\0' ? ")" : "",
+                   worst->is_everybodys ? "longest" : "has come");
     add(report->detail, line);
-    add_place(worst, report->detail);
+    if (worst->is_everybodys) {
+        add(report->detail, ".");
+    } else {
+        add_place(worst, report->detail);
+    }
     add_gain(report);
     add_others(report);
 }
@@ -332,9 +350,14 @@ static void word_replay(const struct mt_report *report, char *text)
             text, MT_REPORT_LINE_BYTES,
             "no step was replayed for what-ifs: none was recorded in detail by all ranks");
     } else {
+        char measured[MT_REPORT_LINE_BYTES];
+        char modelled[MT_REPORT_LINE_BYTES];
+        mt_report_time(mt_replay_measured_ns(report->replay), measured);
+        mt_report_time(report->model_ns, modelled);
         (void)snprintf(text, MT_REPORT_LINE_BYTES,
-                       "%d steps were replayed for the what-ifs; the model is %.2f %% off", n,
-                       fabs(mt_report_error(report)) * 100);
+                       "%d steps were replayed for the what-ifs; with the messages of other steps "
+                       "%.32s come out of %.32s: the model is %.2f %% off",
+                       n, modelled, measured, fabs(mt_report_error(report)) * 100);
     }
 }
 

@@ -51,6 +51,36 @@ static void add_decisions(const json_t *list, int64_t step, struct mt_run_metric
     metrics->n_decision = n + n_kept;
 }
 
+static struct mt_run_shadow *find_shadow(struct mt_run_metrics *metrics, const char *policy)
+{
+    for (int i = 0; i < metrics->n_shadow; ++i) {
+        if (strncmp(metrics->shadow[i].policy, policy, MT_RUN_NAME_BYTES - 1) == 0) {
+            return &metrics->shadow[i];
+        }
+    }
+    if (metrics->n_shadow == MT_RUN_SHADOWS) {
+        return NULL;
+    }
+    struct mt_run_shadow *shadow = &metrics->shadow[metrics->n_shadow++];
+    (void)snprintf(shadow->policy, sizeof(shadow->policy), "%s", policy);
+    return shadow;
+}
+
+static void add_shadows(json_t *shadows, struct mt_run_metrics *metrics)
+{
+    const char *policy = NULL;
+    json_t *about = NULL;
+    json_object_foreach(shadows, policy, about)
+    {
+        struct mt_run_shadow *shadow = find_shadow(metrics, policy);
+        if (shadow != NULL) {
+            ++shadow->n_step;
+            shadow->predicted_s += number_of(about, "predicted_s");
+            shadow->rank_load += number_of(about, "rank_load_max_over_mean");
+        }
+    }
+}
+
 static void add_placement(const json_t *line, int64_t step, struct mt_run_metrics *metrics)
 {
     const json_t *placement = json_object_get(line, "placement");
@@ -61,6 +91,9 @@ static void add_placement(const json_t *line, int64_t step, struct mt_run_metric
     metrics->copies += number_of(placement, "copies");
     metrics->late += number_of(placement, "late_copies");
     metrics->n_move += (int64_t)number_of(placement, "moves");
+    metrics->predicted_s += number_of(placement, "predicted_s");
+    metrics->ideal_s += number_of(placement, "ideal_s");
+    add_shadows(json_object_get(placement, "shadow"), metrics);
     add_decisions(json_object_get(placement, "decisions"), step, metrics);
 }
 
@@ -106,6 +139,12 @@ static void finish_means(struct mt_run_metrics *metrics)
     metrics->rank_load /= n;
     metrics->copies /= n;
     metrics->late /= n;
+    metrics->predicted_s /= n;
+    metrics->ideal_s /= n;
+    for (int i = 0; i < metrics->n_shadow; ++i) {
+        metrics->shadow[i].predicted_s /= (double)metrics->shadow[i].n_step;
+        metrics->shadow[i].rank_load /= (double)metrics->shadow[i].n_step;
+    }
     for (int l = 0; l < metrics->n_layer; ++l) {
         metrics->layer_load[l] /= n;
     }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 enum { MT_RUN_DECISIONS = 24, MT_RUN_DECISION_RANKS = 8, MT_RUN_TEXT_BYTES = 256 };
+enum { MT_RUN_SHADOWS = 16, MT_RUN_NAME_BYTES = 32 };
 
 /* One entry of the placement's log. */
 struct mt_run_decision {
@@ -17,6 +18,14 @@ struct mt_run_decision {
     int rank[MT_RUN_DECISION_RANKS];
     bool is_late;
     double saves_s, costs_s;
+};
+
+/* A policy that was asked what it would have done, on the same counts. */
+struct mt_run_shadow {
+    char policy[MT_RUN_NAME_BYTES];
+    int64_t n_step;     /* that tell of it */
+    double predicted_s; /* MoE layers of a step, mean over them */
+    double rank_load;   /* busiest rank over the mean, mean over them */
 };
 
 struct mt_run_metrics {
@@ -30,8 +39,11 @@ struct mt_run_metrics {
     bool has_placement;               /* the rest is of the steps that tell of it */
     double copies, late;              /* a step */
     int64_t n_move;                   /* in all */
-    int n_layer;                      /* of the arrays by layer */
-    double *layer_load;               /* [n_layer] mean of the busiest expert over the mean */
+    double predicted_s, ideal_s;      /* MoE layers of a step; with rows spread evenly */
+    int n_shadow;                     /* 0: placement.shadow was off */
+    struct mt_run_shadow shadow[MT_RUN_SHADOWS];
+    int n_layer;        /* of the arrays by layer */
+    double *layer_load; /* [n_layer] mean of the busiest expert over the mean */
     int n_decision;
     struct mt_run_decision decision[MT_RUN_DECISIONS]; /* the last ones, the latest first */
 };

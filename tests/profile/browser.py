@@ -33,6 +33,12 @@ CHECK = """(() => {
       }
     }
     if (/NaN|undefined|Infinity/.test(section.textContent)) bad.push(section.id + " shows NaN or undefined");
+    for (const text of section.querySelectorAll("svg text")) {
+      const box = text.getBoundingClientRect(), page = document.documentElement.clientWidth;
+      if (box.width > 0 && (box.left < -1 || box.right > page + 1)) {
+        bad.push(section.id + ": '" + text.textContent + "' leaves the page");
+      }
+    }
     for (const shape of section.querySelectorAll("svg *")) {
       for (const a of shape.attributes) {
         if (/NaN|undefined|Infinity/.test(a.value)) bad.push(section.id + ": " + a.name + "=" + a.value);

@@ -97,6 +97,17 @@ static void experts(struct world *world, int phase, int layer, int micro)
     }
 }
 
+/* Bit r: from rank r. */
+static uint64_t sources_of(const struct world *world, int rank, int phase)
+{
+    const int n_rank = world->run->n_rank;
+    if (n_rank > 64 ||
+        (phase == MT_PHASE_REDUCE && world->run->owner >= 0 && world->run->owner != rank)) {
+        return 0;
+    }
+    return n_rank == 64 ? ~(uint64_t)0 : ((uint64_t)1 << n_rank) - 1;
+}
+
 /* All ranks post the next collective; returns its number. */
 static int64_t post(struct world *world, int kind, int phase, int busy, int layer, int micro)
 {
@@ -105,22 +116,18 @@ static int64_t post(struct world *world, int kind, int phase, int busy, int laye
         struct mt_profile_step *step = mt_profile_step(world->profile, world->step, r);
         world->post_ns[number % MAX_RECORD * world->run->n_rank + r] = world->now_ns[r];
         if (is_detailed(world)) {
-            step->collective[step->n_collective++] = (struct mt_profile_collective){
-                .number = number,
-                .kind = kind,
-                .phase = phase,
-                .busy_phase = busy,
-                .layer = layer,
-                .micro = micro,
-                .begin_ns = world->now_ns[r],
-                .last_peer = -1,
-                .n_bytes = 65536,
-                .n_source = world->run->n_rank - 1,
-                .sources =
-                    world->run->n_rank <= 64
-                        ? (world->run->n_rank == 64 ? ~(uint64_t)0
-                                                    : ((uint64_t)1 << world->run->n_rank) - 1)
-                        : 0};
+            step->collective[step->n_collective++] =
+                (struct mt_profile_collective){.number = number,
+                                               .kind = kind,
+                                               .phase = phase,
+                                               .busy_phase = busy,
+                                               .layer = layer,
+                                               .micro = micro,
+                                               .begin_ns = world->now_ns[r],
+                                               .last_peer = -1,
+                                               .n_bytes = 65536,
+                                               .n_source = world->run->n_rank - 1,
+                                               .sources = sources_of(world, r, phase)};
         }
     }
     return number;
@@ -140,17 +147,28 @@ static struct mt_profile_collective *record_of(struct world *world, int rank, in
     return NULL;
 }
 
+/* When the last rank has come for which this one waits. */
+static int64_t last_post_ns(const struct world *world, int64_t number, int phase, int rank)
+{
+    const int n_rank = world->run->n_rank;
+    const int owner = phase == MT_PHASE_REDUCE ? world->run->owner : -1;
+    int64_t last_ns = 0;
+    for (int r = 0; r < n_rank; ++r) {
+        if (owner < 0 || owner == rank || owner == r || r == rank) {
+            last_ns = mt_max_i64(last_ns, world->post_ns[number % MAX_RECORD * n_rank + r]);
+        }
+    }
+    return last_ns;
+}
+
 static void wait_for(struct world *world, int64_t number, int phase)
 {
     const int n_rank = world->run->n_rank;
-    int64_t last_ns = 0;
     if (number < 0) {
         return;
     }
     for (int r = 0; r < n_rank; ++r) {
-        last_ns = mt_max_i64(last_ns, world->post_ns[number % MAX_RECORD * n_rank + r]);
-    }
-    for (int r = 0; r < n_rank; ++r) {
+        const int64_t last_ns = last_post_ns(world, number, phase, r);
         struct mt_profile_step *step = mt_profile_step(world->profile, world->step, r);
         struct mt_profile_collective *record = record_of(world, r, number);
         const int64_t done_ns =
@@ -326,6 +344,7 @@ struct made_run made_run_plain(void)
                              .slowdown = 1,
                              .hot_rank = -1,
                              .hot = 1,
+                             .owner = -1,
                              .seed = 1,
                              .killed_rank = -1};
 }

@@ -24,6 +24,7 @@ struct made_run {
     double hot;    /* its rows over the mean; the others share the rest */
     double jitter; /* work and transfers vary by up to this, seeded; 0: not at all */
     uint64_t seed;
+    int owner;            /* alone receives dense gradients, large messages; -1: everybody does */
     bool has_copies;      /* of experts, on their way under attention */
     int checkpoint_every; /* steps; 0: never */
     int detailed_from;    /* steps before have sums only */

@@ -13,7 +13,7 @@ ranks 3 "$config" --run-dir slow "${run[@]}" --set train.steps=16 --set 'device.
     --set 'profile.trace_steps=[4, 5]' || fail "training"
 expect 0 "" report slow --text
 head -1 out.txt | grep -qE '^finding: rank 1 slow-device [0-9.]+%$' || fail "the finding: $(head -3 out.txt)"
-for word in '^Rank 1 is slow' '^phase ' '^what if \([0-9]+ steps' 'if rank 1 were as fast' '^critical path' '^rows of experts' \
+for word in '^Rank 1 is slow' '^phase ' '^what if \([0-9]+ steps' '^-> .* rank 1 were as fast' '^critical path' '^rows of experts' \
     '^memory ' '^placement '; do
     grep -qE -- "$word" out.txt || fail "the text lacks $word: $(cat out.txt)"
 done

@@ -304,6 +304,23 @@ static void persistence_is_permanent_periodic_or_transient(void **state)
     assert_int_equal(mt_analysis_persistence(cost, 0, &period), MT_TRANSIENT);
 }
 
+static void what_is_permanent_has_a_first_step(void **state)
+{
+    MT_UNUSED(state);
+    double cost[60] = {0};
+    for (int s = 0; s < 60; ++s) {
+        cost[s] = s >= 25 && s % 9 != 0 ? 0.2 : 0.001; /* now and then it has a good one */
+    }
+    assert_int_equal(mt_analysis_since(cost, 60), 25);
+    cost[3] = 0.2; /* one bad step alone is no beginning */
+    assert_int_equal(mt_analysis_since(cost, 60), 25);
+    for (int s = 0; s < 60; ++s) {
+        cost[s] = s >= 4 ? 0.2 : 0.001; /* as good as from the first on */
+    }
+    assert_int_equal(mt_analysis_since(cost, 60), 0);
+    assert_int_equal(mt_analysis_since(cost, 0), 0);
+}
+
 static void a_device_that_is_slow_every_fifth_step_is_periodic(void **state)
 {
     MT_UNUSED(state);
@@ -465,6 +482,7 @@ int main(void)
         cmocka_unit_test(all_waiting_is_blamed_on_somebody),
         cmocka_unit_test(nothing_is_claimed_below_the_error_of_the_clocks),
         cmocka_unit_test(persistence_is_permanent_periodic_or_transient),
+        cmocka_unit_test(what_is_permanent_has_a_first_step),
         cmocka_unit_test(a_device_that_is_slow_every_fifth_step_is_periodic),
         cmocka_unit_test(late_data_and_stalls_that_repeat_are_periodic),
         cmocka_unit_test(a_device_that_is_slow_for_a_while_is_transient),

@@ -71,6 +71,23 @@ static void a_slow_rank_made_median_gives_the_run_without_it(void **state)
     }
 }
 
+/* Ranks that only send to the slow one have no source to wait for, and wait for it all the same. */
+static void who_sends_to_a_slow_rank_waits_until_it_receives(void **state)
+{
+    MT_UNUSED(state);
+    for (int owner = 0; owner < 4; ++owner) {
+        struct made_run run = made_run_plain();
+        run.n_layer = 1; /* a step ends with the gradients of one layer */
+        run.owner = owner;
+        run.slow_rank = 2;
+        run.slowdown = 1.5;
+        struct made_run truth = run;
+        truth.slow_rank = -1;
+        const struct mt_change change = {.kind = MT_CHANGE_RANK, .rank = 2};
+        assert_true(error_against(&run, &change, &truth) < 0.005);
+    }
+}
+
 static void without_spans_gaps_count_as_their_longest_phase(void **state)
 {
     MT_UNUSED(state);
@@ -356,6 +373,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_changed_gives_what_was_measured),
         cmocka_unit_test(a_slow_rank_made_median_gives_the_run_without_it),
+        cmocka_unit_test(who_sends_to_a_slow_rank_waits_until_it_receives),
         cmocka_unit_test(without_spans_gaps_count_as_their_longest_phase),
         cmocka_unit_test(balanced_experts_give_the_run_with_even_rows),
         cmocka_unit_test(a_change_helps_only_where_somebody_waits_for_it),

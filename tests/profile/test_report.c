@@ -74,6 +74,21 @@ static const char *text_of_run(const struct made_run *run)
     return text_of(&profile);
 }
 
+/* With one blank for every break: sentences are where they were before lines were broken. */
+static const char *on_one_line(const char *text)
+{
+    static char line[FILE_BYTES];
+    size_t n = 0;
+    for (; *text != '\0' && n + 1 < sizeof(line); ++text) {
+        const bool is_blank = *text == ' ' || *text == '\n';
+        if (!is_blank || (n > 0 && line[n - 1] != ' ')) {
+            line[n++] = is_blank ? ' ' : *text;
+        }
+    }
+    line[n] = '\0';
+    return line;
+}
+
 static struct made_run long_run(void)
 {
     struct made_run run = made_run_plain();
@@ -91,20 +106,82 @@ static void the_first_line_is_the_finding_and_the_second_says_it(void **state)
     const char *text = text_of_run(&run);
     assert_ptr_equal(strstr(text, "finding: rank 2 slow-device "), text);
     assert_non_null(strstr(text, "\nRank 2 is slow: the same work takes it 1.3"));
-    assert_non_null(strstr(text, "if rank 2 were as fast as the median rank  <- the finding"));
+    assert_non_null(strstr(text, " ms  rank 2 were as fast as the median rank\n"));
 
     run = long_run();
     run.hot_rank = 1;
     run.hot = 2;
     text = text_of_run(&run);
     assert_ptr_equal(strstr(text, "finding: rank 1 routing-load "), text);
-    assert_non_null(strstr(text, "had the mean number of rows  <- the finding"));
+    assert_non_null(strstr(text, "  the experts of rank 1 had the mean number of rows\n"));
     /* four ranks of two experts; rank 1 has twice the rows, its first expert 3/4 of them */
     assert_non_null(strstr(text, "\nlayer 1                 2   750.0      3.00  1 (100 %)\n"));
 
     run = long_run();
     text = text_of_run(&run);
     assert_ptr_equal(strstr(text, "finding: none\nNo rank holds the others up."), text);
+}
+
+static void a_rank_that_became_slow_is_slow_since_then(void **state)
+{
+    MT_UNUSED(state);
+    struct made_run run = long_run();
+    run.slow_rank = 3;
+    run.slowdown = 1.4;
+    run.slow_from = 12;
+    const char *text = text_of_run(&run);
+    assert_ptr_equal(strstr(text, "finding: rank 3 slow-device "), text);
+    assert_non_null(strstr(on_one_line(text), "of step time, since step 13: the others stand"));
+}
+
+static void a_save_that_stops_all_ranks_is_nobodys_fault(void **state)
+{
+    MT_UNUSED(state);
+    struct made_run run = long_run();
+    run.checkpoint_every = 5;
+    const char *text = text_of_run(&run);
+    assert_non_null(strstr(text, " checkpoint "));
+    assert_non_null(strstr(text, "\nSaving checkpoints stops every rank.\n"));
+    assert_non_null(strstr(on_one_line(text), "all stand still, rank "));
+    run.stalled_rank = 1;
+    run.stall_ns = 60000000;
+    text = text_of_run(&run);
+    assert_ptr_equal(strstr(text, "finding: rank 1 checkpoint "), text);
+    assert_non_null(strstr(text, "\nRank 1 holds the others up while it saves checkpoints.\n"));
+}
+
+static void expect_lines_of_80_columns(const char *text)
+{
+    for (const char *line = text; *line != '\0';) {
+        const size_t n = strcspn(line, "\n");
+        if (n > 80) {
+            fail_msg("%zu columns: %.*s", n, (int)n, line);
+        }
+        line += n + (line[n] == '\n' ? 1 : 0);
+    }
+}
+
+static void the_text_keeps_to_80_columns(void **state)
+{
+    MT_UNUSED(state);
+    for (int n_rank = 1; n_rank <= 65; n_rank += 32) {
+        struct mt_profile profile;
+        struct made_run run = long_run();
+        run.n_rank = n_rank;
+        run.n_node = n_rank < 4 ? 1 : 9;
+        run.slow_rank = n_rank - 1;
+        run.slowdown = 2;
+        run.checkpoint_every = 7;
+        assert_int_equal(made_run_profile(&run, &profile), MT_OK);
+        for (int r = 0; r < n_rank; ++r) {
+            (void)snprintf(profile.rank[r].host, MT_PROFILE_NAME_BYTES,
+                           "a-host-of-a-cluster-with-many-of-them-%02d.\xc3\xa4.example.org",
+                           r / 8);
+        }
+        const char *text = text_of(&profile);
+        expect_lines_of_80_columns(text);
+        assert_true(n_rank == 1 || strstr(text, " mple.org ") != NULL);
+    }
 }
 
 static void any_state_of_a_run_has_a_report(void **state)
@@ -206,9 +283,38 @@ static void metrics_with_broken_lines_are_counted_and_the_rest_is_used(void **st
     assert_int_equal(mkfifo(in_folder("metrics.jsonl"), 0666), 0); /* nobody writes into it */
     struct made_run run = long_run();
     assert_non_null(strstr(text_of_run(&run), "metrics.jsonl: skipped: cannot read "));
-    assert_non_null(strstr(content, "/metrics.jsonl: it is not a regular file"));
+    assert_non_null(strstr(on_one_line(content), "/metrics.jsonl: it is not a regular file"));
     assert_int_equal(unlink(in_folder("metrics.jsonl")), 0);
     assert_int_equal(mt_memory_n_live(), 0);
+}
+
+/* Decisions and policies in the text, and numbers that are none in the page. */
+static void what_placement_decided_is_told(void **state)
+{
+    MT_UNUSED(state);
+    FILE *out = fopen(in_folder("metrics.jsonl"), "we");
+    assert_non_null(out);
+    for (int s = 1; s <= 2; ++s) {
+        (void)fprintf(out,
+                      "{\"step\":%d,\"step_time_s\":0.5,\"rank_load_max_over_mean\":1.1,"
+                      "\"placement\":{\"copies\":%s,\"predicted_s\":0.08,\"ideal_s\":0.06,"
+                      "\"decisions\":[{\"layer\":1,\"expert\":17,\"copies\":%d,"
+                      "\"ranks\":[9,12],\"late\":true,\"rows\":7,\"saves_s\":310e-6,"
+                      "\"costs_s\":40e-6}],\"shadow\":{\"ep\":{\"predicted_s\":%d,"
+                      "\"rank_load_max_over_mean\":2},\"x\":7}}}\n",
+                      s, s == 1 ? "1e308" : "3", s + 1, s);
+    }
+    (void)fclose(out);
+    struct made_run run = long_run();
+    const char *text = text_of_run(&run);
+    const char *line = on_one_line(text);
+    assert_non_null(
+        strstr(line, "step 2, layer 1: expert 17 also on ranks 9, 12 and 1 more: saves "));
+    assert_non_null(strstr(line, "step 1, layer 1: expert 17 also on ranks 9 and 12: saves 310 us, "
+                                 "costs 40 us (7 rows, after the gate) "));
+    assert_non_null(strstr(text, "\nep                           1.50 s      18.75"));
+    assert_non_null(strstr(slurp("page.html"), "expert 17 also on ranks 9 and 12"));
+    assert_int_equal(unlink(in_folder("metrics.jsonl")), 0);
 }
 
 static void a_trace_keeps_to_its_size_and_has_the_last_steps(void **state)
@@ -311,9 +417,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_line_is_the_finding_and_the_second_says_it),
+        cmocka_unit_test(a_rank_that_became_slow_is_slow_since_then),
+        cmocka_unit_test(a_save_that_stops_all_ranks_is_nobodys_fault),
+        cmocka_unit_test(the_text_keeps_to_80_columns),
         cmocka_unit_test(any_state_of_a_run_has_a_report),
         cmocka_unit_test(foreign_names_stay_text_in_the_page),
         cmocka_unit_test(metrics_with_broken_lines_are_counted_and_the_rest_is_used),
+        cmocka_unit_test(what_placement_decided_is_told),
         cmocka_unit_test(a_trace_keeps_to_its_size_and_has_the_last_steps),
         cmocka_unit_test(what_cannot_be_written_leaves_what_was_there),
     };

@@ -4,6 +4,7 @@
 const report = JSON.parse(document.getElementById("data").textContent);
 
 function round(value, digits) {
+  if (value === null || value === undefined) return "–";
   return Number(value.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits });
 }
 
@@ -105,7 +106,7 @@ function write(svg, x, y, text, attributes) {
 /* columns: [{head, of(row), kind: "number" | "bar" | undefined}]; bars are shares of the largest. */
 function table(columns, rows, caption, isBad) {
   const head = make("tr", {}, ...columns.map((c) =>
-    make("th", { scope: "col", class: c.kind === "number" ? "number" : "" }, c.head)));
+    make("th", { scope: "col", class: c.kind || "" }, c.head)));
   const largest = columns.map((c) =>
     c.kind === "bar" ? Math.max(1e-12, ...rows.map((row) => c.of(row))) : 0);
   const body = rows.map((row) => {

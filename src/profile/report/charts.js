@@ -138,7 +138,8 @@ function drawCells(width, map, tell) {
     write(svg, left - 8, top + row * high + high / 2 + 4, map.row_name(row),
       { "text-anchor": "end", class: row === map.bad_row ? "bad" : "" });
   }
-  const apart = Math.max(1, Math.ceil(70 / wide));
+  const longest = Math.max(...[0, map.n_column - 1].map((c) => String(map.column_name(c)).length));
+  const apart = Math.max(1, Math.ceil((longest * 8 + 24) / wide));
   for (let column = 0; column < map.n_column; column += apart) {
     write(svg, left + (column + 0.5) * wide, height - bottom + 18, map.column_name(column),
       { "text-anchor": "middle" });
@@ -211,20 +212,23 @@ function mapLegend(span, has_gaps) {
     draw("rect", { width: 14, height: 10, class: "fill-wait" })), "not recorded") : null);
 }
 
-/* rows: [{name, left, right, note, bad, title}]: bars to both sides of the names. */
+/* rows: [{name, left, right, note, bad}]: bars to both sides of the names.
+ * titles: {left, right, left_short, right_short} */
 function bothSides(parent, rows, titles, label) {
   keep(parent, (width) => drawBothSides(width, rows, titles, label));
 }
 
+/* As narrow as a phone there is room for short titles, and for no notes. */
 function drawBothSides(width, rows, titles, label) {
-  const high = rows.length > 24 ? 14 : 22, top = 24, middle = 96, note = Math.min(230, width / 4);
+  const isNarrow = width < 560, isLow = rows.length > 24;
+  const high = isLow ? 14 : 22, top = 24, middle = isNarrow ? 72 : 96;
+  const note = isNarrow ? 0 : Math.min(230, width / 4);
   const side = (width - middle - note) / 2;
   const largest = Math.max(1e-12, ...rows.map((r) => Math.max(r.left, r.right)));
   const svg = canvas(width, top + rows.length * high + 4, label);
-  const isLow = high < 20;
-  const scale = isLow ? `; longest bar: ${time(largest)}` : "";
-  write(svg, side, 12, titles[0], { "text-anchor": "end" });
-  write(svg, side + middle, 12, titles[1] + scale);
+  const scale = isLow && !isNarrow ? `; longest bar: ${time(largest)}` : "";
+  write(svg, side, 12, isNarrow ? titles.left_short : titles.left, { "text-anchor": "end" });
+  write(svg, side + middle, 12, (isNarrow ? titles.right_short : titles.right) + scale);
   rows.forEach((row, i) => {
     const y = top + i * high, base = y + high / 2 + 4;
     const long = (value) => value / largest * (side - 58);
@@ -237,7 +241,7 @@ function drawBothSides(width, rows, titles, label) {
       write(svg, at - 5, base, time(row.left), { "text-anchor": "end" });
       write(svg, side + middle + long(row.right) + 5, base, time(row.right));
     }
-    write(svg, width - note + 8, base, row.note, row.bad ? { class: "bad" } : {});
+    if (!isNarrow) write(svg, width - note + 8, base, row.note, row.bad ? { class: "bad" } : {});
   });
   return svg;
 }
@@ -269,8 +273,7 @@ function drawLanes(width, lanes, bad, tell) {
     for (const [begin, length, style, name] of pieces) {
       const rect = draw("rect", { class: style, x: toX(begin).toFixed(2), y: y + 1,
         width: Math.max(0.4, toX(begin + length) - toX(begin)).toFixed(2), height: high - 2 });
-      rect.addEventListener("mouseenter", () =>
-        tell(`rank ${rank}, ${name}: ${time(length)}, from ${time(begin)} on`));
+      rect.addEventListener("mouseenter", () => tell(tellPiece(rank, [begin, length, style, name])));
       svg.append(rect);
     }
   });
@@ -282,5 +285,44 @@ function drawLanes(width, lanes, bad, tell) {
     write(svg, toX(tick), height - 16, tick === 0 ? "0" : time(tick), { "text-anchor": "middle" });
   }
   write(svg, left, height - 1, "time since the step began");
+  walk(svg, lanes, { toX, top, high, row: Math.max(0, bad) }, tell);
   return svg;
+}
+
+function tellPiece(rank, [begin, length, , name]) {
+  return `rank ${rank}, ${name}: ${time(length)}, from ${time(begin)} on`;
+}
+
+/* Arrow keys: to the next piece, to the same moment on the next rank. */
+function walk(svg, lanes, at, tell) {
+  let rank = at.row, piece = 0;
+  const cursor = draw("rect", { class: "cursor", height: at.high, visibility: "hidden" });
+  svg.append(cursor);
+  const show = () => {
+    const of = lanes.ranks[rank][piece];
+    if (of === undefined) return;
+    cursor.setAttribute("x", at.toX(of[0]).toFixed(2));
+    cursor.setAttribute("y", at.top + rank * at.high);
+    cursor.setAttribute("width", Math.max(3, at.toX(of[0] + of[1]) - at.toX(of[0])).toFixed(2));
+    cursor.setAttribute("visibility", "visible");
+    tell(tellPiece(rank, of));
+  };
+  const go = (toRank, toPiece) => {
+    const then = (lanes.ranks[rank][piece] || [0])[0];
+    const isOther = toRank !== rank;
+    rank = Math.min(lanes.ranks.length - 1, Math.max(0, toRank));
+    const list = lanes.ranks[rank];
+    piece = isOther ? nearest(list.map((of) => of[0]), then)
+      : Math.min(list.length - 1, Math.max(0, toPiece));
+    show();
+  };
+  svg.setAttribute("tabindex", "0");
+  svg.addEventListener("focus", show);
+  svg.addEventListener("keydown", (event) => {
+    const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0],
+      Home: [0, -piece], End: [0, lanes.ranks[rank].length] }[event.key];
+    if (!move) return;
+    event.preventDefault();
+    go(rank + move[0], piece + move[1]);
+  });
 }

@@ -28,7 +28,8 @@ function showRanks() {
   } else {
     bothSides(at, report.ranks.map((r) => ({ name: "rank " + r.rank, left: r.waited,
       right: r.caused, note: r.note, bad: r.rank === bad })),
-      ["waited for others, a step", "made each of the others wait, a step"],
+      { left: "waited for others, a step", right: "made each of the others wait, a step",
+        left_short: "waited, a step", right_short: "made others wait" },
       "For each rank: how long it waited and how long others waited for it");
   }
   at.append(folded("Table of ranks", table([
@@ -189,7 +190,7 @@ function showCritical() {
     { head: "", kind: "bar", of: (r) => r.share },
   ], critical.ranks, "", (r) => r.rank === bad)));
   say("critical", `Step ${critical.step} as it was replayed. The line is the critical path; ` +
-    "where it changes lanes, a message was waited for.");
+    "where it changes lanes, a message was waited for. Arrow keys move from piece to piece.");
   const at = place("critical", ".timeline");
   at.append(legend([["fill-work", "attention, head, gate"], ["fill-experts", "experts"],
     ["fill-other", "other work"], ["fill-send", "messages"], ["fill-wait", "waiting for others"]]));
@@ -283,19 +284,39 @@ function showPlacement() {
     `${round(placement.late, 3)} of them decided after the gate; ${placement.moves} experts ` +
     `changed owners in all. Busiest rank over the mean, after placement: ` +
     `${ratio(placement.rank_load)}; busiest expert, before: ${ratio(placement.expert_load)}.`);
+  showPolicies(placement.policies);
   if (placement.decisions.length === 0) {
     note("placement", "The last steps have no decision in their log: no copy was worth its way.");
     return;
   }
-  place("placement").append(table([
-    { head: "step", of: (d) => d.step }, { head: "layer", kind: "number", of: (d) => d.layer },
-    { head: "expert", kind: "number", of: (d) => d.expert },
-    { head: "copies on ranks", of: (d) => d.ranks.join(", ") },
-    { head: "decided", of: (d) => (d.late ? "after the gate" : "from history") },
+  const columns = [
+    { head: "decision", of: (d) => d.what }, { head: "step", kind: "number", of: (d) => d.step },
+    { head: "layer", kind: "number", of: (d) => d.layer },
     { head: "rows", kind: "number", of: (d) => d.rows },
     { head: "saves", kind: "number", of: (d) => time(d.saves_s) },
     { head: "costs", kind: "number", of: (d) => time(d.costs_s) },
-  ], placement.decisions, "The last decisions of the log."));
+    { head: "decided", of: (d) => (d.late ? "after the gate" : "from history") },
+  ];
+  const shown = 8, older = placement.decisions.slice(shown);
+  place("placement").append(table(columns, placement.decisions.slice(0, shown),
+    "The last decisions of the log: what copies save at the expert's owner, and what they cost."));
+  if (older.length > 0) {
+    place("placement").append(folded(`${older.length} before these`, table(columns, older)));
+  }
+}
+
+/* placement.shadow: what others would have done with the same counts. */
+function showPolicies(policies) {
+  if (policies.length === 0) {
+    return;
+  }
+  place("placement").append(table([
+    { head: "policy", of: (p) => p.name },
+    { head: "MoE layers of a step", kind: "number", of: (p) => time(p.predicted_s) },
+    { head: "over this run's", kind: "number", of: (p) => ratio(p.over_own) },
+    { head: "", kind: "bar", of: (p) => p.predicted_s || 0 },
+    { head: "busiest rank / mean", kind: "number", of: (p) => ratio(p.rank_load) },
+  ], policies, "What every policy would have made of the same counts, as predicted by one model."));
 }
 
 function showSaves() {
