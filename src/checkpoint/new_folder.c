@@ -2,9 +2,31 @@
 
 #include "checkpoint/disk.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+/* Before any work: a directory of that name can be made there. */
+static enum mt_status check_place(const struct mt_new_folder *made, const char *what)
+{
+    if (strlen(made->temporary_name) > NAME_MAX) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "%s's name has %zu bytes; at most %zu were expected, for file systems end "
+                       "at %d; choose another",
+                       what, strlen(made->name),
+                       NAME_MAX - (strlen(made->temporary_name) - strlen(made->name)), NAME_MAX);
+    }
+    if (access(made->folder, W_OK | X_OK) != 0) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "%s cannot be made in %s: %s; a directory that may be written to was "
+                       "expected; make or permit it, or choose another",
+                       what, made->folder, strerror(errno));
+    }
+    return MT_OK;
+}
 
 enum mt_status mt_new_folder_init(struct mt_new_folder *made, const char *to, const char *what)
 {
@@ -21,7 +43,8 @@ enum mt_status mt_new_folder_init(struct mt_new_folder *made, const char *to, co
     char path[MT_PATH_BYTES];
     memcpy(path, to, length);
     path[length] = '\0';
-    if (access(path, F_OK) == 0) {
+    struct stat about;
+    if (lstat(path, &about) == 0) { /* a link that leads nowhere is there, too */
         return MT_FAIL(MT_ERR_CONFIG,
                        "%s is there already; a new directory was expected; remove it or choose "
                        "another",
@@ -34,6 +57,7 @@ enum mt_status mt_new_folder_init(struct mt_new_folder *made, const char *to, co
     }
     (void)snprintf(made->folder, sizeof(made->folder), "%s", slash != NULL ? path : ".");
     (void)snprintf(made->temporary_name, sizeof(made->temporary_name), ".%s.tmp", made->name);
+    MT_TRY(check_place(made, what));
     return mt_disk_join(made->temporary, made->folder, made->temporary_name);
 }
 

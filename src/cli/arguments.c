@@ -1,6 +1,7 @@
 /* Parsing a command line against the table. */
 #include "cli/cli.h"
 
+#include "base/size.h"
 #include "config/suggest.h"
 
 #include <errno.h>
@@ -76,7 +77,7 @@ enum mt_status mt_argument_integer(const struct mt_arguments *arguments, const c
     if (errno != 0 || end == text || *end != '\0' || *value < least) {
         return MT_FAIL(MT_ERR_CONFIG,
                        "%s %s is not an integer of at least %lld; expected e.g. %s %lld", name,
-                       text, (long long)least, name, (long long)fallback);
+                       text, (long long)least, name, (long long)mt_max_i64(fallback, least));
     }
     return MT_OK;
 }

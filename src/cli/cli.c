@@ -176,7 +176,7 @@ static enum mt_status start_job(const struct mt_arguments *arguments, enum mt_st
     if (!is_wanted && !is_below_mpirun()) {
         return parsed;
     }
-    if (is_wanted && arguments->command->saves_when_stopped) {
+    if (is_wanted && arguments->command->ends_when_asked) {
         MT_TRY(mt_job_signals_install());
     }
     MT_TRY(mt_job_init(argc, argv));

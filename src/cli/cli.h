@@ -39,10 +39,10 @@ struct mt_command {
     const char *synopsis; /* "train CONFIG" */
     const char *summary;
     int min_positional, max_positional;
-    bool is_job;             /* computes with MPI; others start it only below mpirun */
-    const char *job_option;  /* NULL, or the option with which the command is a job, too */
-    bool saves_when_stopped; /* SIGUSR1 and SIGTERM ask it to save and end */
-    bool takes_config;       /* common options of a configuration; help lists the keys */
+    bool is_job;            /* computes with MPI; others start it only below mpirun */
+    const char *job_option; /* NULL, or the option with which the command is a job, too */
+    bool ends_when_asked;   /* SIGUSR1 and SIGTERM: what it has is kept, code 75 */
+    bool takes_config;      /* common options of a configuration; help lists the keys */
     struct mt_option option[MT_MAX_OPTION]; /* ends with name = NULL */
     enum mt_status (*run)(const struct mt_arguments *arguments);
 };

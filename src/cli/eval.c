@@ -154,6 +154,12 @@ static void print_result(const char *path, const struct mt_run_state *state,
     json_decref(object);
 }
 
+static bool is_asked_to_stop(void *context)
+{
+    MT_UNUSED(context);
+    return mt_job_stop_requested();
+}
+
 static enum mt_status evaluate(const struct mt_arguments *arguments, const struct mt_config *config,
                                const struct mt_validation *validation, int64_t n_sequence)
 {
@@ -162,7 +168,8 @@ static enum mt_status evaluate(const struct mt_arguments *arguments, const struc
     struct mt_evaluation result = {0};
     char path[MT_PATH_BYTES] = "";
     const struct mt_evaluation_options options = {.n_sequence = n_sequence,
-                                                  .micro_batch = config->train.micro_batch_size};
+                                                  .micro_batch = config->train.micro_batch_size,
+                                                  .wants_stop = is_asked_to_stop};
     enum mt_status status =
         mt_session_open(&session, config, false, config->train.micro_batch_size);
     MT_TRY_GOTO(status);
@@ -173,7 +180,10 @@ static enum mt_status evaluate(const struct mt_arguments *arguments, const struc
     if (status != MT_OK) {
         mt_job_abort(status); /* e.g. a file that shrank: the others wait in the next exchange */
     }
-    if (mt_job_rank() == 0) {
+    status = result.is_stopped ? MT_STOPPED : status;
+    if (mt_job_rank() == 0 && result.is_stopped) {
+        (void)fputs("stopped on request before the end: there is no result\n", stderr);
+    } else if (mt_job_rank() == 0) {
         print_result(path, &state, validation, &result);
     }
 cleanup:

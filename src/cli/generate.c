@@ -39,6 +39,7 @@ struct generation {
     int64_t *drawn; /* [R] */
     struct mt_text_stream stream;
     int64_t first_ns, begin_ns; /* when the prompt was read, when that began */
+    bool is_stopped;            /* on request, before its end */
 };
 
 static enum mt_status open_tokenizer(struct generation *g)
@@ -114,14 +115,22 @@ static enum mt_status next_logits(struct generation *g)
                                 g->ids.n - n_known, g->logits);
 }
 
-/* The next token, the first rank's everywhere: logits may differ by rounding where machines do. -1:
- * nobody takes the text any more. */
+/* Instead of a token: nobody takes the text any more, or a signal asked for the end. */
+enum { NO_READER = -1, STOPPED = -2 };
+
+/* The next token, the first rank's everywhere: logits may differ by rounding where machines do.
+ * One rank's reason to end is everybody's. */
 static enum mt_status draw(struct generation *g, int32_t *token)
 {
     MT_TRY(mt_sampler_draw(&g->sampler, g->logits, g->ids.n - g->n_prompt, token));
-    const int64_t mine = ferror(stdout) != 0 ? -1 : *token;
+    const int64_t mine = mt_job_stop_requested() ? STOPPED
+                         : ferror(stdout) != 0   ? NO_READER
+                                                 : *token;
     MT_TRY(mt_comm_gather_i64(&g->session.comm, &mine, 1, g->drawn));
     *token = (int32_t)g->drawn[0];
+    for (int rank = 0; rank < mt_job_size(); rank++) {
+        *token = g->drawn[rank] < 0 ? (int32_t)g->drawn[rank] : *token;
+    }
     return MT_OK;
 }
 
@@ -143,6 +152,7 @@ static enum mt_status continue_text(struct generation *g)
         g->first_ns = i == 0 ? mt_clock_ns() : g->first_ns;
         MT_TRY(draw(g, &token));
         if (token < 0) {
+            g->is_stopped = token == STOPPED;
             break;
         }
         MT_TRY(mt_ids_append(&g->ids, &token, 1));
@@ -163,12 +173,15 @@ static void report(const struct generation *g)
     const int64_t n = g->ids.n - g->n_prompt;
     const double prompt_s = (double)(g->first_ns - g->begin_ns) * 1e-9;
     const double rest_s = (double)(mt_clock_ns() - g->first_ns) * 1e-9;
-    if (mt_job_rank() != 0 || g->options->is_quiet || n == 0) {
+    if (mt_job_rank() != 0 || (g->options->is_quiet && !g->is_stopped) ||
+        (n == 0 && !g->is_stopped)) {
         return;
     }
     (void)fprintf(stderr, "%lld tokens of prompt in %.3f s; %lld tokens%s", (long long)g->n_prompt,
                   prompt_s, (long long)n,
-                  g->ids.item[g->ids.n - 1] == g->end ? ", the last ends the text" : "");
+                  g->is_stopped                         ? ", then stopped on request"
+                  : g->ids.item[g->ids.n - 1] == g->end ? ", the last ends the text"
+                                                        : "");
     if (n > 1 && rest_s > 0.0) {
         (void)fprintf(stderr, ": %.1f tokens/s", (double)(n - 1) / rest_s);
     }
@@ -216,6 +229,7 @@ static enum mt_status generate(const struct mt_config *config, const struct opti
         }
         put("\n", 1);
         report(&g);
+        status = g.is_stopped ? MT_STOPPED : MT_OK;
     }
     clear(&g);
     return status;

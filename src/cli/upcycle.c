@@ -66,10 +66,11 @@ enum mt_status mt_command_upcycle(const struct mt_arguments *arguments)
     MT_TRY(read_method(arguments, &options));
     MT_TRY(mt_interchange_name_config(arguments, options.to, config_path, &options.config_path));
     MT_TRY(mt_interchange_upcycle(&options, &report));
-    (void)printf("%s: %lld experts of width %lld, %lld a token, by %s from %d dense model%s: %lld "
+    (void)printf("%s: %lld expert%s of width %lld, %lld a token, by %s from %d dense model%s: %lld "
                  "parameters\n%s: its configuration\n",
-                 options.to, (long long)report.n_expert, (long long)report.inner,
-                 (long long)report.top_k, mt_upcycle_method_name(options.method), options.n_dense,
+                 options.to, (long long)report.n_expert, report.n_expert == 1 ? "" : "s",
+                 (long long)report.inner, (long long)report.top_k,
+                 mt_upcycle_method_name(options.method), options.n_dense,
                  options.n_dense == 1 ? "" : "s", (long long)report.n_element, options.config_path);
     return MT_OK;
 }

@@ -1,28 +1,13 @@
 #include "config/rules.h"
 
 #include "base/size.h"
+#include "config/rules_internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 enum { NAMES_BYTES = 400 };
-
-static bool is_set(const struct mt_load *load, const char *path)
-{
-    return load->status[mt_table_index(path)] == MT_KEY_SET;
-}
-
-/* The value may be looked at: it is neither refused nor missing. */
-static bool is_good(const struct mt_load *load, const char *path)
-{
-    return load->status[mt_table_index(path)] != MT_KEY_BAD;
-}
-
-static struct mt_text_place place_of(const struct mt_load *load, const char *path)
-{
-    return load->place[mt_table_index(path)];
-}
 
 /* Is this required key needed here? A MoE layer's shape is not without MoE layers, a training file
  * not for random data. */
@@ -285,93 +270,6 @@ static void check_routing(struct mt_load *load)
     }
 }
 
-static void check_weights(struct mt_load *load)
-{
-    const struct mt_config *config = load->config;
-    if (!is_good(load, "data.weights") || !is_good(load, "data.train") ||
-        config->data.weights.n == 0 || config->data.weights.n == config->data.train.n) {
-        return;
-    }
-    mt_report_add(&load->report, place_of(load, "data.weights"),
-                  "data.weights has %d numbers for %d paths of data.train; one a path is expected, "
-                  "or none",
-                  config->data.weights.n, config->data.train.n);
-}
-
-/* Only the index of a Megatron pair tells documents without a token. */
-static void check_documents(struct mt_load *load)
-{
-    const struct mt_config *config = load->config;
-    const bool has_token = config->data.document_end >= 0;
-    if (!is_good(load, "data.attention") || !is_good(load, "data.document_end") ||
-        !is_good(load, "data.format") || config->data.attention != MT_SPAN_DOCUMENT) {
-        return;
-    }
-    if (!has_token && config->data.format != MT_DATA_MEGATRON) {
-        mt_report_add(
-            &load->report, place_of(load, "data.attention"),
-            "data.attention = \"document\" needs data.document_end, the token that ends a "
-            "document; only format \"megatron\" has an index of them; add it to [data]");
-    } else if (is_good(load, "model.vocab_size") && has_token &&
-               config->data.document_end >= config->model.vocab_size) {
-        mt_report_add(&load->report, place_of(load, "data.document_end"),
-                      "data.document_end = %" PRId64 " is no token of model.vocab_size = %" PRId64
-                      "; allowed: 0 to %" PRId64,
-                      config->data.document_end, config->model.vocab_size,
-                      config->model.vocab_size - 1);
-    }
-}
-
-static void check_balance(struct mt_load *load)
-{
-    const struct mt_config *config = load->config;
-    if (is_good(load, "data.balance") && is_good(load, "data.attention") &&
-        config->data.balance == MT_BATCH_COST && config->data.attention != MT_SPAN_DOCUMENT) {
-        mt_report_add(&load->report, place_of(load, "data.balance"),
-                      "data.balance = \"cost\" is for data.attention = \"document\": otherwise "
-                      "sequences cost the same; leave it out");
-    }
-}
-
-/* The files of data.validation are the set of that name. */
-static void check_set_names(struct mt_load *load)
-{
-    const struct mt_path_sets *sets = &load->config->data.validation_sets;
-    for (int s = 0; s < sets->n_set && load->config->data.validation.n > 0; ++s) {
-        if (strcmp(sets->name[s], "validation") == 0) {
-            mt_report_add(&load->report, place_of(load, "data.validation_sets"),
-                          "data.validation_sets has a set \"validation\", which is what the files "
-                          "of data.validation are; give it another name, or its files to one of "
-                          "the two");
-        }
-    }
-}
-
-static void check_data(struct mt_load *load)
-{
-    const struct mt_config *config = load->config;
-    check_set_names(load);
-    check_documents(load);
-    check_balance(load);
-    check_weights(load);
-    if (!is_good(load, "data.format") || config->data.format == MT_DATA_RANDOM) {
-        return;
-    }
-    if (is_good(load, "data.train") && config->data.train.n == 0) {
-        mt_report_add(&load->report, place_of(load, "data.train"),
-                      "data.train is empty; at least one path is expected, or data.format = "
-                      "\"random\"");
-    }
-    if (is_good(load, "data.validation") && is_good(load, "train.eval_interval") &&
-        is_good(load, "data.validation_sets") && config->data.validation.n == 0 &&
-        config->data.validation_sets.n_set == 0 && config->train.eval_interval > 0) {
-        mt_report_add(&load->report, place_of(load, "train.eval_interval"),
-                      "train.eval_interval = %" PRId64 " needs data.validation, which is empty; "
-                      "name a file there or set eval_interval = 0",
-                      config->train.eval_interval);
-    }
-}
-
 /* Positions in the data are counted in tokens, in 63 bits. */
 static void check_token_count(struct mt_load *load)
 {
@@ -460,7 +358,7 @@ void mt_rules_apply(struct mt_load *load, const char *origin, const char *run_di
     check_shared(load);
     check_routing(load);
     check_slots(load);
-    check_data(load);
+    mt_rules_check_data(load);
     check_token_count(load);
     check_schedule(load);
     check_run(load, origin, run_dir);

@@ -7,6 +7,7 @@
 #include "interchange/safetensors.h"
 #include "interchange/weights.h"
 #include "interchange/wire.h"
+#include "text/tokenizer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -273,11 +274,36 @@ static enum mt_status write_all(struct export *export)
     return mt_new_folder_commit(&export->made);
 }
 
+/* It is one, and of this model: no id is beyond vocab_size, as generate asks of it, too. */
+static enum mt_status check_tokenizer(const struct mt_export_options *options, int64_t vocab_size)
+{
+    struct mt_tokenizer *tokenizer = NULL;
+    if (options->tokenizer == NULL) {
+        return MT_OK;
+    }
+    MT_TRY(mt_tokenizer_open(options->tokenizer, &tokenizer));
+    const int64_t n_id = mt_tokenizer_vocab_size(tokenizer);
+    mt_tokenizer_close(tokenizer);
+    if (strcmp(options->tokenizer, "bytes") == 0) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "--tokenizer bytes is no file that could be given to others; a "
+                       "tokenizer.json or a SentencePiece .model was expected; leave it out");
+    }
+    return n_id <= vocab_size
+               ? MT_OK
+               : MT_FAIL(MT_ERR_CONFIG,
+                         "%s has ids up to %lld, the model's vocab_size is %lld; the tokenizer of "
+                         "the model's data was expected",
+                         options->tokenizer, (long long)n_id - 1, (long long)vocab_size);
+}
+
 static enum mt_status export_all(struct export *export)
 {
     const struct mt_export_options *options = export->options;
     MT_TRY(mt_new_folder_init(&export->made, options->to, "the model's folder"));
+    MT_TRY(check_tokenizer(options, INT64_MAX)); /* before the checkpoint is read through */
     MT_TRY(mt_weights_open(&export->weights, options->from));
+    MT_TRY(check_tokenizer(options, export->weights.config->model.vocab_size));
     MT_TRY(choose_family(export));
     MT_TRY(mt_wires_plan(&export->weights.tensors.table, export->family, options->layout,
                          &export->wires));

@@ -104,6 +104,23 @@ static enum mt_status read_row(struct mt_safetensors *source, const struct mt_he
     return MT_OK;
 }
 
+/* Words about the file: an object of strings, or safetensors itself would not read it. */
+static enum mt_status check_metadata(const struct mt_header *header, json_t *metadata)
+{
+    const char *key = NULL;
+    json_t *value = NULL;
+    bool is_text = json_is_object(metadata);
+    json_object_foreach(metadata, key, value)
+    {
+        is_text = is_text && json_is_string(value);
+    }
+    return is_text ? MT_OK
+                   : MT_FAIL(MT_ERR_INPUT,
+                             "%s: the header's __metadata__ is no object of strings; "
+                             "{\"format\": \"pt\"} was expected; get the file again",
+                             header->path);
+}
+
 static int by_offset(const void *a, const void *b)
 {
     const struct mt_stored *left = a;
@@ -153,8 +170,9 @@ enum mt_status mt_safetensors_parse_header(struct mt_safetensors *source,
     enum mt_status status = MT_OK;
     json_object_foreach(object, name, row)
     {
-        if (status == MT_OK && strcmp(name, "__metadata__") != 0) {
-            status = read_row(source, header, name, row);
+        if (status == MT_OK) {
+            status = strcmp(name, "__metadata__") == 0 ? check_metadata(header, row)
+                                                       : read_row(source, header, name, row);
         }
     }
     json_decref(object);

@@ -5,8 +5,11 @@
 #include "config/load.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* The checkpoint has each tensor of the model that its configuration describes. */
@@ -109,30 +112,62 @@ const char *mt_weights_show_path(const char *path, char text[MT_PATH_BYTES])
     return mt_input_quote(text);
 }
 
+/* The folder that `path` is in, and the name there, slashes at its end apart; false: there is no
+ * such folder. */
+static bool find_place(const char *path, char folder[MT_PATH_BYTES], char name[MT_PATH_BYTES])
+{
+    char parent[MT_PATH_BYTES];
+    size_t length = strlen(path);
+    name[0] = '\0';
+    while (length > 1 && path[length - 1] == '/') {
+        --length;
+    }
+    size_t start = length;
+    while (start > 0 && path[start - 1] != '/') {
+        --start;
+    }
+    if (length >= MT_PATH_BYTES) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    (void)snprintf(parent, sizeof(parent), "%.*s", start > 0 ? (int)start : 1,
+                   start > 0 ? path : ".");
+    (void)snprintf(name, MT_PATH_BYTES, "%.*s", (int)(length - start), path + start);
+    char *found = realpath(parent, NULL);
+    const bool is_found = found != NULL && strlen(found) < MT_PATH_BYTES;
+    if (is_found) {
+        (void)snprintf(folder, MT_PATH_BYTES, "%s", found);
+    }
+    free(found);
+    return is_found;
+}
+
 enum mt_status mt_weights_check_new_file(const char *path, const char *to)
 {
-    const char *slash = strrchr(path, '/');
-    char folder[MT_PATH_BYTES] = ".";
-    if (slash != NULL) {
-        (void)snprintf(folder, sizeof(folder), "%.*s", (int)(slash - path + 1), path);
+    char folder[MT_PATH_BYTES] = "";
+    char name[MT_PATH_BYTES];
+    char its_folder[MT_PATH_BYTES];
+    char its_name[MT_PATH_BYTES];
+    struct stat about;
+    if (!find_place(path, folder, name) || access(folder, W_OK | X_OK) != 0 ||
+        strlen(name) > NAME_MAX) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "%s cannot be written: %s; a name in a folder that may be written to was "
+                       "expected; make or permit it, or name another with -c",
+                       path, strerror(strlen(name) > NAME_MAX ? ENAMETOOLONG : errno));
     }
-    if (strcmp(path, to) == 0) {
+    if (find_place(to, its_folder, its_name) && strcmp(folder, its_folder) == 0 &&
+        strcmp(name, its_name) == 0) {
         return MT_FAIL(MT_ERR_CONFIG,
                        "-c %s is the checkpoint itself; a file beside it was expected for the "
                        "configuration; name another with -c",
                        path);
     }
-    if (access(path, F_OK) == 0) {
+    if (lstat(path, &about) == 0) {
         return MT_FAIL(MT_ERR_CONFIG,
                        "%s is there already; a new file was expected for the configuration; "
                        "remove it or name another with -c",
                        path);
-    }
-    if (strlen(path) >= MT_PATH_BYTES || (slash != NULL && access(folder, W_OK) != 0)) {
-        return MT_FAIL(MT_ERR_CONFIG,
-                       "%s cannot be written: %s; a folder that is there was expected; make it or "
-                       "name another with -c",
-                       path, strerror(errno));
     }
     return MT_OK;
 }

@@ -3,7 +3,9 @@
 #include "base/memory.h"
 #include "base/size.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <utf8proc.h>
 
 struct mt_tokenizer {
@@ -124,18 +126,36 @@ static const struct mt_tokenizer_kind *find_kind(const char *path)
     return NULL;
 }
 
+/* By its name it is of no kind: because nothing is there, or it is a folder, or something else. */
+static enum mt_status refuse_path(const char *path)
+{
+    struct stat about;
+    if (stat(path, &about) != 0) {
+        return MT_FAIL(MT_ERR_INPUT,
+                       "cannot open the tokenizer %s: %s; bytes, a tokenizer.json of byte-level "
+                       "BPE or a SentencePiece .model was expected; check the path",
+                       path, strerror(errno));
+    }
+    if (S_ISDIR(about.st_mode)) {
+        return MT_FAIL(MT_ERR_INPUT,
+                       "the tokenizer %s is a folder; a file was expected; name the tokenizer.json "
+                       "or the .model in it",
+                       path);
+    }
+    return MT_FAIL(MT_ERR_INPUT,
+                   "%s is no tokenizer: its name is not bytes and ends in neither .json nor "
+                   ".model; a tokenizer.json of byte-level BPE or a SentencePiece .model was "
+                   "expected; name one of these",
+                   path);
+}
+
 enum mt_status mt_tokenizer_open(const char *path, struct mt_tokenizer **out)
 {
     const struct mt_tokenizer_kind *kind = find_kind(path);
     struct mt_tokenizer *tokenizer = NULL;
     *out = NULL;
     if (kind == NULL) {
-        return MT_FAIL(
-            MT_ERR_INPUT,
-            "%s is no tokenizer: its name is not bytes and ends in neither .json nor .model; "
-            "a tokenizer.json of byte-level BPE or a SentencePiece .model was expected; "
-            "name one of these",
-            path);
+        return refuse_path(path);
     }
     MT_TRY(MT_ALLOCATE(tokenizer, 1, "tokenizer"));
     tokenizer->kind = kind;

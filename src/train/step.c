@@ -38,6 +38,12 @@ static enum mt_status count_experts(struct mt_trainer *trainer)
     return MT_OK;
 }
 
+/* For messages: what is no number has no sign. x86 makes NaNs with the sign bit set, "-nan". */
+static double without_sign(double x)
+{
+    return isnan(x) ? (double)NAN : x;
+}
+
 /* Reduced gradients, their one global norm, and the loss: the same numbers on every rank. */
 static enum mt_status finish_gradients(struct mt_trainer *trainer, double loss_sum,
                                        struct mt_step_result *result)
@@ -49,7 +55,8 @@ static enum mt_status finish_gradients(struct mt_trainer *trainer, double loss_s
     mt_span_begin(MT_PHASE_CLIP);
     MT_TRY(mt_optim_grad_norm(trainer->optim, &result->grad_norm));
     MT_TRY(mt_comm_sum_f64(&trainer->session.comm, &loss_sum, 1));
-    result->loss = loss_sum / (double)result->n_token;
+    result->loss = without_sign(loss_sum / (double)result->n_token);
+    result->grad_norm = without_sign(result->grad_norm);
     result->n_score = (double)result->n_token * (double)config->model.max_seq_len;
     if (trainer->documents.start != NULL) {
         MT_TRY(mt_comm_sum_f64(&trainer->session.comm, &trainer->n_score, 1));

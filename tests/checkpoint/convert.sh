@@ -74,7 +74,7 @@ refuse 2 'one is there already' checkpoint convert $saved one
 refuse 2 'expected --weights-only beside it' checkpoint convert $saved other --dtype bfloat16
 refuse 2 'expected float32 or bfloat16' checkpoint convert $saved other --weights-only --dtype float16
 refuse 2 '`moetrain checkpoint` needs another word' checkpoint merge $saved other
-refuse 4 'make the folder /proc' checkpoint convert $saved /proc/other
+refuse 2 'new checkpoint cannot be made in nowhere: No such file.*make or permit it' checkpoint convert $saved nowhere/other
 refuse_everywhere 3 'half holds weights only.*--init-from' "$config" --quiet --run-dir other --resume half --set 'placement.policy="fsep"'
 rm -rf other
 damage flip $saved/shard-00001-of-00003.h5

@@ -56,6 +56,8 @@ to=(--experts 4 --top-k 2 -o made/none)
 refuse 2 'has experts in 2 of its 2 layers; a dense model was expected' upcycle made/copy "${to[@]}"
 refuse 2 'made/copy is there already' upcycle $first --experts 4 --top-k 2 -o made/copy
 refuse 2 'experts 3 does not divide by 2 dense models' upcycle $first $second --experts 3 --top-k 2 -o made/none
+refuse 2 'experts 0 is not an integer of at least 1; expected e.g. --experts 1$' upcycle $first --experts 0 --top-k 1 \
+    -o made/none
 refuse 2 'top-k 5 exceeds --experts 4' upcycle $first --experts 4 --top-k 5 -o made/none
 refuse 2 'granularity 5 does not divide the dense width 48' upcycle $first "${to[@]}" --method split --granularity 5
 refuse 2 'drop-ratio belongs to --method drop' upcycle $first "${to[@]}" --drop-ratio 0.1

@@ -164,6 +164,31 @@ static void weights_are_one_a_path_whatever_the_format(void **state)
     mt_case_accepts("data.weights=[1, 2]");
 }
 
+static void what_no_format_reads_is_refused(void **state)
+{
+    MT_UNUSED(state);
+    const char *const file[] = {"data.format='random'", "data.validation=['v']"};
+    mt_case_has(mt_case_refuse(mt_case_text, 2, file),
+                "data.validation names files, which data.format = \"random\" does not read; leave "
+                "them out (data.validation = []) or choose a format of files");
+    const char *const sets[] = {"data.format='random'", "data.validation_sets={a=['v']}"};
+    mt_case_has(mt_case_refuse(mt_case_text, 2, sets),
+                "data.validation_sets names files, which data.format = \"random\" does not read; "
+                "leave them out (data.validation_sets = {})");
+    mt_case_accepts("data.format='random'");
+    mt_case_override_says("data.token_type='u16'",
+                          "data.token_type is for data.format = \"tokens\", whose files may lack a "
+                          "header; other formats have their own types; leave it out");
+    const char *const bare[] = {"data.format='tokens'", "data.token_type='u16'"};
+    mt_memory_free(mt_case_parse(mt_case_text, 2, bare));
+    mt_case_accepts("data.token_type='auto'");
+    mt_case_override_says("data.document_end=10",
+                          "data.document_end = 10 is for data.attention = \"document\": otherwise "
+                          "nothing looks for ends; leave it out");
+    const char *const ends[] = {"data.attention='document'", "data.document_end=10"};
+    mt_memory_free(mt_case_parse(mt_case_text, 2, ends));
+}
+
 static void evaluation_needs_a_file(void **state)
 {
     MT_UNUSED(state);
@@ -275,6 +300,7 @@ int main(void)
         TEST(a_vocabulary_below_256_may_fit_a_text),
         TEST(training_files_are_needed_unless_data_are_random),
         TEST(weights_are_one_a_path_whatever_the_format),
+        TEST(what_no_format_reads_is_refused),
         TEST(evaluation_needs_a_file),
         TEST(decay_defaults_to_what_warm_up_leaves),
         TEST(the_count_of_all_tokens_must_fit),

@@ -14,12 +14,23 @@ grep -q 'Qwen2-MoE of .*: 8816 parameters, 44 tensors (separate experts) in 1 fi
 one verify model >out.txt || fail "the checkpoint does not verify: $?"
 ranks 3 train model.toml --run-dir run --init-from model --set 'placement.policy="fsep"' "${missing[@]}" ||
     fail "training ended with $?"
-expect 0 "" one export run/checkpoints/step-00000002 -o given --shard-size 9000 --layout grouped --dtype float16 \
-    --tokenizer "$MT_SOURCE/README.md"
-cmp given/tokenizer.json "$MT_SOURCE/README.md" || fail "the tokenizer differs"
+expect 0 "" one export run/checkpoints/step-00000002 -o given --shard-size 9000 --layout grouped --dtype float16
 [ "$(find given -name 'model-0000?-of-00003.safetensors' -size -11000c | wc -l)" = 3 ] || fail "$(ls -l given)"
 expect 0 "" one import given -o again -c other.toml --dtype bfloat16
 cmp <(sed '1,/^$/d' model.toml) <(sed '1,/^$/d; /^head_dim = 4$/d' other.toml) || fail "the model is another after export and import"
+
+# A tokenizer goes along when it is one, and of the model.
+tokenizer=$MT_SOURCE/tests/text/vectors/gpt2.json
+ranks 1 "$config" --run-dir words --quiet --set model.vocab_size=500 --set train.steps=1 --set checkpoint.interval=1 ||
+    fail "training ended with $?"
+words=words/checkpoints/step-00000001
+expect 0 "" one export $words -o told --tokenizer "$tokenizer"
+cmp told/tokenizer.json "$tokenizer" || fail "the tokenizer differs"
+refuse 3 'cannot open the tokenizer nowhere: No such file' export $words -o new --tokenizer nowhere
+refuse 3 'the tokenizer words is a folder; a file was expected' export $words -o new --tokenizer words
+refuse 3 'README.md is no tokenizer' export $words -o new --tokenizer "$MT_SOURCE/README.md"
+refuse 2 'bytes is no file that could be given to others' export $words -o new --tokenizer bytes
+refuse 2 'gpt2.json has ids up to 499, the model.s vocab_size is 64' export model -o new --tokenizer "$tokenizer"
 
 # Experts that three ranks saved in pieces are exported as those of one shard.
 expect 0 "" one checkpoint convert run/checkpoints/step-00000002 whole
@@ -41,12 +52,23 @@ refuse 2 'Mixtral models cannot have .*; choose another --family' export model -
 refuse 2 'given is there already' export model -o given
 
 refuse 2 'no-such/x.toml cannot be written: No such file' import "$vectors/olmoe" -o new -c no-such/x.toml
+for same in new ./new new/ "$PWD/new"; do
+    refuse 2 '-c .*new/* is the checkpoint itself; a file beside it' import "$vectors/olmoe" -o new -c "$same"
+done
+# Places where nothing can be made are told before any work; a link that leads nowhere is there.
+mkdir bad-config
+ln -s nowhere dangling
+refuse 2 'dangling is there already' export model -o dangling
+refuse 2 'dangling is there already; a new file' import "$vectors/olmoe" -o new -c dangling
+refuse 2 'folder.s name has 300 bytes; at most 250 were expected' export model -o "$(printf 'x%.0s' $(seq 300))"
+refuse 2 'name has 300 bytes; at most 250' import "$vectors/olmoe" -o "$(printf 'x%.0s' $(seq 300))"
+refuse 2 'the new checkpoint cannot be made in no-such: No such file.*make or permit it' \
+    import "$vectors/olmoe" -o no-such/new
 
 # A full disk ends with code 4; what a killed attempt left is no obstacle.
 little() { (ulimit -f 30 && trap '' XFSZ && one "$@"); }
 expect 4 'File too large' little import "$vectors/olmoe" -o new
 [ ! -e new ] && [ ! -e new.toml ] || fail "left by an import that failed: $(ls -d new*)"
-refuse 2 '-c new is the checkpoint itself' import "$vectors/olmoe" -o new -c new
 cp -r "$vectors/olmoe" $'odd\nhidden_size = 7'
 expect 0 "" one import $'odd\nhidden_size = 7' -o odd
 grep -q '^# The model of odd?hidden_size = 7 (OLMoE)' odd.toml || fail "a folder's name became a key: $(cat odd.toml)"
@@ -58,7 +80,6 @@ expect 0 "" one export model -o fresh
 # The model.
 refuse 3 'cannot open nowhere/config.json' import nowhere -o new
 refuse 3 'manifest.json' export nowhere -o new
-refuse 3 'cannot open nowhere: No such file' export model -o new --tokenizer nowhere
 cp -r "$vectors/mixtral" bad
 refuse 3 'model.layers.0.self_attn.q_norm.weight is missing; OLMoE models have it' \
     import bad -o new --family olmoe

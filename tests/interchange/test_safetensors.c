@@ -92,6 +92,8 @@ static void each_damage_of_a_header_has_its_message(void **state)
     } cases[] = {
         {"{\"__meta", "[\"__meta", "the header, line"},
         {"}}", "}", "the header, line"},
+        {"{\"format\":\"pt\"}", "7", "__metadata__ is no object of strings"},
+        {"{\"format\":\"pt\"}", "{\"format\":7}", "__metadata__ is no object of strings"},
         {"\"d\"", "\"a\"", "duplicate"},
         {"\"d\"", "\"\"", "is no tensor"},
         {"\"d\"", "\"x\\ny\"", "is no tensor"},

@@ -320,8 +320,12 @@ static void files_that_are_none_are_named(void **state)
 {
     MT_UNUSED(state);
     struct mt_tokenizer *tokenizer = NULL;
-    MT_TEST_FAILS(mt_tokenizer_open("vocab.txt", &tokenizer), MT_ERR_INPUT,
-                  "vocab.txt is no tokenizer");
+    MT_TEST_FAILS(mt_tokenizer_open("/dev/null", &tokenizer), MT_ERR_INPUT,
+                  "/dev/null is no tokenizer");
+    MT_TEST_FAILS(mt_tokenizer_open("/missing/vocab.txt", &tokenizer), MT_ERR_INPUT,
+                  "cannot open the tokenizer /missing/vocab.txt: No such file");
+    MT_TEST_FAILS(mt_tokenizer_open("/", &tokenizer), MT_ERR_INPUT,
+                  "the tokenizer / is a folder; a file was expected");
     MT_TEST_FAILS(mt_tokenizer_open("/missing/tokenizer.json", &tokenizer), MT_ERR_INPUT,
                   "cannot read /missing/tokenizer.json: No such file");
     MT_TEST_FAILS(mt_tokenizer_open("/missing/a.model", &tokenizer), MT_ERR_INPUT,

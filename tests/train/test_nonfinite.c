@@ -61,7 +61,7 @@ enum mt_status __wrap_mt_store_reduce_finish(struct mt_store *store)
         const struct mt_part *part = mt_store_part(store, p);
         is_done = mt_store_table(store)->tensor[part->tensor].kind == MT_TENSOR_EXPERT;
         if (is_done) {
-            part->grad[part->n_element / 2] = nanf("");
+            part->grad[part->n_element / 2] = -nanf(""); /* as x86 makes them */
         }
     }
     return status;
@@ -192,7 +192,8 @@ static void beyond_the_patience_all_ranks_stop_at_the_same_step(void **state)
     MT_UNUSED(state);
     meddle.first_bad = 4;
     meddle.n_bad = 2;
-    MT_TEST_FAILS(train("run", NULL), MT_ERR_DIVERGED, "for the 2. step in a row; expected");
+    MT_TEST_FAILS(train("run", NULL), MT_ERR_DIVERGED,
+                  "gradient norm nan are not finite for the 2. step in a row; expected");
     expect_steps("run", 5, 2);
     assert_int_equal(meddle.n_step, 5);
 }
