@@ -412,7 +412,10 @@ cudaError_t cudaGetLastError(void)
 
 const char *cudaGetErrorString(cudaError_t error)
 {
-    return error == cudaSuccess ? "no error" : "an error of the emulated device";
+    const char *found = emu_error();
+    return error == cudaSuccess ? "no error"
+           : found != nullptr   ? found
+                                : "an error of the emulated device";
 }
 
 cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute attribute, int value)
