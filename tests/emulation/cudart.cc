@@ -412,10 +412,11 @@ cudaError_t cudaGetLastError(void)
 
 const char *cudaGetErrorString(cudaError_t error)
 {
-    const char *found = emu_error();
-    return error == cudaSuccess ? "no error"
-           : found != nullptr   ? found
-                                : "an error of the emulated device";
+    const char *text = emu_error_text();
+    if (error == cudaErrorLaunchFailure && text != nullptr) {
+        return text;
+    }
+    return error == cudaSuccess ? "no error" : "an error of the emulated device";
 }
 
 cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute attribute, int value)

@@ -250,9 +250,9 @@ bool emu_has_error()
     return device()->has_error;
 }
 
-const char *emu_error()
+const char *emu_error_text()
 {
-    return emu_has_error() ? device()->text : nullptr;
+    return device()->has_error ? device()->text : nullptr;
 }
 
 const char *emu_take_error(void)
