@@ -412,6 +412,10 @@ cudaError_t cudaGetLastError(void)
 
 const char *cudaGetErrorString(cudaError_t error)
 {
+    const char *text = emu_error_text();
+    if (error == cudaErrorLaunchFailure && text != nullptr) {
+        return text;
+    }
     return error == cudaSuccess ? "no error" : "an error of the emulated device";
 }
 

@@ -18,6 +18,7 @@
 void emu_report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 bool emu_has_error();
+const char *emu_error_text(); /* the same that emu_take_error takes; NULL: none */
 
 /* ---- order ---- */
 

@@ -250,6 +250,11 @@ bool emu_has_error()
     return device()->has_error;
 }
 
+const char *emu_error_text()
+{
+    return device()->has_error ? device()->text : nullptr;
+}
+
 const char *emu_take_error(void)
 {
     arena *a = device();

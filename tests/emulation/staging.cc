@@ -1,7 +1,5 @@
 #include "emulation/staging.h"
 
-#include "emulation/emulator.h"
-
 #include <csetjmp>
 #include <cstdarg>
 #include <cstddef>
@@ -23,15 +21,15 @@ struct mt_cuda *emu_context(const struct mt_device *device)
         fail_msg("%s", mt_error_last()->text);
     }
     is_open[dtype] = true;
-    emu_set_order(static_cast<enum emu_order>((device->n_thread - 1) % 3), 4711);
+    staging_set_order(device->n_thread);
     return &contexts[dtype];
 }
 
 static void require(cudaError_t error)
 {
-    const char *text = emu_take_error();
+    const char *text = staging_error();
     if (error != cudaSuccess || text != nullptr) {
-        fail_msg("emulated device: %s", text != nullptr ? text : cudaGetErrorString(error));
+        fail_msg("the device: %s", text != nullptr ? text : cudaGetErrorString(error));
     }
 }
 
@@ -64,6 +62,8 @@ void *call::place(void *host, size_t bytes, bool is_argument, bool is_result)
     require(cudaMalloc(&device, bytes));
     if (is_argument) {
         require(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice));
+    } else {
+        staging_forget(device, bytes);
     }
     arrays.push_back({host, device, bytes, is_result});
     return device;

@@ -1,6 +1,6 @@
-/* Arguments of one operation on their way to the emulated GPU and back: array by array, exactly as
- * large as kernel.h says. What is only written is not copied to the device before: an element that
- * the operation leaves out is found as one that nobody wrote. */
+/* Arguments of one operation on their way to a GPU, emulated or not, and back: array by array,
+ * exactly as large as kernel.h says. What is only written is not copied to the device before: an
+ * element that the operation leaves out is found as one that nobody wrote. */
 #ifndef MT_EMULATION_STAGING_H
 #define MT_EMULATION_STAGING_H
 
@@ -16,9 +16,18 @@ extern "C" {
 }
 #include "kernel/cuda/cuda.h"
 
-/* Of this device's type. Its number of threads sets the order of GPU threads, blocks and streams:
- * 1 forward, 2 reverse, 3 random. */
+/* Of this device's type. Its number of threads sets the order of GPU threads, blocks and streams
+ * where they are emulated: 1 forward, 2 reverse, 3 random. */
 struct mt_cuda *emu_context(const struct mt_device *device);
+
+/* What an emulated device and a real one do differently: emulated.cc, ../cuda/hardware.cc. */
+void staging_set_order(int n_thread);
+/* Text of an error that the runtime does not know; NULL: none. */
+const char *staging_error(void);
+/* Device memory that the operation is to write: what it leaves out shows. */
+void staging_forget(void *memory, size_t bytes);
+/* Whether this test of tests/kernel/ asks for what this device does not promise. */
+bool staging_is_left_out(const char *test);
 
 /* Each file's part of the table. */
 void emu_fill_products(struct mt_kernel_table *table);

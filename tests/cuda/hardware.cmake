@@ -1,0 +1,38 @@
+# What tests/gpu.sh runs on a GPU: target gpu, not part of the default build.
+set(mt_gpu_includes ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/tests)
+add_custom_target(gpu_kernels DEPENDS ${mt_gpu_kernels})
+
+# A program of these sources, the kernels, and the toolkit's libraries.
+add_custom_target(gpu)
+function(mt_gpu_program name)
+    add_executable(${name} EXCLUDE_FROM_ALL ${ARGN})
+    add_dependencies(${name} gpu_kernels)
+    add_dependencies(gpu ${name})
+    target_include_directories(${name} PRIVATE ${mt_gpu_includes})
+    target_include_directories(${name} SYSTEM PRIVATE ${toolkit}/../include)
+    target_link_libraries(${name} PRIVATE mt_kernel_test PkgConfig::CMOCKA ${mt_gpu_kernels}
+                          mt_device ${MT_CUBLAS} ${MT_CUDART} stdc++)
+endfunction()
+
+set(mt_gpu_table table.cc table_products.cc table_layers.cc table_experts.cc table_rows.cc staging.cc)
+list(TRANSFORM mt_gpu_table PREPEND ${CMAKE_SOURCE_DIR}/tests/emulation/)
+list(APPEND mt_gpu_table ${CMAKE_CURRENT_SOURCE_DIR}/hardware.cc)
+add_library(mt_gpu_table OBJECT EXCLUDE_FROM_ALL ${mt_gpu_table})
+set_source_files_properties(${mt_gpu_table} PROPERTIES COMPILE_OPTIONS "-Wno-shadow")
+target_include_directories(mt_gpu_table PRIVATE ${mt_gpu_includes})
+target_include_directories(mt_gpu_table SYSTEM PRIVATE ${toolkit}/../include)
+target_link_libraries(mt_gpu_table PRIVATE mt_kernel_test PkgConfig::CMOCKA)
+
+# The parity table: forward order only, for a GPU orders its threads itself.
+foreach(op adamw attention bfloat16 bias cross_entropy embedding expert gate grouped linear rms_norm
+        router rows sigmoid sums)
+    mt_gpu_program(gpu_${op} ${CMAKE_SOURCE_DIR}/tests/kernel/test_${op}.c
+                   $<TARGET_OBJECTS:mt_gpu_table>)
+    target_link_options(gpu_${op} PRIVATE -Wl,--wrap=_cmocka_run_group_tests)
+endforeach()
+
+# What measures the kernels; the same on the emulated device with small sizes is a test, so that
+# nothing in it waits for the first GPU to be tried.
+file(GLOB mt_measure CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/measure*.cc)
+set_source_files_properties(${mt_measure} PROPERTIES COMPILE_OPTIONS "-Wno-shadow")
+mt_gpu_program(gpu_measure ${mt_measure})
