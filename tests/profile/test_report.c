@@ -357,6 +357,11 @@ static void a_trace_keeps_to_its_size_and_has_the_last_steps(void **state)
     mt_profile_step(&profile, 25, 1)->collective[0].kind = -1; /* of a file that never named it */
     assert_int_equal(mt_trace_export(&profile, in_folder("all"), MT_TRACE_MAX_BYTES, &all), MT_OK);
     assert_non_null(strstr(slurp("all"), "\"name\":\"unknown\""));
+    assert_null(strstr(content, "\"name\":\"device\""));
+    mt_profile_step(&profile, 25, 1)->span[3].track = MT_TRACK_DEVICE;
+    assert_int_equal(mt_trace_export(&profile, in_folder("all"), MT_TRACE_MAX_BYTES, &all), MT_OK);
+    assert_non_null(strstr(slurp("all"), "\"pid\":1,\"tid\":3,\"name\":\"thread_name\","
+                                         "\"args\":{\"name\":\"device\"}"));
     const int64_t all_bytes = (int64_t)strlen(slurp("all"));
     assert_int_equal(mt_trace_export(&profile, in_folder("few"), all_bytes / 2, &few), MT_OK);
     assert_true(few.n_step >= 3 && few.n_step <= 6);
