@@ -231,8 +231,9 @@ static bool extends_last(enum mt_phase phase, int64_t begin_ns)
         return false;
     }
     const struct mt_recorded_span *last = &record.span[(record.n_span - 1) % MT_RECORD_SPANS];
-    return last->phase == phase && last->layer == record.layer && last->micro == record.micro &&
-           begin_ns >= last->end_ns && begin_ns - last->end_ns < GAP_NS;
+    return last->track != MT_TRACK_DEVICE && last->phase == phase && last->layer == record.layer &&
+           last->micro == record.micro && begin_ns >= last->end_ns &&
+           begin_ns - last->end_ns < GAP_NS;
 }
 
 void mt_record_span(enum mt_phase phase, int64_t begin_ns, int64_t end_ns, int64_t rows,
@@ -257,6 +258,32 @@ void mt_record_span(enum mt_phase phase, int64_t begin_ns, int64_t end_ns, int64
                                   .micro = record.micro,
                                   .phase = (uint8_t)phase,
                                   .track = (uint8_t)track_of(phase)};
+}
+
+int64_t mt_record_device_begin(enum mt_phase phase, int64_t rows, int64_t n_bytes)
+{
+    if (!record.is_on || record.is_paused) {
+        return -1;
+    }
+    record.span[record.n_span % MT_RECORD_SPANS] =
+        (struct mt_recorded_span){.rows = rows,
+                                  .n_bytes = n_bytes,
+                                  .layer = record.layer,
+                                  .micro = record.micro,
+                                  .phase = (uint8_t)phase,
+                                  .track = MT_TRACK_DEVICE};
+    return record.n_span++;
+}
+
+void mt_record_device_end(int64_t handle, int64_t begin_ns, int64_t end_ns)
+{
+    MT_ASSERT(begin_ns <= end_ns);
+    if (record.is_on && handle >= 0 && mt_record_span_at(handle) != NULL) {
+        struct mt_recorded_span *span = &record.span[handle % MT_RECORD_SPANS];
+        MT_ASSERT(span->track == MT_TRACK_DEVICE);
+        span->begin_ns = begin_ns;
+        span->end_ns = end_ns;
+    }
 }
 
 void mt_record_charge(enum mt_phase phase, int64_t ns)

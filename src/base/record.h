@@ -20,7 +20,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum mt_track { MT_TRACK_COMPUTE, MT_TRACK_CHECKPOINT, MT_TRACK_DATA, MT_N_TRACK };
+enum mt_track {
+    MT_TRACK_COMPUTE,
+    MT_TRACK_CHECKPOINT,
+    MT_TRACK_DATA,
+    MT_TRACK_DEVICE, /* timed by the device itself: mt_record_device_begin */
+    MT_N_TRACK
+};
 
 /* Entries of the rings, powers of two. A step of 16 layers and 8 micro-batches leaves some 3,000
  * spans and 1,500 arrivals: the rings have its last 8 steps at least. */
@@ -32,7 +38,7 @@ enum {
 };
 
 struct mt_recorded_span {
-    int64_t begin_ns, end_ns;
+    int64_t begin_ns, end_ns; /* end 0: of a device, which has not said it yet */
     int64_t rows, n_bytes;
     int32_t layer, micro; /* -1: none */
     uint8_t phase, track;
@@ -92,6 +98,15 @@ int64_t mt_record_arrive(const struct mt_collective_facts *facts);
 void mt_record_done(int64_t handle);                  /* found complete */
 void mt_record_last(int64_t handle, int peer);        /* found that peer's messages are missing */
 void mt_record_need(int64_t handle, int64_t need_ns); /* its wait was entered */
+
+/* Work that a device does later and times itself, by events. begin: when it is enqueued; the span
+ * has this place (layer, micro-batch). end: when its events have been read, in any order, with times
+ * on mt_clock_ns's clock (an event's time, moved by what a reading of both clocks differs by). Spans
+ * of a step are written when the next one has ended: what has no end by then is left out. Traces
+ * show them on a track of their own, where they should nest; sums by phase are the host's, and a
+ * wait for the device counts for the phase that waits. */
+int64_t mt_record_device_begin(enum mt_phase phase, int64_t rows, int64_t n_bytes);
+void mt_record_device_end(int64_t handle, int64_t begin_ns, int64_t end_ns);
 
 /* One step. Sums go from begin to end; what follows until the next begin counts as the phases
  * checkpoint, metrics and eval. */

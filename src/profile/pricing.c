@@ -90,6 +90,30 @@ static enum mt_status carry_over(const struct mt_profile *profile, const struct 
     return MT_OK;
 }
 
+/* Late data and saves are gone on all ranks at once: where they are everybody's, one finding says
+ * all. */
+static bool is_said(const struct mt_analysis *analysis, const struct mt_finding *finding, int n)
+{
+    bool is_same = false;
+    for (int i = 0; i < n && !is_same; ++i) {
+        const struct mt_finding *other = &analysis->finding[i];
+        is_same = other->is_everybodys && other->cause == finding->cause;
+    }
+    return is_same;
+}
+
+static void drop_repeated(struct mt_analysis *analysis)
+{
+    int n_kept = 0;
+    for (int i = 0; i < analysis->n_finding; ++i) {
+        const struct mt_finding finding = analysis->finding[i];
+        if (!is_said(analysis, &finding, n_kept)) {
+            analysis->finding[n_kept++] = finding;
+        }
+    }
+    analysis->n_finding = n_kept;
+}
+
 /* least_of_messages: share that a finding about messages must cost. */
 static void keep_dear(struct mt_analysis *analysis, const double *gain, int n,
                       double least_of_messages)
@@ -106,6 +130,7 @@ static void keep_dear(struct mt_analysis *analysis, const double *gain, int n,
     }
     analysis->n_finding = n_kept;
     mt_analysis_sort_findings(analysis);
+    drop_repeated(analysis);
 }
 
 enum mt_status mt_findings_price(const struct mt_profile *profile, struct mt_replay *replay,

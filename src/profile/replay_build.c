@@ -133,6 +133,9 @@ static const struct mt_profile_span *peek_span(struct reader *reader)
     while (reader->step < reader->end_step) {
         const struct mt_profile_step *step =
             mt_profile_step(reader->profile, reader->step, reader->rank);
+        while (reader->span < step->n_span && step->span[reader->span].track == MT_TRACK_DEVICE) {
+            ++reader->span; /* work of the host makes the chain */
+        }
         if (reader->span < step->n_span) {
             return &step->span[reader->span];
         }

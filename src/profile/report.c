@@ -27,6 +27,17 @@ static bool is_locked(const char *run_dir)
     return is_held;
 }
 
+/* Profiles are on the disk a second after the step at the latest; metrics are ahead of them by more:
+ * the profiles were given up. */
+static bool is_given_up(const struct mt_report *report)
+{
+    static const double MOST_S = 3;
+    enum { MOST_STEPS = 3 };
+    const struct mt_run_metrics *metrics = &report->metrics;
+    const int64_t n_ahead = metrics->last_step - report->last_step;
+    return n_ahead > MOST_STEPS && (double)n_ahead * metrics->step_time_s > MOST_S;
+}
+
 static void look_at_ranks(struct mt_report *report, const char *run_dir)
 {
     const struct mt_profile *profile = &report->profile;
@@ -38,15 +49,16 @@ static void look_at_ranks(struct mt_report *report, const char *run_dir)
         report->n_node = (int)mt_max_i64(report->n_node, rank->node + 1);
     }
     report->n_rank = profile->n_rank;
-    report->state = has_ended            ? MT_RUN_FINISHED
-                    : is_locked(run_dir) ? MT_RUN_GOING_ON
-                                         : MT_RUN_BROKEN_OFF;
+    report->state = has_ended             ? MT_RUN_FINISHED
+                    : is_locked(run_dir)  ? MT_RUN_GOING_ON
+                    : is_given_up(report) ? MT_RUN_UNRECORDED
+                                          : MT_RUN_BROKEN_OFF;
 }
 
 static enum mt_status fill(struct mt_report *report, const char *run_dir)
 {
-    look_at_ranks(report, run_dir);
     MT_TRY(mt_run_metrics_read(run_dir, &report->metrics));
+    look_at_ranks(report, run_dir);
     MT_TRY(mt_analysis_make(&report->profile, 0, report->profile.n_step, &report->analysis));
     MT_TRY(mt_replay_create(&report->profile, REPLAYED_STEPS, &report->replay));
     MT_TRY(mt_findings_price(&report->profile, report->replay, &report->analysis));

@@ -12,7 +12,12 @@ enum { MT_REPORT_COLUMNS = 120, MT_REPORT_CHANGES = 16, MT_REPORT_SAVES = 20, MT
 enum { MT_REPORT_LINE_BYTES = 256, MT_REPORT_TEXT_BYTES = 1024 };
 enum { MT_REPORT_WIDTH = 80 }; /* columns of the text */
 
-enum mt_report_state { MT_RUN_FINISHED, MT_RUN_GOING_ON, MT_RUN_BROKEN_OFF };
+enum mt_report_state {
+    MT_RUN_FINISHED,
+    MT_RUN_GOING_ON,
+    MT_RUN_BROKEN_OFF,
+    MT_RUN_UNRECORDED /* it went on when its profiles ended: a disk was full */
+};
 
 /* Some steps in a row. Means over them, of the ranks that recorded them. */
 struct mt_report_column {

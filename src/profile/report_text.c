@@ -25,10 +25,10 @@ static void print_rank(const struct mt_report *report, int r, FILE *out)
     mt_report_time((double)analysis->transfer_ns[r] / n, text[2]);
     mt_report_time(mt_report_caused_ns(report, r), text[3]);
     mt_report_phase_name(mt_report_blamed_phase(report, r), false, phase);
-    (void)fprintf(out, "%4d %-8s%8s%8s%9s%8s%6.2f%6.2f %s\n", r,
+    (void)fprintf(out, "%4d %-8s%8s%8s%9s%8s%6.2f%6.*f %s\n", r,
                   mt_report_tail(report->profile.rank[r].host, HOST_COLUMNS), text[0], text[1],
-                  text[2], text[3], analysis->slowdown[r], analysis->rows_ratio[r],
-                  analysis->caused_ns[r] > 0 ? phase : "");
+                  text[2], text[3], analysis->slowdown[r], analysis->rows_ratio[r] < 100 ? 2 : 0,
+                  analysis->rows_ratio[r], analysis->caused_ns[r] > 0 ? phase : "");
 }
 
 static void print_ranks(const struct mt_report *report, FILE *out)

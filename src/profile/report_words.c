@@ -288,6 +288,12 @@ static void add_end(struct mt_report *report)
 {
     char line[MT_REPORT_LINE_BYTES];
     int first = -1;
+    if (report->state == MT_RUN_UNRECORDED) {
+        (void)snprintf(line, sizeof(line),
+                       " Recording ended with step %lld, the run went on to step %lld at least.",
+                       (long long)report->last_step, (long long)report->metrics.last_step);
+        add(report->detail, line);
+    }
     if (report->state != MT_RUN_BROKEN_OFF) {
         return;
     }
@@ -315,7 +321,8 @@ static void word_run(struct mt_report *report)
 {
     static const char *const state[] = {[MT_RUN_FINISHED] = "ended after",
                                         [MT_RUN_GOING_ON] = "is running, now at",
-                                        [MT_RUN_BROKEN_OFF] = "broke off at"};
+                                        [MT_RUN_BROKEN_OFF] = "broke off at",
+                                        [MT_RUN_UNRECORDED] = "was recorded until"};
     const struct mt_profile *profile = &report->profile;
     (void)snprintf(report->run_line, sizeof(report->run_line),
                    "%s: %d rank%s on %d node%s, started %s, %s step %lld; moetrain %s",

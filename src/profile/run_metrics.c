@@ -122,6 +122,7 @@ static enum mt_status add_line(const json_t *line, struct mt_run_metrics *metric
         return MT_OK; /* an evaluation, or the run's first line */
     }
     ++metrics->n_step;
+    metrics->last_step = mt_max_i64(metrics->last_step, integer_of(line, "step"));
     metrics->step_time_s += number_of(line, "step_time_s");
     metrics->tokens_per_s += number_of(line, "tokens_per_s");
     metrics->expert_load += number_of(line, "expert_load_max_over_mean");

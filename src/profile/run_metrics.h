@@ -29,7 +29,8 @@ struct mt_run_shadow {
 };
 
 struct mt_run_metrics {
-    int64_t n_step;   /* training steps with a whole line; 0: there is nothing */
+    int64_t n_step; /* training steps with a whole line; 0: there is nothing */
+    int64_t last_step;
     int64_t n_broken; /* lines that could not be read */
     bool is_there;
     char problem[MT_RUN_TEXT_BYTES]; /* why it cannot be read; "": it can, or is not there */

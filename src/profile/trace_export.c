@@ -19,7 +19,7 @@ const int64_t MT_TRACE_MAX_BYTES = (int64_t)256 << 20;
 enum { EVENT_BYTES = 150, MAX_DEPTH = 32, MAX_LANE = 64 };
 
 /* Tracks of a rank; messages have as many as are under way together. */
-enum { TRACK_WORK = 0, TRACK_CHECKPOINT = 1, TRACK_DATA = 2, TRACK_MESSAGES = 3 };
+enum { TRACK_WORK = 0, TRACK_CHECKPOINT = 1, TRACK_DATA = 2, TRACK_DEVICE = 3, TRACK_MESSAGES = 4 };
 
 struct event {
     int track;
@@ -101,7 +101,8 @@ static int64_t list_step(const struct mt_profile *profile, int s, int rank, stru
 {
     static const int track_of[MT_N_TRACK] = {[MT_TRACK_COMPUTE] = TRACK_WORK,
                                              [MT_TRACK_CHECKPOINT] = TRACK_CHECKPOINT,
-                                             [MT_TRACK_DATA] = TRACK_DATA};
+                                             [MT_TRACK_DATA] = TRACK_DATA,
+                                             [MT_TRACK_DEVICE] = TRACK_DEVICE};
     const struct mt_profile_step *step = mt_profile_step(profile, s, rank);
     int64_t n = 0;
     if (!step->is_there) {
@@ -215,7 +216,7 @@ static void put_name(struct writer *writer, int rank, int track, const char *wha
         writer->n_event++ > 0 ? ",\n" : "", rank, track, what, name);
 }
 
-static void put_names(struct writer *writer, int rank, int n_lane)
+static void put_names(struct writer *writer, int rank, bool has_device, int n_lane)
 {
     char host[MT_PROFILE_NAME_BYTES];
     char name[MT_PROFILE_NAME_BYTES + 32];
@@ -228,6 +229,9 @@ static void put_names(struct writer *writer, int rank, int n_lane)
     put_name(writer, rank, TRACK_WORK, "thread_name", "steps and work");
     put_name(writer, rank, TRACK_CHECKPOINT, "thread_name", "checkpoint");
     put_name(writer, rank, TRACK_DATA, "thread_name", "data");
+    if (has_device) {
+        put_name(writer, rank, TRACK_DEVICE, "thread_name", "device");
+    }
     for (int lane = 0; lane < n_lane; ++lane) {
         (void)snprintf(name, sizeof(name), "messages %d", lane + 1);
         put_name(writer, rank, TRACK_MESSAGES + lane, "thread_name", name);
@@ -271,8 +275,12 @@ static void write_rank(struct writer *writer, int rank, int first, struct event 
 {
     const struct mt_profile *profile = writer->profile;
     int64_t n = 0;
+    bool has_device = false;
     for (int s = first; s < profile->n_step; ++s) {
         n += is_traced(profile, s) ? list_step(profile, s, rank, event + n) : 0;
+    }
+    for (int64_t i = 0; i < n; ++i) {
+        has_device = has_device || event[i].track == TRACK_DEVICE;
     }
     if (n == 0) {
         return;
@@ -281,7 +289,7 @@ static void write_rank(struct writer *writer, int rank, int first, struct event 
     const int n_lane = part_messages(event, n);
     qsort(event, (size_t)n, sizeof(*event), by_place);
     nest(event, n);
-    put_names(writer, rank, n_lane);
+    put_names(writer, rank, has_device, n_lane);
     for (int64_t i = 0; i < n; ++i) {
         put_event(writer, rank, &event[i]);
     }

@@ -3,6 +3,7 @@
  *
  *   steps and work   a step, the phases inside it, and inside these the waits
  *   checkpoint, data what runs beside them
+ *   device           what a device timed itself, if any
  *   messages 1, 2 .. a collective from its post until it was found complete; those that are under
  *                    way together lie on tracks of their own
  *

@@ -258,8 +258,8 @@ static void put_spans(struct mt_profile_writer *writer, struct mt_recorded_step 
     put_text(writer, ",\"s\":[");
     for (int64_t i = step->first_span; i < step->end_span; ++i) {
         const struct mt_recorded_span *span = mt_record_span_at(i);
-        if (span == NULL) {
-            ++n_lost;
+        if (span == NULL || span->end_ns == 0) { /* forgotten; or its device has not said it */
+            n_lost += span == NULL ? 1 : 0;
             continue;
         }
         put_text(writer, separator);

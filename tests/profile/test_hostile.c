@@ -2,7 +2,9 @@
  * anything else. Meant for the sanitizers, which see what is read or added beyond bounds; without
  * them it still finds what ends a process.
  *
- *   test_hostile [FIRST_SEED SEEDS]      more than the suite's: docs/profiling-results.md */
+ *   test_hostile [FIRST_SEED SEEDS [FOLDER]]      more than the suite's: docs/profiling-results.md
+ *
+ * FOLDER: keeps the pages there, for a browser to open. */
 #include "support/test.h"
 
 #include "base/memory.h"
@@ -21,8 +23,10 @@ enum { N_RANK = 3, N_STEP = 12, FILE_BYTES = 1 << 16 };
 
 static uint64_t first_seed = 1, n_seed = 150;
 static char folder[300];
-static char whole[N_RANK][FILE_BYTES];
-static size_t whole_bytes[N_RANK];
+enum { N_FILE = N_RANK + 1 }; /* the last: metrics.jsonl */
+static char whole[N_FILE][FILE_BYTES];
+static size_t whole_bytes[N_FILE];
+static const char *kept; /* where pages are kept, or NULL */
 
 struct damage {
     uint64_t seed, n_draw;
@@ -117,10 +121,19 @@ static void hurt(struct damage *damage)
     }
 }
 
-static void write_file(int rank, const char *text, size_t n)
+static void path_of(int file, char *path, size_t bytes)
+{
+    if (file < N_RANK) {
+        test_folder_file(folder, file, path, bytes);
+    } else {
+        (void)snprintf(path, bytes, "%s/metrics.jsonl", folder);
+    }
+}
+
+static void write_file(int which, const char *text, size_t n)
 {
     char path[400];
-    test_folder_file(folder, rank, path, sizeof(path));
+    path_of(which, path, sizeof(path));
     FILE *file = fopen(path, "we");
     assert_non_null(file);
     assert_int_equal(fwrite(text, 1, n, file), n);
@@ -130,7 +143,7 @@ static void write_file(int rank, const char *text, size_t n)
 static void read_whole(int rank)
 {
     char path[400];
-    test_folder_file(folder, rank, path, sizeof(path));
+    path_of(rank, path, sizeof(path));
     FILE *file = fopen(path, "re");
     assert_non_null(file);
     whole_bytes[rank] = fread(whole[rank], 1, FILE_BYTES, file);
@@ -138,8 +151,29 @@ static void read_whole(int rank)
     (void)fclose(file);
 }
 
+/* metrics.jsonl with everything that a report takes from it. */
+static void make_metrics(void)
+{
+    char *text = whole[N_RANK];
+    size_t n = 0;
+    for (int s = 1; s <= N_STEP; ++s) {
+        n += (size_t)snprintf(
+            text + n, FILE_BYTES - n,
+            "{\"step\":%d,\"step_time_s\":0.5,\"tokens_per_s\":100,"
+            "\"expert_load_max_over_mean\":2.5,\"rank_load_max_over_mean\":1.1,"
+            "\"expert_load_max_over_mean_by_layer\":[1,2],\"placement\":{\"copies\":2,"
+            "\"late_copies\":1,\"moves\":1,\"predicted_s\":0.3,\"ideal_s\":0.2,"
+            "\"decisions\":[{\"layer\":1,\"expert\":5,\"copies\":2,\"ranks\":[0,2],\"late\":true,"
+            "\"rows\":7,\"saves_s\":0.001,\"costs_s\":0.0005}],"
+            "\"shadow\":{\"ep\":{\"predicted_s\":0.4,\"rank_load_max_over_mean\":1.5}}}}\n",
+            s);
+        assert_true(n < FILE_BYTES);
+    }
+    whole_bytes[N_RANK] = n;
+}
+
 /* Everything that is made of a profile. */
-static void report_on(const char *name)
+static void report_on(uint64_t seed)
 {
     struct mt_report *report = NULL;
     struct mt_trace_export trace;
@@ -149,8 +183,13 @@ static void report_on(const char *name)
         assert_non_null(out);
         MT_TEST_OK(mt_report_write_text(report, out));
         (void)fclose(out);
-        (void)snprintf(path, sizeof(path), "%s/profile/%s", folder, name);
+        (void)snprintf(path, sizeof(path), "%s/%llu.html", kept != NULL ? kept : folder,
+                       (unsigned long long)seed);
         MT_TEST_OK(mt_report_write_html(report, path));
+        if (kept == NULL) {
+            (void)unlink(path);
+        }
+        (void)snprintf(path, sizeof(path), "%s/trace", folder);
         if (mt_trace_export(mt_report_profile(report), path, 1 << 20, &trace) != MT_OK) {
             mt_error_clear();
         }
@@ -175,18 +214,19 @@ static void damaged_profiles_are_reported_or_refused(void **state)
                                                        .end = N_STEP + 1});
         read_whole(r);
     }
+    make_metrics();
     for (uint64_t seed = first_seed; seed < first_seed + n_seed; ++seed) {
         damage.seed = seed;
         damage.n_draw = 0;
-        for (int r = 0; r < N_RANK; ++r) {
-            damage.n = whole_bytes[r];
-            memcpy(damage.text, whole[r], damage.n);
+        for (int f = 0; f < N_FILE; ++f) {
+            damage.n = whole_bytes[f];
+            memcpy(damage.text, whole[f], damage.n);
             for (uint64_t i = draw(&damage, 7); i > 0; --i) {
                 hurt(&damage);
             }
-            write_file(r, damage.text, damage.n);
+            write_file(f, damage.text, damage.n);
         }
-        report_on("page");
+        report_on(seed);
     }
 }
 
@@ -199,7 +239,10 @@ static int make_folder(void **state)
 
 static int remove_folder(void **state)
 {
+    char path[400];
     MT_UNUSED(state);
+    path_of(N_RANK, path, sizeof(path));
+    (void)unlink(path);
     test_folder_remove(folder);
     return 0;
 }
@@ -209,7 +252,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(damaged_profiles_are_reported_or_refused),
     };
-    if (argc == 3) {
+    kept = argc == 4 ? argv[3] : NULL;
+    if (argc >= 3) {
         first_seed = strtoull(argv[1], NULL, 10);
         n_seed = strtoull(argv[2], NULL, 10);
     }

@@ -106,6 +106,37 @@ static void a_stall_of_a_save_costs_what_is_gained_without_it(void **state)
     expect_price(&run, &without, 1, MT_CAUSE_CHECKPOINT);
 }
 
+/* Every rank reads as late as the others: one finding, not one a rank. */
+static void what_stops_every_rank_is_found_once(void **state)
+{
+    MT_UNUSED(state);
+    struct made_run run = usual_run();
+    struct mt_analysis analysis;
+    struct mt_profile profile;
+    struct mt_replay *replay = NULL;
+    assert_int_equal(made_run_profile(&run, &profile), MT_OK);
+    for (int s = 0; s < profile.n_step; ++s) {
+        for (int r = 0; r < profile.n_rank; ++r) {
+            struct mt_profile_step *step = mt_profile_step(&profile, s, r);
+            step->phase_ns[MT_PHASE_DATA] += 3000000 + 600000 * (r % 2);
+            step->collective[0].busy_phase = MT_PHASE_DATA;
+        }
+    }
+    MT_TEST_OK(mt_analysis_make(&profile, 0, profile.n_step, &analysis));
+    assert_int_equal(analysis.n_finding, 1);
+    analysis.finding[1] = analysis.finding[0]; /* another that was a little late as well */
+    analysis.finding[1].rank = (analysis.finding[0].rank + 1) % run.n_rank;
+    analysis.n_finding = 2;
+    MT_TEST_OK(mt_replay_create(&profile, N_STEP, &replay));
+    MT_TEST_OK(mt_findings_price(&profile, replay, &analysis));
+    assert_int_equal(analysis.n_finding, 1);
+    assert_int_equal(analysis.finding[0].cause, MT_CAUSE_LATE_DATA);
+    assert_true(analysis.finding[0].is_everybodys);
+    mt_replay_destroy(replay);
+    mt_profile_clear(&profile);
+    mt_analysis_clear(&analysis);
+}
+
 /* One without the other gains nothing. */
 static void equally_slow_ranks_share_what_both_cost(void **state)
 {
@@ -161,6 +192,7 @@ int main(void)
         cmocka_unit_test(too_many_rows_cost_what_is_gained_at_the_mean),
         cmocka_unit_test(late_data_cost_what_is_gained_without_them),
         cmocka_unit_test(a_stall_of_a_save_costs_what_is_gained_without_it),
+        cmocka_unit_test(what_stops_every_rank_is_found_once),
         cmocka_unit_test(equally_slow_ranks_share_what_both_cost),
         cmocka_unit_test(what_was_not_replayed_is_carried_over),
         cmocka_unit_test(nothing_is_priced_where_nothing_was_replayed),

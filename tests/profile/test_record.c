@@ -120,6 +120,41 @@ static void arrivals_know_where_the_rank_was_busy(void **state)
     assert_int_equal(mt_record_n_kind(), 2);
 }
 
+/* A GPU's events are read when the host is long elsewhere. */
+static void what_a_device_times_is_told_later(void **state)
+{
+    MT_UNUSED(state);
+    mt_record_step_begin(1);
+    mt_record_set_layer(2);
+    mt_span_begin(MT_PHASE_EXPERT);
+    const int64_t first = mt_record_device_begin(MT_PHASE_EXPERT, 30, 0);
+    const int64_t second = mt_record_device_begin(MT_PHASE_ATTENTION, 0, 0);
+    const int64_t third = mt_record_device_begin(MT_PHASE_EXPERT, 0, 0);
+    mt_span_end(MT_PHASE_EXPERT);
+    mt_record_step_end();
+    mt_record_step_begin(2);
+    mt_record_set_layer(0);
+    mt_record_device_end(second, 5 * MS, 6 * MS); /* in any order, and the third never */
+    mt_record_device_end(first, 3 * MS, 5 * MS);
+    const struct mt_recorded_step *step = mt_record_step(0);
+    const struct mt_recorded_span *span = mt_record_span_at(first);
+    assert_int_equal(step->end_span - step->first_span, 4);
+    assert_int_equal(span->track, MT_TRACK_DEVICE);
+    assert_int_equal(span->layer, 2);
+    assert_int_equal(span->rows, 30);
+    assert_true(span->begin_ns == 3 * MS && span->end_ns == 5 * MS);
+    assert_int_equal(mt_record_span_at(third)->end_ns, 0);
+    assert_int_equal(mt_record_span_at(third + 1)->track, MT_TRACK_COMPUTE);
+    mt_record_pause(true);
+    assert_int_equal(mt_record_device_begin(MT_PHASE_GATE, 0, 0), -1);
+    mt_record_pause(false);
+    mt_record_device_end(-1, 0, MS);
+    for (int i = 0; i < MT_RECORD_SPANS; ++i) {
+        (void)mt_record_device_begin(MT_PHASE_GATE, 0, 0);
+    }
+    mt_record_device_end(third, MS, 2 * MS); /* forgotten: no harm */
+}
+
 static void rings_forget_the_oldest_and_never_allocate(void **state)
 {
     MT_UNUSED(state);
@@ -172,6 +207,7 @@ int main(void)
         TEST(waiting_is_no_time_of_experts),
         TEST(what_follows_a_step_counts_as_checkpoint_metrics_or_evaluation),
         TEST(arrivals_know_where_the_rank_was_busy),
+        TEST(what_a_device_times_is_told_later),
         TEST(rings_forget_the_oldest_and_never_allocate),
         TEST(nothing_is_recorded_while_off_or_paused),
     };

@@ -212,6 +212,48 @@ static void a_timeline_is_a_rank_s_whole_step(void **state)
     mt_profile_clear(&profile);
 }
 
+/* What a GPU does under the host's work is no work of the host. */
+static void spans_of_a_device_do_not_change_the_chain(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_profile profile;
+    struct made_run run = made_run_plain();
+    const struct mt_change change = {.kind = MT_CHANGE_RANK, .rank = 1};
+    run.slow_rank = 1;
+    run.slowdown = 1.5;
+    assert_int_equal(made_run_profile(&run, &profile), MT_OK);
+    for (int s = 0; s < profile.n_step; ++s) {
+        for (int r = 0; r < profile.n_rank; ++r) {
+            struct mt_profile_step *step = mt_profile_step(&profile, s, r);
+            for (int i = 2; i < step->n_span; i += 3) {
+                const int64_t middle_ns =
+                    (step->span[i - 1].begin_ns + step->span[i - 1].end_ns) / 2;
+                step->span[i] = (struct mt_profile_span){.track = MT_TRACK_DEVICE,
+                                                         .phase = MT_PHASE_HEAD,
+                                                         .layer = -1,
+                                                         .begin_ns = middle_ns,
+                                                         .end_ns = step->span[i].end_ns};
+            }
+        }
+    }
+    const double with_device = gain_of(&profile, &change);
+    for (int s = 0; s < profile.n_step; ++s) { /* as if they had not been recorded */
+        for (int r = 0; r < profile.n_rank; ++r) {
+            struct mt_profile_step *step = mt_profile_step(&profile, s, r);
+            int n = 0;
+            for (int i = 0; i < step->n_span; ++i) {
+                if (step->span[i].track != MT_TRACK_DEVICE) {
+                    step->span[n++] = step->span[i];
+                }
+            }
+            step->n_span = n;
+        }
+    }
+    assert_true(with_device == gain_of(&profile, &change));
+    assert_true(with_device > 0);
+    mt_profile_clear(&profile);
+}
+
 static void what_was_not_recorded_is_not_replayed(void **state)
 {
     MT_UNUSED(state);
@@ -379,6 +421,7 @@ int main(void)
         cmocka_unit_test(a_change_helps_only_where_somebody_waits_for_it),
         cmocka_unit_test(the_critical_path_is_as_long_as_the_steps_and_lies_on_the_slow_rank),
         cmocka_unit_test(a_timeline_is_a_rank_s_whole_step),
+        cmocka_unit_test(spans_of_a_device_do_not_change_the_chain),
         cmocka_unit_test(what_was_not_recorded_is_not_replayed),
         cmocka_unit_test(a_rank_with_more_sequences_is_not_slow),
         cmocka_unit_test(who_arrived_after_the_wait_was_not_needed),

@@ -288,6 +288,29 @@ static void metrics_with_broken_lines_are_counted_and_the_rest_is_used(void **st
     assert_int_equal(mt_memory_n_live(), 0);
 }
 
+/* The disk was full: profiles end, the run does not. */
+static void profiles_that_end_before_the_run_are_no_broken_run(void **state)
+{
+    MT_UNUSED(state);
+    struct made_run run = long_run();
+    run.killed_rank = 1;
+    run.killed_step = 17;
+    for (int ahead = 2; ahead <= 10; ahead += 8) {
+        FILE *out = fopen(in_folder("metrics.jsonl"), "we");
+        assert_non_null(out);
+        (void)fprintf(out, "{\"step\":%d,\"step_time_s\":0.5}\n", run.n_step + ahead);
+        (void)fclose(out);
+        const char *line = on_one_line(text_of_run(&run));
+        if (ahead == 2) {
+            assert_non_null(strstr(line, "broke off at step 30;"));
+        } else {
+            assert_non_null(strstr(line, "was recorded until step 30;"));
+            assert_non_null(strstr(line, "with step 30, the run went on to step 40 at least."));
+        }
+    }
+    assert_int_equal(unlink(in_folder("metrics.jsonl")), 0);
+}
+
 /* Decisions and policies in the text, and numbers that are none in the page. */
 static void what_placement_decided_is_told(void **state)
 {
@@ -334,6 +357,11 @@ static void a_trace_keeps_to_its_size_and_has_the_last_steps(void **state)
     mt_profile_step(&profile, 25, 1)->collective[0].kind = -1; /* of a file that never named it */
     assert_int_equal(mt_trace_export(&profile, in_folder("all"), MT_TRACE_MAX_BYTES, &all), MT_OK);
     assert_non_null(strstr(slurp("all"), "\"name\":\"unknown\""));
+    assert_null(strstr(content, "\"name\":\"device\""));
+    mt_profile_step(&profile, 25, 1)->span[3].track = MT_TRACK_DEVICE;
+    assert_int_equal(mt_trace_export(&profile, in_folder("all"), MT_TRACE_MAX_BYTES, &all), MT_OK);
+    assert_non_null(strstr(slurp("all"), "\"pid\":1,\"tid\":3,\"name\":\"thread_name\","
+                                         "\"args\":{\"name\":\"device\"}"));
     const int64_t all_bytes = (int64_t)strlen(slurp("all"));
     assert_int_equal(mt_trace_export(&profile, in_folder("few"), all_bytes / 2, &few), MT_OK);
     assert_true(few.n_step >= 3 && few.n_step <= 6);
@@ -423,6 +451,7 @@ int main(void)
         cmocka_unit_test(any_state_of_a_run_has_a_report),
         cmocka_unit_test(foreign_names_stay_text_in_the_page),
         cmocka_unit_test(metrics_with_broken_lines_are_counted_and_the_rest_is_used),
+        cmocka_unit_test(profiles_that_end_before_the_run_are_no_broken_run),
         cmocka_unit_test(what_placement_decided_is_told),
         cmocka_unit_test(a_trace_keeps_to_its_size_and_has_the_last_steps),
         cmocka_unit_test(what_cannot_be_written_leaves_what_was_there),
