@@ -11,17 +11,10 @@
 static void connect_state(struct mt_trainer *trainer)
 {
     struct mt_moe *moe = mt_model_moe(trainer->session.model);
-    struct mt_moe_state_array array[MT_MAX_STATE_ARRAY];
     int n = 0;
     if (moe != NULL) {
-        mt_moe_state(moe, array, &n);
-    }
-    MT_ASSERT(n + 2 <= MT_MAX_STATE_ARRAY);
-    for (int i = 0; i < n; i++) {
-        trainer->state_array[i] =
-            (struct mt_state_array){array[i].name, array[i].values, array[i].n};
-    }
-    if (moe != NULL) {
+        mt_moe_state(moe, trainer->state_array, &n);
+        MT_ASSERT(n + 2 <= MT_MAX_STATE_ARRAY);
         trainer->state_array[n++] =
             (struct mt_state_array){"costs", trainer->costs_state, MT_COSTS_STATE};
     }
