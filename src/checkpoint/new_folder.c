@@ -2,9 +2,72 @@
 
 #include "checkpoint/disk.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+enum { MAX_NAME_BYTES = NAME_MAX - 5 }; /* five for the dot and .tmp of the name meanwhile */
+
+/* ".", ".." and what leaves no room for ".NAME.tmp" cannot be had by renaming. */
+static enum mt_status check_name(const char *name)
+{
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strlen(name) > MAX_NAME_BYTES) {
+        return MT_FAIL(MT_ERR_CONFIG,
+                       "%s cannot be the name of a new directory; 1 to %d bytes, neither . nor .., "
+                       "were expected; choose another",
+                       name, MAX_NAME_BYTES);
+    }
+    return MT_OK;
+}
+
+static bool has_file(const char *folder, const char *name)
+{
+    char path[MT_PATH_BYTES];
+    const bool fits = mt_disk_join(path, folder, name) == MT_OK;
+    if (!fits) {
+        mt_error_clear();
+    }
+    return fits && access(path, F_OK) == 0;
+}
+
+/* A checkpoint that has other files than its own does not verify. path [PATH_MAX], absolute, is
+ * used up. */
+static enum mt_status check_above(char *path)
+{
+    for (char *slash = path + strlen(path); slash != NULL; slash = strrchr(path, '/')) {
+        *slash = '\0';
+        if (has_file(path, "manifest.json") && has_file(path, "index.h5")) {
+            return MT_FAIL(MT_ERR_CONFIG,
+                           "%s is a checkpoint; a new directory outside of others was expected; "
+                           "choose another",
+                           path);
+        }
+    }
+    return MT_OK;
+}
+
+/* The part of the folder's path that is there is looked at by its real name. */
+static enum mt_status check_place(const char *folder)
+{
+    char part[MT_PATH_BYTES];
+    char real[PATH_MAX];
+    (void)snprintf(part, sizeof(part), "%s", folder);
+    while (realpath(part, real) == NULL) {
+        char *slash = strrchr(part, '/');
+        if (slash == NULL) {
+            (void)snprintf(part, sizeof(part), ".");
+        } else {
+            slash[slash == part ? 1 : 0] = '\0';
+        }
+        if (errno != ENOENT) {
+            return MT_OK; /* making it will tell */
+        }
+    }
+    return check_above(real);
+}
 
 enum mt_status mt_new_folder_init(struct mt_new_folder *made, const char *to, const char *what)
 {
@@ -33,6 +96,8 @@ enum mt_status mt_new_folder_init(struct mt_new_folder *made, const char *to, co
         slash[slash == path ? 1 : 0] = '\0';
     }
     (void)snprintf(made->folder, sizeof(made->folder), "%s", slash != NULL ? path : ".");
+    MT_TRY(check_name(made->name));
+    MT_TRY(check_place(made->folder));
     (void)snprintf(made->temporary_name, sizeof(made->temporary_name), ".%s.tmp", made->name);
     return mt_disk_join(made->temporary, made->folder, made->temporary_name);
 }
