@@ -131,7 +131,9 @@ static enum mt_status read_values(int descriptor, const char *path,
 static enum mt_status read_wanted(int descriptor, const char *path, const struct listing *listing,
                                   const struct mt_state_array *wanted)
 {
-    memset(wanted->values, 0, (size_t)wanted->n * sizeof(*wanted->values));
+    for (int64_t i = 0; i < wanted->n; ++i) {
+        wanted->values[i] = 0;
+    }
     for (int i = 0; i < listing->n; ++i) {
         const struct mt_manifest_array *array = &listing->array[i];
         if (strcmp(array->name, wanted->name) == 0 && array->n == wanted->n) {
