@@ -15,6 +15,7 @@
 #define MT_CHECKPOINT_CHECKPOINT_H
 
 #include "comm/comm.h"
+#include "store/state_array.h"
 #include "store/store.h"
 
 /* The newest that is read. Written is the oldest that can say what is to be said: 2 only of cut
@@ -33,11 +34,6 @@ enum {
 
 /* Everything of a run beside tensors; the same on every rank. Load zeroes an array that the
  * checkpoint lacks or has with another length: what it describes was configured otherwise. */
-struct mt_state_array {
-    const char *name; /* dataset /state/<name> */
-    int64_t *values;
-    int64_t n;
-};
 struct mt_run_state {
     int64_t step; /* steps done */
     int64_t tokens_seen;

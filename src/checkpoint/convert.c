@@ -90,7 +90,7 @@ static enum mt_status read_source(struct convert *convert)
     MT_TRY(mt_checkpoint_verify(convert->from));
     MT_TRY(mt_manifest_read(convert->from, &convert->source));
     MT_TRY(mt_disk_join(path, convert->from, convert->source.file[0].name));
-    return mt_index_take_arrays(path, &convert->state);
+    return mt_index_take_arrays(path, &convert->source, &convert->state);
 }
 
 enum mt_status mt_checkpoint_convert(const char *from, const char *to,

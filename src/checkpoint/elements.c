@@ -8,9 +8,7 @@ void mt_elements_init(struct mt_element_reader *reader, const char *folder,
                       const struct mt_manifest *manifest)
 {
     *reader = (struct mt_element_reader){
-        .folder = folder,
-        .manifest = manifest,
-        .shard = {.shard = -1, .file = H5I_INVALID_HID, .descriptor = -1}};
+        .folder = folder, .manifest = manifest, .shard = {.shard = -1, .descriptor = -1}};
 }
 
 void mt_elements_clear(struct mt_element_reader *reader)

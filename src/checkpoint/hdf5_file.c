@@ -10,7 +10,9 @@ enum {
     REASON_BYTES = 8192,          /* the library's words, with a path in them */
     ALIGNED_FROM_BYTES = 1 << 16, /* larger datasets start on a page, for the pwrite behind them */
     PAGE_BYTES = 4096,
-    IMAGE_STEP_BYTES = 1 << 20
+    IMAGE_STEP_BYTES = 1 << 20,
+    LEAST_MS = 500, /* to look at a file, */
+    OBJECT_MS = 4   /* and at one of its datasets or pieces, which takes 20 to 50 us */
 };
 
 /* H5Ewalk calls this from the innermost function outwards; the first has the reason. */
@@ -229,6 +231,14 @@ enum mt_status mt_hdf5_make_groups(hid_t file, const char *path, const char *nam
     return MT_OK;
 }
 
+enum mt_status mt_hdf5_guard(const char *path, int64_t n_object, mt_guarded_fn look, void *context,
+                             void *result, int64_t n_byte)
+{
+    const struct mt_guard guard = {
+        .path = path, .library = "the HDF5 library", .limit_ms = LEAST_MS + n_object * OBJECT_MS};
+    return mt_guard_run(&guard, look, context, result, n_byte);
+}
+
 enum mt_status mt_hdf5_open(const char *path, hid_t *file)
 {
     enum mt_status status = MT_OK;
@@ -243,7 +253,7 @@ cleanup:
 }
 
 /* A soft or external link could lead out of the directory. */
-static enum mt_status check_link(hid_t file, const char *path, const char *name)
+enum mt_status mt_hdf5_check_link(hid_t file, const char *path, const char *name)
 {
     H5L_info_t about;
     MT_TRY_HDF5(MT_ERR_INPUT, path, H5Lget_info(file, name, &about, H5P_DEFAULT));
@@ -267,7 +277,7 @@ enum mt_status mt_hdf5_open_dataset(hid_t file, const char *path, const char *na
         if (name[i] == '/' || name[i] == '\0') {
             memcpy(part, name, i);
             part[i] = '\0';
-            status = check_link(file, path, part);
+            status = mt_hdf5_check_link(file, path, part);
         }
     }
     MT_TRY(status);
@@ -306,15 +316,19 @@ enum mt_status mt_hdf5_check_shape(hid_t dataset, const char *path, const char *
     return MT_OK;
 }
 
+bool mt_hdf5_is_contiguous(hid_t dataset)
+{
+    const hid_t list = H5Dget_create_plist(dataset);
+    const bool is_plain = list >= 0 && H5Pget_layout(list) == H5D_CONTIGUOUS &&
+                          H5Pget_nfilters(list) == 0 && H5Pget_external_count(list) == 0;
+    (void)H5Pclose(list);
+    return is_plain;
+}
+
 enum mt_status mt_hdf5_data_offset(hid_t dataset, const char *path, const char *name,
                                    int64_t *offset)
 {
-    hid_t list = H5I_INVALID_HID;
-    MT_TRY_HDF5(MT_ERR_INPUT, path, list = H5Dget_create_plist(dataset));
-    const bool is_plain = H5Pget_layout(list) == H5D_CONTIGUOUS && H5Pget_nfilters(list) == 0 &&
-                          H5Pget_external_count(list) == 0;
-    (void)H5Pclose(list);
-    const haddr_t address = is_plain ? H5Dget_offset(dataset) : HADDR_UNDEF;
+    const haddr_t address = mt_hdf5_is_contiguous(dataset) ? H5Dget_offset(dataset) : HADDR_UNDEF;
     if (address == HADDR_UNDEF || address > (haddr_t)INT64_MAX) {
         return MT_FAIL(MT_ERR_INPUT,
                        "%s: %s is not stored in one piece; contiguous data without filters or "

@@ -5,7 +5,7 @@
 #ifndef MT_CHECKPOINT_HDF5_FILE_H
 #define MT_CHECKPOINT_HDF5_FILE_H
 
-#include "base/status.h"
+#include "base/job_guard.h"
 
 #include <hdf5.h>
 #include <stdint.h>
@@ -48,11 +48,25 @@ enum mt_status mt_hdf5_dataset_list(hid_t *list);
 /* The same for contiguous ones that are allocated early and filled by plain writing. */
 enum mt_status mt_hdf5_data_list(hid_t *list);
 
-/* ---- reading files that somebody else may have made ---- */
+/* ---- reading files that somebody else may have made ----
+ *
+ * A checksum says that a file is as it was saved, not that it was saved in good faith, and in files
+ * made to do harm HDF5 1.10.8 goes round for ever (free space of no bytes in a global heap) or
+ * leaves its buffers. So what follows is called in a child process, and at no start of a run from
+ * what this program saved: its manifests say where the bytes are. */
+
+/* look(context, result) in a child, with time for so many objects; result [n_byte]. */
+enum mt_status mt_hdf5_guard(const char *path, int64_t n_object, mt_guarded_fn look, void *context,
+                             void *result, int64_t n_byte);
 enum mt_status mt_hdf5_open(const char *path, hid_t *file);
+/* The last name of `name` is a hard link. */
+enum mt_status mt_hdf5_check_link(hid_t file, const char *path, const char *name);
 /* `name` reached by hard links only; dataset is closed by H5Dclose. */
 enum mt_status mt_hdf5_open_dataset(hid_t file, const char *path, const char *name, hid_t *dataset);
-/* The dataset has this file type and shape dim [n_dim]. */
+/* Without filters and without data in other files. */
+bool mt_hdf5_is_contiguous(hid_t dataset);
+/* The dataset has this file type and shape dim [n_dim]. Not of a virtual one from elsewhere, whose
+ * size the library takes from other files. */
 enum mt_status mt_hdf5_check_shape(hid_t dataset, const char *path, const char *name, hid_t type,
                                    int n_dim, const int64_t *dim);
 /* Where the bytes of a contiguous dataset start in the file. MT_ERR_INPUT for any other layout, for

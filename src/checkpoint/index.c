@@ -1,7 +1,6 @@
 #include "checkpoint/index.h"
 
 #include "base/memory.h"
-#include "checkpoint/disk.h"
 #include "checkpoint/hdf5_file.h"
 #include "checkpoint/manifest_text.h"
 
@@ -211,7 +210,37 @@ static enum mt_status fill_file(const struct mt_manifest *manifest,
 
 static const char IN_MEMORY[] = "index.h5"; /* names it in errors */
 
-enum mt_status mt_index_open(struct mt_index *index, const struct mt_manifest *manifest,
+static enum mt_status locate_array(hid_t file, struct mt_manifest_array *array)
+{
+    char name[MT_CHECKPOINT_NAME_BYTES];
+    hid_t dataset = H5I_INVALID_HID;
+    (void)snprintf(name, sizeof(name), "/state/%s", array->name);
+    MT_TRY(mt_hdf5_open_dataset(file, IN_MEMORY, name, &dataset));
+    const enum mt_status status =
+        array->n > 0 ? mt_hdf5_data_offset(dataset, IN_MEMORY, name, &array->offset) : MT_OK;
+    (void)H5Dclose(dataset);
+    return status;
+}
+
+/* Where the arrays lie, which they do from save to save. */
+static enum mt_status locate_arrays(hid_t file, const struct mt_run_state *state,
+                                    struct mt_manifest *manifest)
+{
+    mt_memory_free(manifest->array);
+    manifest->array = NULL;
+    manifest->n_array = -1;
+    MT_TRY(MT_ALLOCATE(manifest->array, state->n_array, "checkpoint manifest"));
+    for (int i = 0; i < state->n_array; ++i) {
+        struct mt_manifest_array *array = &manifest->array[i];
+        (void)snprintf(array->name, sizeof(array->name), "%s", state->array[i].name);
+        array->n = state->array[i].n;
+        MT_TRY(locate_array(file, array));
+    }
+    manifest->n_array = state->n_array;
+    return MT_OK;
+}
+
+enum mt_status mt_index_open(struct mt_index *index, struct mt_manifest *manifest,
                              const struct mt_run_state *state)
 {
     hid_t file = H5I_INVALID_HID;
@@ -220,13 +249,13 @@ enum mt_status mt_index_open(struct mt_index *index, const struct mt_manifest *m
     (void)snprintf(name, sizeof(name), "%s at %p", IN_MEMORY, (void *)index);
     MT_TRY(mt_hdf5_create(name, true, &file));
     index->file = file;
-    enum mt_status status = fill_file(manifest, state, file, IN_MEMORY);
-    if (status == MT_OK) {
-        status = mt_hdf5_take_image(file, IN_MEMORY, &index->image, &index->n_byte);
-    }
-    if (status != MT_OK) {
-        mt_index_close(index);
-    }
+    enum mt_status status = MT_OK;
+    MT_TRY_GOTO(fill_file(manifest, state, file, IN_MEMORY));
+    MT_TRY_GOTO(locate_arrays(file, state, manifest));
+    MT_TRY_GOTO(mt_hdf5_take_image(file, IN_MEMORY, &index->image, &index->n_byte));
+    return MT_OK;
+cleanup:
+    mt_index_close(index);
     return status;
 }
 
@@ -279,58 +308,6 @@ void mt_index_close(struct mt_index *index)
     memset(index, 0, sizeof(*index));
 }
 
-enum mt_status mt_index_write(const struct mt_manifest *manifest, const struct mt_run_state *state,
-                              const char *path)
-{
-    struct mt_index index;
-    MT_TRY(mt_index_open(&index, manifest, state));
-    const enum mt_status status = mt_disk_write_file(path, index.image, index.n_byte);
-    mt_index_close(&index);
-    return status;
-}
-
-static enum mt_status read_array(hid_t file, const char *path, const struct mt_state_array *array)
-{
-    char name[MT_CHECKPOINT_NAME_BYTES];
-    hid_t dataset = H5I_INVALID_HID;
-    array_name(name, array);
-    for (int64_t i = 0; i < array->n; ++i) {
-        array->values[i] = 0;
-    }
-    if (H5Lexists(file, "/state", H5P_DEFAULT) <= 0 || H5Lexists(file, name, H5P_DEFAULT) <= 0) {
-        return MT_OK;
-    }
-    MT_TRY(mt_hdf5_open_dataset(file, path, name, &dataset));
-    int64_t offset = 0;
-    enum mt_status status = MT_OK;
-    const hid_t space = H5Dget_space(dataset);
-    const bool same_length = H5Sget_simple_extent_npoints(space) == array->n;
-    if (same_length && array->n > 0) {
-        const int64_t dim = array->n;
-        MT_TRY_GOTO(mt_hdf5_check_shape(dataset, path, name, H5T_STD_I64LE, 1, &dim));
-        MT_TRY_GOTO(mt_hdf5_data_offset(dataset, path, name, &offset));
-        MT_TRY_HDF5_GOTO(
-            MT_ERR_INPUT, path,
-            H5Dread(dataset, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, array->values));
-    }
-cleanup:
-    (void)H5Sclose(space);
-    (void)H5Dclose(dataset);
-    return status;
-}
-
-enum mt_status mt_index_read_arrays(const char *path, const struct mt_run_state *state)
-{
-    hid_t file = H5I_INVALID_HID;
-    enum mt_status status = MT_OK;
-    MT_TRY(mt_hdf5_open(path, &file));
-    for (int i = 0; i < state->n_array && status == MT_OK; ++i) {
-        status = read_array(file, path, &state->array[i]);
-    }
-    (void)H5Fclose(file);
-    return status;
-}
-
 /* Every piece has its mapping: file, dataset and number of elements. */
 static bool maps_pieces(hid_t dataset, const struct mt_manifest *manifest,
                         const struct mt_manifest_tensor *tensor)
@@ -356,31 +333,48 @@ static bool maps_pieces(hid_t dataset, const struct mt_manifest *manifest,
     return same;
 }
 
+/* The mappings first: for the size of a virtual dataset the library opens what they name. */
 static enum mt_status check_tensor(hid_t file, const char *path, const struct mt_manifest *manifest,
                                    const struct mt_manifest_tensor *tensor)
 {
     hid_t dataset = H5I_INVALID_HID;
+    enum mt_status status = MT_OK;
     MT_TRY(mt_hdf5_open_dataset(file, path, tensor->name, &dataset));
-    enum mt_status status = mt_hdf5_check_shape(dataset, path, tensor->name, H5T_IEEE_F32LE,
-                                                tensor->n_dim, tensor->dim);
-    if (status == MT_OK && !maps_pieces(dataset, manifest, tensor)) {
+    if (!maps_pieces(dataset, manifest, tensor)) {
         status = MT_FAIL(MT_ERR_INPUT,
                          "%s: %s is not put together from the shards as the manifest says; use "
                          "another checkpoint",
                          path, tensor->name);
     }
+    if (status == MT_OK) {
+        status = mt_hdf5_check_shape(dataset, path, tensor->name, H5T_IEEE_F32LE, tensor->n_dim,
+                                     tensor->dim);
+    }
     (void)H5Dclose(dataset);
     return status;
 }
 
+struct check {
+    const char *path;
+    const struct mt_manifest *manifest;
+};
+
+/* In a child process. */
+static enum mt_status check_in_child(void *context, void *result)
+{
+    const struct check *check = context;
+    hid_t file = H5I_INVALID_HID;
+    MT_UNUSED(result);
+    MT_TRY(mt_hdf5_open(check->path, &file));
+    for (int64_t t = 0; t < check->manifest->n_tensor; ++t) {
+        MT_TRY(check_tensor(file, check->path, check->manifest, &check->manifest->tensor[t]));
+    }
+    return MT_OK;
+}
+
 enum mt_status mt_index_check(const char *path, const struct mt_manifest *manifest)
 {
-    hid_t file = H5I_INVALID_HID;
-    MT_TRY(mt_hdf5_open(path, &file));
-    enum mt_status status = MT_OK;
-    for (int64_t t = 0; t < manifest->n_tensor && status == MT_OK; ++t) {
-        status = check_tensor(file, path, manifest, &manifest->tensor[t]);
-    }
-    (void)H5Fclose(file);
-    return status;
+    struct check check = {path, manifest};
+    return mt_hdf5_guard(path, manifest->n_tensor + manifest->n_piece, check_in_child, &check, NULL,
+                         0);
 }

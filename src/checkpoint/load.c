@@ -251,7 +251,7 @@ static enum mt_status load_state(const struct load *load, const char *path, bool
         return MT_OK;
     }
     MT_TRY(mt_disk_join(index_path, path, load->manifest.file[0].name));
-    return mt_index_read_arrays(index_path, state);
+    return mt_index_read_arrays(index_path, &load->manifest, state);
 }
 
 static enum mt_status load_all(struct load *load, const char *path, bool weights_only,

@@ -18,6 +18,7 @@ enum mt_status mt_manifest_init(struct mt_manifest *manifest, int world_size, in
     manifest->n_file = (int64_t)world_size * shards_a_rank + 1;
     manifest->n_tensor = n_tensor;
     manifest->n_piece = n_piece;
+    manifest->n_array = -1;
     enum mt_status status = MT_OK;
     MT_TRY_GOTO(MT_ALLOCATE(manifest->file, manifest->n_file, what));
     MT_TRY_GOTO(MT_ALLOCATE(manifest->tensor, n_tensor, what));
@@ -54,6 +55,7 @@ void mt_manifest_clear(struct mt_manifest *manifest)
     mt_memory_free(manifest->piece);
     mt_memory_free(manifest->config_text);
     mt_memory_free(manifest->versions);
+    mt_memory_free(manifest->array);
     memset(manifest, 0, sizeof(*manifest));
 }
 

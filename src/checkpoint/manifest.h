@@ -44,9 +44,18 @@ struct mt_manifest_tensor {
     int64_t first_piece, n_piece;
 };
 
+/* A state array of the run: /state/<name> of index.h5, n int64 at byte `offset`. */
+enum { MT_MANIFEST_ARRAY_NAME_BYTES = 64, MT_MANIFEST_MAX_ARRAYS = 1024 };
+struct mt_manifest_array {
+    char name[MT_MANIFEST_ARRAY_NAME_BYTES];
+    int64_t n, offset;
+};
+
 struct mt_manifest {
     int64_t format_version;
     struct mt_run_state state; /* without arrays */
+    int n_array;               /* -1: older checkpoints do not say */
+    struct mt_manifest_array *array;
     int world_size;
     struct mt_expert_parts parts;
     uint64_t config_hash;

@@ -298,6 +298,52 @@ static enum mt_status read_parts(const char *path, const json_t *root,
     return MT_OK;
 }
 
+static bool is_array_name(const char *name)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
+    const size_t length = name != NULL ? strlen(name) : 0;
+    return length > 0 && length < MT_MANIFEST_ARRAY_NAME_BYTES && strspn(name, allowed) == length;
+}
+
+/* One of them, of the n_left numbers that index.h5 has room for. */
+static enum mt_status read_array(const char *path, const json_t *row, int64_t *n_left,
+                                 struct mt_manifest_array *array)
+{
+    const int64_t item_bytes = (int64_t)sizeof(int64_t);
+    const char *name = json_string_value(json_object_get(row, "name"));
+    if (!is_array_name(name)) {
+        return fail_key(path, "arrays", "names of letters, digits and underscores");
+    }
+    (void)snprintf(array->name, sizeof(array->name), "%s", name);
+    MT_TRY(get_integer(path, row, "n", 0, *n_left, &array->n));
+    *n_left -= array->n;
+    return get_integer(path, row, "offset", 0, INT64_MAX - array->n * item_bytes, &array->offset);
+}
+
+/* Optional, after the files. */
+static enum mt_status read_arrays(const char *path, const json_t *root,
+                                  struct mt_manifest *manifest)
+{
+    const json_t *arrays = NULL;
+    int64_t n = 0;
+    int64_t n_left = manifest->file[0].n_byte / (int64_t)sizeof(int64_t);
+    if (json_object_get(root, "arrays") == NULL) {
+        return MT_OK;
+    }
+    MT_TRY(get_array(path, root, "arrays", 0, MT_MANIFEST_MAX_ARRAYS, &arrays, &n));
+    MT_TRY(MT_ALLOCATE(manifest->array, n, "checkpoint manifest"));
+    for (int64_t i = 0; i < n; ++i) {
+        MT_TRY(read_array(path, json_array_get(arrays, (size_t)i), &n_left, &manifest->array[i]));
+        for (int64_t j = 0; j < i; ++j) {
+            if (strcmp(manifest->array[j].name, manifest->array[i].name) == 0) {
+                return fail_key(path, manifest->array[i].name, "one entry for an array");
+            }
+        }
+    }
+    manifest->n_array = (int)n;
+    return MT_OK;
+}
+
 static enum mt_status check_version(const char *path, const json_t *root)
 {
     int64_t version = 0;
@@ -343,6 +389,7 @@ static enum mt_status read_root(const char *path, const json_t *root, struct mt_
                        &manifest->format_version));
     MT_TRY(get_checksum(path, root, "config_hash", &manifest->config_hash));
     MT_TRY(read_files(path, root, manifest));
+    MT_TRY(read_arrays(path, root, manifest));
     int64_t first_piece = 0;
     for (int64_t t = 0; t < n_tensor; ++t) {
         struct mt_manifest_tensor *tensor = &manifest->tensor[t];

@@ -111,17 +111,30 @@ static json_t *state_json(const struct mt_run_state *state)
     return counts;
 }
 
+/* NULL, which packing leaves out: not known. */
+static json_t *arrays_json(const struct mt_manifest *manifest)
+{
+    json_t *arrays = manifest->n_array >= 0 ? json_array() : NULL;
+    for (int i = 0; i < manifest->n_array; ++i) {
+        const struct mt_manifest_array *array = &manifest->array[i];
+        (void)json_array_append_new(arrays, json_pack("{s:s, s:I, s:I}", "name", array->name, "n",
+                                                      (json_int_t)array->n, "offset",
+                                                      (json_int_t)array->offset));
+    }
+    return arrays;
+}
+
 /* NULL: no memory, or a configuration that is not UTF-8. Packing passes that on. */
 static json_t *manifest_json(const struct mt_manifest *manifest)
 {
-    return json_pack("{s:s, s:I, s:I, s:I, s:i, s:o, s:s, s:s*, s:o, s:o*, s:o, s:o}", "format",
-                     MT_MANIFEST_FORMAT, "format_version", (json_int_t)manifest->format_version,
-                     "step", (json_int_t)manifest->state.step, "tokens_seen",
-                     (json_int_t)manifest->state.tokens_seen, "world_size", manifest->world_size,
-                     "config_hash", checksum_json(manifest->config_hash), "config",
-                     manifest->config_text, "versions", manifest->versions, "state",
-                     state_json(&manifest->state), "experts", parts_json(manifest), "files",
-                     files_json(manifest), "tensors", tensors_json(manifest));
+    return json_pack(
+        "{s:s, s:I, s:I, s:I, s:i, s:o, s:s, s:s*, s:o, s:o*, s:o*, s:o, s:o}", "format",
+        MT_MANIFEST_FORMAT, "format_version", (json_int_t)manifest->format_version, "step",
+        (json_int_t)manifest->state.step, "tokens_seen", (json_int_t)manifest->state.tokens_seen,
+        "world_size", manifest->world_size, "config_hash", checksum_json(manifest->config_hash),
+        "config", manifest->config_text, "versions", manifest->versions, "state",
+        state_json(&manifest->state), "arrays", arrays_json(manifest), "experts",
+        parts_json(manifest), "files", files_json(manifest), "tensors", tensors_json(manifest));
 }
 
 /* body "{...}" without its closing brace, then the last key. */

@@ -5,27 +5,62 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Before any work: a directory of that name can be made there. */
-static enum mt_status check_place(const struct mt_new_folder *made, const char *what)
+enum { MAX_NAME_BYTES = NAME_MAX - 5 }; /* five for the dot and .tmp of the name meanwhile */
+
+/* ".", ".." and what leaves no room for ".NAME.tmp" cannot be had by renaming. */
+static enum mt_status check_name(const char *name)
 {
-    if (strlen(made->temporary_name) > NAME_MAX) {
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strlen(name) > MAX_NAME_BYTES) {
         return MT_FAIL(MT_ERR_CONFIG,
-                       "%s's name has %zu bytes; at most %zu were expected, for file systems end "
-                       "at %d; choose another",
-                       what, strlen(made->name),
-                       NAME_MAX - (strlen(made->temporary_name) - strlen(made->name)), NAME_MAX);
+                       "%s cannot be the name of a new directory; 1 to %d bytes, neither . nor .., "
+                       "were expected; choose another",
+                       name, MAX_NAME_BYTES);
     }
-    if (access(made->folder, W_OK | X_OK) != 0) {
+    return MT_OK;
+}
+
+static bool has_file(const char *folder, const char *name)
+{
+    char path[MT_PATH_BYTES];
+    const bool fits = mt_disk_join(path, folder, name) == MT_OK;
+    if (!fits) {
+        mt_error_clear();
+    }
+    return fits && access(path, F_OK) == 0;
+}
+
+/* A checkpoint that has other files than its own does not verify. path [PATH_MAX], absolute, is
+ * used up. */
+static enum mt_status check_above(char *path)
+{
+    for (char *slash = path + strlen(path); slash != NULL; slash = strrchr(path, '/')) {
+        *slash = '\0';
+        if (has_file(path, "manifest.json") && has_file(path, "index.h5")) {
+            return MT_FAIL(MT_ERR_CONFIG,
+                           "%s is a checkpoint; a new directory outside of others was expected; "
+                           "choose another",
+                           path);
+        }
+    }
+    return MT_OK;
+}
+
+/* A directory can be made there, and lies outside of checkpoints. */
+static enum mt_status check_place(const char *folder, const char *what)
+{
+    char real[PATH_MAX];
+    if (access(folder, W_OK | X_OK) != 0 || realpath(folder, real) == NULL) {
         return MT_FAIL(MT_ERR_CONFIG,
                        "%s cannot be made in %s: %s; a directory that may be written to was "
                        "expected; make or permit it, or choose another",
-                       what, made->folder, strerror(errno));
+                       what, folder, strerror(errno));
     }
-    return MT_OK;
+    return check_above(real);
 }
 
 enum mt_status mt_new_folder_init(struct mt_new_folder *made, const char *to, const char *what)
@@ -56,8 +91,9 @@ enum mt_status mt_new_folder_init(struct mt_new_folder *made, const char *to, co
         slash[slash == path ? 1 : 0] = '\0';
     }
     (void)snprintf(made->folder, sizeof(made->folder), "%s", slash != NULL ? path : ".");
+    MT_TRY(check_name(made->name));
+    MT_TRY(check_place(made->folder, what));
     (void)snprintf(made->temporary_name, sizeof(made->temporary_name), ".%s.tmp", made->name);
-    MT_TRY(check_place(made, what));
     return mt_disk_join(made->temporary, made->folder, made->temporary_name);
 }
 

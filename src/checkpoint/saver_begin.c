@@ -243,6 +243,7 @@ static enum mt_status begin(struct mt_saver *saver, const struct mt_run_state *s
         saver->turn.has_base = false; /* the one that was there is not known to be of this course */
         return MT_OK;
     }
+    saver->newest = mt_max_i64(saver->newest, state->step); /* a rollback may come here again */
     MT_TRY(lay_out(saver, state));
     mt_turn_choose(saver, state->step, state->n_update);
     const enum mt_status status = take_state(saver, state);

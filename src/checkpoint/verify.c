@@ -126,6 +126,7 @@ static enum mt_status check_shards(const char *path, const struct mt_manifest *m
     for (int shard = 0; shard < mt_manifest_n_shard(manifest) && status == MT_OK; ++shard) {
         struct mt_shard_reader reader;
         status = mt_shard_open(&reader, path, manifest, shard);
+        status = status == MT_OK ? mt_shard_check_datasets(&reader) : status;
         status = status == MT_OK ? check_pieces(manifest, &reader, buffer) : status;
         mt_shard_close(&reader);
     }

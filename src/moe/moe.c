@@ -467,22 +467,22 @@ enum mt_status mt_moe_finish_step(struct mt_moe *moe, struct mt_moe_stats *stats
     return MT_OK;
 }
 
-void mt_moe_state(struct mt_moe *moe, struct mt_moe_state_array *array, int *n_array)
+void mt_moe_state(struct mt_moe *moe, struct mt_state_array *array, int *n_array)
 {
     const int64_t n_pair = (int64_t)moe->n_layer * moe->n_expert;
-    array[0] = (struct mt_moe_state_array){"balance_count", moe->balance.lagged_count, n_pair};
-    array[1] = (struct mt_moe_state_array){"load_history", moe->history.count,
-                                           n_pair * moe->history.window};
-    array[2] = (struct mt_moe_state_array){"load_history_steps", &moe->history_step, 1};
+    array[0] = (struct mt_state_array){"balance_count", moe->balance.lagged_count, n_pair};
+    array[1] =
+        (struct mt_state_array){"load_history", moe->history.count, n_pair * moe->history.window};
+    array[2] = (struct mt_state_array){"load_history_steps", &moe->history_step, 1};
     array[3] =
-        (struct mt_moe_state_array){"recent_load", moe->recent.count, n_pair * moe->recent.window};
-    array[4] = (struct mt_moe_state_array){"recent_load_steps", &moe->recent_step, 1};
-    array[5] = (struct mt_moe_state_array){"expert_owner", moe->owner_state, 1 + n_pair};
-    array[6] = (struct mt_moe_state_array){"expert_placement", moe->place_state,
-                                           1 + moe->n_layer * (1 + max_instance(moe))};
+        (struct mt_state_array){"recent_load", moe->recent.count, n_pair * moe->recent.window};
+    array[4] = (struct mt_state_array){"recent_load_steps", &moe->recent_step, 1};
+    array[5] = (struct mt_state_array){"expert_owner", moe->owner_state, 1 + n_pair};
+    array[6] = (struct mt_state_array){"expert_placement", moe->place_state,
+                                       1 + moe->n_layer * (1 + max_instance(moe))};
     *n_array = 7;
     if (moe->outlook.n_state > 0) {
-        array[(*n_array)++] = (struct mt_moe_state_array){"shadow_policies", moe->outlook.state,
-                                                          moe->outlook.n_state};
+        array[(*n_array)++] =
+            (struct mt_state_array){"shadow_policies", moe->outlook.state, moe->outlook.n_state};
     }
 }

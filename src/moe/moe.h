@@ -23,17 +23,11 @@
 #include "config/config.h"
 #include "kernel/kernel.h"
 #include "placement/placement.h"
+#include "store/state_array.h"
 #include "store/store.h"
 
 struct mt_moe;
 struct mt_route;
-
-/* One array of run state, the same on every rank; checkpoint/ copies it in and out. */
-struct mt_moe_state_array {
-    const char *name;
-    int64_t *values;
-    int64_t n;
-};
 
 /* Tensors of one MoE layer, as rows of the store's table (-1: not there). */
 struct mt_moe_tensors {
@@ -240,7 +234,7 @@ enum mt_status mt_moe_finish_step(struct mt_moe *moe, struct mt_moe_stats *stats
  * saving. After loading has written through them, mt_moe_read_state takes them over: owners move to
  * where they were when the number of ranks is the same and experts are not cut (collective, before
  * mt_store_publish). */
-void mt_moe_state(struct mt_moe *moe, struct mt_moe_state_array *array, int *n_array);
+void mt_moe_state(struct mt_moe *moe, struct mt_state_array *array, int *n_array);
 void mt_moe_write_state(struct mt_moe *moe);
 enum mt_status mt_moe_read_state(struct mt_moe *moe);
 

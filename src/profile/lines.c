@@ -60,6 +60,8 @@ bool mt_lines_next(struct mt_lines *lines, json_t **line, bool *is_blank)
     n = end != NULL ? end - begin : lines->n - lines->next; /* the last one may have no end */
     *is_blank = n == 0;
     *line = json_loadb(begin, (size_t)n, 0, NULL);
+    lines->first = lines->next;
+    lines->has_newline = end != NULL;
     lines->next += end != NULL ? n + 1 : n;
     return true;
 }

@@ -14,6 +14,8 @@ struct mt_lines {
     int descriptor;
     char *text; /* [MT_LINE_BYTES] of which [next, n) is read and not handed out */
     int64_t next, n;
+    int64_t first;    /* [first, next) is the line that was handed out last, ... */
+    bool has_newline; /* ... with its newline; the last one of a file may have none */
     bool is_too_long; /* a line has more than MT_LINE_BYTES: it is the end */
     bool has_failed;  /* the disk: it is the end */
 };

@@ -170,12 +170,13 @@ void mt_samples_close(struct mt_trainer *trainer);
 void mt_samples_note(struct mt_trainer *trainer, int64_t n);
 enum mt_status mt_samples_end_step(struct mt_trainer *trainer);
 
-/* metrics_file.c: keeps the lines of steps up to `step`, rank 0 only. */
+/* metrics_file.c, rank 0 only. MT_ERR_INPUT when a line of the file has no end.
+ * Keeps the lines of steps up to `step`. */
 enum mt_status mt_metrics_cut(const char *path, int64_t step);
 /* Does the file have an evaluation at `step`? */
-bool mt_metrics_has_evaluation(const char *path, int64_t step);
+enum mt_status mt_metrics_has_evaluation(const char *path, int64_t step, bool *has);
 /* The last step that the file has; 0: none. */
-int64_t mt_metrics_last_step(const char *path);
+enum mt_status mt_metrics_last_step(const char *path, int64_t *last);
 
 /* resume.c. Collective: decides where the run starts, fills store and state; the caller publishes.
  * *is_finished: nothing is left to do. */

@@ -182,7 +182,8 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
 {
     char path[MT_PATH_BYTES] = "";
     const bool is_first = trainer->session.comm.rank == 0;
-    int64_t last_step = is_first ? mt_metrics_last_step(trainer->dir.metrics) : 0;
+    int64_t last_step = 0;
+    MT_TRY(mt_job_agree(is_first ? mt_metrics_last_step(trainer->dir.metrics, &last_step) : MT_OK));
     MT_TRY(share(trainer, &last_step));
     if (options->resume == MT_RESUME_NEVER) {
         MT_TRY(refuse_used(trainer));

@@ -11,17 +11,10 @@
 static void connect_state(struct mt_trainer *trainer)
 {
     struct mt_moe *moe = mt_model_moe(trainer->session.model);
-    struct mt_moe_state_array array[MT_MAX_STATE_ARRAY];
     int n = 0;
     if (moe != NULL) {
-        mt_moe_state(moe, array, &n);
-    }
-    MT_ASSERT(n + 2 <= MT_MAX_STATE_ARRAY);
-    for (int i = 0; i < n; i++) {
-        trainer->state_array[i] =
-            (struct mt_state_array){array[i].name, array[i].values, array[i].n};
-    }
-    if (moe != NULL) {
+        mt_moe_state(moe, trainer->state_array, &n);
+        MT_ASSERT(n + 2 <= MT_MAX_STATE_ARRAY);
         trainer->state_array[n++] =
             (struct mt_state_array){"costs", trainer->costs_state, MT_COSTS_STATE};
     }
@@ -158,14 +151,24 @@ static enum mt_status evaluate_when_due(struct mt_trainer *trainer)
     return mt_metrics_evaluation(trainer, &evaluation, &before, mt_clock_ns() - start_ns);
 }
 
+/* Rank 0: the run goes on from the last step of the metrics, and they have no evaluation of it. */
+static enum mt_status look_for_evaluation(const struct mt_trainer *trainer, int64_t *is_missing)
+{
+    const int64_t step = trainer->state.step;
+    int64_t last = 0;
+    bool has = false;
+    MT_TRY(mt_metrics_last_step(trainer->dir.metrics, &last));
+    MT_TRY(mt_metrics_has_evaluation(trainer->dir.metrics, step, &has));
+    *is_missing = last == step && !has;
+    return MT_OK;
+}
+
 /* The evaluation of the step that the run goes on from, if a stop came before it. */
 static enum mt_status make_up_evaluation(struct mt_trainer *trainer)
 {
-    const char *metrics = trainer->dir.metrics;
-    const int64_t step = trainer->state.step;
-    int64_t is_missing = trainer->session.comm.rank == 0 && step > 0 &&
-                         mt_metrics_last_step(metrics) == step &&
-                         !mt_metrics_has_evaluation(metrics, step);
+    const bool looks = trainer->session.comm.rank == 0 && trainer->state.step > 0;
+    int64_t is_missing = 0;
+    MT_TRY(mt_job_agree(looks ? look_for_evaluation(trainer, &is_missing) : MT_OK));
     MT_TRY(mt_comm_sum_i64(&trainer->session.comm, &is_missing, 1));
     return is_missing > 0 ? evaluate_when_due(trainer) : MT_OK;
 }

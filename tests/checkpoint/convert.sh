@@ -2,7 +2,7 @@
 # moetrain checkpoint convert: many shards become one with the same bits, from which the same run goes
 # on; weights alone, and in bfloat16; and back. What it makes verifies, loads and reads elsewhere.
 . "$(dirname "$0")/../cli/refuse.sh"
-rm -rf run* one* half* back* again* weights* other*
+rm -rf run* one* half* back* again* weights* other* alias aaa*
 python=/usr/bin/python3
 for candidate in python3 /usr/bin/python3; do
     ! "$candidate" -c 'import h5py' 2>/dev/null || python=$candidate
@@ -76,6 +76,20 @@ refuse 2 'expected float32 or bfloat16' checkpoint convert $saved other --weight
 refuse 2 '`moetrain checkpoint` needs another word' checkpoint merge $saved other
 refuse 2 'new checkpoint cannot be made in nowhere: No such file.*make or permit it' checkpoint convert $saved nowhere/other
 refuse_everywhere 3 'half holds weights only.*--init-from' "$config" --quiet --run-dir other --resume half --set 'placement.policy="fsep"'
+# Where a new directory cannot be: in a checkpoint, however it is called; under a name that cannot be made.
+long=$(printf 'a%.0s' $(seq 251))
+ln -s "$saved" alias
+for inside in $saved/inside $saved/deep/inside alias/inside ./alias/../step-00000004/inside half/../$saved/x/..//y; do
+    refuse 2 'step-0000000. is a checkpoint; a new directory outside of others' checkpoint convert half "$inside"
+done
+(cd $saved && refuse 2 'is a checkpoint' checkpoint convert ../../../half inside; rm out.txt err.txt)
+for name in "$long" other/. other/..; do
+    refuse 2 'cannot be the name of a new directory' checkpoint convert $saved "$name"
+done
+refuse 2 'one is there already' checkpoint convert one one/
+convert $saved "${long:1}"
+one verify "${long:1}" >out.txt && one verify $saved >out.txt || fail "with a long name, or beside it: $?"
+rm -rf "${long:1}" alias
 rm -rf other
 damage flip $saved/shard-00001-of-00003.h5
 refuse 3 'shard-00001-of-00003.h5 is damaged' checkpoint convert $saved other

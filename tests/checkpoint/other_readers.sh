@@ -57,9 +57,24 @@ for name in $names; do
     values "$cut" "$name" | cmp -s - want || fail "$name reads otherwise with cut experts"
 done
 
-for saved in run/checkpoints run/cut; do
-    "$python" "$(dirname "$0")/read_with_h5py.py" $saved/step-00000001 || fail "h5py reads $saved otherwise"
+# Experts saved in turn: three files of four are those of earlier steps under second names.
+timeout -k 5 60 mpirun -q -np 3 --oversubscribe --allow-run-as-root --bind-to none \
+    "$MT_BUILD/tests/checkpoint/save_example" run/sparse sparse
+sparse=run/sparse/step-00000003
+[ "$(h5ls -r $sparse/index.h5)" = "$(h5ls -r "$index")" ] || fail "a sparse checkpoint's index lists other datasets"
+[ "$(stat -c %h $sparse/experts-0-of-4-00000-of-00003.h5)" -ge 2 ] || fail "the parts are not linked"
+[ -z "$(h5dump -y -w 1 $sparse/index.h5 | grep -i nan)" ] || fail "h5dump misses something in a sparse checkpoint"
+for name in /model/1/dense $(grep -m 1 expert <<<"$names"); do
+    values run/sparse/step-00000001/index.h5 "$name" >want
+    values "$index" "$name" | cmp -s - want || fail "$name of a full save in turn reads otherwise"
+    ! values $sparse/index.h5 "$name" | cmp -s - want || fail "$name of a sparse checkpoint is all of step 1"
 done
+
+for saved in run/checkpoints/step-00000001 run/cut/step-00000001 $sparse; do
+    "$python" "$(dirname "$0")/read_with_h5py.py" $saved >said || fail "h5py reads $saved otherwise"
+    cat said
+done
+grep -qE 'without each of 15 shards; [1-9][0-9]* experts are of earlier steps' said || fail "nothing was saved in turn"
 
 values "$index" /model/1/dense >want
 cp -r $checkpoint copy

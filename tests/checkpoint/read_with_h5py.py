@@ -47,6 +47,22 @@ def check_shards(folder, manifest, values):
             assert (tensor["name"] in files[shard]) == (n > 0), (tensor["name"], shard)
 
 
+def check_turns(folder, manifest, values):
+    """Where experts were saved in turn, each is the one of its part's step. Returns how many are older."""
+    older = 0
+    for tensor in manifest["tensors"]:
+        if "part_of_expert_0" not in tensor:
+            continue
+        for expert, matrix in enumerate(values[tensor["name"]]):
+            step = manifest["experts"]["step"][(tensor["part_of_expert_0"] + expert) % manifest["experts"]["parts"]]
+            then = folder.parent / f"step-{step:08d}" / "index.h5"
+            older += step < manifest["step"]
+            if then.exists():
+                with h5py.File(then, "r") as file:
+                    assert numpy.array_equal(file[tensor["name"]][expert], matrix), (tensor["name"], expert)
+    return older
+
+
 def check_without(folder, manifest, values, shard):
     name = folder / manifest["files"][1 + shard]["name"]
     os.rename(name, f"{name}.away")
@@ -68,10 +84,11 @@ def main():
     manifest = json.loads((folder / "manifest.json").read_text())
     values = read_index(folder, manifest)
     check_shards(folder, manifest, values)
-    for shard in range(manifest["world_size"]):
+    n_shard = len(manifest["files"]) - 1
+    for shard in range(n_shard):
         check_without(folder, manifest, values, shard)
     print(f"h5py {h5py.__version__} read {len(values)} tensors of {folder}, whole and without each of "
-          f"{manifest['world_size']} shards")
+          f"{n_shard} shards; {check_turns(folder, manifest, values)} experts are of earlier steps")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char path[64];
@@ -143,6 +144,7 @@ static void state_arrays_hold_no_more_than_the_file(void **state)
     const hsize_t dim = 40;
     const int64_t values[40] = {7};
     struct mt_run_state run;
+    const struct mt_manifest silent = {.n_array = -1}; /* of arrays, as older ones are */
     hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
     const hid_t space = H5Screate_simple(1, &dim, NULL);
     hid_t group = H5Gcreate2(file, "/state", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
@@ -152,7 +154,7 @@ static void state_arrays_hold_no_more_than_the_file(void **state)
     (void)H5Dclose(written);
     (void)H5Gclose(group);
     assert_true(H5Fclose(file) >= 0);
-    MT_TEST_OK(mt_index_take_arrays(path, &run));
+    MT_TEST_OK(mt_index_take_arrays(path, &silent, &run));
     assert_int_equal(run.n_array, 1);
     assert_int_equal(run.array[0].values[0], 7);
     mt_index_free_arrays(&run);
@@ -167,8 +169,141 @@ static void state_arrays_hold_no_more_than_the_file(void **state)
     (void)H5Gclose(group);
     (void)H5Sclose(space);
     assert_true(H5Fclose(file) >= 0);
-    MT_TEST_FAILS(mt_index_take_arrays(path, &run), MT_ERR_INPUT, "written into this file");
+    MT_TEST_FAILS(mt_index_take_arrays(path, &silent, &run), MT_ERR_INPUT,
+                  "written into this file");
     mt_index_free_arrays(&run);
+}
+
+/* ---- state arrays that are none ---- */
+
+enum hostile_array {
+    SOFT,
+    OUTSIDE,
+    PATTERN,
+    HUGE_CHUNKS,
+    COMPRESSED,
+    OTHER_FILE,
+    BIG,
+    FLAT,
+    N_HOSTILE
+};
+
+/* A pipe: who opens it waits for ever. */
+static void other_path(char *other)
+{
+    (void)snprintf(other, 80, "%s.pipe", path);
+}
+
+/* Virtual, over as many files as there are: %b counts them. */
+static void make_pattern(hid_t group)
+{
+    char other[80];
+    const hsize_t dim = 4;
+    const hsize_t most = H5S_UNLIMITED;
+    const hsize_t start = 0;
+    const hsize_t count = H5S_UNLIMITED;
+    const hid_t space = H5Screate_simple(1, &dim, &most);
+    const hid_t source = H5Screate_simple(1, &dim, NULL);
+    const hid_t list = H5Pcreate(H5P_DATASET_CREATE);
+    other_path(other);
+    assert_true(H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, &dim, &count, &dim) >= 0);
+    assert_true(H5Pset_virtual(list, space, other, "x%b", source) >= 0);
+    const hid_t dataset =
+        H5Dcreate2(group, "a", H5T_STD_I64LE, space, H5P_DEFAULT, list, H5P_DEFAULT);
+    assert_true(dataset >= 0);
+    (void)H5Dclose(dataset);
+    (void)H5Pclose(list);
+    (void)H5Sclose(source);
+    (void)H5Sclose(space);
+}
+
+/* Of 2^40 numbers, none of them written, but for the flat one of 2^40 x 4. */
+static void make_hostile_dataset(hid_t group, enum hostile_array kind)
+{
+    const hsize_t dim[2] = {(hsize_t)1 << 40, 4};
+    const hsize_t chunk = 1 << 28;
+    const hid_t space = H5Screate_simple(kind == FLAT ? 2 : 1, dim, NULL);
+    const hid_t list = H5Pcreate(H5P_DATASET_CREATE);
+    if (kind == HUGE_CHUNKS || kind == COMPRESSED) {
+        assert_true(H5Pset_chunk(list, 1, &chunk) >= 0);
+    }
+    if (kind == COMPRESSED) {
+        assert_true(H5Pset_deflate(list, 9) >= 0);
+    }
+    if (kind == OTHER_FILE) {
+        assert_true(H5Pset_external(list, "/dev/zero", 0, H5F_UNLIMITED) >= 0);
+    }
+    const hid_t dataset =
+        H5Dcreate2(group, "a", H5T_STD_I64LE, space, H5P_DEFAULT, list, H5P_DEFAULT);
+    assert_true(dataset >= 0);
+    (void)H5Dclose(dataset);
+    (void)H5Pclose(list);
+    (void)H5Sclose(space);
+}
+
+static void make_hostile_array(hid_t group, enum hostile_array kind)
+{
+    char other[80];
+    other_path(other);
+    if (kind == SOFT) {
+        assert_true(H5Lcreate_soft("/b", group, "a", H5P_DEFAULT, H5P_DEFAULT) >= 0);
+    } else if (kind == OUTSIDE) {
+        assert_true(H5Lcreate_external(other, "/b", group, "a", H5P_DEFAULT, H5P_DEFAULT) >= 0);
+    } else if (kind == PATTERN) {
+        make_pattern(group);
+    } else {
+        make_hostile_dataset(group, kind);
+    }
+}
+
+static void expect_refused(const char *why)
+{
+    struct mt_run_state run;
+    int64_t value = 1;
+    const struct mt_state_array wanted = {"a", &value, 1};
+    const struct mt_run_state some = {.n_array = 1, .array = &wanted};
+    const struct mt_manifest silent = {.n_array = -1};
+    MT_TEST_FAILS(mt_index_take_arrays(path, &silent, &run), MT_ERR_INPUT, why);
+    mt_index_free_arrays(&run);
+    MT_TEST_FAILS(mt_index_read_arrays(path, &silent, &some), MT_ERR_INPUT, why);
+}
+
+static void state_arrays_lie_in_the_file_as_they_are(void **state)
+{
+    MT_UNUSED(state);
+    static const char *const why[N_HOSTILE] = {
+        "/state/a is a link", "/state/a is a link", "arrays in /state",  "arrays in /state",
+        "arrays in /state",   "arrays in /state",   "not stored in one", "has another type"};
+    char other[80];
+    other_path(other);
+    assert_int_equal(mkfifo(other, 0600), 0);
+    for (int kind = 0; kind < N_HOSTILE; ++kind) {
+        const hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+        const hid_t group = H5Gcreate2(file, "/state", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+        make_hostile_array(group, (enum hostile_array)kind);
+        (void)H5Gclose(group);
+        assert_true(H5Fclose(file) >= 0);
+        expect_refused(why[kind]);
+    }
+    assert_int_equal(unlink(other), 0);
+}
+
+static void state_itself_is_no_link(void **state)
+{
+    MT_UNUSED(state);
+    char other[80];
+    other_path(other);
+    assert_int_equal(mkfifo(other, 0600), 0);
+    for (int is_outside = 0; is_outside < 2; ++is_outside) {
+        const hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+        (void)H5Gclose(H5Gcreate2(file, "/b", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+        assert_true((is_outside
+                         ? H5Lcreate_external(other, "/b", file, "/state", H5P_DEFAULT, H5P_DEFAULT)
+                         : H5Lcreate_soft("/b", file, "/state", H5P_DEFAULT, H5P_DEFAULT)) >= 0);
+        assert_true(H5Fclose(file) >= 0);
+        expect_refused("/state is a link");
+    }
+    assert_int_equal(unlink(other), 0);
 }
 
 static void what_is_missing_is_said_in_the_librarys_words(void **state)
@@ -227,6 +362,8 @@ int main(void)
         cmocka_unit_test(an_image_is_a_file_that_opens),
         cmocka_unit_test(an_existing_file_is_not_overwritten),
         cmocka_unit_test(state_arrays_hold_no_more_than_the_file),
+        cmocka_unit_test(state_arrays_lie_in_the_file_as_they_are),
+        cmocka_unit_test(state_itself_is_no_link),
     };
     const int failed = cmocka_run_group_tests(tests, make_file, remove_file);
     return failed != 0 || mt_memory_n_live() != 0;

@@ -41,6 +41,12 @@ for file in config.toml metrics.jsonl run.log checkpoints; do
     [ -e run/$file ] || fail "a failed start took $file away"
 done
 
+# A line without end: gigabytes that take no room on the disk.
+cp -r run run_endless && truncate -s 8G run_endless/metrics.jsonl
+refuse_everywhere 3 'run_endless/metrics.jsonl has a line of more than 16 MiB' "${train[@]}" --run-dir run_endless
+[ "$(stat -c %s run_endless/metrics.jsonl)" = $((8 << 30)) ] || fail "the refused file was changed"
+rm -rf run_endless
+
 # Places where nothing can be written. (Permissions do not stop root; these places do.)
 : >file
 refuse_everywhere 4 'cannot make the folder /proc/moetrain' "${train[@]}" --run-dir /proc/moetrain

@@ -13,13 +13,8 @@
 
 static void connect_state(struct mt_trainer *trainer)
 {
-    struct mt_moe_state_array array[MT_MAX_STATE_ARRAY];
     int n = 0;
-    mt_moe_state(mt_model_moe(trainer->session.model), array, &n);
-    for (int i = 0; i < n; ++i) {
-        trainer->state_array[i] =
-            (struct mt_state_array){array[i].name, array[i].values, array[i].n};
-    }
+    mt_moe_state(mt_model_moe(trainer->session.model), trainer->state_array, &n);
     trainer->state_array[n++] =
         (struct mt_state_array){"costs", trainer->costs_state, MT_COSTS_STATE};
     trainer->state.n_array = n;

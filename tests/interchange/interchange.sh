@@ -60,8 +60,8 @@ mkdir bad-config
 ln -s nowhere dangling
 refuse 2 'dangling is there already' export model -o dangling
 refuse 2 'dangling is there already; a new file' import "$vectors/olmoe" -o new -c dangling
-refuse 2 'folder.s name has 300 bytes; at most 250 were expected' export model -o "$(printf 'x%.0s' $(seq 300))"
-refuse 2 'name has 300 bytes; at most 250' import "$vectors/olmoe" -o "$(printf 'x%.0s' $(seq 300))"
+refuse 2 'cannot be the name of a new directory; 1 to 250 bytes' export model -o "$(printf 'x%.0s' $(seq 300))"
+refuse 2 'cannot be the name of a new directory; 1 to 250 bytes' import "$vectors/olmoe" -o "$(printf 'x%.0s' $(seq 300))"
 refuse 2 'the new checkpoint cannot be made in no-such: No such file.*make or permit it' \
     import "$vectors/olmoe" -o no-such/new
 

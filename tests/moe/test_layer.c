@@ -319,7 +319,7 @@ static void check_statistics_of(const struct world_case *shape)
     assert_true(stats.dropped_fraction == 0.0);
     assert_true(stats.rank_max_over_mean >= 1.0 - 1e-12);
     assert_true(stats.rank_max_over_mean <= world.n_rank + 1e-12);
-    struct mt_moe_state_array array[8];
+    struct mt_state_array array[8];
     int n_array = 0;
     mt_moe_state(world.moe, array, &n_array);
     assert_true(n_array <= 8 && array[0].n == WORLD_N_LAYER * shape->n_expert);
