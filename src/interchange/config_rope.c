@@ -105,6 +105,9 @@ static enum mt_status put_original(struct mt_json_reader *reader, const json_t *
         mt_json_put(reader, key.ours, "%lld", (long long)reader->n_position);
         return MT_OK;
     }
+    if (!is_positive(value)) { /* 0 would stand for max_seq_len */
+        return mt_json_refuse(reader, ORIGINAL, value, "a length of at least 1 there");
+    }
     MT_TRY(mt_json_put_integer(reader, &key, value));
     (void)json_object_del(reader->object, ORIGINAL);
     return MT_OK;

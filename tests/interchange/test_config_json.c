@@ -78,6 +78,8 @@ static const struct {
     {"mixtral", "rope_parameters",
      "{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":1.5}",
      "original_max_position_embeddings is 1.5"},
+    {"llama.llama3", "original_max_position_embeddings", "0",
+     "original_max_position_embeddings is 0; this program has models with a length of at least 1"},
     {"mixtral", "rope_scaling", "{\"type\":\"linear\",\"factor\":2.0}",
      "rope_scaling is {\"type\":\"linear\",\"factor\":2.0}; this program has models with what "
      "rope_parameters has there"},
@@ -275,7 +277,11 @@ static void mutated_files_are_accepted_or_refused_never_fatal(void **state)
         char path[512];
         char text[4096];
         struct mt_config *config = NULL;
-        vector_path(mt_families[round % (uint64_t)mt_n_family].word, path);
+        const uint64_t which = round % (uint64_t)(mt_n_family + 2);
+        vector_path(which < (uint64_t)mt_n_family    ? mt_families[which].word
+                    : which == (uint64_t)mt_n_family ? "llama.llama3"
+                                                     : "qwen3-moe.yarn",
+                    path);
         FILE *file = fopen(path, "rb");
         assert_non_null(file);
         size_t n = fread(text, 1, sizeof(text), file);
