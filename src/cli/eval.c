@@ -77,6 +77,9 @@ static enum mt_status add_data(struct mt_config *config, const char *text)
         sets->set[paths->n] = set;
         text = equals + 1;
     }
+    if (text[0] == '\0') {
+        return MT_FAIL(MT_ERR_CONFIG, "--data names no file; expected --data PATH or NAME=PATH");
+    }
     (void)snprintf(paths->path[paths->n++], MT_PATH_BYTES, "%s", text);
     return MT_OK;
 }

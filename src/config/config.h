@@ -20,6 +20,7 @@ enum {
 };
 
 enum mt_qk_norm { MT_QK_NORM_NONE, MT_QK_NORM_HEAD, MT_QK_NORM_PROJECTION };
+enum mt_rope_scaling { MT_ROPE_NONE, MT_ROPE_LINEAR, MT_ROPE_LLAMA3, MT_ROPE_YARN };
 enum mt_balance_loss { MT_BALANCE_GLOBAL, MT_BALANCE_MICRO, MT_BALANCE_SEQUENCE, MT_BALANCE_NONE };
 enum mt_balance_window { MT_WINDOW_RUNNING, MT_WINDOW_LAGGED, MT_WINDOW_EXACT };
 enum mt_schedule_kind {
@@ -93,6 +94,9 @@ struct mt_config {
         int64_t vocab_size, hidden_size, num_layers;
         int64_t num_attention_heads, num_key_value_heads, head_dim, max_seq_len;
         double rope_theta, rms_norm_eps;
+        enum mt_rope_scaling rope_scaling;
+        double rope_factor, rope_turns[2], rope_magnitude;
+        int64_t rope_original_seq_len; /* 0: max_seq_len */
         enum mt_qk_norm qk_norm;
         bool attention_bias; /* of queries, keys and values */
         bool tie_word_embeddings;

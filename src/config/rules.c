@@ -4,6 +4,7 @@
 #include "config/rules_internal.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -170,6 +171,44 @@ static void check_head_dim(struct mt_load *load)
                       "model.head_dim = %s%" PRId64 " is out of range; allowed: %g to %g; use more "
                       "heads",
                       equation, head_dim, key->min, key->max);
+    }
+}
+
+/* What stretches the rotary embedding, with the defaults of its kind. */
+static void check_rope(struct mt_load *load)
+{
+    struct mt_config *config = load->config;
+    const enum mt_rope_scaling scaling = config->model.rope_scaling;
+    double *turns = config->model.rope_turns;
+    if (!is_good(load, "model.rope_scaling") || !is_good(load, "model.rope_factor") ||
+        !is_good(load, "model.rope_turns") || !is_good(load, "model.rope_magnitude")) {
+        return;
+    }
+    if (!is_set(load, "model.rope_turns")) {
+        turns[0] = 1.0;
+        turns[1] = scaling == MT_ROPE_YARN ? 32.0 : 4.0;
+    }
+    if (!is_set(load, "model.rope_magnitude")) {
+        config->model.rope_magnitude =
+            scaling == MT_ROPE_YARN ? 0.1 * log(config->model.rope_factor) + 1.0 : 1.0;
+    }
+    if (turns[0] >= turns[1]) {
+        mt_report_add(&load->report, place_of(load, "model.rope_turns"),
+                      "model.rope_turns = [%g, %g] does not rise; the first is what is stretched "
+                      "at most; expected e.g. [1.0, 4.0]",
+                      turns[0], turns[1]);
+    }
+    if (scaling == MT_ROPE_NONE && config->model.rope_factor > 1.0) {
+        mt_report_add(&load->report, place_of(load, "model.rope_factor"),
+                      "model.rope_factor = %g is for model.rope_scaling, which is \"none\"; set "
+                      "that, too, or leave the factor out",
+                      config->model.rope_factor);
+    }
+    if (scaling != MT_ROPE_YARN && config->model.rope_magnitude != 1.0) {
+        mt_report_add(
+            &load->report, place_of(load, "model.rope_magnitude"),
+            "model.rope_magnitude = %g is for model.rope_scaling = \"yarn\"; leave it out",
+            config->model.rope_magnitude);
     }
 }
 
@@ -353,6 +392,7 @@ void mt_rules_apply(struct mt_load *load, const char *origin, const char *run_di
     check_all_required(load);
     check_heads(load);
     check_head_dim(load);
+    check_rope(load);
     check_dense_layers(load);
     check_experts(load);
     check_shared(load);

@@ -2,71 +2,11 @@
 
 #include "base/status.h"
 #include "config/choice.h"
+#include "config/table_rows.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-/* A row: section, name, [min, max for numbers], [choices], [room of a text], help, then what
- * differs from key to key. Limits of sizes are powers of two, written 0x1p20: far beyond what is
- * trained today, and a product of two of them stays inside 63 bits. */
-#define HEAD(type_, section_, name_, help_) \
-    .section = (section_), .name = (name_), .type = (type_), .help = (help_)
-#define INTEGER(section, name, min_, max_, help, ...)                                        \
-    {                                                                                        \
-        HEAD(MT_KEY_INTEGER, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
-    }
-#define AUTO_INTEGER(section, name, min_, max_, help, ...)                                        \
-    {                                                                                             \
-        HEAD(MT_KEY_AUTO_INTEGER, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
-    }
-#define REAL(section, name, min_, max_, help, ...)                                        \
-    {                                                                                     \
-        HEAD(MT_KEY_REAL, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
-    }
-#define REAL_PAIR(section, name, min_, max_, help, ...)                                        \
-    {                                                                                          \
-        HEAD(MT_KEY_REAL_PAIR, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
-    }
-#define REALS(section, name, min_, max_, help, ...)                                        \
-    {                                                                                      \
-        HEAD(MT_KEY_REALS, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
-    }
-#define PATH_SETS(section, name, help, ...)                      \
-    {                                                            \
-        HEAD(MT_KEY_PATH_SETS, section, name, help), __VA_ARGS__ \
-    }
-#define FACTORS(section, name, min_, max_, help, ...)                                        \
-    {                                                                                        \
-        HEAD(MT_KEY_FACTORS, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
-    }
-#define BOOL(section, name, help, ...)                      \
-    {                                                       \
-        HEAD(MT_KEY_BOOL, section, name, help), __VA_ARGS__ \
-    }
-#define CHOICE(section, name, choices_, help, ...)                                   \
-    {                                                                                \
-        HEAD(MT_KEY_CHOICE, section, name, help), .choices = (choices_), __VA_ARGS__ \
-    }
-#define TEXT(section, name, room, help, ...)                                       \
-    {                                                                              \
-        HEAD(MT_KEY_TEXT, section, name, help), .field_bytes = (room), __VA_ARGS__ \
-    }
-#define PATHS(section, name, help, ...)                      \
-    {                                                        \
-        HEAD(MT_KEY_PATHS, section, name, help), __VA_ARGS__ \
-    }
-#define INTEGERS(section, name, min_, max_, help, ...)                                        \
-    {                                                                                         \
-        HEAD(MT_KEY_INTEGERS, section, name, help), .min = (min_), .max = (max_), __VA_ARGS__ \
-    }
-
-#define REQUIRED(example_)          .required = true, .example = (example_)
-#define DERIVED(derived_, example_) .derived = (derived_), .example = (example_)
-#define DEFAULT(value_)             .value = (value_)
-#define ONLY(only_)                 .only = (only_)
-#define FIELD(member)               .offset = offsetof(struct mt_config, member)
-#define NO_FIELD                    .offset = MT_NO_FIELD
 
 static const struct mt_key table[] = {
     TEXT("run", "name", MT_NAME_BYTES, "Name of the run: names its directory and appears in logs.",
@@ -102,6 +42,23 @@ static const struct mt_key table[] = {
             REQUIRED("128"), FIELD(model.max_seq_len)),
     REAL("model", "rope_theta", 0, 1e12, "Base of the rotary embedding.", DEFAULT("10000.0"),
          .bounds = MT_OPEN_MIN, FIELD(model.rope_theta)),
+    CHOICE("model", "rope_scaling", "none|linear|llama3|yarn",
+           "How the rotary embedding was stretched for longer texts, as Hugging Face's rope_type.",
+           DEFAULT("\"none\""), FIELD(model.rope_scaling)),
+    REAL("model", "rope_factor", 1, 1e6, "How many times longer, with rope_scaling.",
+         DEFAULT("1.0"), FIELD(model.rope_factor)),
+    INTEGER("model", "rope_original_seq_len", 0, 0x1p24,
+            "llama3, yarn: length before stretching; 0 = max_seq_len.", DEFAULT("0"),
+            FIELD(model.rope_original_seq_len)),
+    REAL_PAIR(
+        "model", "rope_turns", 0, 1e6,
+        "llama3, yarn: what turns less often in that length than the first is stretched, what "
+        "turns more often than the second is not.",
+        DERIVED("[1, 4]; yarn: [1, 32]", "[1.0, 4.0]"), .bounds = MT_OPEN_MIN,
+        FIELD(model.rope_turns)),
+    REAL("model", "rope_magnitude", 0, 1e6, "yarn: sines and cosines are so many times as large.",
+         DERIVED("1; yarn: 0.1 ln(rope_factor) + 1", "1.0"), .bounds = MT_OPEN_MIN,
+         FIELD(model.rope_magnitude)),
     REAL("model", "rms_norm_eps", 0, 1, "Added to the mean square in every RMSNorm.",
          DEFAULT("1e-5"), .bounds = MT_OPEN_MIN, FIELD(model.rms_norm_eps)),
     CHOICE("model", "qk_norm", "none|head|projection",

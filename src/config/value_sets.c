@@ -61,6 +61,9 @@ void mt_value_assign_set(struct mt_load *load, const char *name, const struct mt
     }
     const int first = sets->paths.n;
     const bool is_name = mt_value_is_set_name(name, strlen(name));
+    if (is_name && sets->n_set == MT_MAX_SETS && load->status[index] == MT_KEY_BAD) {
+        return; /* told already: one message for all that are too many */
+    }
     if (!is_name || sets->n_set == MT_MAX_SETS) {
         mt_report_add(&load->report, place,
                       "data.validation_sets has %s %.80s; at most %d names of letters, digits, - "

@@ -1,6 +1,6 @@
 /* From config.json to [model] and [moe]. Each key that was read is taken out of the object, so that
  * what is left can be told. */
-#include "interchange/config_json.h"
+#include "interchange/config_reader.h"
 
 #include "base/memory.h"
 #include "config/load.h"
@@ -12,30 +12,17 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { VALUE_BYTES = 100 };
-
-struct reader {
-    const char *path;
-    json_t *object;
-    int64_t n_dense;
-    bool is_dense; /* the family has no experts, and no keys of theirs */
-    char model[MT_TABLE_TEXT_BYTES], moe[MT_TABLE_TEXT_BYTES];
-};
-
-static enum mt_status refuse(const struct reader *reader, const char *key, const json_t *value,
-                             const char *supported)
+enum mt_status mt_json_refuse(const struct mt_json_reader *reader, const char *key,
+                              const json_t *value, const char *supported)
 {
-    char found[VALUE_BYTES];
+    char found[MT_JSON_VALUE_BYTES];
     mt_foreign_describe(value, found, sizeof(found));
     return MT_FAIL(MT_ERR_INPUT,
                    "%s: %s is %s; this program has models with %s; another model is needed",
                    reader->path, key, found, supported);
 }
 
-/* One line of [model] or [moe]; ours is "model.hidden_size". */
-static void put(struct reader *reader, const char *ours, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-static void put(struct reader *reader, const char *ours, const char *format, ...)
+void mt_json_put(struct mt_json_reader *reader, const char *ours, const char *format, ...)
 {
     const char *point = strchr(ours, '.');
     char *text = strncmp(ours, "model.", 6) == 0 ? reader->model : reader->moe;
@@ -50,104 +37,62 @@ static void put(struct reader *reader, const char *ours, const char *format, ...
     memcpy(text + used, "\n", 2);
 }
 
-/* A whole number within what the configuration's key takes. */
-static enum mt_status put_integer(struct reader *reader, const struct mt_interchange_key *key,
-                                  const json_t *value)
+enum mt_status mt_json_put_integer(struct mt_json_reader *reader,
+                                   const struct mt_interchange_key *key, const json_t *value)
 {
     const struct mt_key *ours = mt_table_key(mt_table_index(key->ours));
     const int64_t number = json_integer_value(value);
     if (!json_is_integer(value) || (double)number < ours->min || (double)number > ours->max) {
-        char range[VALUE_BYTES];
-        char supported[2 * VALUE_BYTES];
+        char range[MT_JSON_VALUE_BYTES];
+        char supported[2 * MT_JSON_VALUE_BYTES];
         mt_key_describe_range(ours, range, sizeof(range));
         (void)snprintf(supported, sizeof(supported), "a whole number there, %s", range);
-        return refuse(reader, key->theirs, value, supported);
+        return mt_json_refuse(reader, key->theirs, value, supported);
     }
-    put(reader, key->ours, "%lld", (long long)number);
+    mt_json_put(reader, key->ours, "%lld", (long long)number);
     return MT_OK;
 }
 
-static enum mt_status put_real(struct reader *reader, const struct mt_interchange_key *key,
-                               const json_t *value)
+enum mt_status mt_json_put_real(struct mt_json_reader *reader, const struct mt_interchange_key *key,
+                                const json_t *value)
 {
     const struct mt_key *ours = mt_table_key(mt_table_index(key->ours));
     const double number = json_number_value(value);
     char text[40];
     const bool is_above = ours->bounds == MT_OPEN_MIN ? number > ours->min : number >= ours->min;
     if (!json_is_number(value) || !is_above || number > ours->max) {
-        char range[VALUE_BYTES];
-        char supported[2 * VALUE_BYTES];
+        char range[MT_JSON_VALUE_BYTES];
+        char supported[2 * MT_JSON_VALUE_BYTES];
         mt_key_describe_range(ours, range, sizeof(range));
         (void)snprintf(supported, sizeof(supported), "a number there, %s", range);
-        return refuse(reader, key->theirs, value, supported);
+        return mt_json_refuse(reader, key->theirs, value, supported);
     }
     mt_write_real(number, text, sizeof(text));
-    put(reader, key->ours, "%s", text);
+    mt_json_put(reader, key->ours, "%s", text);
     return MT_OK;
 }
 
-static enum mt_status put_bool(struct reader *reader, const struct mt_interchange_key *key,
+static enum mt_status put_bool(struct mt_json_reader *reader, const struct mt_interchange_key *key,
                                const json_t *value)
 {
     if (!json_is_boolean(value)) {
-        return refuse(reader, key->theirs, value, "true or false there");
+        return mt_json_refuse(reader, key->theirs, value, "true or false there");
     }
-    put(reader, key->ours, "%s", json_is_true(value) ? "true" : "false");
+    mt_json_put(reader, key->ours, "%s", json_is_true(value) ? "true" : "false");
     return MT_OK;
 }
 
-static enum mt_status refuse_scaling(const struct reader *reader, const char *key,
-                                     const json_t *value)
+static enum mt_status put_dense_count(struct mt_json_reader *reader,
+                                      const struct mt_interchange_key *key, const json_t *value)
 {
-    return refuse(reader, key, value,
-                  "unscaled rotary embeddings of one base (rope_type "
-                  "\"default\")");
-}
-
-/* Versions before 5: rope_theta, and rope_scaling where positions are scaled. From 5 on both are in
- * rope_parameters. */
-static enum mt_status put_theta(struct reader *reader, const struct mt_interchange_key *key,
-                                const json_t *value)
-{
-    static const char *const names[] = {"rope_parameters", "rope_scaling"};
-    for (int i = 0; i < 2; ++i) {
-        json_t *parameters = json_object_get(reader->object, names[i]);
-        if (parameters == NULL || json_is_null(parameters)) {
-            continue;
-        }
-        const json_t *type = json_object_get(parameters, "rope_type");
-        type = type != NULL ? type : json_object_get(parameters, "type");
-        const json_t *theta = json_object_get(parameters, "rope_theta");
-        const size_t n_known = (type != NULL ? 1U : 0U) + (theta != NULL ? 1U : 0U);
-        if (!json_is_object(parameters) || json_object_size(parameters) != n_known ||
-            (type != NULL &&
-             (!json_is_string(type) || strcmp(json_string_value(type), "default") != 0))) {
-            return refuse_scaling(reader, names[i], parameters);
-        }
-        const json_t *plain = json_object_get(reader->object, "rope_theta");
-        if (theta != NULL && plain != NULL &&
-            (!json_is_number(plain) || json_number_value(plain) != json_number_value(theta))) {
-            return refuse(reader, "rope_theta", plain, "the base that rope_parameters has");
-        }
-        value = theta != NULL ? theta : value;
-    }
-    MT_TRY(put_real(reader, key, value));
-    (void)json_object_del(reader->object, names[0]);
-    (void)json_object_del(reader->object, names[1]);
-    return MT_OK;
-}
-
-static enum mt_status put_dense_count(struct reader *reader, const struct mt_interchange_key *key,
-                                      const json_t *value)
-{
-    MT_TRY(put_integer(reader, key, value));
+    MT_TRY(mt_json_put_integer(reader, key, value));
     reader->n_dense = json_integer_value(value);
     return MT_OK;
 }
 
 /* Layers without experts must be the first ones: [0, 1, 2]. */
-static enum mt_status put_dense_list(struct reader *reader, const struct mt_interchange_key *key,
-                                     const json_t *value)
+static enum mt_status put_dense_list(struct mt_json_reader *reader,
+                                     const struct mt_interchange_key *key, const json_t *value)
 {
     const size_t n = json_array_size(value);
     bool is_prefix = json_is_array(value) || json_is_null(value);
@@ -156,8 +101,8 @@ static enum mt_status put_dense_list(struct reader *reader, const struct mt_inte
         is_prefix = json_is_integer(layer) && json_integer_value(layer) == (json_int_t)i;
     }
     if (!is_prefix) {
-        return refuse(reader, key->theirs, value,
-                      "dense layers only before all others, such as [0, 1]");
+        return mt_json_refuse(reader, key->theirs, value,
+                              "dense layers only before all others, such as [0, 1]");
     }
     json_t *count = json_integer((json_int_t)n);
     const enum mt_status status = put_dense_count(reader, key, count);
@@ -165,19 +110,19 @@ static enum mt_status put_dense_list(struct reader *reader, const struct mt_inte
     return status;
 }
 
-static enum mt_status put_shared_width(struct reader *reader, const struct mt_interchange_key *key,
-                                       const json_t *value)
+static enum mt_status put_shared_width(struct mt_json_reader *reader,
+                                       const struct mt_interchange_key *key, const json_t *value)
 {
     if (json_is_integer(value) && json_integer_value(value) == 0) {
-        return refuse(reader, key->theirs, value, "a shared expert in this family");
+        return mt_json_refuse(reader, key->theirs, value, "a shared expert in this family");
     }
-    MT_TRY(put_integer(reader, key, value));
-    put(reader, "moe.num_shared_experts", "1");
+    MT_TRY(mt_json_put_integer(reader, key, value));
+    mt_json_put(reader, "moe.num_shared_experts", "1");
     return MT_OK;
 }
 
 /* value: what the file says, or what no key means; NULL: neither. */
-static enum mt_status put_key(struct reader *reader, const struct mt_interchange_key *key,
+static enum mt_status put_key(struct mt_json_reader *reader, const struct mt_interchange_key *key,
                               const json_t *value)
 {
     const bool is_null = value == NULL || json_is_null(value);
@@ -185,33 +130,33 @@ static enum mt_status put_key(struct reader *reader, const struct mt_interchange
     enum mt_status status = MT_OK;
     switch (key->kind) {
     case MT_JSON_INTEGER:
-        return put_integer(reader, key, value);
+        return mt_json_put_integer(reader, key, value);
     case MT_JSON_MAY_BE_NULL:
-        return is_null ? MT_OK : put_integer(reader, key, value);
+        return is_null ? MT_OK : mt_json_put_integer(reader, key, value);
     case MT_JSON_REAL:
-        return put_real(reader, key, value);
+        return mt_json_put_real(reader, key, value);
     case MT_JSON_BOOL:
         return put_bool(reader, key, value);
     case MT_JSON_THETA:
-        return put_theta(reader, key, value);
+        return mt_json_put_rope(reader, key, value);
     case MT_JSON_DENSE_COUNT:
         return put_dense_count(reader, key, value);
     case MT_JSON_DENSE_LIST:
         return put_dense_list(reader, key, value);
     case MT_JSON_DENSE_WIDTH:
-        return reader->n_dense > 0 ? put_integer(reader, key, value) : MT_OK;
+        return reader->n_dense > 0 ? mt_json_put_integer(reader, key, value) : MT_OK;
     case MT_JSON_SHARED_WIDTH:
         return put_shared_width(reader, key, value);
     case MT_JSON_SHARED_COUNT:
         none = json_integer(0);
-        status = put_integer(reader, key, is_null ? none : value);
+        status = mt_json_put_integer(reader, key, is_null ? none : value);
         json_decref(none);
         return status;
     }
     return MT_OK;
 }
 
-static enum mt_status read_keys(struct reader *reader, const struct mt_interchange_key *key)
+static enum mt_status read_keys(struct mt_json_reader *reader, const struct mt_interchange_key *key)
 {
     for (; key->theirs != NULL; ++key) {
         const char *name = key->theirs;
@@ -235,7 +180,7 @@ static enum mt_status read_keys(struct reader *reader, const struct mt_interchan
 /* Is the value one of `allowed`, which are separated by spaces? */
 static bool is_allowed(const json_t *value, const char *allowed)
 {
-    char found[VALUE_BYTES];
+    char found[MT_JSON_VALUE_BYTES];
     mt_foreign_describe(value, found, sizeof(found));
     const size_t n = strlen(found);
     for (const char *word = allowed; *word != '\0'; word += *word == ' ') {
@@ -248,16 +193,16 @@ static bool is_allowed(const json_t *value, const char *allowed)
     return false;
 }
 
-static enum mt_status check_demands(struct reader *reader,
+static enum mt_status check_demands(struct mt_json_reader *reader,
                                     const struct mt_interchange_demand *demand)
 {
     for (; demand->theirs != NULL; ++demand) {
         const json_t *value = json_object_get(reader->object, demand->theirs);
         if (value != NULL && !is_allowed(value, demand->allowed)) {
-            char supported[VALUE_BYTES];
+            char supported[MT_JSON_VALUE_BYTES];
             (void)snprintf(supported, sizeof(supported), "%s only",
                            demand->absent != NULL ? demand->absent : demand->allowed);
-            return refuse(reader, demand->theirs, value, supported);
+            return mt_json_refuse(reader, demand->theirs, value, supported);
         }
         (void)json_object_del(reader->object, demand->theirs);
     }
@@ -266,7 +211,7 @@ static enum mt_status check_demands(struct reader *reader,
 
 /* A window as wide as all positions hides nothing. Families with use_sliding_window have it off
  * unless that says otherwise. */
-static enum mt_status check_window(struct reader *reader)
+static enum mt_status check_window(struct mt_json_reader *reader)
 {
     const json_t *window = json_object_get(reader->object, "sliding_window");
     const json_t *use = json_object_get(reader->object, "use_sliding_window");
@@ -275,8 +220,8 @@ static enum mt_status check_window(struct reader *reader)
                                    : window != NULL && !json_is_null(window);
     if (is_on && (!json_is_integer(window) || json_integer_value(window) <= 0 ||
                   json_integer_value(window) < json_integer_value(most))) {
-        return refuse(reader, "sliding_window", window,
-                      "attention over all positions, as if it were null");
+        return mt_json_refuse(reader, "sliding_window", window,
+                              "attention over all positions, as if it were null");
     }
     const json_t *types = json_object_get(reader->object, "layer_types");
     bool is_known = types == NULL || json_is_null(types) || json_is_array(types);
@@ -286,24 +231,27 @@ static enum mt_status check_window(struct reader *reader)
                    (strcmp(type, "full_attention") == 0 ||
                     (is_on && strcmp(type, "sliding_attention") == 0));
     }
-    return is_known ? MT_OK : refuse(reader, "layer_types", types, "full_attention in every layer");
+    return is_known ? MT_OK
+                    : mt_json_refuse(reader, "layer_types", types, "full_attention in every layer");
 }
 
-static enum mt_status check_latent(const struct reader *reader)
+static enum mt_status check_latent(const struct mt_json_reader *reader)
 {
     static const char *const latent[] = {"kv_lora_rank", "q_lora_rank"};
     for (int i = 0; i < 2; ++i) {
         const json_t *value = json_object_get(reader->object, latent[i]);
         if (value != NULL && !json_is_null(value)) {
-            return refuse(reader, latent[i], value,
-                          "grouped-query attention, not multi-head latent attention (DeepSeek-V2 "
-                          "and V3 have it, DeepSeek-MoE has not)");
+            return mt_json_refuse(
+                reader, latent[i], value,
+                "grouped-query attention, not multi-head latent attention (DeepSeek-V2 "
+                "and V3 have it, DeepSeek-MoE has not)");
         }
     }
     return MT_OK;
 }
 
-static enum mt_status find_family(const struct reader *reader, const struct mt_family **family)
+static enum mt_status find_family(const struct mt_json_reader *reader,
+                                  const struct mt_family **family)
 {
     const json_t *type = json_object_get(reader->object, "model_type");
     const char *word = json_string_value(type);
@@ -314,8 +262,8 @@ static enum mt_status find_family(const struct reader *reader, const struct mt_f
     if (*family != NULL) {
         return MT_OK;
     }
-    char list[VALUE_BYTES];
-    char found[VALUE_BYTES];
+    char list[MT_JSON_VALUE_BYTES];
+    char found[MT_JSON_VALUE_BYTES];
     mt_family_list(list, sizeof(list));
     mt_foreign_describe(type, found, sizeof(found));
     return MT_FAIL(MT_ERR_INPUT,
@@ -325,7 +273,7 @@ static enum mt_status find_family(const struct reader *reader, const struct mt_f
 }
 
 /* Keys that are known to say nothing about what is computed are left out. */
-static void list_unread(const struct reader *reader, char *text, size_t bytes)
+static void list_unread(const struct mt_json_reader *reader, char *text, size_t bytes)
 {
     static const char known[] =
         " architectures model_type torch_dtype dtype transformers_version use_cache "
@@ -338,7 +286,7 @@ static void list_unread(const struct reader *reader, char *text, size_t bytes)
     text[0] = '\0';
     json_object_foreach(reader->object, key, value)
     {
-        char word[VALUE_BYTES];
+        char word[MT_JSON_VALUE_BYTES];
         (void)snprintf(word, sizeof(word), " %.80s ", key);
         if (strstr(known, word) == NULL && mt_foreign_is_name(key, 80) && used + 90 < bytes) {
             used += (size_t)snprintf(text + used, bytes - used, "%s%s", used > 0 ? ", " : "", key);
@@ -364,22 +312,25 @@ static enum mt_status resolve(const char *path, const char *toml, struct mt_conf
                    problem);
 }
 
-static enum mt_status read_model(struct reader *reader, struct mt_model_text *text)
+static enum mt_status read_model(struct mt_json_reader *reader, struct mt_model_text *text)
 {
     MT_TRY(find_family(reader, &text->family));
     MT_TRY(check_window(reader));
     MT_TRY(check_demands(reader, mt_common_demands));
     MT_TRY(check_demands(reader, text->family->demand));
+    reader->family = text->family;
+    reader->n_position =
+        json_integer_value(json_object_get(reader->object, "max_position_embeddings"));
     reader->is_dense = text->family->is_dense;
     if (reader->is_dense) {
         reader->n_dense = json_integer_value(json_object_get(reader->object, "num_hidden_layers"));
-        put(reader, "model.first_k_dense", "%lld", (long long)reader->n_dense);
+        mt_json_put(reader, "model.first_k_dense", "%lld", (long long)reader->n_dense);
     }
     MT_TRY(read_keys(reader, mt_common_keys));
     MT_TRY(read_keys(reader, text->family->key));
     for (const struct mt_interchange_trait *trait = text->family->trait; trait->ours != NULL;
          ++trait) {
-        put(reader, trait->ours, "%s", trait->value);
+        mt_json_put(reader, trait->ours, "%s", trait->value);
     }
     (void)snprintf(text->toml, sizeof(text->toml), "[model]\n%s\n[moe]\n%s", reader->model,
                    reader->moe);
@@ -390,7 +341,7 @@ static enum mt_status read_model(struct reader *reader, struct mt_model_text *te
 enum mt_status mt_config_json_read(const char *path, const struct mt_family *family,
                                    struct mt_model_text *text, struct mt_config **config)
 {
-    struct reader reader = {.path = path};
+    struct mt_json_reader reader = {.path = path};
     enum mt_status status = MT_OK;
     *text = (struct mt_model_text){.family = family};
     *config = NULL;

@@ -39,6 +39,10 @@ enum mt_status mt_config_json_check(const struct mt_config *config, const struct
             return fail(family, "moe.num_shared_experts", "0", "at least 1");
         }
     }
+    if (family->has_plain_rope && config->model.rope_scaling != MT_ROPE_NONE) {
+        value_of(config, "model.rope_scaling", value);
+        return fail(family, "model.rope_scaling", value, "\"none\"");
+    }
     if (!has_head_dim &&
         config->model.head_dim * config->model.num_attention_heads != config->model.hidden_size) {
         value_of(config, "model.head_dim", value);
@@ -88,6 +92,37 @@ static void add_keys(json_t *object, const struct mt_config *config, bool is_den
     }
 }
 
+/* As every version of transformers reads it: rope_theta stands beside it. */
+static json_t *rope_json(const struct mt_config *config)
+{
+    char type[VALUE_BYTES];
+    json_t *made = json_object();
+    if (config->model.rope_scaling == MT_ROPE_NONE) {
+        json_decref(made);
+        return NULL;
+    }
+    value_of(config, "model.rope_scaling", type);
+    (void)json_object_set_new(made, "rope_type", json_loads(type, JSON_DECODE_ANY, NULL));
+    (void)json_object_set_new(made, "factor", json_real(config->model.rope_factor));
+    if (config->model.rope_scaling == MT_ROPE_LINEAR) {
+        return made;
+    }
+    const bool is_yarn = config->model.rope_scaling == MT_ROPE_YARN;
+    const int64_t original = config->model.rope_original_seq_len;
+    (void)json_object_set_new(
+        made, "original_max_position_embeddings",
+        json_integer((json_int_t)(original > 0 ? original : config->model.max_seq_len)));
+    (void)json_object_set_new(made, is_yarn ? "beta_slow" : "low_freq_factor",
+                              json_real(config->model.rope_turns[0]));
+    (void)json_object_set_new(made, is_yarn ? "beta_fast" : "high_freq_factor",
+                              json_real(config->model.rope_turns[1]));
+    if (is_yarn) {
+        (void)json_object_set_new(made, "attention_factor",
+                                  json_real(config->model.rope_magnitude));
+    }
+    return made;
+}
+
 static void add_demands(json_t *object, const struct mt_interchange_demand *demand)
 {
     for (; demand->theirs != NULL; ++demand) {
@@ -109,6 +144,10 @@ enum mt_status mt_config_json_make(const struct mt_config *config, const struct 
     add_keys(made, config, family->is_dense, family->key);
     add_demands(made, mt_common_demands);
     add_demands(made, family->demand);
+    json_t *rope = rope_json(config);
+    if (rope != NULL) {
+        (void)json_object_set_new(made, "rope_scaling", rope);
+    }
     /* Their defaults are tokens of the family's own vocabularies. */
     (void)json_object_set_new(made, "bos_token_id", json_null());
     (void)json_object_set_new(made, "eos_token_id", json_null());

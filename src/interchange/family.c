@@ -231,6 +231,7 @@ const struct mt_family mt_families[] = {
      .title = "DeepSeek-MoE",
      .model_type = "deepseek",
      .architecture = "DeepseekForCausalLM",
+     .has_plain_rope = true,
      .name = deepseek_names,
      .expert = {per_expert, grouped},
      .key = deepseek_keys,

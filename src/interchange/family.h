@@ -51,12 +51,13 @@ struct mt_interchange_demand {
 };
 
 struct mt_family {
-    const char *word;                                 /* on the command line: "mixtral" */
-    const char *title;                                /* for people: "Mixtral" */
-    const char *model_type;                           /* in config.json */
-    const char *architecture;                         /* of transformers */
-    bool is_dense;                                    /* no layer has experts */
-    const struct mt_tensor_name *name;                /* beside mt_common_names */
+    const char *word;                  /* on the command line: "mixtral" */
+    const char *title;                 /* for people: "Mixtral" */
+    const char *model_type;            /* in config.json */
+    const char *architecture;          /* of transformers */
+    bool is_dense;                     /* no layer has experts */
+    bool has_plain_rope;               /* its code cannot stretch the rotary embedding */
+    const struct mt_tensor_name *name; /* beside mt_common_names */
     const struct mt_tensor_name *expert[MT_N_LAYOUT]; /* looked at before all others */
     const struct mt_interchange_key *key;             /* beside mt_common_keys */
     const struct mt_interchange_trait *trait;

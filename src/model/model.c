@@ -1,6 +1,7 @@
 /* The model: creation, and forward and backward over its layers. */
 #include "base/size.h"
 #include "model/internal.h"
+#include "model/rope.h"
 
 #include <string.h>
 
@@ -99,6 +100,18 @@ static enum mt_status create_moe(struct mt_model *model, const struct mt_model_o
     return status;
 }
 
+static enum mt_status fill_rotary_tables(struct mt_model *model)
+{
+    const struct mt_config *config = model->config;
+    double *frequency = NULL;
+    MT_TRY(MT_ALLOCATE(frequency, config->model.head_dim / 2, "rotary frequencies"));
+    mt_rope_frequencies(config, frequency);
+    mt_rope_tables_scaled(model->cosine, model->sine, config->model.max_seq_len,
+                          config->model.head_dim, frequency, config->model.rope_magnitude);
+    mt_memory_free(frequency);
+    return MT_OK;
+}
+
 static enum mt_status create(struct mt_model *model, const struct mt_model_options *options)
 {
     const struct mt_config *config = options->config;
@@ -111,8 +124,7 @@ static enum mt_status create(struct mt_model *model, const struct mt_model_optio
     model->head_slice = mt_model_head_slice_rows(config->model.vocab_size, n);
     MT_TRY(MT_ALLOCATE(model->cosine, length * n_angle, "rotary tables"));
     MT_TRY(MT_ALLOCATE(model->sine, length * n_angle, "rotary tables"));
-    mt_rope_tables(model->cosine, model->sine, length, config->model.head_dim,
-                   config->model.rope_theta);
+    MT_TRY(fill_rotary_tables(model));
     MT_TRY(create_moe(model, options));
     MT_TRY(arena_bytes(model, options, &bytes));
     for (int h = 0; h < model->n_half; h++) {

@@ -86,6 +86,30 @@ static void head_dim_must_be_even_and_in_range(void **state)
                                                        "is out of range; allowed: 2 to 65536");
 }
 
+static void stretching_has_the_numbers_of_its_kind(void **state)
+{
+    MT_UNUSED(state);
+    const char *const yarn[] = {"model={rope_scaling='yarn', rope_factor=4}"};
+    struct mt_config *config = mt_case_parse(mt_case_text, 1, yarn);
+    assert_true(config->model.rope_turns[0] == 1.0 && config->model.rope_turns[1] == 32.0);
+    assert_float_equal(config->model.rope_magnitude, 1.1386294361119891, 1e-15);
+    mt_memory_free(config);
+    const char *const llama[] = {"model={rope_scaling='llama3', rope_factor=8}"};
+    config = mt_case_parse(mt_case_text, 1, llama);
+    assert_true(config->model.rope_turns[0] == 1.0 && config->model.rope_turns[1] == 4.0);
+    assert_true(config->model.rope_magnitude == 1.0);
+    mt_memory_free(config);
+    mt_case_override_says("model.rope_factor=2",
+                          "model.rope_factor = 2 is for model.rope_scaling, which is \"none\"; set "
+                          "that, too, or leave the factor out");
+    mt_case_override_says("model.rope_turns=[4, 4]",
+                          "model.rope_turns = [4, 4] does not rise; the first is what is stretched "
+                          "at most; expected e.g. [1.0, 4.0]");
+    mt_case_override_says("model.rope_magnitude=2",
+                          "model.rope_magnitude = 2 is for model.rope_scaling = \"yarn\"; leave it "
+                          "out");
+}
+
 static void top_k_is_at_most_num_experts(void **state)
 {
     MT_UNUSED(state);
@@ -293,6 +317,7 @@ int main(void)
         TEST(key_value_heads_default_to_heads),
         TEST(hidden_size_must_divide_by_heads_unless_head_dim_is_given),
         TEST(head_dim_must_be_even_and_in_range),
+        TEST(stretching_has_the_numbers_of_its_kind),
         TEST(top_k_is_at_most_num_experts),
         TEST(dense_layers_need_their_width),
         TEST(the_dense_width_counts_for_nothing_without_dense_layers),

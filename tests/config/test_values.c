@@ -167,6 +167,21 @@ static void too_many_or_too_long_paths_are_refused(void **state)
     mt_case_accepts(override);
 }
 
+static void too_many_validation_sets_are_told_once(void **state)
+{
+    MT_UNUSED(state);
+    char text[1024] = "data.validation_sets={";
+    const char *override = text;
+    for (int i = 0; i < MT_MAX_SETS + 8; i++) {
+        const size_t used = strlen(text);
+        (void)snprintf(text + used, sizeof(text) - used, "%sset%d=['f']", i > 0 ? ", " : "", i);
+    }
+    (void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "}");
+    const char *refused = mt_case_refuse(mt_case_text, 1, &override);
+    mt_case_has(refused, "data.validation_sets has one set too many, set");
+    assert_int_equal(mt_case_n_line(refused), 1);
+}
+
 static void slowdown_takes_ranks_and_factors(void **state)
 {
     MT_UNUSED(state);
@@ -218,6 +233,7 @@ int main(void)
         TEST(an_unknown_choice_lists_all_and_the_nearest),
         TEST(texts_must_fit_and_print),
         TEST(too_many_or_too_long_paths_are_refused),
+        TEST(too_many_validation_sets_are_told_once),
         TEST(slowdown_takes_ranks_and_factors),
         TEST(slowdown_refuses_what_is_no_rank_or_factor),
     };

@@ -14,6 +14,8 @@ static const char *const unusual[] = {
     "run={name='n \"q\" \\\\', dir='d/e', seed=9007199254740993, wall_time_minutes=0.1, "
     "tensorboard=true}",
     "model={vocab_size=300, num_key_value_heads=2, head_dim=6, rope_theta=1e6}",
+    "model={rope_scaling='yarn', rope_factor=2.5, rope_original_seq_len=40, rope_turns=[0.5, 9], "
+    "rope_magnitude=1.25}",
     "model.rms_norm_eps=1e-300",
     "model={qk_norm='projection', tie_word_embeddings=true, init_std=0.30000000000000004}",
     "model={first_k_dense=1, dense_intermediate_size=12, attention_bias=true}",
@@ -58,6 +60,11 @@ static const char *const resolved_case = "[run]\n"
                                          "head_dim = 16\n"
                                          "max_seq_len = 32\n"
                                          "rope_theta = 10000.0\n"
+                                         "rope_scaling = \"none\"\n"
+                                         "rope_factor = 1.0\n"
+                                         "rope_original_seq_len = 0\n"
+                                         "rope_turns = [1.0, 4.0]\n"
+                                         "rope_magnitude = 1.0\n"
                                          "rms_norm_eps = 1e-05\n"
                                          "qk_norm = \"none\"\n"
                                          "attention_bias = false\n"

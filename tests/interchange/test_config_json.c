@@ -53,10 +53,38 @@ static const struct {
     {"mixtral", "hidden_act", "\"gelu\"", "hidden_act is \"gelu\";"},
     {"mixtral", "attention_dropout", "0.1", "attention_dropout is 0.1"},
     {"mixtral", "router_jitter_noise", "0.01", "router_jitter_noise is 0.01"},
-    {"mixtral", "rope_parameters", "{\"rope_type\":\"yarn\",\"rope_theta\":1e4,\"factor\":4}",
-     "rope_parameters is {\"rope_type\":\"yarn\""},
+    {"mixtral", "rope_parameters", "{\"rope_type\":\"dynamic\",\"rope_theta\":1e4,\"factor\":4}",
+     "rope_parameters is {\"rope_type\":\"dynamic\""},
+    {"mixtral", "rope_parameters", "{\"rope_type\":\"longrope\",\"factor\":4}",
+     "\"linear\", \"llama3\""},
+    {"mixtral", "rope_parameters", "{\"rope_type\":\"linear\"}", "with the numbers of that type"},
+    {"mixtral", "rope_parameters", "{\"rope_type\":\"linear\",\"factor\":\"2\"}",
+     "numbers of that type"},
+    {"mixtral", "rope_parameters", "{\"rope_type\":\"linear\",\"factor\":-2}",
+     "numbers of that type"},
+    {"mixtral", "rope_parameters", "{\"rope_type\":\"linear\",\"factor\":0.5}",
+     "describes no model"},
+    {"mixtral", "rope_parameters", "{\"rope_type\":\"linear\",\"factor\":2,\"beta_fast\":2}",
+     "numbers of that type"},
+    {"mixtral", "rope_parameters", "{\"rope_type\":\"llama3\",\"factor\":2,\"low_freq_factor\":1}",
+     "numbers of that type"},
+    {"mixtral", "rope_parameters",
+     "{\"type\":\"llama3\",\"factor\":2,\"low_freq_factor\":4,\"high_freq_factor\":1}",
+     "model.rope_turns = [4, 1] does not rise"},
+    {"mixtral", "rope_parameters", "{\"type\":\"yarn\",\"factor\":4,\"truncate\":false}",
+     "numbers of that type"},
+    {"mixtral", "rope_parameters", "{\"type\":\"yarn\",\"factor\":4,\"attention_factor\":0}",
+     "numbers of that type"},
+    {"mixtral", "rope_parameters",
+     "{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":1.5}",
+     "original_max_position_embeddings is 1.5"},
+    {"llama.llama3", "original_max_position_embeddings", "0",
+     "original_max_position_embeddings is 0; this program has models with a length of at least 1"},
     {"mixtral", "rope_scaling", "{\"type\":\"linear\",\"factor\":2.0}",
-     "rope_scaling is {\"type\":\"linear\""},
+     "rope_scaling is {\"type\":\"linear\",\"factor\":2.0}; this program has models with what "
+     "rope_parameters has there"},
+    {"deepseek", "rope_scaling", "{\"type\":\"linear\",\"factor\":2.0}",
+     "rope_type \"default\" in this family"},
     {"mixtral", "rope_scaling", "[]", "rope_scaling is []"},
     {"mixtral", "rope_parameters", "{\"rope_theta\":-1.0}", "rope_theta is -1.0"},
     {"mixtral", "quantization_config", "{\"bits\":4}", "quantization_config is {\"bits\":4}"},
@@ -123,7 +151,7 @@ static void the_same_model_may_be_said_in_other_words(void **state)
         {"mixtral", "sliding_window", "32"},
         {"mixtral", "rope_parameters", NULL}, /* 1e6 is the family's own */
         {"mixtral", "rope_scaling", "null"},
-        {"mixtral", "rope_scaling", "{\"type\":\"default\"}"},
+        {"mixtral", "rope_parameters", "{\"type\":\"default\",\"rope_theta\":null}"},
         {"mixtral", "rms_norm_eps", NULL},
         {"mixtral", "head_dim", "4"},
         {"mixtral", "attention_dropout", "0"},
@@ -179,33 +207,39 @@ static void published_models_have_their_number_of_parameters(void **state)
 }
 
 /* Made from the model and read again, every key of [model] and [moe] has its value. */
+static void write_and_read_again(const char *model)
+{
+    char path[512];
+    struct mt_model_text text;
+    struct mt_config *config = NULL;
+    struct mt_config *again = NULL;
+    json_t *object = NULL;
+    vector_path(model, path);
+    MT_TEST_OK(mt_config_json_read(path, NULL, &text, &config));
+    assert_memory_equal(text.family->word, model, strlen(text.family->word));
+    MT_TEST_OK(mt_config_json_make(config, text.family, MT_STORED_BF16, &object));
+    assert_string_equal(json_string_value(json_object_get(object, "torch_dtype")), "bfloat16");
+    assert_int_equal(json_dump_file(object, mt_test_path("config.json"), 0), 0);
+    json_decref(object);
+    MT_TEST_OK(read_file(&again));
+    for (int k = 0; k < mt_table_n_key(); ++k) {
+        const struct mt_key *key = mt_table_key(k);
+        if (key->offset != MT_NO_FIELD && mt_write_hash(config, key) != mt_write_hash(again, key)) {
+            fail_msg("%s: %s.%s differs", model, key->section, key->name);
+        }
+    }
+    mt_memory_free(config);
+    mt_memory_free(again);
+}
+
 static void what_is_written_reads_back_the_same(void **state)
 {
     (void)state;
     for (int i = 0; i < mt_n_family; ++i) {
-        char path[512];
-        struct mt_model_text text;
-        struct mt_config *config = NULL;
-        struct mt_config *again = NULL;
-        json_t *object = NULL;
-        vector_path(mt_families[i].word, path);
-        MT_TEST_OK(mt_config_json_read(path, NULL, &text, &config));
-        assert_ptr_equal(text.family, &mt_families[i]);
-        MT_TEST_OK(mt_config_json_make(config, text.family, MT_STORED_BF16, &object));
-        assert_string_equal(json_string_value(json_object_get(object, "torch_dtype")), "bfloat16");
-        assert_int_equal(json_dump_file(object, mt_test_path("config.json"), 0), 0);
-        json_decref(object);
-        MT_TEST_OK(read_file(&again));
-        for (int k = 0; k < mt_table_n_key(); ++k) {
-            const struct mt_key *key = mt_table_key(k);
-            if (key->offset != MT_NO_FIELD &&
-                mt_write_hash(config, key) != mt_write_hash(again, key)) {
-                fail_msg("%s: %s.%s differs", mt_families[i].word, key->section, key->name);
-            }
-        }
-        mt_memory_free(config);
-        mt_memory_free(again);
+        write_and_read_again(mt_families[i].word);
     }
+    write_and_read_again("llama.llama3");
+    write_and_read_again("qwen3-moe.yarn");
 }
 
 /* Every family's model fits its own family alone, but for what another can say as well. */
@@ -220,6 +254,7 @@ static void a_family_refuses_what_it_has_no_words_for(void **state)
         {"deepseek", "qwen2-moe", "moe.shared_gate = false"},
         {"mixtral", "qwen2-moe", "moe.shared_gate = false"},
         {"qwen2-moe", "deepseek", "model.attention_bias = true"},
+        {"llama.llama3", "deepseek", "model.rope_scaling = \"llama3\"; \"none\" was expected"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
@@ -242,7 +277,11 @@ static void mutated_files_are_accepted_or_refused_never_fatal(void **state)
         char path[512];
         char text[4096];
         struct mt_config *config = NULL;
-        vector_path(mt_families[round % (uint64_t)mt_n_family].word, path);
+        const uint64_t which = round % (uint64_t)(mt_n_family + 2);
+        vector_path(which < (uint64_t)mt_n_family    ? mt_families[which].word
+                    : which == (uint64_t)mt_n_family ? "llama.llama3"
+                                                     : "qwen3-moe.yarn",
+                    path);
         FILE *file = fopen(path, "rb");
         assert_non_null(file);
         size_t n = fread(text, 1, sizeof(text), file);

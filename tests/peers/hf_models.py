@@ -2,6 +2,8 @@
 
   hf_models.py make FOLDER      writes random-initialised tiny models of each family, with logits, loss and gradients,
                                 as FOLDER/<family>: the committed tests/interchange/vectors
+  hf_models.py scaled MOETRAIN  each family with each way to stretch the rotary embedding, imported and exported: losses
+                                of `moetrain eval`, logits of what transformers loads
   hf_models.py check MOETRAIN [FOLDER]   import, export in every layout and dtype, load by transformers: no key is
                                 missing or unexpected, tensors have the same bytes, logits are the same
 
@@ -70,7 +72,32 @@ def configs():
     yield "llama", t.LlamaConfig(**SHAPE, intermediate_size=24, head_dim=6)
 
 
+# Frequencies of 8 wide heads in all three bands: stretched, between, as they are.
+STRETCHED = {
+    "linear": dict(rope_type="linear", factor=2.5),
+    "llama3": dict(rope_type="llama3", factor=8.0, low_freq_factor=0.3, high_freq_factor=4.0,
+                   original_max_position_embeddings=32),
+    "yarn": dict(rope_type="yarn", factor=4.0, beta_slow=0.2, beta_fast=3.0, original_max_position_embeddings=32),
+    "yarn-magnitude": dict(rope_type="yarn", factor=4.0, mscale=0.7, mscale_all_dim=1.3,
+                           original_max_position_embeddings=8),
+}
+
+
+def stretched(family, how):
+    config = dict(configs())[family]
+    config.hidden_size, config.head_dim, config.max_position_embeddings = 32 if family == "olmoe" else 16, 8, 128
+    config.rope_parameters = dict(STRETCHED[how], rope_theta=100.0)
+    return config
+
+
+def committed():
+    yield from configs()
+    yield "llama.llama3", stretched("llama", "llama3")
+    yield "qwen3-moe.yarn", stretched("qwen3-moe", "yarn")
+
+
 def build(family, config):
+    family = family.split(".")[0]
     if family == "deepseek":
         return deepseek(config)
     return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
@@ -125,7 +152,7 @@ def save(model, folder, **options):
 
 
 def make(root):
-    for family, config in configs():
+    for family, config in committed():
         folder = pathlib.Path(root) / family
         model = build(family, config)
         randomise(model, 1)
@@ -184,6 +211,7 @@ def check(moetrain, root):
     worst = 0.0
     for folder in sorted(pathlib.Path(root).iterdir()):
         family = folder.name.replace("-grouped", "")
+        word = family.split(".")[0]
         wanted = tensors_of(folder)
         answer = tensors_of(root / pathlib.Path(family) / "expected")
         tokens = answer["tokens"].long()
@@ -193,10 +221,10 @@ def check(moetrain, root):
                 for dtype in ("float32", "bfloat16", "float16"):
                     out = f"{scratch}/{layout}-{dtype}"
                     subprocess.run([moetrain, "export", f"{scratch}/c", "-o", out, "--layout", layout, "--dtype", dtype,
-                                    "--family", family, "--shard-size", "9000"], check=True, stdout=subprocess.DEVNULL)
+                                    "--family", word, "--shard-size", "9000"], check=True, stdout=subprocess.DEVNULL)
                     got = tensors_of(out)
                     if layout == ("grouped" if folder.name.endswith("grouped") else "per-expert"):
-                        assert set(got) == set(wanted) - ({"lm_head.weight"} if family == "qwen3-moe" else set())
+                        assert set(got) == set(wanted) - ({"lm_head.weight"} if word == "qwen3-moe" else set())
                         for name, tensor in got.items():
                             assert torch.equal(tensor, wanted[name].to(tensor.dtype)), name
                     model = load(family, out)
@@ -214,6 +242,31 @@ def check(moetrain, root):
     print(f"no key missing or unexpected; same bytes; logits off by at most {worst:.2g}")
 
 
+def check_scaled(moetrain):
+    """The loss that `moetrain eval` has of an imported model, and what transformers makes of the exported one."""
+    for family in ("mixtral", "olmoe", "qwen2-moe", "qwen3-moe", "llama"):
+        for how in STRETCHED:
+            model = build(family, stretched(family, how))
+            randomise(model, 1)
+            tokens = torch.randint(0, VOCAB, (1, 129), generator=torch.Generator().manual_seed(2))
+            logits, loss = expected(model, tokens)
+            with tempfile.TemporaryDirectory() as scratch:
+                save(model, f"{scratch}/m")
+                pathlib.Path(scratch, "t.u16").write_bytes(tokens.to(torch.int16).numpy().tobytes())
+                run = lambda *words: subprocess.run([moetrain, *words], check=True, capture_output=True, cwd=scratch)
+                run("import", "m", "-o", "c")
+                with open(f"{scratch}/c.toml", "a") as config:
+                    config.write('[optimizer]\nlr = 0.0\n[data]\ntrain = ["t.u16"]\nvalidation = ["t.u16"]\n'
+                                 'format = "tokens"\ntoken_type = "u16"\n'
+                                 "[train]\nsteps = 1\nglobal_batch_size = 1\nmicro_batch_size = 1\n")
+                ours = json.loads(run("eval", "c.toml", "--checkpoint", "c").stdout)["eval_loss"]
+                run("export", "c", "-o", "back", "--family", family)
+                back, _ = expected(load(family, f"{scratch}/back"), tokens)
+            error, off = (back - logits).abs().max().item(), abs(ours - loss.item())
+            print(f"{family:10} {how:15} loss off by {off:.2g} of {loss.item():.4f}, exported logits by {error:.2g}")
+            assert off < 1e-5 and error < 1e-4
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
@@ -221,6 +274,8 @@ if __name__ == "__main__":
     vectors = pathlib.Path(__file__).resolve().parents[1] / "interchange" / "vectors"
     if sys.argv[1:2] == ["make"]:
         make(sys.argv[2])
+    elif sys.argv[1:2] == ["scaled"]:
+        check_scaled(pathlib.Path(sys.argv[2]).resolve())
     elif sys.argv[1:2] == ["check"]:
         check(pathlib.Path(sys.argv[2]).resolve(), pathlib.Path(sys.argv[3]) if len(sys.argv) > 3 else vectors)
     else:

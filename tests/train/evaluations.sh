@@ -42,6 +42,7 @@ refuse 2 'validation_sets has the key "a b"' sets.toml --set 'data.validation_se
 refuse 2 'validation_sets.a is empty' sets.toml --set data.validation_sets.a=[] --check-config
 refuse 2 'validation_sets = 3 is an integer; a table of name = paths' sets.toml --set data.validation_sets.a=3 --check-config
 refuse 3 'missing.txt: No such file' eval sets.toml --run-dir run-one --data a=missing.txt
+refuse 2 'data names no file; expected --data PATH or NAME=PATH' eval sets.toml --run-dir run-one --data a=
 
 # An evaluation of random data without end, on 3 ranks; $1: its run directory.
 endless=(--quiet --set train.steps=4 --set train.eval_interval=2 --set checkpoint.interval=2 "${costs[@]}")

@@ -2,12 +2,13 @@
 """Sequences whose every token is the sequence's number, and what runs made of them.
 
   every_sample_once.py write FILE FIRST N LENGTH   numbers FIRST .. FIRST + N - 1, as bare u16
-  every_sample_once.py check RUN STEPS N...        each source of N sequences gave every number
-                                                   once an epoch, in each step a full batch
+  every_sample_once.py check RUN STEPS N...        each file of N sequences gave every number once an
+                                                   epoch, whichever of the run's sources it was
 """
 import json
 import struct
 import sys
+from bisect import bisect_right
 from collections import Counter
 
 
@@ -26,9 +27,13 @@ def check(run, n_step, *sizes):
     first = 0
     starts = [first := first + size for size in (0, *sizes[:-1])]
     for line in lines:
+        file_of = {}
         for source, window, token in zip(line["source"], line["window"], line["first_token"]):
-            assert token == starts[source] + window, f"step {line['step']}: {token} is not {window}"
-            given[source].append(token)
+            file = bisect_right(starts, token) - 1
+            assert token == starts[file] + window, f"step {line['step']}: {token} is not {window}"
+            assert file_of.setdefault(source, file) == file, f"step {line['step']}: {source} is two"
+            given[file].append(token)
+        assert len(set(file_of.values())) == len(file_of), f"step {line['step']}: {file_of}"
     for source, size in enumerate(sizes):
         ids = given[source]
         for epoch in range(0, len(ids), size):

@@ -28,3 +28,8 @@ pkill -KILL -P "$pid" && wait "$pid"
 last=$(ls run-two/checkpoints | sed -n 's/^step-0*//p' | sort -n | tail -1)
 train two 1 $((last + 6)) 6 "${two[@]}" --set 'data.weights=[1, 1]' || fail "after the kill: $?"
 samples check run-two $((last + 6)) 20 14
+# A source leaves the blend, within its epoch, and comes back in another place: it goes on where it was.
+train gone 3 4 8 "${two[@]}" --set 'data.weights=[2, 1]' || fail "both: $?"
+train gone 1 6 7 --set 'data.weights=[1]' || fail "without the second: $?"
+train gone 2 10 6 --set 'data.train=["b.u16", "a.u16"]' --set 'data.weights=[1, 1]' || fail "with it again: $?"
+samples check run-gone 10 20 14
