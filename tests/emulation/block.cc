@@ -1,25 +1,23 @@
 /* Blocks: one fiber a thread, run until its next barrier or warp operation. */
 #include "emulation/machine.h"
 
+#include "emulation/fiber.h"
+
 #include <emulated_language.cuh>
 
 #include <cstdlib>
 #include <cstring>
 
 #include <map>
-#include <numeric>
-#include <sys/mman.h>
-#include <ucontext.h>
 
 namespace
 {
 enum state { READY, AT_BARRIER, AT_WARP, DONE };
-enum { MAX_THREAD = 1024, LANES = 32, STACK_BYTES = 64 << 10 };
+enum { MAX_THREAD = EMU_MAX_THREAD, LANES = EMU_LANES };
 enum { KIND_BARRIER = 100, KIND_BALLOT };
 const size_t shared_gap = 64; /* between declarations of shared memory */
 
 struct fiber {
-    void *stack_pointer;
     state at;
     bool is_inside;   /* its kernel */
     int kind, source; /* of the warp operation */
@@ -27,11 +25,17 @@ struct fiber {
     uint64_t given, got;
 };
 
+/* What ThreadSanitizer sees of barriers: a key for every other one, because threads that passed one
+ * may be at the next while others have still to leave. */
+struct order_keys {
+    char begin, end; /* of a block */
+    char block[2], warp[MAX_THREAD / LANES][2];
+};
+
 struct machine {
-    char *stacks;
     fiber fibers[MAX_THREAD];
     uint64_t warp_barriers[MAX_THREAD / LANES];
-    void *host; /* the scheduler's stack pointer */
+    order_keys orders;
     fiber *running;
     const emu_kernel *kernel;
     emu_actor actor;
@@ -47,85 +51,30 @@ machine *gpu()
     static machine *only = nullptr;
     if (only == nullptr) {
         only = new machine();
-        only->stacks = static_cast<char *>(
-            mmap(nullptr, size_t(MAX_THREAD) * STACK_BYTES, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
         only->shared_used = EMU_SHARED_BYTES;
     }
     return only;
 }
 
+/* Of the host's thread that runs a launch now: another's accesses are not a kernel's. Found without
+ * a call, for it is asked for at every access. */
+thread_local machine *in_launch __attribute__((tls_model("initial-exec"))) = nullptr;
+
 void fiber_main()
 {
-    gpu()->kernel->thread();
-    gpu()->running->at = DONE;
+    machine *m = gpu();
+    emu_order_take(&m->orders.begin);
+    m->kernel->thread();
+    m->running->at = DONE;
     emu_abandon();
 }
 }  // namespace
 
-/* ---- switching stacks ---- */
-
-#if defined(__x86_64__)
-/* Saves what a call must keep, exchanges stacks. */
-extern "C" void emu_switch(void **from, void *to);
-asm(R"(
-.text
-.globl emu_switch
-.type emu_switch, @function
-emu_switch:
-    pushq %rbp
-    pushq %rbx
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
-    movq %rsp, (%rdi)
-    movq %rsi, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbx
-    popq %rbp
-    ret
-.size emu_switch, .-emu_switch
-)");
-
-static void *make_stack(char *end)
-{
-    void **top = reinterpret_cast<void **>(end) - 2; /* as after a call: rsp + 8 divides by 16 */
-    top[0] = reinterpret_cast<void *>(fiber_main);
-    return top - 6;
-}
-#else
-/* Slower, and everywhere: a context a stack, kept at its end. */
-static ucontext_t host_context;
-
-static void emu_switch(void **from, void *to)
-{
-    ucontext_t *mine = static_cast<ucontext_t *>(*from);
-    ucontext_t *other = static_cast<ucontext_t *>(to);
-    swapcontext(mine == nullptr ? &host_context : mine, other == nullptr ? &host_context : other);
-}
-
-static void *make_stack(char *end)
-{
-    ucontext_t *context = reinterpret_cast<ucontext_t *>(end - sizeof(ucontext_t) - 64);
-    getcontext(context);
-    context->uc_stack.ss_sp = end - STACK_BYTES;
-    context->uc_stack.ss_size = STACK_BYTES - sizeof(ucontext_t) - 64;
-    context->uc_link = nullptr;
-    makecontext(context, fiber_main, 0);
-    return context;
-}
-#endif
-
 static void to_scheduler()
 {
     machine *m = gpu();
-    fiber *me = m->running;
     m->running = nullptr;
-    emu_switch(&me->stack_pointer, m->host);
+    emu_fiber_leave(m->actor.thread);
 }
 
 static void resume(int thread)
@@ -134,7 +83,7 @@ static void resume(int thread)
     m->running = &m->fibers[thread];
     m->actor.thread = thread;
     m->actor.warp_barriers = m->warp_barriers[thread / LANES];
-    emu_switch(&m->host, m->running->stack_pointer);
+    emu_fiber_resume(thread);
     m->running = nullptr;
 }
 
@@ -142,14 +91,15 @@ void emu_abandon()
 {
     machine *m = gpu();
     m->is_abandoned = m->is_abandoned || m->running->at != DONE;
+    emu_order_give(&m->orders.end);
     to_scheduler();
     std::abort();
 }
 
 const emu_actor *emu_current()
 {
-    machine *m = gpu();
-    return m->running != nullptr && m->running->is_inside ? &m->actor : nullptr;
+    machine *m = in_launch;
+    return m != nullptr && m->running != nullptr && m->running->is_inside ? &m->actor : nullptr;
 }
 
 void mt_emu_enter()
@@ -160,12 +110,6 @@ void mt_emu_enter()
 void mt_emu_leave()
 {
     gpu()->running->is_inside = false;
-}
-
-bool emu_is_fiber_stack(const void *at)
-{
-    const char *stacks = gpu()->stacks;
-    return at >= stacks && at < stacks + size_t(MAX_THREAD) * STACK_BYTES;
 }
 
 /* ---- what a thread asks ---- */
@@ -227,7 +171,10 @@ static void wait_as(state at)
 
 void mt_emu_block_barrier()
 {
+    char *key = gpu()->orders.block + gpu()->actor.barriers % 2;
+    emu_order_give(key);
     wait_as(AT_BARRIER);
+    emu_order_take(key);
 }
 
 static int lanes_of(int warp)
@@ -300,9 +247,18 @@ static uint64_t warp_operation(unsigned mask, int kind, uint64_t bits, int sourc
     return me->got;
 }
 
+/* Barriers of a part of the warp order nothing, here as in the history. */
 void mt_emu_warp_barrier(unsigned mask)
 {
+    machine *m = gpu();
+    const int warp = m->actor.thread / LANES;
+    const uint64_t before = m->warp_barriers[warp];
+    char *key = m->orders.warp[warp] + before % 2;
+    emu_order_give(key);
     warp_operation(mask, KIND_BARRIER, 0, 0);
+    if (m->warp_barriers[warp] != before) {
+        emu_order_take(key);
+    }
 }
 
 uint64_t mt_emu_exchange(unsigned mask, int kind, uint64_t bits, int source)
@@ -371,30 +327,39 @@ static void begin_block(int index)
     m->shared_used = m->kernel->dynamic_bytes;
     emu_shared_declare(0, m->kernel->dynamic_bytes);
     for (int t = 0; t < m->n_thread; t++) {
-        m->fibers[t].stack_pointer = make_stack(m->stacks + size_t(t + 1) * STACK_BYTES);
+        emu_fiber_begin(t, fiber_main);
         m->fibers[t].at = READY;
         m->fibers[t].is_inside = false;
         m->warp_barriers[t / LANES] = 0;
     }
 }
 
-static void run_block(int index)
+/* Each thread that can, until it waits. */
+static void run_threads()
 {
     machine *m = gpu();
     std::vector<int> order;
-    begin_block(index);
-    do {
-        emu_arrange(&order, m->n_thread);
-        for (const int thread : order) {
-            if (m->fibers[thread].at == READY) {
-                resume(thread);
-            }
-            if (m->is_abandoned) {
-                return;
-            }
+    emu_arrange(&order, m->n_thread);
+    for (const int thread : order) {
+        if (m->fibers[thread].at == READY && !m->is_abandoned) {
+            resume(thread);
         }
-    } while (!is_all_done() && release_barrier());
-    emu_counter()->n_block++;
+    }
+}
+
+static void run_block(int index)
+{
+    machine *m = gpu();
+    begin_block(index);
+    emu_order_give(&m->orders.begin);
+    do {
+        run_threads();
+    } while (!m->is_abandoned && !is_all_done() && release_barrier());
+    emu_order_take(&m->orders.end);
+    for (int t = 0; m->is_abandoned && t < m->n_thread; t++) {
+        emu_fiber_forget(t);
+    }
+    emu_counter()->n_block += m->is_abandoned ? 0 : 1;
 }
 
 void emu_run_kernel(const emu_kernel *kernel, const std::vector<uint64_t> *clock, int stream,
@@ -417,82 +382,11 @@ void emu_run_kernel(const emu_kernel *kernel, const std::vector<uint64_t> *clock
     m->actor.first_run = emu_memory_begin(stream, number, uint32_t(n_block));
     std::vector<int> order;
     emu_arrange(&order, int(n_block));
+    in_launch = m;
     for (const int index : order) {
         if (!m->is_abandoned) {
             run_block(index);
         }
     }
-}
-
-/* ---- accesses ---- */
-
-void mt_emu_touch(const void *at, size_t bytes, bool is_write, size_t alignment)
-{
-    const emu_actor *actor = emu_current();
-    if (actor == nullptr) {
-        return;
-    }
-    if (reinterpret_cast<uintptr_t>(at) % alignment != 0) {
-        emu_report("%s of %zu bytes at %p, which is no multiple of %zu: misaligned",
-                   is_write ? "write" : "read", bytes, at, alignment);
-    }
-    if (!emu_is_fiber_stack(at)) {
-        emu_memory_touch(actor, at, bytes, is_write);
-    }
-}
-
-void mt_emu_touch_atomic(const void *at, size_t bytes)
-{
-    const emu_actor *actor = emu_current();
-    if (actor != nullptr && !emu_is_fiber_stack(at)) {
-        emu_memory_touch_atomic(actor, at, bytes);
-    }
-}
-
-/* What the compiler calls before each access of instrumented code. */
-#define EMU_ACCESS(bytes)                                   \
-    extern "C" void __tsan_read##bytes(void *at)            \
-    {                                                       \
-        mt_emu_touch(at, bytes, false, bytes);              \
-    }                                                       \
-    extern "C" void __tsan_write##bytes(void *at)           \
-    {                                                       \
-        mt_emu_touch(at, bytes, true, bytes);               \
-    }                                                       \
-    extern "C" void __tsan_unaligned_read##bytes(void *at)  \
-    {                                                       \
-        mt_emu_touch(at, bytes, false, 1);                  \
-    }                                                       \
-    extern "C" void __tsan_unaligned_write##bytes(void *at) \
-    {                                                       \
-        mt_emu_touch(at, bytes, true, 1);                   \
-    }
-EMU_ACCESS(1)
-EMU_ACCESS(2)
-EMU_ACCESS(4)
-EMU_ACCESS(8)
-EMU_ACCESS(16)
-
-extern "C" void __tsan_read_range(void *at, size_t bytes)
-{
-    mt_emu_touch(at, bytes, false, 1);
-}
-extern "C" void __tsan_write_range(void *at, size_t bytes)
-{
-    mt_emu_touch(at, bytes, true, 1);
-}
-extern "C" void __tsan_vptr_update(void **at, void *value)
-{
-    (void)at;
-    (void)value;
-}
-extern "C" void __tsan_init(void)
-{
-}
-extern "C" void __tsan_func_entry(void *caller)
-{
-    (void)caller;
-}
-extern "C" void __tsan_func_exit(void)
-{
+    in_launch = nullptr;
 }

@@ -58,7 +58,8 @@ __global__ void read_shared_at(float *out, unsigned at)
     values[threadIdx.x] = 1.0F;
     others[threadIdx.x] = 2.0F;
     __syncthreads();
-    out[threadIdx.x] = values[at];
+    const float *const first = values;
+    out[threadIdx.x] = first[at];
 }
 
 __global__ void read_shared_half(float *out, unsigned n_written)
@@ -94,6 +95,38 @@ __global__ void load_vector(float *out, const float *in, unsigned at)
     if (threadIdx.x == 0) {
         mt_store4(out, mt_load4(in + at));
     }
+}
+
+__global__ void copy_by_library(float *out, const float *in, int64_t n_bytes)
+{
+    if (threadIdx.x == 0) {
+        memcpy(out, in, (size_t)n_bytes);
+    }
+}
+
+/* An array of the thread's own, beyond its end when n is more than it has. */
+__global__ void sum_own_array(float *out, int n)
+{
+    float own[8];
+    float sum = 0.0F;
+    for (int i = 0; i < 8; i++) {
+        own[i] = (float)i;
+    }
+    for (int i = 0; i < n; i++) {
+        sum += own[(i + (int)threadIdx.x) % n];
+    }
+    if (threadIdx.x == 0) {
+        out[0] = sum;
+    }
+}
+
+/* Two threads write the halves of one word, with a barrier before they read each other's. */
+__global__ void swap_half_words(uint16_t *out, const uint16_t *in)
+{
+    MT_SHARED(uint16_t, halves, [N_THREAD]);
+    halves[threadIdx.x] = in[threadIdx.x];
+    __syncthreads();
+    out[threadIdx.x] = halves[threadIdx.x ^ 1U];
 }
 
 void bug_shared_rotation(float *out, bool is_right, cudaStream_t stream)
@@ -135,4 +168,16 @@ void bug_barrier(float *out, bool is_right, cudaStream_t stream)
 void bug_vector(float *out, const float *in, bool is_right, cudaStream_t stream)
 {
     mt_launch(load_vector, 1, 32, 0, stream, out, in, is_right ? 4U : 3U);
+}
+void bug_library(float *out, const float *in, int64_t n_bytes, cudaStream_t stream)
+{
+    mt_launch(copy_by_library, 1, 32, 0, stream, out, in, n_bytes);
+}
+void bug_own_array(float *out, int n, cudaStream_t stream)
+{
+    mt_launch(sum_own_array, 1, 32, 0, stream, out, n);
+}
+void bug_half_words(uint16_t *out, const uint16_t *in, cudaStream_t stream)
+{
+    mt_launch(swap_half_words, 1, N_THREAD, 0, stream, out, in);
 }

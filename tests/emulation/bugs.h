@@ -16,5 +16,9 @@ void bug_shared_unknown(float *out, bool is_right, cudaStream_t stream);     /* 
 void bug_mask(float *out, bool is_right, cudaStream_t stream);               /* out [32] */
 void bug_barrier(float *out, bool is_right, cudaStream_t stream);            /* out [64] */
 void bug_vector(float *out, const float *in, bool is_right, cudaStream_t stream); /* out [4] */
+/* out[0 .. n_bytes) = in[..] by the C library, which nobody has instrumented. */
+void bug_library(float *out, const float *in, int64_t n_bytes, cudaStream_t stream);
+void bug_own_array(float *out, int n, cudaStream_t stream);                  /* n <= 8; out [1] */
+void bug_half_words(uint16_t *out, const uint16_t *in, cudaStream_t stream); /* out, in [64] */
 
 #endif

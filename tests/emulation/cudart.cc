@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <deque>
 #include <map>
+#include <mutex>
 #include <numeric>
 
 typedef std::vector<uint64_t> emu_clock;
@@ -39,6 +40,15 @@ struct CUevent_st {
 
 namespace
 {
+/* Threads of the host may call at once, as they may the runtime itself. A call that waits runs
+ * kernels, so that it comes here again. */
+std::recursive_mutex *turn()
+{
+    static std::recursive_mutex *only = new std::recursive_mutex();
+    return only;
+}
+typedef std::lock_guard<std::recursive_mutex> in_turn;
+
 /* Stream 0 is the host's own copies. */
 struct runtime {
     std::vector<CUstream_st *> streams = {nullptr};
@@ -121,6 +131,7 @@ cudaError_t verdict()
 
 void enqueue(cudaStream_t stream, emu_task task)
 {
+    const in_turn lock(*turn());
     if (stream == nullptr) {
         emu_report("work on the default stream, which orders all others");
         return;
@@ -240,12 +251,14 @@ void mt_emu_enqueue_kernel(dim3 grid, dim3 block, int64_t shared_bytes, cudaStre
 
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
+    const in_turn lock(*turn());
     *memory = emu_memory_allocate(bytes);
     return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 cudaError_t cudaFree(void *memory)
 {
+    const in_turn lock(*turn());
     if (memory == nullptr) {
         return cudaSuccess;
     }
@@ -259,6 +272,7 @@ cudaError_t cudaFree(void *memory)
 
 cudaError_t cudaMallocHost(void **memory, size_t bytes)
 {
+    const in_turn lock(*turn());
     *memory = std::malloc(bytes);
     rt()->pinned[static_cast<char *>(*memory)] = bytes;
     return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
@@ -266,6 +280,7 @@ cudaError_t cudaMallocHost(void **memory, size_t bytes)
 
 cudaError_t cudaFreeHost(void *memory)
 {
+    const in_turn lock(*turn());
     if (rt()->pinned.erase(static_cast<char *>(memory)) == 0 && memory != nullptr) {
         emu_report("free of %p, which is no pinned memory", memory);
         return cudaErrorInvalidValue;
@@ -276,6 +291,7 @@ cudaError_t cudaFreeHost(void *memory)
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind)
 {
+    const in_turn lock(*turn());
     runtime *r = rt();
     if (!has_sides(to, from, kind)) {
         return cudaErrorInvalidValue;
@@ -291,6 +307,7 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpy
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
+    const in_turn lock(*turn());
     if (!has_sides(to, from, kind)) {
         return cudaErrorInvalidValue;
     }
@@ -318,6 +335,7 @@ cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t 
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
+    const in_turn lock(*turn());
     runtime *r = rt();
     if (flags != cudaStreamNonBlocking) {
         emu_report("a stream that the default stream orders");
@@ -330,6 +348,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
+    const in_turn lock(*turn());
     if (!stream->tasks.empty()) {
         emu_report("a stream is destroyed with work that nobody waited for");
     }
@@ -340,6 +359,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
+    const in_turn lock(*turn());
     rt()->counts.n_wait++;
     run_until(stream, stream->number);
     emu_clock clock = stream->clock;
@@ -364,6 +384,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
+    const in_turn lock(*turn());
     event->stream = stream;
     event->number = stream->number;
     event->clock = stream->clock;
@@ -375,6 +396,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
 {
+    const in_turn lock(*turn());
     (void)flags;
     if (event->stream == nullptr) {
         emu_report("a stream waits for an event that was never recorded");
@@ -386,6 +408,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
+    const in_turn lock(*turn());
     rt()->counts.n_wait++;
     if (event->stream != nullptr) {
         run_until(event->stream, event->number);
@@ -396,6 +419,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 
 cudaError_t cudaDeviceSynchronize(void)
 {
+    const in_turn lock(*turn());
     const std::vector<CUstream_st *> streams = rt()->streams;
     for (CUstream_st *stream : streams) {
         if (stream != nullptr) {

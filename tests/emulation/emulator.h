@@ -25,6 +25,10 @@ void emu_set_order(enum emu_order order, uint64_t seed);
 /* Text of the first error since the last call; NULL: none. Valid until the next error. */
 const char *emu_take_error(void);
 
+/* Which build this is: an MT_EMU_... of watch.h; whether allocations end at guard pages. */
+int emu_watch(void);
+bool emu_has_guards(void);
+
 /* Since the process began. */
 struct emu_counts {
     int64_t n_launch, n_block, n_copy, n_wait;

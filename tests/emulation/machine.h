@@ -1,8 +1,9 @@
-/* What the parts of the emulator know of each other: memory.cc, block.cc, cudart.cc, cublas.cc. */
+/* What the parts of the emulator know of each other. */
 #ifndef MT_EMULATION_MACHINE_H
 #define MT_EMULATION_MACHINE_H
 
 #include "emulation/emulator.h"
+#include "emulation/watch.h"
 
 #include <cuda_runtime.h>
 
@@ -16,6 +17,8 @@
 
 /* Keeps the first text. Inside a kernel it does not return: the launch is abandoned. */
 void emu_report(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same for what a sanitizer found: returns in any case. */
+void emu_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 bool emu_has_error();
 const char *emu_error_text(); /* the same that emu_take_error takes; NULL: none */
@@ -27,7 +30,10 @@ enum emu_order emu_order_of();
 /* 0 .. n-1 as the chosen order has them. */
 void emu_arrange(std::vector<int> *list, int n);
 
-/* ---- memory: one range of addresses, each word of which has a history ---- */
+/* ---- memory: one range of addresses ---- */
+
+const size_t EMU_ARENA_BYTES = size_t(1) << 36;
+const size_t EMU_SHARED_PART = size_t(1) << 20; /* the beginning is the block's shared memory */
 
 /* A time of one stream's work: `clock[s]` operations of stream s are known to be over. */
 struct emu_operation {
@@ -51,9 +57,23 @@ bool emu_memory_is_device(const void *at);
 /* Where the emulator itself finds what a program has at this address. */
 void *emu_memory_inside(void *at);
 const void *emu_memory_inside(const void *at);
+bool emu_memory_is_allocated(const void *at, size_t bytes);
+/* Addresses with zeros behind them, and the memory behind some given back: zeros again. */
+void *emu_reserve(size_t bytes);
+void emu_give_back(void *memory, size_t bytes, int how);
 /* A device pointer can be followed only between these two. */
 void emu_memory_open();
 void emu_memory_close();
+/* Around kernels, where there are guards: guards.cc. */
+void emu_guards_begin();
+void emu_guards_end();
+
+/* ---- who watches it: history.cc, or bounds.cc for the sanitizers (watch.h) ---- */
+
+void emu_watch_open(char *base);
+/* [at, at + bytes); nobody has what follows, up to `end`. */
+void emu_watch_allocated(char *at, size_t bytes, char *end);
+void emu_watch_freed(char *at, size_t bytes);
 /* Starts an operation whose blocks will take n_run numbers; returns the first. */
 uint32_t emu_memory_begin(int stream, uint64_t number, uint32_t n_run);
 /* False, and reported: out of bounds, not initialised, unordered, misaligned, not the device's. */
