@@ -44,8 +44,8 @@ enum mt_status mt_comm_init(struct mt_comm *comm, int rank, struct mt_topology *
 enum mt_status mt_comm_init_mpi(struct mt_comm *comm, MPI_Comm world, int ranks_per_node);
 /* Once, after init_mpi: messages between nodes are late (mt_transport_mpi_rehearse); 0: not. */
 enum mt_status mt_comm_rehearse(struct mt_comm *comm, int64_t alpha_us);
-/* From here on executors of device memory run over this transport, which takes plans whole. Takes it
- * over. MPI sees host memory alone. */
+/* From here on executors of device memory run over this transport, which takes plans whole. Takes
+ * it over. MPI sees host memory alone. */
 void mt_comm_set_device(struct mt_comm *comm, struct mt_transport *device);
 void mt_comm_clear(struct mt_comm *comm);
 

@@ -67,8 +67,8 @@ enum mt_status mt_transport_mpi_rehearse(struct mt_transport *transport, int n_r
  * delivers some. All transports of one world are used from one thread. */
 enum mt_status mt_transport_create_sim(int n_rank, uint64_t seed, struct mt_transport **out);
 
-/* Between the GPUs of all ranks of the job, by the module's functions (comm/transport_nccl.h) and on
- * the stream of this rank's context. Collective over `world`, and so is its failure: every rank
+/* Between the GPUs of all ranks of the job, by the module's functions (comm/transport_nccl.h) and
+ * on the stream of this rank's context. Collective over `world`, and so is its failure: every rank
  * gets the same. MT_ERR_RESOURCE: NCCL does not start, or ranks have different versions of it. */
 enum mt_status mt_transport_create_nccl(MPI_Comm world, const struct mt_nccl_table *table,
                                         struct mt_cuda *cuda, struct mt_transport **out);

@@ -13,10 +13,11 @@
 #include "base/clock.h"
 #include "base/job.h"
 #include "base/memory.h"
-#include "comm/topology.h"
-#include "comm/transport.h"
+#include "comm/comm.h"
 
 #include <stdio.h>
+
+_Static_assert(MT_NCCL_MAX_ACTIVE >= (int)MT_MAX_ACTIVE, "every active plan has a ticket");
 
 struct transport_nccl {
     struct mt_transport base; /* first: a transport points to it */

@@ -27,8 +27,12 @@ extern "C" {
 struct mt_cuda; /* kernel/cuda/cuda.h */
 struct mt_nccl;
 
+enum {
+    MT_NCCL_ID_BYTES = 128,
+    MT_NCCL_MAX_ACTIVE = 64,      /* plans between begin and end */
+    MT_NCCL_SLICE_BYTES = 1 << 20 /* of a message in the background, a launch */
+};
 /* What ncclGetUniqueId makes, one for each communicator. */
-enum { MT_NCCL_ID_BYTES = 128 };
 struct mt_nccl_ids {
     char id[MT_N_URGENCY][MT_NCCL_ID_BYTES];
 };
