@@ -26,7 +26,7 @@ static void abort_all(struct mt_nccl *nccl)
 /* A rank that has failed by itself knows more: it gets the time to say so and to end the job. */
 static void hold_back(void)
 {
-    struct timespec pause = {.tv_sec = 2, .tv_nsec = 0};
+    struct timespec pause = {2, 0};
     while (nanosleep(&pause, &pause) != 0) {
     }
 }

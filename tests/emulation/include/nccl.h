@@ -37,8 +37,8 @@ typedef struct {
     unsigned magic, version;
     int blocking;
 } ncclConfig_t;
-#define NCCL_CONFIG_INITIALIZER                                                       \
-    {                                                                                 \
+#define NCCL_CONFIG_INITIALIZER                                                     \
+    {                                                                               \
         sizeof(ncclConfig_t), 0xcafebeefU, NCCL_VERSION_CODE, NCCL_CONFIG_UNDEF_INT \
     }
 
