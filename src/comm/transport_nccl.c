@@ -284,6 +284,12 @@ static const struct mt_transport_plan_verbs plan_verbs = {
     .begin = nccl_begin, .poll = nccl_poll, .end = nccl_end, .check = nccl_check};
 static const struct mt_transport_verbs nccl_verbs = {.destroy = nccl_destroy, .plan = &plan_verbs};
 
+struct mt_nccl_counts mt_transport_nccl_counts(struct mt_transport *transport)
+{
+    MT_ASSERT(transport->verbs == &nccl_verbs);
+    return nccl_of(transport)->table->count(nccl_of(transport)->nccl);
+}
+
 enum mt_status mt_transport_create_nccl(MPI_Comm world, const struct mt_nccl_table *table,
                                         struct mt_cuda *cuda, struct mt_transport **out)
 {

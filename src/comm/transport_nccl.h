@@ -78,6 +78,10 @@ struct mt_nccl_table {
 /* The module's. */
 extern const struct mt_nccl_table mt_nccl_functions;
 
+/* The program's: of a transport made by mt_transport_create_nccl. */
+struct mt_transport;
+struct mt_nccl_counts mt_transport_nccl_counts(struct mt_transport *transport);
+
 #ifdef __cplusplus
 }
 #endif

@@ -10,7 +10,7 @@ extern "C" {
 
 struct mt_cuda;
 
-/* What the emulator or the runtime refuses ends the process, with its words. */
+/* What the emulator or the runtime refuses in these ends the process, with its words. */
 struct mt_cuda *emu_gpu_open(void);
 void emu_gpu_close(struct mt_cuda *cuda);
 /* n_bytes = 0: NULL. */
@@ -24,7 +24,8 @@ void emu_gpu_free_pinned(void *memory);
 void emu_gpu_enqueue_upload(struct mt_cuda *cuda, void *to, const void *pinned, int64_t n_bytes);
 void emu_gpu_enqueue_download(struct mt_cuda *cuda, void *pinned, const void *from,
                               int64_t n_bytes);
-/* Whether all of the context's stream is over; does one operation more if not. */
+/* Whether all of the context's stream is over; does one operation more if not. What the emulator
+ * refuses on the way is the caller's to take. */
 bool emu_gpu_is_idle(struct mt_cuda *cuda);
 
 #ifdef __cplusplus
