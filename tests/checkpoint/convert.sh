@@ -79,9 +79,10 @@ refuse_everywhere 3 'half holds weights only.*--init-from' "$config" --quiet --r
 # Where a new directory cannot be: in a checkpoint, however it is called; under a name that cannot be made.
 long=$(printf 'a%.0s' $(seq 251))
 ln -s "$saved" alias
-for inside in $saved/inside $saved/deep/inside alias/inside ./alias/../step-00000004/inside half/../$saved/x/..//y; do
+for inside in $saved/inside alias/inside ./alias/../step-00000004/inside half/../$saved//y; do
     refuse 2 'step-0000000. is a checkpoint; a new directory outside of others' checkpoint convert half "$inside"
 done
+refuse 2 'cannot be made in .*deep: No such file' checkpoint convert half $saved/deep/inside
 (cd $saved && refuse 2 'is a checkpoint' checkpoint convert ../../../half inside; rm out.txt err.txt)
 for name in "$long" other/. other/..; do
     refuse 2 'cannot be the name of a new directory' checkpoint convert $saved "$name"
