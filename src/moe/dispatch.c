@@ -46,8 +46,8 @@ static void look_ahead(struct mt_moe *moe, int layer, const struct mt_moe_half *
                                            .is_followed = !moe->is_last_micro,
                                            .held = moe->has_stayed ? &moe->stayed : NULL};
     if (!mt_moe_is_first_half(moe, half)) {
-        mt_split(moe->policy->split, &moe->cluster, placement, moe->seen.count, &moe->scratch,
-                 moe->quota);
+        mt_split(mt_policy_split(moe->policy, moe->split), &moe->cluster, placement,
+                 moe->seen.count, &moe->scratch, moe->quota);
     }
     mt_outlook_add(&moe->outlook, &moe->cluster, layer, placement, moe->quota, &how, &moe->scratch);
 }
@@ -75,7 +75,8 @@ enum mt_status mt_moe_route(struct mt_moe *moe, int layer, struct mt_moe_half *h
     mt_span_begin(MT_PHASE_DISPATCH);
     const struct mt_placement *placement = &moe->placement[layer];
     struct mt_moe_saved *saved = half->saved;
-    mt_split(moe->policy->split, &moe->cluster, placement, moe->count, &moe->scratch, moe->quota);
+    mt_split(mt_policy_split(moe->policy, moe->split), &moe->cluster, placement, moe->count,
+             &moe->scratch, moe->quota);
     const struct mt_route_input input = {.rank = moe->comm->rank,
                                          .width = moe->width,
                                          .slice_rows = moe->slice_rows,

@@ -33,6 +33,7 @@ static enum mt_status init_shadow(struct mt_outlook *outlook, const struct mt_co
                                                  .slots = config->placement.slots,
                                                  .overlap = (int)config->placement.overlap_experts,
                                                  .calibrate = config->placement.calibrate,
+                                                 .split = config->placement.split,
                                                  .rematerialize = config->placement.rematerialize,
                                                  .load_window = (int)config->placement.load_window,
                                                  .reshard_interval =

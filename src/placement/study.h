@@ -23,6 +23,7 @@ struct mt_study_options {
     int64_t slots; /* as placement.slots: 0 = auto */
     int overlap;   /* as placement.overlap_experts: -1 = auto */
     bool calibrate;
+    enum mt_split_rule split; /* as placement.split */
     bool rematerialize;       /* false: copies stay from one micro-batch of a step to the next */
     int load_window;          /* steps of history, >= 1 */
     int64_t reshard_interval; /* steps; 0: only when mt_study_reshard is called */
