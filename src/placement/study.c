@@ -209,6 +209,7 @@ static void add_rows(struct mt_study *study, const struct mt_prediction *one)
             mt_ps_add(study->sum.n_sent_row[level], one->n_sent_row[level]);
     }
     study->sum.n_row = mt_ps_add(study->sum.n_row, one->n_row);
+    study->sum.n_largest_row = mt_ps_add(study->sum.n_largest_row, one->largest_row);
     study->sum.load_ratio += ratio;
     if (ratio > study->sum.worst_load_ratio) {
         study->sum.worst_load_ratio = ratio;
