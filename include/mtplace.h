@@ -65,6 +65,8 @@ MTPLACE_API void mtplace_destroy(mtplace_planner *planner); /* NULL allowed */
  *   slots             copies of a layer that a rank can hold beside its own [0: as the policy likes]
  *   overlap           experts whose copies travel under attention [-1: from the costs]
  *   calibrate         1: exact counts may correct what history got wrong [1]
+ *   split             of rows over an expert's instances: 1: the nearest take all, evenly; 2: the
+ *                     least largest load of a rank [0: as the policy does]
  *   rematerialize     1: copies are dropped after forward and gathered again for backward [1]
  *   load_window       steps of history that the policy sees, >= 1 [5]
  *   reshard_interval  steps between changes of owners; 0: never [100]
@@ -82,7 +84,8 @@ MTPLACE_API int mtplace_set_nodes(mtplace_planner *planner, const int32_t *node)
 
 /* What is to be materialised in this layer before its gate, from the loads of the past. */
 MTPLACE_API int mtplace_plan_before(mtplace_planner *planner, int32_t layer);
-/* counts [R,E]: rows of source r for expert e. After mtplace_plan_before of the same layer. */
+/* counts [R,E]: rows of source r for expert e, at most 2^40 in all. After mtplace_plan_before of
+ * the same layer. */
 MTPLACE_API int mtplace_plan_after(mtplace_planner *planner, int32_t layer, const int64_t *counts);
 /* The step is over; owners may have changed afterwards. */
 MTPLACE_API int mtplace_end_step(mtplace_planner *planner);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Predicted against published step times on LAER's testbed: docs/laer.md.
 
-    launch/laer-table.py [--seed N]        BUILD_DIR says where moetrain is [build]
+    launch/laer-table.py [--seed N] [--set KEY=VALUE]   BUILD_DIR says where moetrain is [build]
 """
 import argparse
 import math
@@ -78,11 +78,12 @@ def write_trace(path, steps):
                 out.write(f"{s + 1},{l}," + ",".join(map(str, counts)) + "\n")
 
 
-def plan(program, model, trace, ranks, nodes):
+def plan(program, model, trace, ranks, nodes, settings):
     """Policy -> seconds a step."""
     command = [program, "plan", str(ROOT / "configs" / f"laer-{model}.toml"), "--ranks", str(ranks),
                "--nodes", str(nodes), "--trace", trace, "--steps", str(STEPS), "--warm-up", str(WARM_UP),
                "--set", f"train.global_batch_size={128 * ranks // RANKS}"] + MACHINE
+    command += [word for setting in settings for word in ("--set", setting)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(done.stderr)
@@ -93,16 +94,17 @@ def plan(program, model, trace, ranks, nodes):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=1)
-    seed = parser.parse_args().seed
+    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
+    options = parser.parse_args()
     program = str(pathlib.Path(os.environ.get("BUILD_DIR", "build")).resolve() / "moetrain")
     predicted = {}
     with tempfile.TemporaryDirectory() as folder:
         for model, (layers, experts) in MODELS.items():
             trace = os.path.join(folder, f"{model}.csv")
-            steps = make_loads(seed, layers, experts)
+            steps = make_loads(options.seed, layers, experts)
             write_trace(trace, steps)
-            alone = plan(program, model, trace, EP_RANKS, 1)
-            together = plan(program, model, trace, RANKS, NODES)
+            alone = plan(program, model, trace, EP_RANKS, 1, options.settings)
+            together = plan(program, model, trace, RANKS, NODES, options.settings)
             predicted[model] = (alone["ep"], alone["ep"], together["flexmoe"], together["fsep"],
                                 together["adaptive"])
             print(f"{model}: largest / mean load of an expert-parallel rank {mean_imbalance(steps):.2f}",

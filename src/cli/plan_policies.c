@@ -86,6 +86,7 @@ static struct mt_study_options options_of(const struct mt_plan_policies *plan,
                                      .slots = config->placement.slots,
                                      .overlap = (int)config->placement.overlap_experts,
                                      .calibrate = config->placement.calibrate,
+                                     .split = config->placement.split,
                                      .rematerialize = config->placement.rematerialize,
                                      .load_window = (int)config->placement.load_window};
 }
@@ -241,6 +242,10 @@ static void print_head(const struct mt_plan_policies *plan)
                  "micro-batches\n",
                  (long long)plan->n_step, (long long)plan->n_warm, plan->loads.n_layer, plan->n_moe,
                  plan->n_micro, (long long)plan->machine.n_micro);
+    if (plan->config->placement.split != MT_SPLIT_AUTO) {
+        (void)printf("  rows under every policy: placement.split = \"%s\"\n",
+                     plan->config->placement.split == MT_SPLIT_SETTLED ? "settled" : "local_first");
+    }
     (void)printf("  forced balance: %.4g s a step, of which %.4g s beside experts; neither has the "
                  "optimizer nor the exchange of dense parameters\n\n",
                  step_s(plan, ep->prediction.ideal_ps), plan->machine.dense_ps / PS_PER_S);

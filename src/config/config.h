@@ -53,6 +53,12 @@ enum mt_comm_overlap { MT_COMM_OVERLAP_AUTO, MT_COMM_OVERLAP_ON, MT_COMM_OVERLAP
 enum mt_attention_span { MT_SPAN_SEQUENCE, MT_SPAN_DOCUMENT };
 enum mt_batch_balance { MT_BATCH_COUNT, MT_BATCH_COST };
 enum mt_routing { MT_ROUTING_LEARNED, MT_ROUTING_REPLAY, MT_ROUTING_SYNTHETIC };
+/* How rows are split over the instances of their experts; auto: as the policy does. */
+enum mt_split_rule {
+    MT_SPLIT_AUTO,
+    MT_SPLIT_LOCAL_FIRST, /* the literature's: mt_split_local_first */
+    MT_SPLIT_SETTLED      /* the smallest largest load, then as near as that allows (settle.h) */
+};
 enum mt_nonfinite_action { MT_NONFINITE_STOP, MT_NONFINITE_ROLLBACK };
 enum mt_recompute { MT_RECOMPUTE_NONE, MT_RECOMPUTE_ATTENTION, MT_RECOMPUTE_LAYER };
 enum mt_comm_transport { MT_COMM_TRANSPORT_AUTO, MT_COMM_TRANSPORT_MPI, MT_COMM_TRANSPORT_NCCL };
@@ -124,6 +130,7 @@ struct mt_config {
         int64_t slots;           /* 0 = auto */
         int64_t overlap_experts; /* -1 = auto */
         bool rematerialize, calibrate, shadow;
+        enum mt_split_rule split;
         int64_t load_window, reshard_interval;
         char costs[MT_PATH_BYTES]; /* "measured" or a file */
     } placement;

@@ -163,6 +163,11 @@ static const struct mt_key table[] = {
          DEFAULT("true"), FIELD(placement.rematerialize)),
     BOOL("placement", "calibrate", "Exact counts correct what history got wrong.", DEFAULT("true"),
          FIELD(placement.calibrate)),
+    CHOICE(
+        "placement", "split", "auto|local_first|settled",
+        "How rows are split over an expert's instances: the nearest take all, evenly, or no rank "
+        "gets more than it must; auto: as the policy does.",
+        DEFAULT("\"auto\""), FIELD(placement.split)),
     INTEGER("placement", "load_window", 1, 0x1p16, "Steps of load history that a policy sees.",
             DEFAULT("5"), FIELD(placement.load_window)),
     INTEGER("placement", "reshard_interval", 0, 0x1p40,

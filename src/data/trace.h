@@ -30,7 +30,7 @@ int64_t mt_trace_shape_n_value(const struct mt_trace_shape *shape);
 
 struct mt_trace;
 
-/* The whole file is read once and checked; what stays in memory is 16 bytes a step and one line.
+/* The whole file is read once and checked; what stays in memory is 24 bytes a step and one line.
  * MT_ERR_INPUT, naming file and line (index in /counts) and what was expected: missing, unreadable,
  * not of its format, negative or not integer counts, a layer's total beyond int64, steps, layers or
  * ranks missing, twice or out of order, cut short. MT_ERR_CONFIG: another ending. */

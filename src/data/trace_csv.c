@@ -29,13 +29,13 @@ static bool is_word(struct field field, const char *word)
            memcmp(field.text, word, (size_t)field.length) == 0;
 }
 
-static enum mt_status bad_header(const struct mt_trace_lines *lines, int column)
+static enum mt_status bad_header(const struct mt_trace_lines *lines, int column, struct field field)
 {
     return mt_trace_lines_fail(
         lines,
-        "column %d of the header is not as in step[,micro],layer[,rank],expert_0,expert_1,...; "
-        "expected that first line; see docs/traces.md",
-        column);
+        "column %d of the header is \"%.*s\", not as in step[,micro],layer[,rank],expert_0,"
+        "expert_1,...; expected that first line; see docs/traces.md",
+        column, (int)mt_min_i64(field.length, 40), field.text);
 }
 
 enum mt_status mt_trace_csv_header(const struct mt_trace_lines *lines,
@@ -59,7 +59,7 @@ enum mt_status mt_trace_csv_header(const struct mt_trace_lines *lines,
             /* step and layer are not left out */
             const bool skips = (next_lead == 0 && i > 0) || (next_lead <= 2 && i > 2);
             if (skips) {
-                return bad_header(lines, column);
+                return bad_header(lines, column, field);
             }
             columns->has_micro = columns->has_micro || i == 1;
             columns->has_source = columns->has_source || i == 3;
@@ -68,12 +68,12 @@ enum mt_status mt_trace_csv_header(const struct mt_trace_lines *lines,
         }
         (void)snprintf(expert, sizeof(expert), "expert_%d", columns->n_expert);
         if (next_lead <= 2 || !is_word(field, expert) || columns->n_expert == MT_TRACE_MAX_EXPERT) {
-            return bad_header(lines, column);
+            return bad_header(lines, column, field);
         }
         ++columns->n_expert;
     }
     if (columns->n_expert == 0) {
-        return bad_header(lines, column + 1);
+        return bad_header(lines, column + 1, (struct field){"", 0});
     }
     columns->is_known = true;
     return MT_OK;

@@ -178,17 +178,17 @@ static enum mt_status open_dataset(hid_t file, const char *path, const char *nam
     return MT_OK;
 }
 
-/* dim [MAX_DIM] */
-static enum mt_status get_layout(hid_t dataset, const char *path, const char *name, int *n_dim,
-                                 hsize_t *dim)
+/* At least `least` dimensions. dim [MAX_DIM] */
+static enum mt_status get_layout(hid_t dataset, const char *path, const char *name, int least,
+                                 int *n_dim, hsize_t *dim)
 {
     const hid_t type = H5Dget_type(dataset);
     const hid_t space = H5Dget_space(dataset);
     const bool is_integer =
         type >= 0 && H5Tget_class(type) == H5T_INTEGER && H5Tget_size(type) <= sizeof(int64_t);
     *n_dim = space < 0 ? -1 : H5Sget_simple_extent_ndims(space);
-    const bool has_dims =
-        *n_dim >= 1 && *n_dim <= MAX_DIM && H5Sget_simple_extent_dims(space, dim, NULL) == *n_dim;
+    const bool has_dims = *n_dim >= least && *n_dim <= MAX_DIM &&
+                          H5Sget_simple_extent_dims(space, dim, NULL) == *n_dim;
     (void)H5Sclose(space);
     (void)H5Tclose(type);
     if (!is_integer || !has_dims) {
@@ -205,13 +205,10 @@ static enum mt_status learn_shape(struct mt_trace_hdf5 *hdf5, int64_t least_step
     static const int64_t most[MAX_DIM] = {MAX_STEPS, MT_TRACE_MAX_MICRO, MT_TRACE_MAX_LAYER,
                                           MT_TRACE_MAX_SOURCE, MT_TRACE_MAX_EXPERT};
     hsize_t got[MAX_DIM] = {0};
-    MT_TRY(get_layout(hdf5->counts, hdf5->path, "/counts", &hdf5->n_dim, got));
+    MT_TRY(get_layout(hdf5->counts, hdf5->path, "/counts", MIN_DIM, &hdf5->n_dim, got));
     const int n = hdf5->n_dim;
-    /* steps, micro-batches, layers, ranks, experts; 0: the file has not that dimension */
-    const hsize_t dim[MAX_DIM] = {got[0], n == MAX_DIM ? got[1] : 1,
-                                  n < MIN_DIM    ? 0
-                                  : n == MAX_DIM ? got[2]
-                                                 : got[1],
+    /* steps, micro-batches, layers, ranks, experts; 1: the file has not that dimension */
+    const hsize_t dim[MAX_DIM] = {got[0], n == MAX_DIM ? got[1] : 1, n == MAX_DIM ? got[2] : got[1],
                                   n == MIN_DIM ? 1 : got[n - 2], got[n - 1]};
     for (int d = 0; d < MAX_DIM; ++d) {
         const hsize_t least = d == 0 ? (hsize_t)least_steps : 1;
@@ -253,7 +250,7 @@ static enum mt_status read_steps(struct mt_trace_hdf5 *hdf5, int64_t **step)
         return MT_OK;
     }
     MT_TRY(open_dataset(hdf5->file, hdf5->path, "/step", &hdf5->steps));
-    MT_TRY(get_layout(hdf5->steps, hdf5->path, "/step", &n_dim, dim));
+    MT_TRY(get_layout(hdf5->steps, hdf5->path, "/step", 1, &n_dim, dim));
     if (n_dim != 1 || dim[0] != (hsize_t)hdf5->n_step) {
         return MT_FAIL(MT_ERR_INPUT,
                        "%s: /step has %d dimensions, the first %llu; expected one number for each "

@@ -98,6 +98,20 @@ static enum mt_status read_text(struct mt_trace_lines *lines, int *last)
     return MT_OK;
 }
 
+/* Spreadsheets begin a file with a byte-order mark and end lines with a carriage return. */
+static void strip_marks(struct mt_trace_lines *lines)
+{
+    static const char mark[] = "\xEF\xBB\xBF";
+    const int64_t n = (int64_t)sizeof(mark) - 1;
+    if (lines->length > 0 && lines->text[lines->length - 1] == '\r') {
+        --lines->length;
+    }
+    if (lines->offset == 0 && lines->length >= n && memcmp(lines->text, mark, (size_t)n) == 0) {
+        lines->length -= n;
+        memmove(lines->text, lines->text + n, (size_t)lines->length);
+    }
+}
+
 enum mt_status mt_trace_lines_next(struct mt_trace_lines *lines, bool *found)
 {
     int last = EOF;
@@ -110,9 +124,7 @@ enum mt_status mt_trace_lines_next(struct mt_trace_lines *lines, bool *found)
     *found = last != EOF || lines->length > 0;
     lines->is_unended = last == EOF;
     lines->end = lines->offset + lines->length + (last == EOF ? 0 : 1);
-    if (lines->length > 0 && lines->text[lines->length - 1] == '\r') {
-        --lines->length; /* as spreadsheets end lines */
-    }
+    strip_marks(lines);
     lines->text[lines->length] = '\0';
     return MT_OK;
 }

@@ -79,6 +79,7 @@ struct mt_moe {
     struct mt_cluster cluster;
     struct mt_arena scratch; /* of policies and splits */
     bool rematerialize, calibrate;
+    enum mt_split_rule split; /* wanted: placement.split */
     int overlap;
     int64_t reshard_interval;
     struct mt_placement *planned;   /* [L] before the gate, of the last micro-batch */

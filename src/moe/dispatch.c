@@ -37,17 +37,19 @@ static enum mt_status exchange_end(struct mt_moe *moe, struct mt_moe_half *half)
 static void look_ahead(struct mt_moe *moe, int layer, const struct mt_moe_half *half)
 {
     const struct mt_placement *placement = &moe->placement[layer];
-    mt_outlook_shadow(&moe->outlook, layer, moe->seen.count);
-    if (!moe->is_last_micro && moe->rematerialize) {
-        return; /* the last stands for all */
-    }
     const struct mt_predict_options how = {.rematerialize = moe->rematerialize,
                                            .cuts_experts = moe->policy->cuts_experts,
                                            .is_followed = !moe->is_last_micro,
                                            .held = moe->has_stayed ? &moe->stayed : NULL};
+    mt_outlook_shadow(&moe->outlook, layer, moe->seen.count);
+    if (mt_outlook_passes(&moe->outlook, &how)) {
+        mt_outlook_pass(&moe->outlook, layer, moe->n_expert,
+                        moe->micro_count + (int64_t)layer * moe->n_expert);
+        return;
+    }
     if (!mt_moe_is_first_half(moe, half)) {
-        mt_split(moe->policy->split, &moe->cluster, placement, moe->seen.count, &moe->scratch,
-                 moe->quota);
+        mt_split(mt_policy_split(moe->policy, moe->split), &moe->cluster, placement,
+                 moe->seen.count, &moe->scratch, moe->quota);
     }
     mt_outlook_add(&moe->outlook, &moe->cluster, layer, placement, moe->quota, &how, &moe->scratch);
 }
@@ -75,7 +77,8 @@ enum mt_status mt_moe_route(struct mt_moe *moe, int layer, struct mt_moe_half *h
     mt_span_begin(MT_PHASE_DISPATCH);
     const struct mt_placement *placement = &moe->placement[layer];
     struct mt_moe_saved *saved = half->saved;
-    mt_split(moe->policy->split, &moe->cluster, placement, moe->count, &moe->scratch, moe->quota);
+    mt_split(mt_policy_split(moe->policy, moe->split), &moe->cluster, placement, moe->count,
+             &moe->scratch, moe->quota);
     const struct mt_route_input input = {.rank = moe->comm->rank,
                                          .width = moe->width,
                                          .slice_rows = moe->slice_rows,

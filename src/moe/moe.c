@@ -45,6 +45,7 @@ static enum mt_status set_sizes(struct mt_moe *moe, const struct mt_moe_options 
         .max_token = options->max_token,
         .rematerialize = config->placement.rematerialize,
         .calibrate = config->placement.calibrate,
+        .split = config->placement.split,
         .overlap = (int)config->placement.overlap_experts,
         .reshard_interval = config->placement.reshard_interval,
         .slice_rows = mt_moe_slice_rows(options->max_token_any, config->moe.top_k),

@@ -196,7 +196,7 @@ struct mt_moe_decision {
 struct mt_moe_shadow {
     const char *policy;
     double predicted_s;        /* MoE layers of the step under this policy */
-    double load_max_over_mean; /* rows per rank, mean over layers and micro-batches */
+    double load_max_over_mean; /* rows of the busiest rank over the mean, as rank_max_over_mean */
 };
 /* What placement does and is expected to bring; predictions are of the MoE layers of a step. */
 struct mt_moe_outlook {

@@ -33,6 +33,7 @@ static enum mt_status init_shadow(struct mt_outlook *outlook, const struct mt_co
                                                  .slots = config->placement.slots,
                                                  .overlap = (int)config->placement.overlap_experts,
                                                  .calibrate = config->placement.calibrate,
+                                                 .split = config->placement.split,
                                                  .rematerialize = config->placement.rematerialize,
                                                  .load_window = (int)config->placement.load_window,
                                                  .reshard_interval =
@@ -59,8 +60,10 @@ enum mt_status mt_outlook_init(struct mt_outlook *outlook, const struct mt_confi
                                const struct mt_cluster *cluster)
 {
     *outlook = (struct mt_outlook){0};
+    outlook->n_layer = (int)config->model.num_layers;
     MT_TRY(MT_ALLOCATE(outlook->decision, config->model.num_layers * MT_MOE_LAYER_DECISIONS,
                        "decisions"));
+    MT_TRY(MT_ALLOCATE(outlook->n_passed_row, config->model.num_layers, "decisions"));
     return config->placement.shadow ? init_shadow(outlook, config, cluster) : MT_OK;
 }
 
@@ -73,12 +76,13 @@ void mt_outlook_clear(struct mt_outlook *outlook)
     mt_memory_free(outlook->shadow);
     mt_memory_free(outlook->state);
     mt_memory_free(outlook->decision);
+    mt_memory_free(outlook->n_passed_row);
     mt_arena_clear(&outlook->scratch);
 }
 
 void mt_outlook_begin_step(struct mt_outlook *outlook, int n_micro)
 {
-    outlook->n_micro = n_micro;
+    memset(outlook->n_passed_row, 0, (size_t)outlook->n_layer * sizeof(*outlook->n_passed_row));
     outlook->sum = (struct mt_moe_outlook){.decision = outlook->decision};
     for (int i = 0; i < outlook->n_shadow; ++i) {
         outlook->study[i].options.n_micro = n_micro;
@@ -137,6 +141,18 @@ static void insert(struct mt_moe_decision *best, int *n, const struct mt_moe_dec
     *n = n_kept + 1;
 }
 
+bool mt_outlook_passes(const struct mt_outlook *outlook, const struct mt_predict_options *how)
+{
+    return how->is_followed && how->rematerialize && outlook->n_shadow == 0;
+}
+
+void mt_outlook_pass(struct mt_outlook *outlook, int layer, int n_expert, const int64_t *total)
+{
+    for (int e = 0; e < n_expert; ++e) {
+        outlook->n_passed_row[layer] += total[e];
+    }
+}
+
 void mt_outlook_add(struct mt_outlook *outlook, const struct mt_cluster *cluster, int layer,
                     const struct mt_placement *placement, const int64_t *quota,
                     const struct mt_predict_options *how, struct mt_arena *scratch)
@@ -144,9 +160,10 @@ void mt_outlook_add(struct mt_outlook *outlook, const struct mt_cluster *cluster
     struct mt_moe_outlook *sum = &outlook->sum;
     struct mt_moe_decision *best = outlook->decision + sum->n_decision;
     struct mt_prediction prediction;
-    const int n_alike = how->rematerialize ? outlook->n_micro : 1;
     int n = 0;
     mt_predict(cluster, placement, quota, how, scratch, &prediction);
+    const double n_row = (double)mt_max_i64(prediction.n_row, 1);
+    const double n_alike = 1.0 + (double)outlook->n_passed_row[layer] / n_row;
     sum->predicted_s += (double)prediction.total_ps * n_alike / PS_PER_S;
     sum->ideal_s += (double)prediction.ideal_ps * n_alike / PS_PER_S;
     if (how->is_followed) {
@@ -176,9 +193,10 @@ void mt_outlook_finish(struct mt_outlook *outlook, struct mt_moe_outlook *sum)
     for (int i = 0; i < outlook->n_shadow; ++i) {
         struct mt_study *study = &outlook->study[i];
         struct mt_moe_shadow *shadow = &outlook->shadow[i];
-        const double n_layer = (double)mt_max_i64(study->sum.n_layer, 1);
+        const double n_row = (double)mt_max_i64(study->sum.n_row, 1);
         shadow->predicted_s = (double)study->sum.prediction.total_ps / PS_PER_S;
-        shadow->load_max_over_mean = study->sum.load_ratio / n_layer;
+        shadow->load_max_over_mean =
+            (double)study->sum.n_largest_row * study->options.cluster->n_rank / n_row;
         mt_study_end_step(study, &outlook->scratch);
     }
     outlook->sum.n_shadow = outlook->n_shadow;

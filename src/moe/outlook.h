@@ -9,9 +9,10 @@
 #include "placement/study.h"
 
 struct mt_outlook {
-    int n_micro;                      /* of the step */
+    int n_layer;
     struct mt_moe_decision *decision; /* [L * MT_MOE_LAYER_DECISIONS] of the step */
     struct mt_moe_outlook sum;        /* of the step so far, this policy's */
+    int64_t *n_passed_row;            /* [L] of micro-batches that were not predicted */
     /* shadow mode */
     int n_shadow;
     struct mt_study *study;       /* [n_shadow] */
@@ -27,8 +28,12 @@ enum mt_status mt_outlook_init(struct mt_outlook *outlook, const struct mt_confi
                                const struct mt_cluster *cluster);
 void mt_outlook_clear(struct mt_outlook *outlook);
 void mt_outlook_begin_step(struct mt_outlook *outlook, int n_micro);
-/* One layer: with re-materialization of the step's last micro-batch, which stands for all, else of
- * every one. quota [R, n_instance] as it was split. */
+/* With re-materialization micro-batches are alike: the last one of a step stands for all, by rows,
+ * and the others pass with their rows of each expert, total [E]. In shadow mode each is predicted,
+ * for the other policies' are. */
+bool mt_outlook_passes(const struct mt_outlook *outlook, const struct mt_predict_options *how);
+void mt_outlook_pass(struct mt_outlook *outlook, int layer, int n_expert, const int64_t *total);
+/* One layer of a micro-batch that does not pass. quota [R, n_instance] as it was split. */
 void mt_outlook_add(struct mt_outlook *outlook, const struct mt_cluster *cluster, int layer,
                     const struct mt_placement *placement, const int64_t *quota,
                     const struct mt_predict_options *how, struct mt_arena *scratch);

@@ -1,5 +1,6 @@
 #include "placement/draft.h"
 
+#include "base/size.h"
 #include "placement/order.h"
 
 #include <string.h>
@@ -80,16 +81,20 @@ void mt_draft_remove(struct mt_draft *draft, int expert, int rank)
     --draft->n_instance[expert];
 }
 
-/* load [E] = the column sums of rows [n, E] */
+/* load [E] = the column sums of rows [n, E], at most 2^36 each: 2^16 experts with shares in
+ * 1/256 row then sum to 2^60, and an expert's load times the slots of 4096 ranks fits too. */
 static int64_t sum_rows(const int64_t *rows, int64_t n, int n_expert, int64_t *load)
 {
+    const int64_t most_rows = (int64_t)1 << 36;
     int64_t total = 0;
     memset(load, 0, (size_t)n_expert * sizeof(*load));
     for (int64_t row = 0; row < n; ++row) {
         for (int e = 0; e < n_expert; ++e) {
-            load[e] += rows[row * n_expert + e];
-            total += rows[row * n_expert + e];
+            load[e] += mt_min_i64(rows[row * n_expert + e], most_rows - load[e]);
         }
+    }
+    for (int e = 0; e < n_expert; ++e) {
+        total += load[e];
     }
     return total;
 }

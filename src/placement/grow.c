@@ -191,8 +191,8 @@ static struct added price_copy(const struct mt_grow *grow, int expert, int rank)
         mt_ps_add(grow->rank[added.sender].out_ps[added.level], mt_ps_times(n_round, copy_ps));
     added.arrival_ps = mt_max_i64(added.in_ps, added.out_ps);
     if (inside >= 0) { /* not behind the rows; behind the copy that it is made from */
-        added.arrival_ps = mt_max_i64(0, added.arrival_ps - grow->dispatch_ps) +
-                           grow->rank[added.sender].arrival_ps;
+        added.arrival_ps = mt_ps_add(mt_max_i64(0, added.arrival_ps - grow->dispatch_ps),
+                                     grow->rank[added.sender].arrival_ps);
     }
     return added;
 }

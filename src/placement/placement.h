@@ -6,6 +6,7 @@
 #define MT_PLACEMENT_PLACEMENT_H
 
 #include "base/memory.h"
+#include "config/config.h"
 #include "placement/cluster.h"
 
 #include <stdint.h>
@@ -66,11 +67,7 @@ void mt_split_check(const struct mt_placement *placement, const int64_t *counts,
 /* Rows that each rank computes: load [R]. */
 void mt_split_load(const struct mt_placement *placement, const int64_t *quota, int64_t *load);
 
-/* Ways to split. */
-enum mt_split_rule {
-    MT_SPLIT_LOCAL_FIRST, /* the literature's: mt_split_local_first */
-    MT_SPLIT_SETTLED      /* the smallest largest load, then as near as that allows (settle.h) */
-};
+/* By one of the two rules. */
 void mt_split(enum mt_split_rule rule, const struct mt_cluster *cluster,
               const struct mt_placement *placement, const int64_t *counts, struct mt_arena *scratch,
               int64_t *quota);

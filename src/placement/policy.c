@@ -110,6 +110,11 @@ int mt_policy_slot_count(const struct mt_policy *policy, int n_rank, int n_exper
     return 0;
 }
 
+enum mt_split_rule mt_policy_split(const struct mt_policy *policy, enum mt_split_rule wanted)
+{
+    return wanted == MT_SPLIT_AUTO ? policy->split : wanted;
+}
+
 bool mt_policy_scratch_bytes(int n_rank, int n_expert, int n_layer, int64_t max_instance,
                              int64_t *n_bytes)
 {

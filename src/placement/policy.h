@@ -67,9 +67,9 @@ enum mt_policy_slots {
 struct mt_policy {
     const char *name, *description; /* one line */
     mt_policy_fn before_gate;
-    mt_policy_fn after_gate; /* NULL: what was planned before the gate stands */
-    mt_reshard_fn reshard;   /* NULL: owners stay */
-    enum mt_split_rule split;
+    mt_policy_fn after_gate;  /* NULL: what was planned before the gate stands */
+    mt_reshard_fn reshard;    /* NULL: owners stay */
+    enum mt_split_rule split; /* not auto */
     enum mt_policy_slots slots;
     bool cuts_experts; /* parameters are cut over all ranks; owners are homes (store/store.h) */
 };
@@ -79,6 +79,8 @@ const struct mt_policy *mt_policy_find(const char *name); /* NULL: none of that 
 
 /* Slots a layer that `policy` gets; wanted = placement.slots, 0: auto. */
 int mt_policy_slot_count(const struct mt_policy *policy, int n_rank, int n_expert, int64_t wanted);
+/* The rule by which rows are split under the policy; wanted = placement.split. */
+enum mt_split_rule mt_policy_split(const struct mt_policy *policy, enum mt_split_rule wanted);
 /* MT_ERR_CONFIG, with the numbers, for slots that cannot be and where the policy can do nothing. */
 enum mt_status mt_policy_check(const struct mt_policy *policy, const struct mt_cluster *cluster,
                                int n_expert, int64_t wanted);

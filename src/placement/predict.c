@@ -270,7 +270,7 @@ static int64_t early_ps(const struct mt_cluster *cluster, const struct mt_placem
     *n_sent += add_copies(cluster, placement, options->held, MT_SPREAD_EARLY, cuts, scratch, port);
     const int64_t forward = mt_port_busiest(port, n_rank) - attention_ps;
     exposed_ps = mt_ps_add(exposed_ps, mt_max_i64(forward, 0));
-    if (!options->is_followed) {
+    if (options->rematerialize || !options->is_followed) {
         const int64_t n = add_copies(cluster, placement, NULL, MT_SPREAD_ALL, cuts, scratch, port);
         *n_sent += options->rematerialize ? 2 * n : n;
         for (int rank = 0; rank < n_rank && options->rematerialize; ++rank) {

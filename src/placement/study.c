@@ -124,7 +124,7 @@ static void remember(struct mt_study *study, int layer, const int64_t *counts)
         }
     }
     for (int64_t e = 0; e < n_expert; ++e) {
-        step[e] += newest[e];
+        step[e] = mt_ps_add(step[e], newest[e]);
     }
 }
 
@@ -205,9 +205,11 @@ static void add_rows(struct mt_study *study, const struct mt_prediction *one)
     const double mean = (double)one->n_row / study->options.cluster->n_rank;
     const double ratio = one->n_row > 0 ? (double)one->largest_row / mean : 1.0;
     for (int level = 0; level < MT_N_LEVEL; ++level) {
-        study->sum.n_sent_row[level] += one->n_sent_row[level];
+        study->sum.n_sent_row[level] =
+            mt_ps_add(study->sum.n_sent_row[level], one->n_sent_row[level]);
     }
-    study->sum.n_row += one->n_row;
+    study->sum.n_row = mt_ps_add(study->sum.n_row, one->n_row);
+    study->sum.n_largest_row = mt_ps_add(study->sum.n_largest_row, one->largest_row);
     study->sum.load_ratio += ratio;
     if (ratio > study->sum.worst_load_ratio) {
         study->sum.worst_load_ratio = ratio;
@@ -230,7 +232,8 @@ void mt_study_after_gate(struct mt_study *study, int layer, const int64_t *count
     if (quota == NULL) {
         quota = mt_arena_cut(scratch, n_rank * mt_placement_n_instance(&study->now) * word);
     }
-    mt_split(options->policy->split, options->cluster, &study->now, counts, scratch, quota);
+    mt_split(mt_policy_split(options->policy, options->split), options->cluster, &study->now,
+             counts, scratch, quota);
     predict(study, layer, quota, scratch, &one);
     hold(study, layer);
     add_prediction(&study->sum.prediction, &one);

@@ -23,6 +23,7 @@ struct mt_study_options {
     int64_t slots; /* as placement.slots: 0 = auto */
     int overlap;   /* as placement.overlap_experts: -1 = auto */
     bool calibrate;
+    enum mt_split_rule split; /* as placement.split */
     bool rematerialize;       /* false: copies stay from one micro-batch of a step to the next */
     int load_window;          /* steps of history, >= 1 */
     int64_t reshard_interval; /* steps; 0: only when mt_study_reshard is called */
@@ -34,6 +35,7 @@ struct mt_study_sum {
     int64_t n_layer; /* (step, micro-batch, layer)s studied */
     struct mt_prediction prediction;
     int64_t n_row;                  /* rows computed */
+    int64_t n_largest_row;          /* of the most loaded ranks, one a layer */
     int64_t n_sent_row[MT_N_LEVEL]; /* of them, those whose expert is that far from their source */
     int64_t n_move;                 /* experts that changed owners */
     /* Rows of the most loaded rank over the mean, after placement: sum over n_layer, and the

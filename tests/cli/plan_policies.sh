@@ -97,6 +97,13 @@ one_layer '[[3,3,0,0,0,0,0,0],[0,0,3,3,0,0,0,0],[0,0,0,0,3,3,0,0],[0,0,0,0,0,0,3
 [ "$(exchange)" = 0 ] || fail "rows that stay at home are exchanged: $(exchange) s"
 one_layer '[[3,3,3,3,0,0,0,0],[0,0,0,0,3,3,3,3]]'
 [ "$(exchange)" != 0 ] && [ "$(ratio)" = 1.000 ] || fail "sources of 2 ranks: $(exchange) s, $(ratio)"
+# Rows split as the literature does, and settled: the most loaded rank has the more, or the fewer.
+largest() { awk '$1 == "adaptive" && NF > 10 { print $8 }' out.txt; }
+expect 0 "" one "${plan[@]}" --ranks 8 --skew 4 --set 'placement.split="local_first"'
+grep -q 'rows under every policy: placement.split = "local_first"' out.txt || fail "the split is not said"
+even=$(largest)
+expect 0 "" one "${plan[@]}" --ranks 8 --skew 4
+awk -v a="$even" -v b="$(largest)" 'BEGIN { exit !(a > b && b >= 1) }' || fail "local first $even, settled $(largest)"
 refuse_plan() { refuse "$1" "$2" "${plan[@]}" "${@:3}"; }
 refuse_plan 2 'the trace has 16 experts and 4 layers; the model has 8 and 2' --ranks 4 --trace other.csv
 refuse_plan 2 'steps 1 after --warm-up 20 are more than the 9 that the trace has' --ranks 4 --trace good.csv --warm-up 20

@@ -22,7 +22,7 @@ static const char *const public_names =
     "moe.top_k_groups moe.capacity_factor moe.jitter moe.routing moe.workload moe.skew moe.trace "
     "moe.balance.loss moe.balance.window moe.balance.loss_coef moe.balance.z_loss_coef "
     "moe.balance.bias_update_rate placement.policy placement.slots placement.overlap_experts "
-    "placement.rematerialize placement.calibrate placement.load_window "
+    "placement.rematerialize placement.calibrate placement.split placement.load_window "
     "placement.reshard_interval placement.costs placement.shadow comm.all_to_all comm.exact "
     "comm.transport comm.ranks_per_node comm.watchdog_seconds comm.rehearse_alpha_us comm.overlap "
     "optimizer.name optimizer.lr "

@@ -24,7 +24,8 @@ static const char *const unusual[] = {
     "moe={routing='synthetic', workload='spread_heat', skew=2.5, trace='t \"1\".csv'}",
     "moe.balance={loss='micro', window='exact', loss_coef=0.001, z_loss_coef=1e-4}",
     "placement={policy='quota', slots=3, overlap_experts=0, rematerialize=false}",
-    "placement={calibrate=false, load_window=9, reshard_interval=0, costs='c', shadow=true}",
+    "placement={calibrate=false, load_window=9, reshard_interval=0, costs='c', shadow=true,"
+    "split='settled'}",
     "comm={all_to_all='direct', transport='mpi', ranks_per_node=3, watchdog_seconds=0,"
     "exact=false, rehearse_alpha_us=50, overlap='on'}",
     "optimizer={lr=0.0003, betas=[0.85, 0.999], eps=1e-6, weight_decay=0, grad_clip=0}",
@@ -103,6 +104,7 @@ static const char *const resolved_case = "[run]\n"
                                          "overlap_experts = \"auto\"\n"
                                          "rematerialize = true\n"
                                          "calibrate = true\n"
+                                         "split = \"auto\"\n"
                                          "load_window = 5\n"
                                          "reshard_interval = 100\n"
                                          "costs = \"measured\"\n"

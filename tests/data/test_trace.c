@@ -207,6 +207,12 @@ static const struct hostile bad[] = {
     {"a.csv", "step,layer,rank,micro,expert_0\n", ":1: column 4"},
     {"a.csv", "step,layer,expert_0,rank\n", ":1: column 4"},
     {"a.csv", "step,layer,expert_0", "cut short"},
+    {"a.csv", "step,\xEF\xBB\xBFlayer,expert_0\n", ":1: column 2 of the header is"},
+    {"a.csv",
+     "H1,0,5,6\n\xEF\xBB\xBF"
+     "1,1,5,6\n",
+     ":3: field 1"},
+    {"a.csv", "\xEF\xBB", ":1: column 1"},
     {"a.csv", "\x89HDF\r\n", ":1: column 1"},
     {"a.csv", "step,layer,rank,expert_0\n1,0,1,5\n",
      ":2: the first row is of micro 0 layer 0 "
@@ -303,6 +309,25 @@ static void a_text_with_carriage_returns_and_gaps_between_steps_is_read(void **s
     mt_trace_close(trace);
 }
 
+static void a_byte_order_mark_before_the_first_line_is_no_part_of_it(void **state)
+{
+    (void)state;
+    static const char *const name[] = {"mark.csv", "mark.jsonl"};
+    static const char *const text[] = {"\xEF\xBB\xBFstep,layer,expert_0\r\n1,0,5\r\n2,0,6\r\n",
+                                       "\xEF\xBB\xBF{\"step\":1,\"layer\":0,\"counts\":[5]}\n"
+                                       "{\"step\":2,\"layer\":0,\"counts\":[6]}\n"};
+    for (int i = 0; i < 2; ++i) {
+        struct mt_trace *trace = NULL;
+        int64_t count = 0;
+        MT_TEST_OK(mt_trace_open(write_text(name[i], text[i], strlen(text[i])), &trace));
+        MT_TEST_OK(mt_trace_read(trace, 1, &count));
+        assert_int_equal(count, 6);
+        MT_TEST_OK(mt_trace_read(trace, 0, &count));
+        assert_int_equal(count, 5);
+        mt_trace_close(trace);
+    }
+}
+
 /* A trace whose every prefix is tried: none is taken for the whole, none crashes. */
 static void a_trace_cut_at_any_byte_is_refused(void **state)
 {
@@ -362,6 +387,7 @@ int main(void)
         cmocka_unit_test(hostile_texts_are_refused_with_their_line),
         cmocka_unit_test(places_that_hold_no_trace_are_refused),
         cmocka_unit_test(a_text_with_carriage_returns_and_gaps_between_steps_is_read),
+        cmocka_unit_test(a_byte_order_mark_before_the_first_line_is_no_part_of_it),
         cmocka_unit_test(a_trace_cut_at_any_byte_is_refused),
         cmocka_unit_test(appending_allocates_nothing_in_text_formats),
     };

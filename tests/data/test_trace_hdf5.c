@@ -69,7 +69,7 @@ static void hostile_hdf5_files_are_refused(void **state)
     MT_TEST_FAILS(mt_trace_open(write_hdf5("a.h5", H5T_IEEE_F64LE, 3, plain, NULL, 0), &trace),
                   MT_ERR_INPUT, "another type");
     MT_TEST_FAILS(mt_trace_open(write_hdf5("a.h5", H5T_STD_I32LE, 2, plain, NULL, 0), &trace),
-                  MT_ERR_INPUT, "has 2 dimensions");
+                  MT_ERR_INPUT, "has 2 dimensions of integers");
     MT_TEST_FAILS(mt_trace_open(write_hdf5("a.h5", H5T_STD_I32LE, 3, empty, NULL, 0), &trace),
                   MT_ERR_INPUT, "of which one is 0");
     MT_TEST_FAILS(mt_trace_open(write_hdf5("a.h5", H5T_STD_I32LE, 6, six, NULL, 0), &trace),

@@ -120,6 +120,56 @@ static void every_policy_answers_as_a_study_does(void **state)
     assert_int_equal(mt_memory_n_live(), 0);
 }
 
+/* Every time of a prediction is one, and every row has its instance. */
+static void expect_sane(const mtplace_planner *planner, const int64_t *counts)
+{
+    int32_t expert[MAX_INSTANCE];
+    int64_t quota[N_RANK * MAX_INSTANCE];
+    int64_t sum[N_RANK * N_EXPERT] = {0};
+    struct mtplace_prediction got;
+    const int64_t n = mtplace_n_instance(planner);
+    assert_int_equal(mtplace_get_placement(planner, expert, NULL, NULL), 0);
+    assert_int_equal(mtplace_get_quota(planner, quota), 0);
+    for (int64_t i = 0; i < N_RANK * n; ++i) {
+        assert_true(quota[i] >= 0);
+        sum[i / n * N_EXPERT + expert[i % n]] += quota[i];
+    }
+    assert_memory_equal(sum, counts, sizeof(sum));
+    assert_int_equal(mtplace_predict(planner, &got, sizeof(got)), 0);
+    assert_true(got.compute_ps >= 0 && got.exchange_ps >= 0 && got.copies_ps >= 0);
+    assert_true(got.ideal_ps >= 0 && got.ideal_ps <= got.total_ps);
+}
+
+/* Costs of nothing and of 1000 s, 2^40 rows of one source for one expert, as many of all, none. */
+static void what_may_be_said_at_most_is_planned_for(void **state)
+{
+    static const char *const cost[] = {"row_ps",         "instance_ps", "attention_ps",
+                                       "node_alpha_ps",  "node_kib_ps", "network_alpha_ps",
+                                       "network_kib_ps", "row_bytes",   "expert_bytes"};
+    enum { N_COST = 9, N_PAIR = N_RANK * N_EXPERT };
+    MT_UNUSED(state);
+    for (int p = 0; p < mtplace_n_policy() * 4; ++p) {
+        int64_t counts[N_PAIR];
+        mtplace_planner *planner = make(mtplace_policy_name(p / 4));
+        assert_int_equal(mtplace_set(planner, "rematerialize", p / 2 % 2), 0);
+        for (int i = 0; i < N_COST; ++i) {
+            const int64_t most = (int64_t)(i < 7 ? 1000000000000000 : 1 << 20) << (i < 7 ? 0 : 24);
+            assert_int_equal(mtplace_set(planner, cost[i], p % 2 == 0 ? most : 0), 0);
+        }
+        for (int step = 0; step < 4 * N_STEP; ++step) {
+            for (int i = 0; i < N_PAIR; ++i) {
+                counts[i] = step % 3 == 0 ? ((int64_t)1 << 40) / N_PAIR : 0;
+            }
+            counts[step] = step % 3 == 1 ? (int64_t)1 << 40 : counts[step];
+            assert_int_equal(mtplace_plan_before(planner, 1), 0);
+            assert_int_equal(mtplace_plan_after(planner, 1, counts), 0);
+            expect_sane(planner, counts);
+            assert_int_equal(step % 4 < 3 ? 0 : mtplace_end_step(planner), 0);
+        }
+        mtplace_destroy(planner);
+    }
+}
+
 static void expect_refusal(int code, const char *part)
 {
     assert_int_equal(code, MTPLACE_INVALID);
@@ -145,6 +195,7 @@ static void what_cannot_be_is_refused(void **state)
     expect_refusal(mtplace_set(planner, NULL, 1), "no setting NULL");
     expect_refusal(mtplace_set(planner, "slots", -1), "slots = -1 is out of range");
     expect_refusal(mtplace_set(planner, "calibrate", 2), "expected 0 to 1");
+    expect_refusal(mtplace_set(planner, "split", 3), "split = 3 is out of range; expected 0 to 2");
     expect_refusal(mtplace_set(planner, "row_ps", INT64_MAX), "out of range");
     expect_refusal(mtplace_set(NULL, "slots", 1), "planner is NULL");
     expect_refusal(mtplace_set_nodes(planner, bad_node), "rank 1 is in node 2");
@@ -176,8 +227,8 @@ static void calls_out_of_turn_are_refused(void **state)
     counts[10] = -1;
     expect_refusal(mtplace_plan_after(planner, 1, counts), "rank 1 has -1 rows for expert 1");
     counts[10] = INT64_MAX;
-    expect_refusal(mtplace_plan_after(planner, 1, counts), "at most 2^52");
-    counts[10] = (int64_t)1 << 52;
+    expect_refusal(mtplace_plan_after(planner, 1, counts), "at most 2^40");
+    counts[10] = (int64_t)1 << 40;
     assert_int_equal(mtplace_plan_after(planner, 1, counts), 0);
     expect_refusal(mtplace_plan_after(planner, 1, counts), "not planned last before");
     expect_refusal(mtplace_predict(planner, NULL, sizeof(prediction[0])), "no place");
@@ -200,6 +251,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_policy_answers_as_a_study_does),
+        cmocka_unit_test(what_may_be_said_at_most_is_planned_for),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(calls_out_of_turn_are_refused),
     };

@@ -166,9 +166,11 @@ static void plan_micro(struct scene *scene, const struct mt_policy *policy)
     mt_placement_check(&scene->placement);
     check_slots(scene);
     check_kept(&before, &scene->placement);
-    mt_split(policy->split, &scene->cluster, &scene->placement, scene->count, &scene->scratch,
-             scene->quota);
-    mt_split_check(&scene->placement, scene->count, scene->quota);
+    for (enum mt_split_rule wanted = MT_SPLIT_SETTLED; wanted + 1 > MT_SPLIT_AUTO; --wanted) {
+        mt_split(mt_policy_split(policy, wanted), &scene->cluster, &scene->placement, scene->count,
+                 &scene->scratch, scene->quota);
+        mt_split_check(&scene->placement, scene->count, scene->quota);
+    }
     assert_int_equal(mt_arena_mark(&scene->scratch), 0);
     mt_placement_copy(&scene->placement, &before);
     mt_placement_clear(&before);

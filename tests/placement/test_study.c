@@ -178,6 +178,35 @@ static void sums_are_those_of_the_layers(void **state)
     clear(&world);
 }
 
+/* The literature's split leaves the last rank what it has of expert 0, however full it is. */
+static void rows_are_split_as_the_policy_does_or_as_is_wanted(void **state)
+{
+    static const enum mt_split_rule rule[] = {MT_SPLIT_AUTO, MT_SPLIT_LOCAL_FIRST,
+                                              MT_SPLIT_SETTLED};
+    MT_UNUSED(state);
+    int64_t counts[N_RANK * N_EXPERT];
+    int64_t quota[N_RANK * (N_EXPERT + N_RANK * 2)];
+    int64_t wanted[N_RANK * (N_EXPERT + N_RANK * 2)];
+    int64_t largest[3];
+    for (int i = 0; i < 3; ++i) {
+        struct world world = {0};
+        struct mt_prediction one;
+        make(&world, &busy, 0);
+        world.study.options.split = rule[i];
+        fill(counts, 5);
+        mt_study_before_gate(&world.study, FIRST_LAYER, &world.scratch);
+        mt_study_after_gate(&world.study, FIRST_LAYER, counts, &world.scratch, quota, &one);
+        mt_split(i == 1 ? MT_SPLIT_LOCAL_FIRST : MT_SPLIT_SETTLED, &world.cluster, &world.study.now,
+                 counts, &world.scratch, wanted);
+        const int n = mt_placement_n_instance(&world.study.now);
+        assert_memory_equal(quota, wanted, (size_t)(N_RANK * n) * sizeof(*quota));
+        largest[i] = one.largest_row;
+        clear(&world);
+    }
+    assert_int_equal(largest[0], largest[2]);
+    assert_true(largest[1] > largest[2]);
+}
+
 static void the_policy_sees_what_a_trainer_would_show_it(void **state)
 {
     MT_UNUSED(state);
@@ -395,6 +424,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_are_those_of_the_layers),
+        cmocka_unit_test(rows_are_split_as_the_policy_does_or_as_is_wanted),
         cmocka_unit_test(the_policy_sees_what_a_trainer_would_show_it),
         cmocka_unit_test(copies_and_moves_are_counted),
         cmocka_unit_test(copies_stay_through_a_step_and_no_longer),

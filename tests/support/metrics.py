@@ -58,13 +58,14 @@ def equal(a, b, *keys):
 def close(a, b, first, every):
     steps_a, steps_b = steps(a), steps(b)
     assert steps_a and len(steps_a) == len(steps_b), f"{len(steps_a)} steps and {len(steps_b)}"
-    for key in ("loss", "grad_norm"):
-        difference = relative(steps_a[0][key], steps_b[0][key])
+    differences = [relative(steps_a[0][key], steps_b[0][key]) for key in ("loss", "grad_norm")]
+    for key, difference in zip(("loss", "grad_norm"), differences):
         assert difference <= float(first), f"first {key} differs by {difference:.2e}"
     worst = max(relative(x["loss"], y["loss"]) for x, y in zip(steps_a, steps_b))
     assert worst <= float(every), f"losses differ by {worst:.2e}"
     balance = relative(steps_a[0]["balance_loss"], steps_b[0]["balance_loss"])
     assert balance <= float(first), f"first balance_loss differs by {balance:.2e}"
+    print(f"loss {differences[0]:.2e} gradient norm {differences[1]:.2e} losses {worst:.2e}")
 
 
 def below(a, key, value):

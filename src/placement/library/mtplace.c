@@ -8,13 +8,15 @@
 #include <string.h>
 
 enum { MAX_RANK = 1 << 16, MAX_LAYER = 1 << 12, MAX_EXPERT = 1 << 16 };
-/* Sums over sources and experts must not overflow; products with costs saturate. */
-static const int64_t MAX_ROWS = (int64_t)1 << 52;
+/* Parts of a row, and sums over sources, experts and steps must not overflow; products with costs
+ * saturate. */
+static const int64_t MAX_ROWS = (int64_t)1 << 40;
 
 enum setting {
     SLOTS,
     OVERLAP,
     CALIBRATE,
+    SPLIT,
     REMATERIALIZE,
     LOAD_WINDOW,
     RESHARD_INTERVAL,
@@ -40,6 +42,7 @@ static const struct {
     [SLOTS] = {"slots", 0, MAX_EXPERT, 0},
     [OVERLAP] = {"overlap", -1, MAX_EXPERT, -1},
     [CALIBRATE] = {"calibrate", 0, 1, 1},
+    [SPLIT] = {"split", MT_SPLIT_AUTO, MT_SPLIT_SETTLED, MT_SPLIT_AUTO},
     [REMATERIALIZE] = {"rematerialize", 0, 1, 1},
     [LOAD_WINDOW] = {"load_window", 1, 1 << 16, 5},
     [RESHARD_INTERVAL] = {"reshard_interval", 0, INT64_C(1) << 40, 100},
@@ -266,6 +269,7 @@ static enum mt_status make_parts(mtplace_planner *planner)
                                              .slots = value[SLOTS],
                                              .overlap = (int)value[OVERLAP],
                                              .calibrate = value[CALIBRATE] != 0,
+                                             .split = (enum mt_split_rule)value[SPLIT],
                                              .rematerialize = value[REMATERIALIZE] != 0,
                                              .load_window = (int)value[LOAD_WINDOW],
                                              .reshard_interval = value[RESHARD_INTERVAL]};
@@ -326,7 +330,7 @@ static enum mt_status check_counts(const mtplace_planner *planner, const int64_t
         if (counts[i] < 0 || counts[i] > MAX_ROWS - total) {
             return MT_FAIL(MT_ERR_CONFIG,
                            "rank %lld has %lld rows for expert %lld; expected counts >= 0, and at "
-                           "most 2^52 in all",
+                           "most 2^40 in all",
                            (long long)(i / planner->n_expert), (long long)counts[i],
                            (long long)(i % planner->n_expert));
         }
