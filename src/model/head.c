@@ -10,7 +10,8 @@ static double slice_loss(struct mt_model *model, const float *hidden, const int3
     const int head = model->tensors->head;
     const struct mt_weight *weight = mt_store_weight(model->store, head);
     mt_linear_forward(model->device, logits, hidden, weight, n);
-    const double loss = mt_cross_entropy(model->device, logits, target, n, weight->n_out, scale);
+    double loss = 0;
+    mt_cross_entropy(model->device, &loss, logits, target, n, weight->n_out, scale);
     if (d_hidden != NULL) {
         mt_linear_backward_input(model->device, d_hidden, logits, weight, n, false);
         mt_linear_backward_weight(model->device, mt_store_grad(model->store, head), logits, hidden,

@@ -174,23 +174,22 @@ static void dense_squares(struct mt_store *store, const struct mt_part *part, do
     MT_ASSERT(part->first % chunk == 0);
     for (int64_t i = 0; i * chunk < part->n_element; ++i) {
         const int64_t n = mt_min_i64(chunk, part->n_element - i * chunk);
-        square[first_chunk + i] = mt_sum_squares(store->device, part->grad + i * chunk, n);
+        mt_sum_squares(store->device, &square[first_chunk + i], part->grad + i * chunk, n);
     }
 }
 
-/* What this rank owns of one expert: all, a piece or nothing. */
-static double expert_squares(const struct mt_store *store, int layer, int expert)
+/* Of what this rank owns of one expert: all, a piece or nothing. */
+static void expert_squares(const struct mt_store *store, int layer, int expert, double *square)
 {
     const struct mt_layer *l = &store->layer[layer];
     if (store->is_cut) {
         const struct mt_range piece = mt_pieces_mine(store, layer, expert);
-        return mt_sum_squares(store->device,
-                              store->expert_grad + mt_pieces_place(store, layer, expert),
-                              piece.end - piece.start);
+        mt_sum_squares(store->device, square,
+                       store->expert_grad + mt_pieces_place(store, layer, expert),
+                       piece.end - piece.start);
+    } else if (l->owner[expert] == store->comm->rank) {
+        mt_sum_squares(store->device, square, l->here[expert]->grad, l->n_element);
     }
-    return l->owner[expert] == store->comm->rank
-               ? mt_sum_squares(store->device, l->here[expert]->grad, l->n_element)
-               : 0.0;
 }
 
 void mt_store_grad_squares(struct mt_store *store, double *square)
@@ -207,7 +206,7 @@ void mt_store_grad_squares(struct mt_store *store, double *square)
         const struct mt_layer *l = &store->layer[layer];
         for (int e = 0; e < l->n_expert; ++e) {
             const int64_t chunk = store->layout.chunk_start[store->layout.gate[layer]] + e;
-            square[chunk] = expert_squares(store, layer, e);
+            expert_squares(store, layer, e, &square[chunk]);
         }
     }
 }
