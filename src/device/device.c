@@ -63,11 +63,6 @@ enum mt_status mt_device_init(struct mt_device *device, const struct mt_config *
 {
     MT_ASSERT(rank >= 0 && share->n >= 1);
     mt_device_init_plain(device);
-    if (config->device.kind == MT_DEVICE_CUDA) {
-        return MT_FAIL(MT_ERR_RESOURCE,
-                       "device.kind = \"cuda\" needs a GPU, and this build drives none; expected "
-                       "\"cpu\" or \"auto\"; set device.kind = \"cpu\"");
-    }
     device->dtype = config->device.dtype;
     const bool is_given = config->device.threads > 0;
     device->n_thread = is_given ? mt_size_to_int(config->device.threads) : share->n;

@@ -38,11 +38,13 @@ enum mt_status mt_device_allocate(struct mt_device *device, int64_t n_bytes, con
 
 void mt_device_free(struct mt_device *device, void *memory)
 {
-    const struct mt_device_table *table = table_of(device);
-    if (table == NULL) {
+    if (memory == NULL) {
+        return;
+    }
+    if (mt_device_is_host(device)) {
         mt_memory_free(memory);
-    } else if (memory != NULL) {
-        table->free(device, memory);
+    } else {
+        table_of(device)->free(device, memory);
     }
 }
 
@@ -118,10 +120,32 @@ void mt_device_download(struct mt_device *device, void *to, const void *from, in
     copy_by(device, table == NULL ? copy_on_host : table->download, to, from, n_bytes);
 }
 
+void *mt_device_room(const struct mt_device *device, void *memory, void *room)
+{
+    return mt_device_is_host(device) ? memory : room;
+}
+
+const void *mt_device_lend(struct mt_device *device, const void *from, int64_t n_bytes)
+{
+    const struct mt_device_table *table = table_of(device);
+    return table == NULL || from == NULL || n_bytes == 0 ? from
+                                                         : table->lend(device, from, n_bytes);
+}
+
 void mt_device_copy(struct mt_device *device, void *to, const void *from, int64_t n_bytes)
 {
     const struct mt_device_table *table = table_of(device);
     copy_by(device, table == NULL ? copy_on_host : table->copy, to, from, n_bytes);
+}
+
+void mt_device_fill_zero(struct mt_device *device, void *memory, int64_t n_bytes)
+{
+    MT_ASSERT(n_bytes >= 0);
+    if (mt_device_is_host(device)) {
+        memset(memory, 0, (size_t)n_bytes);
+    } else if (n_bytes > 0) {
+        table_of(device)->fill_zero(device, memory, n_bytes);
+    }
 }
 
 enum mt_status mt_device_wait(struct mt_device *device)

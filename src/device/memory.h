@@ -37,8 +37,15 @@ enum mt_status mt_device_reserve(struct mt_device *device, int64_t n, int64_t wi
 void mt_device_upload(struct mt_device *device, void *to, const void *from, int64_t n_bytes);
 /* Device to host: `to` has its values after the next wait. */
 void mt_device_download(struct mt_device *device, void *to, const void *from, int64_t n_bytes);
+/* Where the host writes what it will upload to, or reads what it downloads from, `memory`: there
+ * itself if it can, else in `room`. */
+void *mt_device_room(const struct mt_device *device, void *memory, void *room);
+/* Host arrays as the next operation's arguments: the operation has been enqueued before more than
+ * a few others are lent. NULL is NULL. */
+const void *mt_device_lend(struct mt_device *device, const void *from, int64_t n_bytes);
 /* Within the device. */
 void mt_device_copy(struct mt_device *device, void *to, const void *from, int64_t n_bytes);
+void mt_device_fill_zero(struct mt_device *device, void *memory, int64_t n_bytes);
 /* Everything so far is over, downloads have arrived; the first error since the beginning. */
 enum mt_status mt_device_wait(struct mt_device *device);
 /* Waits so far of a device that is not the host: for tests. */

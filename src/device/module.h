@@ -32,6 +32,9 @@ struct mt_device_table {
     /* `from` may change when the call has returned, `to` has its values after the next wait. */
     void (*upload)(struct mt_device *device, void *to, const void *from, int64_t n_bytes);
     void (*download)(struct mt_device *device, void *to, const void *from, int64_t n_bytes);
+    /* A copy of `from` for the operations that follow, until as much as the ring of such copies
+     * holds has been lent again: at least 16 arrays of the words of all rows reserved. */
+    const void *(*lend)(struct mt_device *device, const void *from, int64_t n_bytes);
     void (*copy)(struct mt_device *device, void *to, const void *from, int64_t n_bytes);
     void (*fill_zero)(struct mt_device *device, void *memory, int64_t n_bytes);
     /* Everything is over. The first error since opening. */

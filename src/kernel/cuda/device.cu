@@ -2,6 +2,7 @@
 #include "kernel/cuda/device.h"
 
 #include "kernel/cuda/context.h"
+#include "kernel/cuda/dev.cuh"
 
 #include <stdio.h>
 #include <string.h>
@@ -127,6 +128,24 @@ static void download(struct mt_device *device, void *to, const void *from, int64
     }
 }
 
+static const void *lend(struct mt_device *device, const void *from, int64_t n_bytes)
+{
+    struct mt_cuda_device *d = mt_cuda_device_of(device);
+    const int64_t span = (n_bytes + 255) / 256 * 256;
+    if (span > d->lent_bytes) {
+        mt_cuda_refuse(&d->cuda, "an array for an operation is larger than was reserved; expected "
+                                 "mt_device_reserve of the largest rows");
+        return NULL;
+    }
+    if (d->lent_at + span > d->lent_bytes) {
+        d->lent_at = 0;
+    }
+    char *at = d->lent + d->lent_at;
+    d->lent_at += span;
+    upload(device, at, from, n_bytes);
+    return at;
+}
+
 static void copy(struct mt_device *device, void *to, const void *from, int64_t n_bytes)
 {
     struct mt_cuda *cuda = cuda_of(device);
@@ -174,26 +193,40 @@ static void free_memory(struct mt_device *device, void *memory)
     mt_cuda_check(cuda_of(device), cudaFree(memory), "freeing memory");
 }
 
-static enum mt_status reserve(struct mt_device *device, int64_t n, int64_t width)
+/* Memory [*has_bytes] that may grow while nothing uses it. */
+static enum mt_status grow(struct mt_device *device, int64_t n_bytes, const char *what, char **at,
+                           int64_t *has_bytes)
 {
-    struct mt_cuda *cuda = cuda_of(device);
-    const int64_t n_bytes = mt_cuda_scratch_bytes(n, width);
-    void *scratch = NULL;
-    if (n_bytes <= cuda->scratch_bytes) {
+    void *larger = NULL;
+    if (n_bytes <= *has_bytes) {
         return MT_OK;
     }
-    if (wait(device) != MT_OK) {
-        return cuda->status;
-    }
-    (void)cudaFree(cuda->scratch);
-    cuda->scratch = NULL;
-    cuda->scratch_bytes = 0;
-    const enum mt_status status = allocate(device, n_bytes, "scratch of operations", &scratch);
+    enum mt_status status = wait(device);
     if (status == MT_OK) {
-        cuda->scratch = static_cast<char *>(scratch);
-        cuda->scratch_bytes = n_bytes;
+        (void)cudaFree(*at);
+        *at = NULL;
+        *has_bytes = 0;
+        status = allocate(device, n_bytes, what, &larger);
+    }
+    if (status == MT_OK) {
+        *at = static_cast<char *>(larger);
+        *has_bytes = n_bytes;
     }
     return status;
+}
+
+static enum mt_status reserve(struct mt_device *device, int64_t n, int64_t width)
+{
+    static const int64_t few_bytes = INT64_C(1) << 20;
+    struct mt_cuda_device *d = mt_cuda_device_of(device);
+    const int64_t lent_bytes = mt_cuda_max(few_bytes, 16 * n * (int64_t)sizeof(int64_t));
+    const enum mt_status status =
+        grow(device, mt_cuda_scratch_bytes(n, width), "scratch of operations", &d->cuda.scratch,
+             &d->cuda.scratch_bytes);
+    d->lent_at = 0;
+    return status != MT_OK
+               ? status
+               : grow(device, lent_bytes, "arguments of operations", &d->lent, &d->lent_bytes);
 }
 
 /* ---- opening ---- */
@@ -229,6 +262,7 @@ static void close_device(struct mt_device *device)
     struct mt_cuda_device *d = mt_cuda_device_of(device);
     if (d != NULL) {
         close_ring(&d->ring);
+        (void)cudaFree(d->lent);
         mt_cuda_clear(&d->cuda);
         delete d;
     }
@@ -250,6 +284,9 @@ static enum mt_status open_device(struct mt_device *device, int local, int n_loc
     if (status == MT_OK) {
         status = open_ring(d);
     }
+    if (status == MT_OK) {
+        status = reserve(device, 0, 0);
+    }
     if (status != MT_OK) {
         close_device(device);
         return status;
@@ -268,5 +305,5 @@ static void describe(const struct mt_device *device, char *text, size_t bytes)
 }
 
 const struct mt_device_table mt_cuda_device_table = {
-    open_device, close_device, allocate,  free_memory, reserve,         upload,
-    download,    copy,         fill_zero, wait,        available_bytes, describe};
+    open_device, close_device, allocate,  free_memory, reserve,         upload,  download,
+    lend,        copy,         fill_zero, wait,        available_bytes, describe};

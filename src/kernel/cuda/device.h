@@ -28,10 +28,13 @@ struct mt_cuda_ring {
     struct mt_cuda_arrival arrival[MT_CUDA_MAX_ARRIVALS];
 };
 
-/* device->context */
+/* device->context, which begins with the context of the kernels */
 struct mt_cuda_device {
     struct mt_cuda cuda;
     struct mt_cuda_ring ring;
+    char *lent;         /* dev: host arrays for the operations that follow, one behind another */
+    int64_t lent_bytes; /* of which begins anew where it ends: the stream keeps the order */
+    int64_t lent_at;
     int gpu;
     char name[256];
 };
