@@ -18,6 +18,7 @@
 void emu_report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 bool emu_has_error();
+const char *emu_error_text(); /* the same that emu_take_error takes; NULL: none */
 
 /* ---- order ---- */
 
@@ -46,6 +47,7 @@ struct emu_actor {
 
 void *emu_memory_allocate(size_t bytes); /* NULL: the emulated device is full */
 bool emu_memory_free(void *memory);      /* false: no such allocation */
+size_t emu_memory_bytes(void *memory);   /* of an allocation; 0: it is none */
 bool emu_memory_is_device(const void *at);
 /* Where the emulator itself finds what a program has at this address. */
 void *emu_memory_inside(void *at);
@@ -80,6 +82,12 @@ void emu_run_kernel(const emu_kernel *kernel, const std::vector<uint64_t> *clock
 const emu_actor *emu_current();
 bool emu_is_fiber_stack(const void *at);
 [[noreturn]] void emu_abandon();
+
+/* ---- the device among others: cudart_device.cc ---- */
+
+/* Whether so many bytes are free; they are taken then. */
+bool emu_device_takes(size_t bytes);
+void emu_device_gives(size_t bytes);
 
 /* ---- streams ---- */
 

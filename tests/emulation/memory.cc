@@ -250,6 +250,11 @@ bool emu_has_error()
     return device()->has_error;
 }
 
+const char *emu_error_text()
+{
+    return device()->has_error ? device()->text : nullptr;
+}
+
 const char *emu_take_error(void)
 {
     arena *a = device();
@@ -301,6 +306,12 @@ bool emu_memory_free(void *memory)
               MADV_DONTNEED);
     a->allocations.erase(found);
     return true;
+}
+
+size_t emu_memory_bytes(void *memory)
+{
+    const auto found = device()->allocations.find(static_cast<char *>(memory));
+    return found == device()->allocations.end() ? 0 : found->second;
 }
 
 bool emu_memory_is_device(const void *at)
