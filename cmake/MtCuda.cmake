@@ -17,9 +17,21 @@ endif()
 message(STATUS "CUDA: ${MT_NVCC}; `ninja cuda` builds libmoetrain_cuda.so and checks its kernels")
 
 file(GLOB mt_cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernel/cuda/*.cu)
+file(GLOB mt_nccl_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/comm/*.cu)
+get_filename_component(mt_cuda_toolkit ${MT_NVCC} DIRECTORY)
+find_path(MT_NCCL_INCLUDE nccl.h HINTS ${mt_cuda_toolkit}/../include)
+set(mt_nccl_option "")
+set(mt_nccl_library "")
+if(MT_NCCL_INCLUDE)
+    list(APPEND mt_cuda_sources ${mt_nccl_sources})
+    set(mt_nccl_option -DMT_WITH_NCCL -I${MT_NCCL_INCLUDE})
+    set(mt_nccl_library -lnccl)
+else()
+    message(STATUS "CUDA: no nccl.h found; a run will have one GPU")
+endif()
 file(GLOB mt_cuda_headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernel/cuda/*.cuh
      ${CMAKE_SOURCE_DIR}/src/kernel/cuda/*.h ${CMAKE_SOURCE_DIR}/src/kernel/*.h
-     ${CMAKE_SOURCE_DIR}/src/device/*.h)
+     ${CMAKE_SOURCE_DIR}/src/device/*.h ${CMAKE_SOURCE_DIR}/src/comm/*.h)
 set(mt_cuda_folder ${CMAKE_BINARY_DIR}/cuda)
 set(mt_cuda_codes "")
 foreach(arch IN LISTS MT_CUDA_ARCHITECTURES)
@@ -31,7 +43,7 @@ foreach(source IN LISTS mt_cuda_sources)
     add_custom_command(OUTPUT ${mt_cuda_folder}/${name}.o
         COMMAND ${CMAKE_COMMAND} -E make_directory ${mt_cuda_folder}
         COMMAND ${MT_NVCC} -std=c++17 -O3 ${mt_cuda_codes} -I${CMAKE_SOURCE_DIR}/src
-                -DMT_VERSION="${PROJECT_VERSION}" -Werror all-warnings
+                -DMT_VERSION="${PROJECT_VERSION}" ${mt_nccl_option} -Werror all-warnings
                 -Xcompiler -Wall,-Wextra,-Werror,-fPIC,-fvisibility=hidden
                 -c ${source} -o ${mt_cuda_folder}/${name}.o
         DEPENDS ${source} ${mt_cuda_headers} VERBATIM)
@@ -39,6 +51,6 @@ foreach(source IN LISTS mt_cuda_sources)
 endforeach()
 add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/libmoetrain_cuda.so
     COMMAND ${MT_NVCC} -shared -cudart shared -o ${CMAKE_BINARY_DIR}/libmoetrain_cuda.so
-            ${mt_cuda_objects} -lcublas -Xlinker --no-undefined
+            ${mt_cuda_objects} -lcublas ${mt_nccl_library} -Xlinker --no-undefined
     DEPENDS ${mt_cuda_objects} VERBATIM)
 add_custom_target(cuda_module DEPENDS ${CMAKE_BINARY_DIR}/libmoetrain_cuda.so)

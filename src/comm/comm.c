@@ -47,11 +47,18 @@ enum mt_status mt_comm_rehearse(struct mt_comm *comm, int64_t alpha_us)
                                      comm->topology.node, alpha_us * NS_PER_US);
 }
 
+void mt_comm_set_device(struct mt_comm *comm, struct mt_transport *device)
+{
+    MT_ASSERT(comm->device == NULL && device->verbs->plan != NULL);
+    comm->device = device;
+}
+
 void mt_comm_clear(struct mt_comm *comm)
 {
     mt_exec_destroy(comm->small_exec);
     mt_plan_clear(&comm->small_plan);
     mt_memory_free(comm->small_stage);
+    mt_transport_destroy(comm->device); /* which asks the other one's ranks */
     mt_transport_destroy(comm->transport);
     mt_topology_clear(&comm->topology);
     *comm = (struct mt_comm){0};

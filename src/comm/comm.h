@@ -23,7 +23,8 @@ struct mt_comm {
     int rank;
     struct mt_topology topology;
     struct mt_transport *transport;
-    int64_t sequence;    /* collectives begun so far */
+    struct mt_transport *device; /* between devices; NULL: everything is in host memory */
+    int64_t sequence;            /* collectives begun so far */
     int64_t slice_bytes; /* larger messages are cut, the same on every rank: a transport's limit */
     int n_active;
     struct mt_exec *active[MT_MAX_ACTIVE]; /* begun, not ended: what poll advances */
@@ -43,10 +44,18 @@ enum mt_status mt_comm_init(struct mt_comm *comm, int rank, struct mt_topology *
 enum mt_status mt_comm_init_mpi(struct mt_comm *comm, MPI_Comm world, int ranks_per_node);
 /* Once, after init_mpi: messages between nodes are late (mt_transport_mpi_rehearse); 0: not. */
 enum mt_status mt_comm_rehearse(struct mt_comm *comm, int64_t alpha_us);
+/* From here on executors of device memory run over this transport, which takes plans whole. Takes
+ * it over. MPI sees host memory alone. */
+void mt_comm_set_device(struct mt_comm *comm, struct mt_transport *device);
 void mt_comm_clear(struct mt_comm *comm);
 
 /* One running plan. Created once, with room for plans of up to max_op ops; used again and again. */
 enum mt_status mt_exec_create(struct mt_comm *comm, int64_t max_op, struct mt_exec **out);
+/* The same for buffers that are in the device's memory where the device has its own. There begin
+ * and end wait for nothing: work of the device behind end comes after the plan, and the buffers are
+ * free for such work. poll says when the host may read them. */
+enum mt_status mt_exec_create_device(struct mt_comm *comm, enum mt_urgency urgency, int64_t max_op,
+                                     struct mt_exec **out);
 void mt_exec_destroy(struct mt_exec *exec); /* NULL allowed */
 bool mt_exec_is_active(const struct mt_exec *exec);
 
@@ -62,7 +71,8 @@ enum mt_status mt_exec_end(struct mt_exec *exec);
 enum mt_status mt_comm_poll(struct mt_comm *comm);
 /* The same for those who cannot fail, a struct mt_comm behind the pointer: the idle function of a
  * device. A failure is kept for the next poll, also that of an end that has to wait. True:
- * something is incomplete. */
+ * something is incomplete. Whoever waits for a GPU calls it meanwhile: a failure of NCCL ends what
+ * the GPU waits for. */
 bool mt_comm_progress(void *comm);
 
 /* Small and blocking; n_item items of 8 bytes. In place: values [n_item] becomes the sum in the

@@ -5,6 +5,8 @@
  *                      +--- a next slice of messages -------+
  *                           larger than slice_bytes
  *
+ * A device's transport takes the plan whole, at begin, and orders the device's work at end.
+ *
  * Large messages are cut into waves: wave w moves bytes [w, w + 1) * slice_bytes of every message
  * of the round that is that long. Both ends know the size, so both cut alike, and the messages of a
  * pair keep the order of their ops in every wave. One request per op is always enough. */
@@ -25,6 +27,9 @@ enum { TAG_BOUND = 16384 };
 
 struct mt_exec {
     struct mt_comm *comm;
+    struct mt_transport *device; /* takes the plans whole; NULL: of host memory */
+    enum mt_urgency urgency;     /* there */
+    int ticket;                  /* of the plan under way there */
     int64_t max_op;
     union mt_request *request;  /* [max_op] */
     int *peer;                  /* [max_op] of each request */
@@ -53,6 +58,15 @@ enum mt_status mt_exec_create(struct mt_comm *comm, int64_t max_op, struct mt_ex
 cleanup:
     mt_exec_destroy(exec);
     return status;
+}
+
+enum mt_status mt_exec_create_device(struct mt_comm *comm, enum mt_urgency urgency, int64_t max_op,
+                                     struct mt_exec **out)
+{
+    MT_TRY(mt_exec_create(comm, max_op, out));
+    (*out)->device = comm->device;
+    (*out)->urgency = urgency;
+    return MT_OK;
 }
 
 static void remove_active(struct mt_comm *comm, const struct mt_exec *exec)
@@ -272,6 +286,23 @@ static bool is_next_tag_free(const struct mt_comm *comm)
     return oldest == comm->n_active || comm->sequence - comm->active[oldest]->number < TAG_BOUND;
 }
 
+static enum mt_status begin_whole(struct mt_exec *exec, void *const buffer[MT_N_BUFFER])
+{
+    return exec->device->verbs->plan->begin(exec->device, exec->urgency, exec->plan, buffer,
+                                            exec->number, &exec->ticket);
+}
+
+/* The rounds are the device's: done, or not. */
+static enum mt_status poll_whole(struct mt_exec *exec, bool *done)
+{
+    MT_TRY(exec->device->verbs->plan->poll(exec->device, exec->ticket, done));
+    if (*done) {
+        exec->first_op = exec->plan->n_op;
+        mt_record_done(exec->record);
+    }
+    return MT_OK;
+}
+
 enum mt_status mt_exec_begin(struct mt_exec *exec, const struct mt_plan *plan,
                              void *const buffer[MT_N_BUFFER])
 {
@@ -291,7 +322,7 @@ enum mt_status mt_exec_begin(struct mt_exec *exec, const struct mt_plan *plan,
     const struct mt_collective_facts facts = facts_of(exec, comm->topology.n_rank);
     count_traffic(comm, facts.name, facts.n_bytes);
     exec->record = mt_record_arrive(&facts);
-    return start_round(exec);
+    return exec->device != NULL ? begin_whole(exec, buffer) : start_round(exec);
 }
 
 static enum mt_status test_wave(struct mt_exec *exec, bool *is_arrived)
@@ -314,6 +345,9 @@ enum mt_status mt_exec_poll(struct mt_exec *exec, bool *done)
 {
     bool is_arrived = true;
     *done = exec->plan == NULL || is_complete(exec);
+    if (!*done && exec->device != NULL) {
+        return poll_whole(exec, done);
+    }
     while (!*done) {
         MT_TRY(test_wave(exec, &is_arrived));
         if (!is_arrived) {
@@ -346,6 +380,15 @@ static enum mt_status wait_for(struct mt_exec *exec)
     return MT_OK;
 }
 
+static enum mt_status wait_watched(struct mt_exec *exec, int64_t start_ns)
+{
+    mt_job_watch_begin(exec->plan->name, exec->number);
+    const enum mt_status status = wait_for(exec);
+    mt_job_watch_end();
+    mt_span_add_wait_ns(mt_clock_ns() - start_ns);
+    return status;
+}
+
 enum mt_status mt_exec_end(struct mt_exec *exec)
 {
     if (exec->plan == NULL) {
@@ -353,14 +396,17 @@ enum mt_status mt_exec_end(struct mt_exec *exec)
     }
     const int64_t start_ns = mt_clock_ns();
     mt_record_need(exec->record, start_ns);
-    mt_job_watch_begin(exec->plan->name, exec->number);
-    const enum mt_status status = wait_for(exec);
-    mt_job_watch_end();
-    mt_span_add_wait_ns(mt_clock_ns() - start_ns);
-    MT_TRY(status);
+    MT_TRY(exec->device != NULL ? exec->device->verbs->plan->end(exec->device, exec->ticket)
+                                : wait_watched(exec, start_ns));
     remove_active(exec->comm, exec);
     exec->plan = NULL;
     return MT_OK;
+}
+
+static enum mt_status check_device(struct mt_comm *comm)
+{
+    struct mt_transport *device = comm->device;
+    return device != NULL ? device->verbs->plan->check(device) : MT_OK;
 }
 
 bool mt_comm_progress(void *comm)
@@ -372,6 +418,9 @@ bool mt_comm_progress(void *comm)
         c->failure = mt_exec_poll(c->active[i], &done);
         is_under_way = is_under_way || !done;
     }
+    if (c->failure == MT_OK) {
+        c->failure = check_device(c);
+    }
     return is_under_way && c->failure == MT_OK;
 }
 
@@ -382,5 +431,5 @@ enum mt_status mt_comm_poll(struct mt_comm *comm)
         bool done = false;
         MT_TRY(mt_exec_poll(comm->active[i], &done));
     }
-    return MT_OK;
+    return check_device(comm);
 }

@@ -21,6 +21,10 @@ enum mt_op_kind { MT_OP_SEND, MT_OP_RECV, MT_OP_COPY, MT_OP_ADD };
 enum mt_element { MT_ELEMENT_BYTE, MT_ELEMENT_F32, MT_ELEMENT_F64, MT_ELEMENT_I64 };
 int64_t mt_element_bytes(enum mt_element element); /* bytes of one: 1, 4, 8, 8 */
 
+/* How soon what a plan brings is wanted: at once, as rows of tokens, or behind computation, as
+ * copies of experts and gradients. A device keeps the two apart. */
+enum mt_urgency { MT_AWAITED, MT_BACKGROUND, MT_N_URGENCY };
+
 /* Buffers are named by small numbers; their meaning is the collective's (see collectives.h). */
 enum { MT_BUFFER_SEND = 0, MT_BUFFER_RECV = 1, MT_BUFFER_STAGE = 2, MT_N_BUFFER = 3 };
 

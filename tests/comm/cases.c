@@ -270,10 +270,11 @@ void test_case_create(struct test_case *test, struct test_spec spec,
     const bool is_sum =
         spec.kind == TEST_REDUCE_SCATTER || spec.kind == TEST_SPARSE_REDUCE_SCATTER ||
         spec.kind == TEST_SPARSE_REDUCE_RELAY || spec.kind == TEST_SPARSE_REDUCE_PACED;
+    const enum mt_element usual = is_sum ? MT_ELEMENT_F32 : MT_ELEMENT_BYTE;
     *test = (struct test_case){.spec = spec,
                                .topology = topology,
                                .rank = rank,
-                               .element = is_sum ? MT_ELEMENT_F32 : MT_ELEMENT_BYTE};
+                               .element = spec.element != MT_ELEMENT_BYTE ? spec.element : usual};
     MT_TEST_OK(MT_ALLOCATE(test->counts, 2 * (int64_t)topology->n_rank, "test"));
     create[spec.kind](test);
 }

@@ -44,8 +44,9 @@ struct test_spec {
     enum test_kind kind;
     enum test_shape shape;
     uint64_t seed;
-    int64_t scale;      /* blocks have fewer than this many elements */
-    bool is_one_buffer; /* sparse: home and copies in one buffer, SEND = RECV */
+    int64_t scale;           /* blocks have fewer than this many elements */
+    bool is_one_buffer;      /* sparse: home and copies in one buffer, SEND = RECV */
+    enum mt_element element; /* BYTE: as the kind has it */
 };
 
 struct test_case {

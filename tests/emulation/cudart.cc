@@ -22,6 +22,7 @@ struct emu_task {
     bool is_kernel;
     emu_kernel kernel;
     std::function<void(const emu_actor *)> work;
+    std::function<bool()> is_ready; /* none: as soon as its turn comes */
 };
 
 struct CUstream_st {
@@ -91,27 +92,47 @@ void run(CUstream_st *stream)
     rt()->over[size_t(stream->id)] = task.number;
 }
 
-/* Runs streams, one operation at a time, until `number` operations of the stream are over. */
+/* Runs one operation of any stream. False: none can run; *is_waiting: one waits for a peer. */
+bool step(bool *is_waiting)
+{
+    std::vector<int> order;
+    *is_waiting = false;
+    emu_arrange(&order, int(rt()->streams.size()));
+    for (const int i : order) {
+        CUstream_st *next = rt()->streams[size_t(i)];
+        if (next == nullptr || next->tasks.empty() || !is_over(next->tasks.front().clock)) {
+            continue;
+        }
+        if (next->tasks.front().is_ready && !next->tasks.front().is_ready()) {
+            *is_waiting = true;
+            continue;
+        }
+        run(next);
+        return true;
+    }
+    return false;
+}
+
+/* Until `number` operations of the stream are over. */
 void run_until(const CUstream_st *stream, uint64_t number)
 {
-    runtime *r = rt();
-    std::vector<int> order;
-    while (r->over[size_t(stream->id)] < number) {
-        emu_arrange(&order, int(r->streams.size()));
-        bool has_run = false;
-        for (const int i : order) {
-            CUstream_st *next = r->streams[size_t(i)];
-            if (next != nullptr && !next->tasks.empty() && is_over(next->tasks.front().clock)) {
-                run(next);
-                has_run = true;
-                break;
-            }
-        }
-        if (!has_run) {
+    while (rt()->over[size_t(stream->id)] < number) {
+        bool is_waiting = false;
+        if (!step(&is_waiting) && !is_waiting) {
             emu_report("streams wait for each other");
             return;
         }
     }
+}
+
+/* Whether they are over; else one operation more is. */
+bool has_run_until(const CUstream_st *stream, uint64_t number)
+{
+    bool is_waiting = false;
+    if (rt()->over[size_t(stream->id)] < number && !step(&is_waiting) && !is_waiting) {
+        emu_report("streams wait for each other");
+    }
+    return rt()->over[size_t(stream->id)] >= number;
 }
 
 cudaError_t verdict()
@@ -227,6 +248,15 @@ void emu_enqueue(cudaStream_t stream, std::function<void(const emu_actor *)> wor
     enqueue(stream, std::move(task));
 }
 
+void emu_enqueue_when(cudaStream_t stream, std::function<bool()> is_ready,
+                      std::function<void(const emu_actor *)> work)
+{
+    emu_task task = {};
+    task.is_ready = std::move(is_ready);
+    task.work = std::move(work);
+    enqueue(stream, std::move(task));
+}
+
 void mt_emu_enqueue_kernel(dim3 grid, dim3 block, int64_t shared_bytes, cudaStream_t stream,
                            std::function<void()> thread)
 {
@@ -329,6 +359,20 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
     return cudaSuccess;
 }
 
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *most)
+{
+    *least = 0;
+    *most = -5;
+    return cudaSuccess;
+}
+
+/* The order of streams is the emulator's in any case. */
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority)
+{
+    (void)priority;
+    return cudaStreamCreateWithFlags(stream, flags);
+}
+
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     if (!stream->tasks.empty()) {
@@ -339,15 +383,26 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
     return verdict();
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+static cudaError_t know_over(const CUstream_st *stream)
 {
-    rt()->counts.n_wait++;
-    run_until(stream, stream->number);
     emu_clock clock = stream->clock;
     clock.resize(rt()->streams.size());
     clock[size_t(stream->id)] = stream->number;
     join(&rt()->host_clock, clock);
     return verdict();
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    rt()->counts.n_wait++;
+    run_until(stream, stream->number);
+    return know_over(stream);
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    const bool is_over = has_run_until(stream, stream->number);
+    return is_over || emu_has_error() ? know_over(stream) : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
@@ -392,6 +447,15 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
         run_until(event->stream, event->number);
         join(&rt()->host_clock, event->clock);
     }
+    return verdict();
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+    if (event->stream != nullptr && !has_run_until(event->stream, event->number)) {
+        return emu_has_error() ? verdict() : cudaErrorNotReady;
+    }
+    join(&rt()->host_clock, event->clock);
     return verdict();
 }
 

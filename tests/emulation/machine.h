@@ -93,6 +93,9 @@ void emu_device_gives(size_t bytes);
 
 /* An operation of the stream that touches device memory as `actor`. */
 void emu_enqueue(cudaStream_t stream, std::function<void(const emu_actor *)> work);
+/* The same, once is_ready says so: what it waits for is another process. Others run meanwhile. */
+void emu_enqueue_when(cudaStream_t stream, std::function<bool()> is_ready,
+                      std::function<void(const emu_actor *)> work);
 struct emu_counts *emu_counter();
 
 #endif

@@ -1,0 +1,34 @@
+# The double of NCCL, transport nccl on it, and their tests.
+add_library(mt_emulator_nccl STATIC nccl.cc nccl_launch.cc gpu.cc)
+target_compile_options(mt_emulator_nccl PRIVATE -O3)
+set_source_files_properties(gpu.cc PROPERTIES COMPILE_OPTIONS "-Wno-shadow")
+target_compile_definitions(mt_emulator_nccl PRIVATE OMPI_SKIP_MPICXX)
+target_link_libraries(mt_emulator_nccl PUBLIC mt_emulated_kernels mt_emulator MPI::MPI_C)
+
+# As mt_emulated_kernels has it.
+file(GLOB mt_transport CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/comm/*.cu)
+add_library(mt_emulated_transport STATIC ${mt_transport})
+set_source_files_properties(${mt_transport} TARGET_DIRECTORY mt_emulated_transport PROPERTIES
+                            LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-Wno-shadow")
+target_compile_options(mt_emulated_transport PRIVATE -fsanitize=thread -O2 -g -Wno-unknown-pragmas)
+target_link_libraries(mt_emulated_transport PUBLIC mt_emulator_nccl)
+
+set(mt_case_folder ${CMAKE_SOURCE_DIR}/tests/comm)
+set(mt_case_sources ${mt_case_folder}/cases.c ${mt_case_folder}/case_exchange.c
+    ${mt_case_folder}/case_sparse.c)
+# mt_nccl_test(test_nccl RANKS 1 2 SOURCES file.c)
+function(mt_nccl_test name)
+    cmake_parse_arguments(T "" "" "RANKS;SOURCES" ${ARGN})
+    add_executable(${name} ${T_SOURCES})
+    target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+    target_compile_definitions(${name} PRIVATE OMPI_SKIP_MPICXX)
+    target_link_libraries(${name} PRIVATE mt_emulated_transport mt_test_support mt_comm
+                          PkgConfig::CMOCKA)
+    foreach(ranks IN LISTS T_RANKS)
+        add_test(NAME emulation.${name}.np${ranks}
+                 COMMAND ${MT_MPIRUN} -np ${ranks} $<TARGET_FILE:${name}>)
+        set_tests_properties(emulation.${name}.np${ranks} PROPERTIES LABELS "emu;mpi" TIMEOUT 300
+                             ENVIRONMENT "${MT_TEST_ENV}" PROCESSORS 2)
+    endforeach()
+endfunction()
+mt_nccl_test(test_nccl RANKS 1 2 3 4 SOURCES test_nccl.c ${mt_case_sources})
