@@ -173,7 +173,7 @@ static enum mt_status create_parts(struct mt_carrier *carrier, const struct mt_c
     MT_TRY(MT_ALLOCATE(carrier->send_bytes, n_rank, "exchange sizes"));
     MT_TRY(MT_ALLOCATE(carrier->recv_bytes, n_rank, "exchange sizes"));
     MT_TRY(mt_plan_init(&carrier->plan, n_op));
-    MT_TRY(mt_exec_create(carrier->comm, n_op, &carrier->exec));
+    MT_TRY(mt_exec_create_device(carrier->comm, MT_AWAITED, n_op, &carrier->exec));
     if (!is_ever_indirect(topology, config)) {
         return MT_OK;
     }

@@ -10,7 +10,7 @@ enum mt_status mt_lane_init(struct mt_lane *lane, struct mt_device *device, stru
     memset(lane, 0, sizeof(*lane));
     lane->device = device;
     lane->user = -1;
-    MT_TRY(mt_exec_create(comm, max_op, &lane->exec));
+    MT_TRY(mt_exec_create_device(comm, MT_BACKGROUND, max_op, &lane->exec));
     if (plan_max_op > 0) {
         MT_TRY(mt_plan_init(&lane->plan, plan_max_op));
     }

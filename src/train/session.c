@@ -4,6 +4,7 @@
 #include "base/job.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "device/module.h"
 
 #include <math.h>
 #include <string.h>
@@ -188,6 +189,26 @@ enum mt_status mt_session_open_gpu(struct mt_session *session, const struct mt_s
     return MT_OK;
 }
 
+/* What is in the memory of GPUs travels between them. */
+static enum mt_status connect_gpus(struct mt_session *session)
+{
+    const struct mt_device *device = &session->device;
+    struct mt_transport *transport = NULL;
+    if (device->kind != MT_DEVICE_CUDA || session->comm.topology.n_rank == 1) {
+        return MT_OK;
+    }
+    if (device->module->nccl == NULL) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "several GPUs need NCCL, and the module was built without it; expected "
+                       "nccl.h beside the toolkit; install it and build the target cuda again, or "
+                       "start one rank");
+    }
+    MT_TRY(mt_transport_create_nccl(mt_job_world(), device->module->nccl, device->context,
+                                    &transport));
+    mt_comm_set_device(&session->comm, transport);
+    return MT_OK;
+}
+
 static enum mt_status check_memory(const struct mt_session *session, bool training, int n_local,
                                    int64_t max_sequence, int64_t beside_bytes)
 {
@@ -262,6 +283,7 @@ enum mt_status mt_session_open_beside(struct mt_session *session, const struct m
     MT_TRY(
         mt_job_agree(mt_device_init(&session->device, config, session->comm.rank, &place.share)));
     MT_TRY(mt_session_open_gpu(session, &place));
+    MT_TRY(mt_job_agree(connect_gpus(session)));
     mt_device_set_idle(&session->device, mt_comm_progress, &session->comm);
     MT_TRY(
         mt_job_agree(check_memory(session, training, place.n_local, max_sequence, beside_bytes)));
@@ -276,7 +298,7 @@ void mt_session_close(struct mt_session *session)
         clear_ownership(session->ownership, session->config->model.num_layers);
     }
     mt_model_tensors_clear(&session->tensors);
-    mt_device_close(&session->device, "");
     mt_comm_clear(&session->comm);
+    mt_device_close(&session->device, "");
     memset(session, 0, sizeof(*session));
 }

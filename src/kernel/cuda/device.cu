@@ -60,7 +60,13 @@ static void hand_on(struct mt_cuda_ring *ring, const char *begin, const char *en
 static enum mt_status wait(struct mt_device *device)
 {
     struct mt_cuda_ring *ring = &mt_cuda_device_of(device)->ring;
-    const enum mt_status status = mt_cuda_wait(cuda_of(device));
+    struct mt_cuda *cuda = cuda_of(device);
+    while (cuda->status == MT_OK && cudaStreamQuery(cuda->stream) == cudaErrorNotReady) {
+        if (device->idle != NULL) {
+            (void)device->idle(device->idle_context); /* notices when a peer is gone */
+        }
+    }
+    const enum mt_status status = mt_cuda_wait(cuda);
     hand_on(ring, ring->base, ring->base + MT_CUDA_RING_PARTS * part_bytes);
     memset(ring->is_busy, 0, sizeof(ring->is_busy));
     ring->part = 0;
