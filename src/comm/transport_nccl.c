@@ -214,22 +214,19 @@ static enum mt_status share_ids(const struct transport_nccl *t, struct mt_nccl_i
     const enum mt_status status = t->rank == 0 ? t->table->create_ids(ids) : MT_OK;
     MT_TRY(mt_topology_agree(t->comm, status));
     MT_TRY_MPI(MPI_Bcast(ids, (int)sizeof(*ids), MPI_BYTE, 0, t->comm));
-    MT_TRY_MPI(MPI_Barrier(t->comm));
-    return MT_OK;
+    return mt_job_mpi_status(MPI_Barrier(t->comm), "MPI_Barrier", __FILE__, __LINE__);
 }
 
 static enum mt_status start(struct transport_nccl *t, struct mt_cuda *cuda)
 {
     struct mt_nccl_ids ids = {.id = {{0}}};
     MT_TRY(compare_versions(t));
-    mt_job_watch_begin("the start of NCCL", 0);
-    enum mt_status status = share_ids(t, &ids);
-    if (status == MT_OK) {
-        status = connect_ranks(t, t->table->open(cuda, t->rank, t->n_rank, &ids, &t->nccl));
-        status = mt_topology_agree(t->comm, status);
-    }
+    MT_TRY(share_ids(t, &ids));
+    mt_job_watch_begin("the start of NCCL", 0); /* agreements are watched as such */
+    const enum mt_status opened = t->table->open(cuda, t->rank, t->n_rank, &ids, &t->nccl);
+    const enum mt_status status = connect_ranks(t, opened);
     mt_job_watch_end();
-    return status;
+    return mt_topology_agree(t->comm, status);
 }
 
 /* ---- the verbs ---- */

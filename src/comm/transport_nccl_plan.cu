@@ -17,26 +17,28 @@ static bool is_message(const struct mt_op *op)
     return op->kind == MT_OP_SEND || op->kind == MT_OP_RECV;
 }
 
+static bool is_fine(ncclResult_t result)
+{
+    return result == ncclSuccess || result == ncclInProgress;
+}
+
 /* This wave's part of one message. */
-static enum mt_status post(const struct mt_nccl_run *run, const struct mt_op *op, int64_t from)
+static ncclResult_t post(const struct mt_nccl_run *run, const struct mt_op *op, int64_t from)
 {
     struct mt_nccl *nccl = run->nccl;
     const int64_t rest = op->n_bytes - from;
     const int64_t n_bytes = rest < run->slice_bytes ? rest : run->slice_bytes;
+    const size_t n_word = (size_t)n_bytes / 4;
     char *at = mt_nccl_address(run, op->buffer, op->offset_bytes + from);
     const ncclComm_t comm = nccl->comm[run->comm];
     const cudaStream_t stream = nccl->stream[run->comm];
     MT_ASSERT(n_bytes % 4 == 0);
     nccl->counts.n_message++;
     if (op->kind == MT_OP_RECV) {
-        return mt_nccl_check(nccl, run->comm,
-                             ncclRecv(at, (size_t)n_bytes / 4, ncclInt32, op->peer, comm, stream),
-                             "ncclRecv");
+        return ncclRecv(at, n_word, ncclInt32, op->peer, comm, stream);
     }
     nccl->counts.sent_bytes += n_bytes;
-    return mt_nccl_check(nccl, run->comm,
-                         ncclSend(at, (size_t)n_bytes / 4, ncclInt32, op->peer, comm, stream),
-                         "ncclSend");
+    return ncclSend(at, n_word, ncclInt32, op->peer, comm, stream);
 }
 
 /* All messages of ops [first, end) that go beyond `from`, as one launch: NCCL moves what is in a
@@ -46,17 +48,17 @@ static enum mt_status launch(const struct mt_nccl_run *run, int64_t first, int64
 {
     struct mt_nccl *nccl = run->nccl;
     MT_TRY(mt_nccl_check(nccl, run->comm, ncclGroupStart(), "ncclGroupStart"));
-    enum mt_status status = MT_OK;
-    for (int64_t i = first; i < end && status == MT_OK; i++) {
+    ncclResult_t posted = ncclSuccess;
+    for (int64_t i = first; i < end && is_fine(posted); i++) {
         const struct mt_op *op = &run->plan->op[i];
         if (is_message(op) && op->n_bytes > from) {
-            status = post(run, op, from);
+            posted = post(run, op, from);
         }
     }
-    const ncclResult_t result = ncclGroupEnd(); /* also after a failure: the group is left */
-    MT_TRY(status);
+    const ncclResult_t ended = ncclGroupEnd(); /* in any case: a group is left before an abort */
+    MT_TRY(mt_nccl_check(nccl, run->comm, posted, "ncclSend or ncclRecv"));
     nccl->counts.n_group++;
-    return mt_nccl_settle(nccl, run->comm, result, "ncclGroupEnd");
+    return mt_nccl_settle(nccl, run->comm, ended, "ncclGroupEnd");
 }
 
 static enum mt_status move(const struct mt_nccl_run *run, int64_t first, int64_t end)

@@ -68,19 +68,20 @@ ncclResult_t start_group()
     if (!group_state) {
         return ncclSuccess;
     }
-    std::shared_ptr<emu_nccl_state> state = group_state;
-    if (writes_what_it_needs()) {
+    const std::shared_ptr<emu_nccl_state> state = group_state;
+    const bool is_sound = !writes_what_it_needs();
+    const cudaStream_t stream = group.front().stream;
+    state->waiting = group;
+    group.clear();
+    group_state.reset();
+    if (!is_sound) {
         return refuse(state.get(), "a group receives where it also sends or receives");
     }
-    state->waiting = group;
     state->result = ncclInProgress;
     state->n_lag = LAG;
-    const cudaStream_t stream = group.front().stream;
     if (std::find(state->streams.begin(), state->streams.end(), stream) == state->streams.end()) {
         state->streams.push_back(stream);
     }
-    group.clear();
-    group_state.reset();
     return ncclInProgress;
 }
 

@@ -32,3 +32,7 @@ function(mt_nccl_test name)
     endforeach()
 endfunction()
 mt_nccl_test(test_nccl RANKS 1 2 3 4 SOURCES test_nccl.c ${mt_case_sources})
+mt_nccl_test(test_nccl_double RANKS 2 SOURCES test_nccl_double.cc)
+# Not tests by themselves: nccl_faults.sh runs the jobs and looks at how they end.
+mt_nccl_test(nccl_faults SOURCES nccl_faults.c)
+mt_script_test(nccl_faults DIR emulation LABELS emu fault)

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# NCCL that fails at the start or in flight, never ends, or is another version: one message, the right
+# code, and no rank that hangs. MT_EMULATED_NCCL: tests/emulation/nccl_double.h.
+# shellcheck source=tests/support/run.sh
+. "$MT_SOURCE/tests/support/run.sh"
+program=$MT_BUILD/tests/emulation/nccl_faults
+
+# job RANKS FAULT DEADLINE
+job() {
+    MT_EMULATED_NCCL=$2 timeout -k 5 100 mpirun "${mpirun_flags[@]}" -np "$1" "$program" "$3"
+}
+
+# try RANKS FAULT CODE TEXT: with a deadline that nothing reaches.
+try() {
+    expect "$3" "$4" job "$1" "$2" 90
+    echo "done: $2 on $1 ranks"
+}
+
+other='2\.28\.9 on ranks 0, 2\.27\.3 on ranks 1;'
+for n in 1 2 4; do
+    try "$n" "" 0 ""
+done
+try 2 "version 1 22703" 4 "^moetrain: NCCL has different versions: $other"
+try 4 "version 2 22703" 4 ': 2\.28\.9 on ranks 0-1, 3, 2\.27\.3 on ranks 2; expected one version'
+try 3 "id 0" 4 'ncclGetUniqueId: unhandled system error'
+for n in 2 4; do
+    last=$((n - 1))
+    try "$n" "refuse $last" 4 "^moetrain: rank $last \(.*NCCL failed in ncclCommInitRankConfig"
+    try "$n" "lose $last" 4 "^moetrain: rank $last \(.*connecting all ranks: .*lost on purpose"
+    try "$n" "break $last 3" 4 "^moetrain: rank $last \(.* step 3: NCCL failed in .*lost on purpose"
+done
+try 3 "break 0 1" 4 '^moetrain: rank 0 \(.* step 1: NCCL failed in'
+
+# What never ends is the watchdog's; ranks of a busy machine start within its deadline.
+expect 124 '^moetrain: .*the start of NCCL did not complete within 8 s' job 2 "deaf 1" 8
+expect 124 "step 3: collective 3 \(the GPU's work\) did not complete within 8 s" job 4 "hang 1 3" 8
+echo "all NCCL faults end as they should"
