@@ -16,19 +16,23 @@ if(NOT MT_NVCC)
 endif()
 message(STATUS "CUDA: ${MT_NVCC}; `ninja cuda` builds libmoetrain_cuda.so and checks its kernels")
 
-file(GLOB mt_cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernel/cuda/*.cu)
-file(GLOB mt_nccl_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/comm/*.cu)
+# NCCL, where it is: without it a run has one GPU.
 get_filename_component(mt_cuda_toolkit ${MT_NVCC} DIRECTORY)
 find_path(MT_NCCL_INCLUDE nccl.h HINTS ${mt_cuda_toolkit}/../include)
-set(mt_nccl_option "")
-set(mt_nccl_library "")
-if(MT_NCCL_INCLUDE)
-    list(APPEND mt_cuda_sources ${mt_nccl_sources})
-    set(mt_nccl_option -DMT_WITH_NCCL -I${MT_NCCL_INCLUDE})
-    set(mt_nccl_library -lnccl)
+find_library(MT_NCCL_LIBRARY nccl HINTS ${mt_cuda_toolkit}/../lib ${mt_cuda_toolkit}/../lib64)
+set(mt_nccl_sources "")
+set(mt_nccl_options "")
+if(MT_NCCL_INCLUDE AND MT_NCCL_LIBRARY)
+    message(STATUS "NCCL: ${MT_NCCL_LIBRARY}")
+    file(GLOB mt_nccl_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/comm/*.cu)
+    set(mt_nccl_options -DMT_HAS_NCCL -I${MT_NCCL_INCLUDE})
 else()
-    message(STATUS "CUDA: no nccl.h found; a run will have one GPU")
+    message(STATUS "NCCL: none found; libmoetrain_cuda.so is built without")
+    set(MT_NCCL_LIBRARY "")
 endif()
+
+file(GLOB mt_cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernel/cuda/*.cu)
+list(APPEND mt_cuda_sources ${mt_nccl_sources})
 file(GLOB mt_cuda_headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernel/cuda/*.cuh
      ${CMAKE_SOURCE_DIR}/src/kernel/cuda/*.h ${CMAKE_SOURCE_DIR}/src/kernel/*.h
      ${CMAKE_SOURCE_DIR}/src/device/*.h ${CMAKE_SOURCE_DIR}/src/comm/*.h)
@@ -43,7 +47,7 @@ foreach(source IN LISTS mt_cuda_sources)
     add_custom_command(OUTPUT ${mt_cuda_folder}/${name}.o
         COMMAND ${CMAKE_COMMAND} -E make_directory ${mt_cuda_folder}
         COMMAND ${MT_NVCC} -std=c++17 -O3 ${mt_cuda_codes} -I${CMAKE_SOURCE_DIR}/src
-                -DMT_VERSION="${PROJECT_VERSION}" ${mt_nccl_option} -Werror all-warnings
+                ${mt_nccl_options} -DMT_VERSION="${PROJECT_VERSION}" -Werror all-warnings
                 -Xcompiler -Wall,-Wextra,-Werror,-fPIC,-fvisibility=hidden
                 -c ${source} -o ${mt_cuda_folder}/${name}.o
         DEPENDS ${source} ${mt_cuda_headers} VERBATIM)
@@ -51,6 +55,6 @@ foreach(source IN LISTS mt_cuda_sources)
 endforeach()
 add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/libmoetrain_cuda.so
     COMMAND ${MT_NVCC} -shared -cudart shared -o ${CMAKE_BINARY_DIR}/libmoetrain_cuda.so
-            ${mt_cuda_objects} -lcublas ${mt_nccl_library} -Xlinker --no-undefined
+            ${mt_cuda_objects} -lcublas ${MT_NCCL_LIBRARY} -Xlinker --no-undefined
     DEPENDS ${mt_cuda_objects} VERBATIM)
 add_custom_target(cuda_module DEPENDS ${CMAKE_BINARY_DIR}/libmoetrain_cuda.so)

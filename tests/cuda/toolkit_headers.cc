@@ -2,7 +2,7 @@
  * once with the toolkit's headers and once with the emulator's, so that the two cannot differ. */
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
-#ifdef MT_WITH_NCCL
+#ifdef MT_HAS_NCCL
 #include <nccl.h>
 #endif
 
@@ -43,7 +43,7 @@ static_assert(cudaMemcpyHostToDevice == 1 && cudaMemcpyDeviceToHost == 2, "kinds
 
 static_assert(cudaErrorNotReady == 600, "of what is asked before it is over");
 
-#ifdef MT_WITH_NCCL
+#ifdef MT_HAS_NCCL
 void compare_nccl()
 {
     same<ncclResult_t (*)(int *)>(&ncclGetVersion);

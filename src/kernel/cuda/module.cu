@@ -1,13 +1,6 @@
 /* The one symbol of libmoetrain_cuda.so, and the program's functions that its other files call. */
 #include "kernel/cuda/device.h"
 
-#ifdef MT_WITH_NCCL
-#include "comm/transport_nccl.h"
-#define MODULE_NCCL &mt_nccl_functions
-#else
-#define MODULE_NCCL NULL
-#endif
-
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -31,6 +24,13 @@ void mt_assert_failed(const char *condition, const char *file, int line, const c
     program->assert_failed(condition, file, line, function);
 }
 
+#ifdef MT_HAS_NCCL
+extern const struct mt_nccl_table mt_nccl_functions; /* comm/transport_nccl.h */
+static const struct mt_nccl_table *const nccl_table = &mt_nccl_functions;
+#else
+static const struct mt_nccl_table *const nccl_table = NULL;
+#endif
+
 __attribute__((visibility("default"))) const struct mt_module *
 mt_module_entry(const struct mt_module_host *host);
 
@@ -38,7 +38,7 @@ const struct mt_module *mt_module_entry(const struct mt_module_host *host)
 {
     static const struct mt_module module = {
         MT_MODULE_VERSION,     MT_VERSION, (int64_t)sizeof(struct mt_device), &mt_cuda_device_table,
-        &mt_cuda_kernel_table, MODULE_NCCL};
+        &mt_cuda_kernel_table, nccl_table};
     program = host;
     return &module;
 }
