@@ -3,7 +3,7 @@
 # Libraries a room may use beyond the rooms above it. Anything not listed here is not used there.
 set(MT_LIBS_base MPI::MPI_C Threads::Threads m)
 set(MT_LIBS_config PkgConfig::TOMLPP PkgConfig::XXHASH)
-set(MT_LIBS_device OpenMP::OpenMP_C PkgConfig::HWLOC)
+set(MT_LIBS_device OpenMP::OpenMP_C PkgConfig::HWLOC ${CMAKE_DL_LIBS})
 set(MT_LIBS_kernel DNNL::dnnl OpenMP::OpenMP_C)
 set(MT_LIBS_text PkgConfig::JANSSON PkgConfig::XXHASH PkgConfig::PCRE2 PkgConfig::UTF8PROC
                  PkgConfig::SENTENCEPIECE)

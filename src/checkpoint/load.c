@@ -9,6 +9,7 @@
 #include "checkpoint/manifest.h"
 #include "checkpoint/shard_read.h"
 #include "checkpoint/together.h"
+#include "device/memory.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -24,6 +25,7 @@ struct load {
     int n_kind;                                /* kinds that are read: 1 or MT_N_KIND */
     const struct mt_manifest_tensor **by_name; /* [n_tensor of the manifest] */
     const struct mt_manifest_tensor **saved;   /* [n_tensor of the table, n_kind] */
+    float *room;                               /* of the largest part, on its way to a GPU */
     int64_t n_difference;
     char differences[DIFFERENCES_BYTES];
 };
@@ -150,11 +152,12 @@ static enum mt_status match_tables(struct load *load, const char *path)
 
 /* Elements of a part that lie in one piece; whole pieces are compared with their checksum once
  * more. row_elements: of the saved tensor, which may have been cut otherwise. */
-static enum mt_status read_overlap(const struct mt_part *part, float *data, int64_t row_elements,
+static enum mt_status read_overlap(const struct load *load, const struct mt_part *part, float *data,
                                    const struct mt_manifest_tensor *saved,
                                    const struct mt_manifest_piece *piece,
                                    struct mt_shard_reader *reader)
 {
+    const int64_t row_elements = mt_manifest_row_elements(saved);
     const int64_t piece_first = piece->first_row * row_elements;
     const int64_t n_piece_element = piece->n_row * row_elements;
     const int64_t first = mt_max_i64(part->first, piece_first);
@@ -162,7 +165,9 @@ static enum mt_status read_overlap(const struct mt_part *part, float *data, int6
     if (first >= end) {
         return MT_OK;
     }
-    float *to = data + (first - part->first);
+    struct mt_device *device = mt_store_device(load->store);
+    float *home = data + (first - part->first);
+    float *to = mt_device_room(device, home, load->room);
     const int64_t shard_first = piece->shard_row * row_elements + first - piece_first;
     MT_TRY(mt_shard_read_elements(reader, saved, shard_first, end - first, to));
     const size_t n_byte = (size_t)(end - first) * sizeof(float);
@@ -170,6 +175,7 @@ static enum mt_status read_overlap(const struct mt_part *part, float *data, int6
         XXH3_64bits(to, n_byte) != piece->checksum) {
         return mt_shard_fail_piece(reader, saved, piece);
     }
+    mt_device_upload(device, home, to, (int64_t)n_byte);
     return MT_OK;
 }
 
@@ -204,7 +210,7 @@ static enum mt_status read_part(const struct load *load, const struct mt_part *p
     for (int64_t i = first_piece_from(piece, saved->n_piece, row_elements, part->first);
          i < saved->n_piece && piece[i].first_row * row_elements < end && status == MT_OK; ++i) {
         if (piece[i].shard == reader->shard) {
-            status = read_overlap(part, data[kind], row_elements, saved, &piece[i], reader);
+            status = read_overlap(load, part, data[kind], saved, &piece[i], reader);
         }
     }
     return status;
@@ -254,10 +260,26 @@ static enum mt_status load_state(const struct load *load, const char *path, bool
     return mt_index_read_arrays(index_path, &load->manifest, state);
 }
 
+/* Values are read where they belong, but for a GPU's. */
+static enum mt_status make_room(struct load *load)
+{
+    int64_t n_element = 0;
+    if (mt_device_is_host(mt_store_device(load->store))) {
+        return MT_OK;
+    }
+    for (int p = 0; p < mt_store_n_part(load->store); ++p) {
+        n_element = mt_max_i64(n_element, mt_store_part(load->store, p)->n_element);
+    }
+    return MT_ALLOCATE(load->room, n_element, "values on their way to the GPU");
+}
+
 static enum mt_status load_all(struct load *load, const char *path, bool weights_only,
                                struct mt_run_state *state)
 {
     enum mt_status status = match_tables(load, path);
+    if (status == MT_OK) {
+        status = make_room(load);
+    }
     for (int shard = 0; shard < mt_manifest_n_shard(&load->manifest) && status == MT_OK; ++shard) {
         if (needs_shard(load, shard)) {
             status = read_shard(load, path, shard);
@@ -279,6 +301,7 @@ static enum mt_status load_verified(struct mt_store *store, struct mt_comm *comm
     const enum mt_status status = load_all(&load, path, weights_only, state);
     mt_memory_free(load.by_name);
     mt_memory_free(load.saved);
+    mt_memory_free(load.room);
     mt_manifest_clear(manifest);
     return mt_together_agree(comm, status);
 }

@@ -5,6 +5,7 @@
 #include "checkpoint/disk.h"
 #include "checkpoint/saver_internal.h"
 #include "checkpoint/together.h"
+#include "device/memory.h"
 
 #include <string.h>
 
@@ -38,7 +39,8 @@ enum mt_status mt_saver_create(struct mt_store *store, struct mt_comm *comm,
     saver->comm = comm;
     saver->options = options;
     saver->n_shard = mt_turn_n_shard(store, options);
-    if (is_async) {
+    saver->fetches = !mt_device_is_host(mt_store_device(store));
+    if (is_async || saver->fetches) {
         MT_TRY_GOTO(MT_ALLOCATE(saver->staging,
                                 mt_saver_staging_bytes(store) / (int64_t)sizeof(float),
                                 "staging memory of checkpoints"));

@@ -211,6 +211,9 @@ static enum mt_status write_shard(void *context)
 {
     struct mt_saver *saver = context;
     const int64_t start_ns = mt_clock_ns();
+    if (saver->fetches) {
+        mt_writer_release(saver->writer); /* the store may change: everything was taken before */
+    }
     if (saver->staging != NULL) {
         mt_turn_stage(saver);
         mt_writer_release(saver->writer);
@@ -246,7 +249,10 @@ static enum mt_status begin(struct mt_saver *saver, const struct mt_run_state *s
     saver->newest = mt_max_i64(saver->newest, state->step); /* a rollback may come here again */
     MT_TRY(lay_out(saver, state));
     mt_turn_choose(saver, state->step, state->n_update);
-    const enum mt_status status = take_state(saver, state);
+    enum mt_status status = mt_turn_fetch(saver);
+    if (status == MT_OK) {
+        status = take_state(saver, state);
+    }
     if (status == MT_OK) {
         mt_writer_begin(saver->writer, write_shard, saver);
     } else {

@@ -32,6 +32,7 @@ struct mt_saver {
     struct mt_store *store;
     struct mt_comm *comm;
     const struct mt_checkpoint_options *options;
+    bool fetches;   /* from a GPU, before the writers begin */
     float *staging; /* NULL: written from the store */
     struct mt_writer *writer;
     enum mt_saver_phase phase; /* the same on every rank, as is what follows */
@@ -64,6 +65,8 @@ int mt_turn_n_shard(const struct mt_store *store, const struct mt_checkpoint_opt
 void mt_turn_choose(struct mt_saver *saver, int64_t step, int64_t n_update);
 /* The save is complete, or is none. */
 void mt_turn_end(struct mt_saver *saver, bool is_complete);
+/* What a GPU holds of a rank's shards is in staging afterwards; the CPU's stays where it is. */
+enum mt_status mt_turn_fetch(struct mt_saver *saver);
 /* The writer thread: a rank's shards are staged, then written and read back, or linked. */
 void mt_turn_stage(struct mt_saver *saver);
 enum mt_status mt_turn_write(struct mt_saver *saver, struct mt_saver_times *times);

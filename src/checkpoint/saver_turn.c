@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/saver_internal.h"
+#include "device/memory.h"
 
 #include <string.h>
 
@@ -47,12 +48,25 @@ void mt_turn_end(struct mt_saver *saver, bool is_complete)
     memcpy(turn->base, saver->path, sizeof(turn->base));
 }
 
+enum mt_status mt_turn_fetch(struct mt_saver *saver)
+{
+    struct mt_device *device = mt_store_device(saver->store);
+    float *to = saver->staging;
+    for (int s = 0; s < saver->n_shard && saver->fetches; ++s) {
+        if (saver->turn.is_written[s]) {
+            mt_shard_fetch(&saver->shard[s], device, to);
+            to += saver->shard[s].n_data_byte / (int64_t)sizeof(*to);
+        }
+    }
+    return saver->fetches ? mt_device_wait(device) : MT_OK;
+}
+
 void mt_turn_stage(struct mt_saver *saver)
 {
     float *to = saver->staging;
     for (int s = 0; s < saver->n_shard; ++s) {
         if (saver->turn.is_written[s]) {
-            mt_shard_stage(&saver->shard[s], to);
+            mt_shard_stage(&saver->shard[s], to, saver->fetches);
             to += saver->shard[s].n_data_byte / (int64_t)sizeof(*to);
         }
     }

@@ -62,9 +62,12 @@ enum mt_status mt_shard_lay_out(struct mt_shard *shard);
 
 /* ---- shard_write.c: no HDF5, nothing allocated ---- */
 
+/* Begins to copy what a GPU has of the pieces to staging, in the order of the extents; it is there
+ * after mt_device_wait, for mt_shard_stage with is_there. */
+void mt_shard_fetch(const struct mt_shard *shard, struct mt_device *device, float *staging);
 /* Copies what the pieces are made of to staging [n_data_byte / 4], in the order of the extents;
  * fills in all checksums on the way. */
-void mt_shard_stage(struct mt_shard *shard, float *staging);
+void mt_shard_stage(struct mt_shard *shard, float *staging, bool is_there);
 /* Writes a new file and syncs it. staging: NULL takes the data from the store's parts, which must
  * not change meanwhile, and fills in the checksums. */
 enum mt_status mt_shard_write(struct mt_shard *shard, const float *staging, const char *path);

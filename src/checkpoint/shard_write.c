@@ -8,6 +8,7 @@
 #include "base/size.h"
 #include "checkpoint/checksum.h"
 #include "checkpoint/disk.h"
+#include "device/memory.h"
 
 #include <string.h>
 
@@ -41,20 +42,23 @@ static void stage_part(struct sums *sums, char *to, const char *data, int64_t n_
     for (int64_t done = 0; done < n_byte; done += MT_SHARD_BLOCK_BYTES) {
         const int64_t n = mt_min_i64(MT_SHARD_BLOCK_BYTES, n_byte - done);
         add(sums, data + done, n);
-        memcpy(to + done, data + done, (size_t)n);
+        if (to != data) {
+            memcpy(to + done, data + done, (size_t)n);
+        }
     }
 }
 
 /* Returns the bytes staged. */
 static int64_t stage_piece(struct sums *sums, char *to, const struct mt_shard *shard,
-                           struct mt_shard_piece *piece)
+                           struct mt_shard_piece *piece, bool is_there)
 {
     int64_t n_byte = 0;
     mt_checksum_begin(&sums->piece);
     sums->has_piece = true;
     for (int p = piece->first_part; p < piece->first_part + piece->n_part; ++p) {
         const struct mt_part *part = shard->part[p];
-        stage_part(sums, to + n_byte, part_data(part, piece->kind), part_bytes(part));
+        const char *data = is_there ? to + n_byte : part_data(part, piece->kind);
+        stage_part(sums, to + n_byte, data, part_bytes(part));
         n_byte += part_bytes(part);
     }
     sums->has_piece = false;
@@ -62,7 +66,23 @@ static int64_t stage_piece(struct sums *sums, char *to, const struct mt_shard *s
     return n_byte;
 }
 
-void mt_shard_stage(struct mt_shard *shard, float *staging)
+void mt_shard_fetch(const struct mt_shard *shard, struct mt_device *device, float *staging)
+{
+    char *to = (char *)staging;
+    for (int64_t i = 0; i < shard->n_extent; ++i) {
+        if (shard->extent[i].piece < 0) {
+            continue;
+        }
+        const struct mt_shard_piece *piece = &shard->piece[shard->extent[i].piece];
+        for (int p = piece->first_part; p < piece->first_part + piece->n_part; ++p) {
+            const struct mt_part *part = shard->part[p];
+            mt_device_download(device, to, part_data(part, piece->kind), part_bytes(part));
+            to += part_bytes(part);
+        }
+    }
+}
+
+void mt_shard_stage(struct mt_shard *shard, float *staging, bool is_there)
 {
     struct sums sums = {.has_piece = false};
     char *to = (char *)staging;
@@ -74,7 +94,7 @@ void mt_shard_stage(struct mt_shard *shard, float *staging)
             add(&sums, frame, extent->n_byte);
             frame += extent->n_byte;
         } else {
-            to += stage_piece(&sums, to, shard, &shard->piece[extent->piece]);
+            to += stage_piece(&sums, to, shard, &shard->piece[extent->piece], is_there);
         }
     }
     shard->checksum = mt_checksum_end(&sums.file);

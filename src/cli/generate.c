@@ -97,7 +97,7 @@ static enum mt_status allocate(struct generation *g)
     MT_TRY(MT_ALLOCATE(g->logits, vocab, "logits"));
     MT_TRY(MT_ALLOCATE(g->drawn, mt_job_size(), "tokens drawn"));
     MT_TRY(mt_sampler_init(&g->sampler, &g->options->sampling, n_drawn_from));
-    MT_TRY(mt_model_cache_init(&g->cache, g->config));
+    MT_TRY(mt_model_cache_init(&g->cache, &g->session.device, g->config));
     return mt_text_stream_init(&g->stream, g->tokenizer, g->ids.item, g->ids.n);
 }
 

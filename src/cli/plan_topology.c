@@ -66,10 +66,9 @@ static enum mt_status read_counts(const struct mt_arguments *arguments, int64_t 
 static enum mt_status gather_places(struct mt_comm *comm, struct picture *picture)
 {
     struct place *mine = NULL;
-    struct mt_core_share share;
-    int n_local = 1;
+    struct mt_session_place place;
     enum mt_status status = MT_OK;
-    MT_TRY_GOTO(mt_session_place(comm, &n_local, &share));
+    MT_TRY_GOTO(mt_session_place(comm, &place));
     status = MT_ALLOCATE(mine, 1, "places of ranks");
     if (status == MT_OK) {
         status = MT_ALLOCATE(picture->place, comm->topology.n_rank, "places of ranks");
@@ -80,9 +79,9 @@ static enum mt_status gather_places(struct mt_comm *comm, struct picture *pictur
     MT_TRY_GOTO(mt_job_agree(status));
     (void)snprintf(mine->host, sizeof(mine->host), "%.*s", (int)sizeof(mine->host) - 1,
                    mt_job_host());
-    mine->start = share.start;
-    mine->n = share.n;
-    mine->is_alone = share.is_alone ? 1 : 0;
+    mine->start = place.share.start;
+    mine->n = place.share.n;
+    mine->is_alone = place.share.is_alone ? 1 : 0;
     mt_machine_read(&mine->machine);
     MT_TRY_GOTO(mt_comm_gather_i64(comm, (const int64_t *)(const void *)mine, N_PLACE,
                                    (int64_t *)(void *)picture->place));

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/size.h"
 #include "device/isa.h"
+#include "device/module.h"
 
 #include <omp.h>
 #include <sched.h>
@@ -62,11 +63,6 @@ enum mt_status mt_device_init(struct mt_device *device, const struct mt_config *
 {
     MT_ASSERT(rank >= 0 && share->n >= 1);
     mt_device_init_plain(device);
-    if (config->device.kind == MT_DEVICE_CUDA) {
-        return MT_FAIL(MT_ERR_RESOURCE,
-                       "device.kind = \"cuda\" needs a GPU, and this build drives none; expected "
-                       "\"cpu\" or \"auto\"; set device.kind = \"cpu\"");
-    }
     device->dtype = config->device.dtype;
     const bool is_given = config->device.threads > 0;
     device->n_thread = is_given ? mt_size_to_int(config->device.threads) : share->n;
@@ -78,6 +74,44 @@ enum mt_status mt_device_init(struct mt_device *device, const struct mt_config *
         (void)mt_cores_bind(share, device->n_thread, device->bound, sizeof(device->bound));
     }
     return MT_OK;
+}
+
+static enum mt_status open_gpu(struct mt_device *device, int local, int n_local)
+{
+    const struct mt_module *module = NULL;
+    MT_TRY(mt_module_load(&module));
+    MT_TRY(module->device->open(device, local, n_local));
+    device->module = module;
+    device->kind = MT_DEVICE_CUDA;
+    return MT_OK;
+}
+
+enum mt_status mt_device_open(struct mt_device *device, const struct mt_config *config, int local,
+                              int n_local)
+{
+    MT_ASSERT(device->module == NULL && local >= 0 && local < n_local);
+    if (config->device.kind == MT_DEVICE_CPU) {
+        return MT_OK;
+    }
+    const enum mt_status status = open_gpu(device, local, n_local);
+    if (status == MT_OK || config->device.kind == MT_DEVICE_CUDA) {
+        return status;
+    }
+    const char *text = mt_error_last()->text; /* what happened; what was expected; what to do */
+    (void)snprintf(device->why_cpu, sizeof(device->why_cpu), "%.*s", (int)strcspn(text, ";"), text);
+    mt_error_clear();
+    return MT_OK;
+}
+
+void mt_device_close(struct mt_device *device, const char *why)
+{
+    if (device->module != NULL) {
+        device->module->device->close(device);
+        device->module = NULL;
+        device->context = NULL;
+        device->kind = MT_DEVICE_CPU;
+    }
+    (void)snprintf(device->why_cpu, sizeof(device->why_cpu), "%s", why);
 }
 
 static bool is_modelled(const struct mt_device *device)
@@ -238,6 +272,10 @@ void mt_device_describe(const struct mt_device *device, char *text, size_t bytes
 {
     char name[128];
     char pace[128] = "";
+    if (device->module != NULL) {
+        device->module->device->describe(device, text, bytes);
+        return;
+    }
     char place[sizeof(device->bound) + sizeof(" (CPU )")] = "";
     if (device->bound[0] != '\0') {
         (void)snprintf(place, sizeof(place), " (CPU %s)", device->bound);

@@ -1,4 +1,5 @@
-/* A device: memory, order of work and speed. `cpu` is the real backend of this build.
+/* A device: memory (device/memory.h), order of work and speed. `cpu` is a real backend; a GPU is
+ * driven by a module that is loaded when it is wanted (device/module.h).
  *
  * Paced mode makes many ranks on few cores behave as equal devices: every operation lasts at least
  * its modelled time (FLOPs / pace_gflops or bytes / pace_gbytes_per_s, whichever is longer, times
@@ -20,8 +21,12 @@
  * device. */
 typedef bool (*mt_device_idle_fn)(void *context);
 
+struct mt_module;
+
+enum { MT_DEVICE_WHY_BYTES = 256 };
+
 struct mt_device {
-    enum mt_device_kind kind;   /* MT_DEVICE_CPU */
+    enum mt_device_kind kind;   /* MT_DEVICE_CPU or MT_DEVICE_CUDA */
     enum mt_dtype dtype;        /* of the operands of matrix products (docs/decisions/0009) */
     int n_thread;               /* OpenMP threads of this rank, >= 1 */
     char bound[64];             /* what they are bound to, one core each; "": they are not */
@@ -38,14 +43,26 @@ struct mt_device {
     double metered_ns;          /* of a meter's operations */
     mt_device_idle_fn idle;     /* NULL: none */
     void *idle_context;
-    int64_t idle_ns; /* when idle was last called inside an operation */
+    int64_t idle_ns;                /* when idle was last called inside an operation */
+    const struct mt_module *module; /* NULL: the CPU */
+    void *context;                  /* the module's own */
+    int64_t n_wait;                 /* for the GPU */
+    char
+        why_cpu[MT_DEVICE_WHY_BYTES]; /* and no GPU, where there was a choice; "": there was none */
 };
 
 /* `share`: the cores of this rank. threads = auto takes all of them and binds a thread to each when
- * the rank is alone there; a given number of threads is left to the system.
- * MT_ERR_RESOURCE for kind cuda: no device. */
+ * the rank is alone there; a given number of threads is left to the system. It is the CPU until
+ * mt_device_open. */
 enum mt_status mt_device_init(struct mt_device *device, const struct mt_config *config, int rank,
                               const struct mt_core_share *share);
+/* Where the configuration wants one, takes GPU number `local` of this machine, which has n_local
+ * ranks. kind "cuda": MT_ERR_RESOURCE when there is none; "auto": it stays the CPU then, and
+ * why_cpu says why. */
+enum mt_status mt_device_open(struct mt_device *device, const struct mt_config *config, int local,
+                              int n_local);
+/* Back to the CPU; all memory of the GPU has been freed. `why`: for why_cpu. */
+void mt_device_close(struct mt_device *device, const char *why);
 /* One thread, unpaced, float32: for tests and one-process commands. */
 void mt_device_init_plain(struct mt_device *device);
 /* The kind and type that this configuration's device has: for plans of memory. Opens and sets

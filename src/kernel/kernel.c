@@ -1,10 +1,10 @@
+#include "device/module.h"
 #include "kernel/table.h"
 
 const struct mt_kernel_table *mt_kernel_table(const struct mt_device *device)
 {
     MT_ASSERT(device != NULL);
-    MT_ASSERT(device->kind == MT_DEVICE_CPU);
-    return &mt_kernel_cpu;
+    return device->module == NULL ? &mt_kernel_cpu : device->module->kernel;
 }
 
 const struct mt_kernel_table *mt_kernel_begin(struct mt_device *device, double flops, double bytes)

@@ -292,11 +292,11 @@ void mt_embedding_forward(struct mt_device *device, float *x, const int32_t *tok
 void mt_embedding_backward(struct mt_device *device, float *d_table, const int32_t *token,
                            const float *d_x, int64_t n, int64_t width);
 
-/* Cross-entropy of logits [n,V] against target [n]; returns the sum over rows of the losses in nats
- * (double, rows in order). Writes d_logits = scale (softmax - onehot) over logits when scale != 0,
- * leaves logits undefined otherwise. */
-double mt_cross_entropy(struct mt_device *device, float *logits, const int32_t *target, int64_t n,
-                        int64_t vocab, float scale);
+/* Cross-entropy of logits [n,V] against target [n]; *loss = the sum over rows of the losses in nats
+ * (double, rows in order), in the device's memory. Writes d_logits = scale (softmax - onehot) over
+ * logits when scale != 0, leaves logits undefined otherwise. */
+void mt_cross_entropy(struct mt_device *device, double *loss, float *logits, const int32_t *target,
+                      int64_t n, int64_t vocab, float scale);
 
 /* AdamW (Loshchilov & Hutter 2019) with the clip factor folded in, for every item:
  * g = grad_scale grad; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
@@ -316,8 +316,9 @@ struct mt_adamw_item {
 void mt_adamw_update(struct mt_device *device, struct mt_adamw_item *item, int64_t n_item,
                      const struct mt_adamw *args);
 
-/* Sum of squares of x [n] in double, in fixed chunks; non-finite input gives a non-finite sum. */
-double mt_sum_squares(struct mt_device *device, const float *x, int64_t n);
+/* *sum = sum of squares of x [n] in double, in fixed chunks, in the device's memory; non-finite
+ * input gives a non-finite sum. */
+void mt_sum_squares(struct mt_device *device, double *sum, const float *x, int64_t n);
 void mt_fill_zero(struct mt_device *device, float *x, int64_t n);
 
 /* ---- What this machine can do ------------------------------------------------------------------

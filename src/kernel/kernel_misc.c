@@ -28,19 +28,15 @@ void mt_embedding_backward(struct mt_device *device, float *d_table, const int32
     mt_device_operation_end(device);
 }
 
-double mt_cross_entropy(struct mt_device *device, float *logits, const int32_t *target, int64_t n,
-                        int64_t vocab, float scale)
+void mt_cross_entropy(struct mt_device *device, double *loss, float *logits, const int32_t *target,
+                      int64_t n, int64_t vocab, float scale)
 {
-    MT_ASSERT(n >= 0 && vocab >= 1);
-    if (n == 0) {
-        return 0.0;
-    }
-    MT_ASSERT(logits != NULL && target != NULL);
+    MT_ASSERT(loss != NULL && n >= 0 && vocab >= 1);
+    MT_ASSERT(n == 0 || (logits != NULL && target != NULL));
     const double items = (double)n * (double)vocab;
-    const double loss = mt_kernel_begin(device, 6.0 * items, 8.0 * items)
-                            ->cross_entropy(device, logits, target, n, vocab, scale);
+    mt_kernel_begin(device, 6.0 * items, 8.0 * items)
+        ->cross_entropy(device, loss, logits, target, n, vocab, scale);
     mt_device_operation_end(device);
-    return loss;
 }
 
 void mt_adamw_update(struct mt_device *device, struct mt_adamw_item *item, int64_t n_item,
@@ -67,17 +63,11 @@ void mt_adamw_update(struct mt_device *device, struct mt_adamw_item *item, int64
     }
 }
 
-double mt_sum_squares(struct mt_device *device, const float *x, int64_t n)
+void mt_sum_squares(struct mt_device *device, double *sum, const float *x, int64_t n)
 {
-    MT_ASSERT(n >= 0);
-    if (n == 0) {
-        return 0.0;
-    }
-    MT_ASSERT(x != NULL);
-    const double sum =
-        mt_kernel_begin(device, 2.0 * (double)n, 4.0 * (double)n)->sum_squares(device, x, n);
+    MT_ASSERT(sum != NULL && n >= 0 && (n == 0 || x != NULL));
+    mt_kernel_begin(device, 2.0 * (double)n, 4.0 * (double)n)->sum_squares(device, sum, x, n);
     mt_device_operation_end(device);
-    return sum;
 }
 
 void mt_fill_zero(struct mt_device *device, float *x, int64_t n)

@@ -68,11 +68,12 @@ struct mt_kernel_table {
                               const float *table, int64_t n, int64_t width);
     void (*embedding_backward)(struct mt_device *, float *d_table, const int32_t *token,
                                const float *d_x, int64_t n, int64_t width);
-    double (*cross_entropy)(struct mt_device *, float *logits, const int32_t *target, int64_t n,
-                            int64_t vocab, float scale);
+    /* n = 0 comes through, of sum_squares too: the sum is written as 0 */
+    void (*cross_entropy)(struct mt_device *, double *loss, float *logits, const int32_t *target,
+                          int64_t n, int64_t vocab, float scale);
     void (*adamw_update)(struct mt_device *, struct mt_adamw_item *, int64_t n_item,
                          const struct mt_adamw *);
-    double (*sum_squares)(struct mt_device *, const float *x, int64_t n);
+    void (*sum_squares)(struct mt_device *, double *sum, const float *x, int64_t n);
     void (*fill_zero)(struct mt_device *, float *x, int64_t n);
 };
 

@@ -1,6 +1,6 @@
 /* What generation keeps of the tokens so far. */
-#include "base/memory.h"
 #include "base/size.h"
+#include "device/memory.h"
 #include "model/model.h"
 
 #include <string.h>
@@ -21,12 +21,15 @@ enum mt_status mt_model_cache_bytes(const struct mt_config *config, int64_t *byt
     return MT_OK;
 }
 
-enum mt_status mt_model_cache_init(struct mt_model_cache *cache, const struct mt_config *config)
+enum mt_status mt_model_cache_init(struct mt_model_cache *cache, struct mt_device *device,
+                                   const struct mt_config *config)
 {
     int64_t bytes = 0;
     memset(cache, 0, sizeof(*cache));
     MT_TRY(mt_model_cache_bytes(config, &bytes));
-    MT_TRY(mt_memory_allocate(bytes, "keys and values of a sequence", (void **)&cache->keys));
+    MT_TRY(
+        mt_device_allocate(device, bytes, "keys and values of a sequence", (void **)&cache->keys));
+    cache->device = device;
     cache->capacity = config->model.max_seq_len;
     cache->width = config->model.num_key_value_heads * config->model.head_dim;
     cache->values = cache->keys + config->model.num_layers * cache->capacity * cache->width;
@@ -35,6 +38,6 @@ enum mt_status mt_model_cache_init(struct mt_model_cache *cache, const struct mt
 
 void mt_model_cache_clear(struct mt_model_cache *cache)
 {
-    mt_memory_free(cache->keys);
+    mt_device_free(cache->device, cache->keys);
     memset(cache, 0, sizeof(*cache));
 }

@@ -1,22 +1,32 @@
 /* The head: final norm, logits and cross-entropy in slices of rows, so that logits [N,V] never
  * exist as a whole. */
 #include "base/size.h"
+#include "device/memory.h"
 #include "model/internal.h"
 
-/* One slice of rows: logits, loss, and with `d_hidden` their gradients. */
-static double slice_loss(struct mt_model *model, const float *hidden, const int32_t *target,
-                         int64_t n, float *logits, float *d_hidden, float scale)
+struct slice {
+    const float *hidden;
+    const int32_t *target; /* host */
+    float *d_hidden;       /* NULL: no gradients */
+    int64_t n;
+};
+
+/* One slice of rows: logits, *loss (dev), and with `d_hidden` their gradients. */
+static void slice_loss(struct mt_model *model, const struct slice *slice, float *logits,
+                       double *loss, float scale)
 {
     const int head = model->tensors->head;
+    const int64_t n = slice->n;
     const struct mt_weight *weight = mt_store_weight(model->store, head);
-    mt_linear_forward(model->device, logits, hidden, weight, n);
-    const double loss = mt_cross_entropy(model->device, logits, target, n, weight->n_out, scale);
-    if (d_hidden != NULL) {
-        mt_linear_backward_input(model->device, d_hidden, logits, weight, n, false);
-        mt_linear_backward_weight(model->device, mt_store_grad(model->store, head), logits, hidden,
-                                  weight->n_out, weight->n_in, n);
+    mt_linear_forward(model->device, logits, slice->hidden, weight, n);
+    mt_cross_entropy(model->device, loss, logits,
+                     mt_device_lend(model->device, slice->target, n * (int64_t)sizeof(int32_t)), n,
+                     weight->n_out, scale);
+    if (slice->d_hidden != NULL) {
+        mt_linear_backward_input(model->device, slice->d_hidden, logits, weight, n, false);
+        mt_linear_backward_weight(model->device, mt_store_grad(model->store, head), logits,
+                                  slice->hidden, weight->n_out, weight->n_in, n);
     }
-    return loss;
 }
 
 static void norm_backward(struct mt_model *model, struct mt_model_half *half, const float *d_hidden,
@@ -49,15 +59,26 @@ enum mt_status mt_head_loss(struct mt_model *model, struct mt_model_half *half, 
     mt_model_add_norm_forward(model, model->tensors->norm, hidden, rstd, half->x_last,
                               half->x_last_add, n);
     half->x_last_add = NULL;
+    const int64_t n_slice = mt_ceil_div(n, model->head_slice);
+    const int64_t loss_bytes = n_slice * (int64_t)sizeof(double);
+    double *loss = mt_arena_cut(&half->arena, loss_bytes);
     const float scale = with_gradient ? (float)micro->token_share : 0.0F;
-    *loss_sum = 0;
-    for (int64_t row = 0; row < n; row += model->head_slice) {
-        const int64_t n_row = mt_min_i64(model->head_slice, n - row);
-        *loss_sum += slice_loss(model, hidden + row * width, micro->target + row, n_row, logits,
-                                with_gradient ? d_hidden + row * width : NULL, scale);
+    for (int64_t i = 0; i < n_slice; ++i) {
+        const int64_t row = i * model->head_slice;
+        const struct slice slice = {.hidden = hidden + row * width,
+                                    .target = micro->target + row,
+                                    .d_hidden = with_gradient ? d_hidden + row * width : NULL,
+                                    .n = mt_min_i64(model->head_slice, n - row)};
+        slice_loss(model, &slice, logits, &loss[i], scale);
     }
     if (with_gradient) {
         norm_backward(model, half, d_hidden, rstd, n);
+    }
+    mt_device_download(model->device, model->slice_loss, loss, loss_bytes);
+    MT_TRY(mt_device_wait(model->device));
+    *loss_sum = 0;
+    for (int64_t i = 0; i < n_slice; ++i) {
+        *loss_sum += model->slice_loss[i];
     }
     mt_arena_release(&half->arena, mark);
     mt_span_add_work(n, 0);
@@ -84,8 +105,10 @@ enum mt_status mt_model_next_logits(struct mt_model *model, struct mt_model_cach
     const int64_t last = (length - 1) * width;
     mt_model_add_norm_forward(model, model->tensors->norm, hidden, rstd, half->x_last + last,
                               half->x_last_add + last, 1);
-    mt_linear_forward(model->device, logits, hidden,
-                      mt_store_weight(model->store, model->tensors->head), 1);
+    const struct mt_weight *weight = mt_store_weight(model->store, model->tensors->head);
+    float *result = mt_half_floats(half, weight->n_out);
+    mt_linear_forward(model->device, result, hidden, weight, 1);
+    mt_device_download(model->device, logits, result, weight->n_out * (int64_t)sizeof(*logits));
     mt_arena_release(&half->arena, mark);
-    return MT_OK;
+    return mt_device_wait(model->device);
 }

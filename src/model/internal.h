@@ -48,10 +48,11 @@ struct mt_model {
     struct mt_store *store;
     const struct mt_model_tensors *tensors;
     struct mt_moe *moe;   /* NULL: all layers are dense */
-    float *cosine, *sine; /* [max_seq_len, Dh/2] */
+    float *cosine, *sine; /* dev [max_seq_len, Dh/2] */
     int n_half;           /* that micro-batches are cut into */
     struct mt_model_half half[MT_MAX_HALF];
     int64_t head_slice; /* rows of logits that exist at a time */
+    double *slice_loss; /* [slices of a half] what the host sees of them */
 };
 
 static inline bool mt_model_recomputes_attention(const struct mt_model *model)

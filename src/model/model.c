@@ -1,5 +1,6 @@
 /* The model: creation, and forward and backward over its layers. */
 #include "base/size.h"
+#include "device/memory.h"
 #include "model/internal.h"
 #include "model/rope.h"
 
@@ -50,7 +51,7 @@ static enum mt_status arena_bytes(const struct mt_model *model,
     const int64_t scratch_per_token = 6 * config->model.hidden_size + 4 * q_width + again;
     const int64_t dense_scratch = dense > 0 ? mt_expert_scratch_bytes(model->device, dense, n) : 0;
     enum { CUTS_PER_LAYER = 64, CUT_PADDING = 64 };
-    const int64_t working = n * scratch_per_token * (int64_t)sizeof(float) +
+    const int64_t working = n * (scratch_per_token + 2) * (int64_t)sizeof(float) + /* and losses */
                             mt_attention_scratch_bytes(model->device, &attention) + dense_scratch +
                             model->head_slice * config->model.vocab_size * (int64_t)sizeof(float) +
                             (int64_t)CUTS_PER_LAYER * CUT_PADDING;
@@ -100,36 +101,61 @@ static enum mt_status create_moe(struct mt_model *model, const struct mt_model_o
     return status;
 }
 
-static enum mt_status fill_rotary_tables(struct mt_model *model)
+/* Made by the host, once. */
+static enum mt_status create_rope(struct mt_model *model, const struct mt_config *config)
 {
-    const struct mt_config *config = model->config;
+    const int64_t length = config->model.max_seq_len;
+    const int64_t n_angle = config->model.head_dim / 2;
+    const int64_t n = length * n_angle;
+    const int64_t n_bytes = n * (int64_t)sizeof(float);
+    struct mt_device *device = model->device;
     double *frequency = NULL;
-    MT_TRY(MT_ALLOCATE(frequency, config->model.head_dim / 2, "rotary frequencies"));
-    mt_rope_frequencies(config, frequency);
-    mt_rope_tables_scaled(model->cosine, model->sine, config->model.max_seq_len,
-                          config->model.head_dim, frequency, config->model.rope_magnitude);
+    float *room = NULL;
+    MT_TRY(MT_DEVICE_ALLOCATE(device, model->cosine, n, "rotary tables"));
+    MT_TRY(MT_DEVICE_ALLOCATE(device, model->sine, n, "rotary tables"));
+    MT_TRY(MT_ALLOCATE(frequency, n_angle, "rotary frequencies"));
+    enum mt_status status = MT_ALLOCATE(room, 2 * n, "rotary tables");
+    if (status == MT_OK) {
+        float *const cosine = mt_device_room(device, model->cosine, room);
+        float *const sine = mt_device_room(device, model->sine, room + n);
+        mt_rope_frequencies(config, frequency);
+        mt_rope_tables_scaled(cosine, sine, length, config->model.head_dim, frequency,
+                              config->model.rope_magnitude);
+        mt_device_upload(device, model->cosine, cosine, n_bytes);
+        mt_device_upload(device, model->sine, sine, n_bytes);
+    }
+    mt_memory_free(room);
     mt_memory_free(frequency);
-    return MT_OK;
+    return status;
+}
+
+/* For the operations of this room on a batch of n tokens. */
+static enum mt_status reserve(struct mt_model *model, const struct mt_config *config, int64_t n)
+{
+    const int64_t q_width = config->model.num_attention_heads * config->model.head_dim;
+    const int64_t width = mt_max_i64(config->model.hidden_size, q_width);
+    MT_TRY(mt_device_reserve(model->device, n,
+                             mt_max_i64(width, config->model.dense_intermediate_size)));
+    return mt_device_reserve(model->device, model->head_slice,
+                             mt_max_i64(width, config->model.vocab_size));
 }
 
 static enum mt_status create(struct mt_model *model, const struct mt_model_options *options)
 {
     const struct mt_config *config = options->config;
-    const int64_t length = config->model.max_seq_len;
-    const int64_t n_angle = config->model.head_dim / 2;
-    const int64_t n = options->max_sequence * length;
+    const int64_t n = options->max_sequence * config->model.max_seq_len;
     int64_t bytes = 0;
     model->n_half =
         mt_model_n_half(config, options->comm->topology.n_node, options->max_sequence_any);
     model->head_slice = mt_model_head_slice_rows(config->model.vocab_size, n);
-    MT_TRY(MT_ALLOCATE(model->cosine, length * n_angle, "rotary tables"));
-    MT_TRY(MT_ALLOCATE(model->sine, length * n_angle, "rotary tables"));
-    MT_TRY(fill_rotary_tables(model));
+    MT_TRY(create_rope(model, config));
+    MT_TRY(reserve(model, config, n));
+    MT_TRY(MT_ALLOCATE(model->slice_loss, 1 + n / model->head_slice, "losses"));
     MT_TRY(create_moe(model, options));
     MT_TRY(arena_bytes(model, options, &bytes));
     for (int h = 0; h < model->n_half; h++) {
         struct mt_model_half *half = &model->half[h];
-        MT_TRY(mt_arena_init(&half->arena, bytes, "activations"));
+        MT_TRY(mt_device_arena_init(model->device, &half->arena, bytes, "activations"));
         MT_TRY(MT_ALLOCATE(half->saved, config->model.num_layers, "saved activations"));
     }
     return MT_OK;
@@ -159,12 +185,13 @@ void mt_model_destroy(struct mt_model *model)
         return;
     }
     for (int h = 0; h < MT_MAX_HALF; h++) {
-        mt_arena_clear(&model->half[h].arena);
+        mt_device_arena_clear(model->device, &model->half[h].arena);
         mt_memory_free(model->half[h].saved);
     }
     mt_moe_destroy(model->moe);
-    mt_memory_free(model->sine);
-    mt_memory_free(model->cosine);
+    mt_memory_free(model->slice_loss);
+    mt_device_free(model->device, model->sine);
+    mt_device_free(model->device, model->cosine);
     mt_memory_free(model);
 }
 
@@ -242,6 +269,11 @@ static void begin_micro(struct mt_model *model, const struct mt_micro_batch *mic
     }
 }
 
+static const int32_t *lend_tokens(struct mt_model *model, const int32_t *token, int64_t n)
+{
+    return mt_device_lend(model->device, token, n * (int64_t)sizeof(*token));
+}
+
 /* x [N,D] in the arena = embedding of the half. */
 static enum mt_status embed(struct mt_model *model, struct mt_model_half *half, float **x)
 {
@@ -251,7 +283,7 @@ static enum mt_status embed(struct mt_model *model, struct mt_model_half *half, 
     mt_record_set_layer(-1);
     mt_span_begin(MT_PHASE_EMBED);
     *x = mt_half_floats(half, n * width);
-    mt_embedding_forward(model->device, *x, half->micro.token,
+    mt_embedding_forward(model->device, *x, lend_tokens(model, half->micro.token, n),
                          mt_store_value(model->store, model->tensors->embed), n, width);
     mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_EMBED);
@@ -369,10 +401,11 @@ static void embed_backward(struct mt_model *model, const struct mt_model_half *h
 {
     mt_record_set_layer(-1);
     mt_span_begin(MT_PHASE_EMBED_BACKWARD);
+    const int64_t n = mt_micro_n_token(&half->micro);
     mt_embedding_backward(model->device, mt_store_grad(model->store, model->tensors->embed),
-                          half->micro.token, half->d_x, mt_micro_n_token(&half->micro),
+                          lend_tokens(model, half->micro.token, n), half->d_x, n,
                           model->config->model.hidden_size);
-    mt_span_add_work(mt_micro_n_token(&half->micro), 0);
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_EMBED_BACKWARD);
 }
 

@@ -65,13 +65,15 @@ struct mt_moe *mt_model_moe(struct mt_model *model); /* NULL: all layers are den
 /* Keys and values of a sequence's tokens so far, so that generation computes only what is new: one
  * allocation, as large as the longest sequence needs. */
 struct mt_model_cache {
+    struct mt_device *device;
     int64_t n, capacity;  /* tokens; capacity = max_seq_len. n = 0: another sequence begins */
     int64_t width;        /* Hk Dh */
-    float *keys, *values; /* [L, capacity, Hk, Dh] as attention reads them, not rotated */
+    float *keys, *values; /* dev [L, capacity, Hk, Dh] as attention reads them, not rotated */
 };
 /* MT_ERR_RESOURCE when they overflow. */
 enum mt_status mt_model_cache_bytes(const struct mt_config *config, int64_t *bytes);
-enum mt_status mt_model_cache_init(struct mt_model_cache *cache, const struct mt_config *config);
+enum mt_status mt_model_cache_init(struct mt_model_cache *cache, struct mt_device *device,
+                                   const struct mt_config *config);
 void mt_model_cache_clear(struct mt_model_cache *cache);
 
 /* One micro-batch of this rank; n_sequence may be 0, length is the same on all ranks. */

@@ -1,6 +1,7 @@
 #include "moe/carrier.h"
 
 #include "base/size.h"
+#include "device/memory.h"
 
 #include <string.h>
 
@@ -172,7 +173,7 @@ static enum mt_status create_parts(struct mt_carrier *carrier, const struct mt_c
     MT_TRY(MT_ALLOCATE(carrier->send_bytes, n_rank, "exchange sizes"));
     MT_TRY(MT_ALLOCATE(carrier->recv_bytes, n_rank, "exchange sizes"));
     MT_TRY(mt_plan_init(&carrier->plan, n_op));
-    MT_TRY(mt_exec_create(carrier->comm, n_op, &carrier->exec));
+    MT_TRY(mt_exec_create_device(carrier->comm, MT_AWAITED, n_op, &carrier->exec));
     if (!is_ever_indirect(topology, config)) {
         return MT_OK;
     }
@@ -186,18 +187,21 @@ static enum mt_status create_parts(struct mt_carrier *carrier, const struct mt_c
     MT_TRY(MT_ALLOCATE(carrier->row, n_rank, "exchange sizes"));
     MT_TRY(mt_arena_init(&carrier->scratch, mt_exchange_scratch_bytes(topology->n_rank),
                          "choice of an exchange"));
-    MT_TRY(mt_memory_allocate(stage_bytes, "rows passed on between nodes", &stage));
+    MT_TRY(
+        mt_device_allocate(carrier->device, stage_bytes, "rows passed on between nodes", &stage));
     carrier->stage = stage;
     carrier->stage_bytes = stage_bytes;
     return may_choose(topology, config, MT_EXCHANGE_DEDUPLICATED) ? create_numbers(carrier) : MT_OK;
 }
 
-enum mt_status mt_carrier_init(struct mt_carrier *carrier, struct mt_comm *comm,
-                               const struct mt_config *config, const struct mt_carrier_size *size)
+enum mt_status mt_carrier_init(struct mt_carrier *carrier, struct mt_device *device,
+                               struct mt_comm *comm, const struct mt_config *config,
+                               const struct mt_carrier_size *size)
 {
     const bool is_direct = !is_ever_indirect(&comm->topology, config);
     *carrier =
-        (struct mt_carrier){.comm = comm,
+        (struct mt_carrier){.device = device,
+                            .comm = comm,
                             .wanted = is_direct ? MT_COMM_A2A_DIRECT : config->comm.all_to_all,
                             .sums_may_differ = !config->comm.exact,
                             .size = *size};
@@ -215,11 +219,12 @@ void mt_carrier_clear(struct mt_carrier *carrier)
     mt_plan_clear(&carrier->plan);
     mt_plan_clear(&carrier->number_plan);
     mt_arena_clear(&carrier->scratch);
-    void *const array[] = {carrier->matrix, carrier->row,  carrier->send_bytes, carrier->recv_bytes,
-                           carrier->token,  carrier->seen, carrier->stage};
+    void *const array[] = {carrier->matrix,     carrier->row,   carrier->send_bytes,
+                           carrier->recv_bytes, carrier->token, carrier->seen};
     for (size_t i = 0; i < sizeof(array) / sizeof(array[0]); ++i) {
         mt_memory_free(array[i]);
     }
+    mt_device_free(carrier->device, carrier->stage);
     *carrier = (struct mt_carrier){0};
 }
 

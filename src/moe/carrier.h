@@ -45,6 +45,7 @@ struct mt_carrier_size {
 };
 
 struct mt_carrier {
+    struct mt_device *device;
     struct mt_comm *comm;
     enum mt_comm_all_to_all wanted;
     bool sums_may_differ;
@@ -55,14 +56,15 @@ struct mt_carrier {
     int32_t *token;                   /* [N*K] of the rows that travel */
     int64_t *seen;                    /* [N] scratch */
     struct mt_arena scratch;          /* of choosing */
-    char *stage;                      /* a row of zeros first */
+    char *stage;                      /* dev: a row of zeros first */
     int64_t stage_bytes;
     struct mt_plan plan, number_plan;
     struct mt_exec *exec, *number_exec;
 };
 
-enum mt_status mt_carrier_init(struct mt_carrier *carrier, struct mt_comm *comm,
-                               const struct mt_config *config, const struct mt_carrier_size *size);
+enum mt_status mt_carrier_init(struct mt_carrier *carrier, struct mt_device *device,
+                               struct mt_comm *comm, const struct mt_config *config,
+                               const struct mt_carrier_size *size);
 void mt_carrier_clear(struct mt_carrier *carrier);
 
 /* Chooses for a route of this rank that was built from `input`, and begins to tell rows' numbers.

@@ -36,13 +36,14 @@ struct mt_given {
 struct mt_moe_half {
     struct mt_carrier carrier;
     struct mt_arrivals arrivals; /* the slice that is being computed */
+    struct mt_arena plans;       /* host: routes, from forward to backward */
     float *near;                 /* [N*K, D+1], then rows, d_row_weight */
     float *far;                  /* [W, D+1] */
     float *rows;                 /* [W,D] by instance: outputs, gradients */
     float *d_row_weight;         /* [W] */
     /* From one stage of a layer to the next. */
     struct mt_arena *arena;
-    int64_t mark;                /* of the arena, before the layer cut anything */
+    int64_t mark, plans_mark;    /* of the arenas, before the layer cut anything */
     bool is_kept;                /* backward follows */
     float *result;               /* [N,D] out, in backward d_x */
     struct mt_moe_saved *saved;  /* the caller's, or `scratch` */
@@ -71,6 +72,7 @@ struct mt_moe {
     int64_t max_row;                    /* largest S: all rows of all ranks */
     int64_t slice_rows;                 /* W: rows of a half computed at a time */
     int64_t saved_bytes_max, kept_bytes_max;
+    int64_t plans_bytes; /* of a half's arena of routes */
     double loss_coef, z_loss_coef;
     struct mt_gate gate;
     struct mt_moe_tensors *tensors; /* [L] */
@@ -116,6 +118,9 @@ struct mt_moe {
     int64_t *quota;          /* [R, max_instance] */
     int64_t *load;           /* [R] */
     double *probability_sum; /* [E] */
+    int64_t *gate_count;     /* dev [E], what the gate writes */
+    double *gate_sum;        /* dev [E + 1] of probabilities, then of squares */
+    int32_t *choice;         /* [N,K] room for what the host sees of the device's */
     float *logits;           /* [N,E], in backward their gradient */
     int64_t *token_offset;   /* [N,K] in floats: the token's row in an [N,D] array */
     const struct mt_weight **weight[MT_EXPERT_MATRICES]; /* [E] of the experts here */
@@ -137,6 +142,8 @@ void mt_moe_give_choices(struct mt_moe *moe, int layer, int half, int64_t n, int
 /* gate.c: gate arrays of half->saved, count and global_count from its x. When backward follows,
  * balance and tally count it. Collective. */
 enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, struct mt_moe_half *half);
+/* The half's choices [n,K] as the host has them after its gate. */
+int32_t *mt_moe_choices(const struct mt_moe *moe, const struct mt_moe_saved *saved);
 /* Adds the router's part to d_x [N,D] and to its weight's gradient, from saved->d_weight. */
 enum mt_status mt_moe_gate_backward(struct mt_moe *moe, int layer, const struct mt_moe_half *half,
                                     double token_share);

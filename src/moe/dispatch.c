@@ -10,9 +10,16 @@
  * downwards, because an answer is narrower than what was sent in forward and wider in backward: so
  * it never reaches into a slice that has yet to be sent. */
 #include "base/size.h"
+#include "device/memory.h"
 #include "moe/context.h"
 
 enum direction { TO_EXPERTS, TO_TOKENS };
+
+/* Offsets are made by the host; operations read them on the device. */
+static const int64_t *lend(const struct mt_moe *moe, const int64_t *offset, int64_t n)
+{
+    return mt_device_lend(moe->device, offset, n * (int64_t)sizeof(*offset));
+}
 
 /* Starts the exchange of one slice's blocks between `near` and half->far; a row takes row_floats.
  */
@@ -86,10 +93,10 @@ enum mt_status mt_moe_route(struct mt_moe *moe, int layer, struct mt_moe_half *h
                                          .own_weight_offset = half->d_row_weight - half->near,
                                          .placement = placement,
                                          .quota = moe->quota,
-                                         .expert = saved->expert,
+                                         .expert = mt_moe_choices(moe, saved),
                                          .n_choice = saved->n * moe->top_k};
-    saved->route = mt_route_build(&input, half->arena);
-    MT_TRY(mt_carrier_choose(&half->carrier, &moe->cluster, saved->route, &input, half->arena));
+    saved->route = mt_route_build(&input, &half->plans);
+    MT_TRY(mt_carrier_choose(&half->carrier, &moe->cluster, saved->route, &input, &half->plans));
     const int64_t n_row = kept_rows(moe, saved);
     saved->rows.x = mt_moe_cut_floats(half->arena, n_row * moe->width);
     saved->rows.weight = mt_moe_cut_floats(half->arena, n_row);
@@ -131,8 +138,11 @@ void mt_moe_pack_rows(struct mt_moe *moe, float *near, const struct mt_moe_saved
         token[c] = is_here ? -1 : moe->token_offset[c];
         choice[c] = is_here ? -1 : c;
     }
-    mt_rows_copy(moe->device, near, route->send_wide, saved->x, token, route->n_choice, moe->width);
-    mt_rows_copy(moe->device, near, route->send_weight, saved->weight, choice, route->n_choice, 1);
+    const int64_t n = route->n_choice;
+    mt_rows_copy(moe->device, near, lend(moe, route->send_wide, n), saved->x, lend(moe, token, n),
+                 n, moe->width);
+    mt_rows_copy(moe->device, near, lend(moe, route->send_weight, n), saved->weight,
+                 lend(moe, choice, n), n, 1);
     mt_span_add_work(route->n_choice, 0);
     mt_span_end(MT_PHASE_DISPATCH);
 }
@@ -148,8 +158,9 @@ static void gather_own(struct mt_moe *moe, const struct mt_moe_saved *saved,
     for (int64_t r = 0; r < route->n_row; ++r) {
         token[r] = choice[r] < 0 ? -1 : moe->token_offset[choice[r]];
     }
-    mt_rows_copy(moe->device, rows->x, NULL, saved->x, token, route->n_row, moe->width);
-    mt_rows_copy(moe->device, rows->weight, NULL, saved->weight, choice, route->n_row, 1);
+    const int64_t n = route->n_row;
+    mt_rows_copy(moe->device, rows->x, NULL, saved->x, lend(moe, token, n), n, moe->width);
+    mt_rows_copy(moe->device, rows->weight, NULL, saved->weight, lend(moe, choice, n), n, 1);
 }
 
 enum mt_status mt_moe_dispatch_begin(struct mt_moe *moe, struct mt_moe_half *half, int slice,
@@ -172,10 +183,11 @@ enum mt_status mt_moe_dispatch_end(struct mt_moe *moe, struct mt_moe_half *half,
         gather_own(moe, half->saved, rows); /* while the others travel */
     }
     MT_TRY(exchange_end(moe, half));
-    mt_rows_copy(moe->device, rows->x, NULL, half->far, arrivals->wide, arrivals->n_row,
+    const int64_t n = arrivals->n_row;
+    mt_rows_copy(moe->device, rows->x, NULL, half->far, lend(moe, arrivals->wide, n), n,
                  moe->width);
-    mt_rows_copy(moe->device, rows->weight, NULL, half->far, arrivals->weight, arrivals->n_row, 1);
-    mt_span_add_work(arrivals->n_row, 0);
+    mt_rows_copy(moe->device, rows->weight, NULL, half->far, lend(moe, arrivals->weight, n), n, 1);
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_DISPATCH);
     return MT_OK;
 }
@@ -184,10 +196,11 @@ enum mt_status mt_moe_combine_begin(struct mt_moe *moe, struct mt_moe_half *half
 {
     const struct mt_arrivals *arrivals = &half->arrivals;
     mt_span_begin(MT_PHASE_COMBINE);
-    mt_rows_copy(moe->device, half->far, arrivals->narrow, half->rows, NULL, arrivals->n_row,
+    const int64_t n = arrivals->n_row;
+    mt_rows_copy(moe->device, half->far, lend(moe, arrivals->narrow, n), half->rows, NULL, n,
                  moe->width);
     MT_TRY(exchange_begin(moe, half, slice, TO_TOKENS, half->near, moe->width));
-    mt_span_add_work(arrivals->n_row, 0);
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_COMBINE);
     return MT_OK;
 }
@@ -203,14 +216,16 @@ enum mt_status mt_moe_combine_end(struct mt_moe *moe, struct mt_moe_half *half)
 void mt_moe_combine(struct mt_moe *moe, struct mt_moe_half *half, bool accumulate)
 {
     mt_span_begin(MT_PHASE_COMBINE);
+    const struct mt_route *route = half->saved->route;
     const struct mt_rows_combine args = {.out = half->result,
                                          .in = half->near,
-                                         .in_offset = half->saved->route->send_narrow,
+                                         .in_offset =
+                                             lend(moe, route->send_narrow, route->n_choice),
                                          .n_choice = moe->top_k,
                                          .width = moe->width,
                                          .accumulate = accumulate};
     mt_rows_combine(moe->device, &args, half->saved->n);
-    mt_span_add_work(half->saved->route->n_choice, 0);
+    mt_span_add_work(route->n_choice, 0);
     mt_span_end(MT_PHASE_COMBINE);
 }
 
@@ -218,9 +233,10 @@ void mt_moe_pack_gradients(struct mt_moe *moe, struct mt_moe_half *half, const f
 {
     mt_span_begin(MT_PHASE_COMBINE_BACKWARD);
     const struct mt_route *route = half->saved->route;
-    mt_rows_copy(moe->device, half->near, route->send_narrow, d_out, moe->token_offset,
-                 route->n_choice, moe->width);
-    mt_span_add_work(route->n_choice, 0);
+    const int64_t n = route->n_choice;
+    mt_rows_copy(moe->device, half->near, lend(moe, route->send_narrow, n), d_out,
+                 lend(moe, moe->token_offset, n), n, moe->width);
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_COMBINE_BACKWARD);
 }
 
@@ -239,9 +255,10 @@ enum mt_status mt_moe_combine_backward_end(struct mt_moe *moe, struct mt_moe_hal
     mt_span_begin(MT_PHASE_COMBINE_BACKWARD);
     mt_route_arrivals(half->saved->route, slice, arrivals);
     MT_TRY(exchange_end(moe, half));
-    mt_rows_copy(moe->device, half->rows, NULL, half->far, arrivals->narrow, arrivals->n_row,
+    const int64_t n = arrivals->n_row;
+    mt_rows_copy(moe->device, half->rows, NULL, half->far, lend(moe, arrivals->narrow, n), n,
                  moe->width);
-    mt_span_add_work(arrivals->n_row, 0);
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_COMBINE_BACKWARD);
     return MT_OK;
 }
@@ -251,12 +268,13 @@ enum mt_status mt_moe_dispatch_backward_begin(struct mt_moe *moe, struct mt_moe_
 {
     const struct mt_arrivals *arrivals = &half->arrivals;
     mt_span_begin(MT_PHASE_DISPATCH_BACKWARD);
-    mt_rows_copy(moe->device, half->far, arrivals->wide, half->rows, NULL, arrivals->n_row,
+    const int64_t n = arrivals->n_row;
+    mt_rows_copy(moe->device, half->far, lend(moe, arrivals->wide, n), half->rows, NULL, n,
                  moe->width);
-    mt_rows_copy(moe->device, half->far, arrivals->weight, half->d_row_weight, NULL,
-                 arrivals->n_row, 1);
+    mt_rows_copy(moe->device, half->far, lend(moe, arrivals->weight, n), half->d_row_weight, NULL,
+                 n, 1);
     MT_TRY(exchange_begin(moe, half, slice, TO_TOKENS, half->near, moe->width + 1));
-    mt_span_add_work(arrivals->n_row, 0);
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_DISPATCH_BACKWARD);
     return MT_OK;
 }
@@ -274,15 +292,16 @@ void mt_moe_dispatch_backward(struct mt_moe *moe, struct mt_moe_half *half, bool
     const struct mt_moe_saved *saved = half->saved;
     const struct mt_route *route = saved->route;
     mt_span_begin(MT_PHASE_DISPATCH_BACKWARD);
+    const int64_t n = route->n_choice;
     const struct mt_rows_combine args = {.out = half->result,
                                          .in = half->near,
-                                         .in_offset = route->send_wide,
+                                         .in_offset = lend(moe, route->send_wide, n),
                                          .n_choice = moe->top_k,
                                          .width = moe->width,
                                          .accumulate = accumulate};
     mt_rows_combine(moe->device, &args, saved->n);
-    mt_rows_copy(moe->device, saved->d_weight, NULL, half->near, route->send_weight,
-                 route->n_choice, 1);
-    mt_span_add_work(route->n_choice, 0);
+    mt_rows_copy(moe->device, saved->d_weight, NULL, half->near, lend(moe, route->send_weight, n),
+                 n, 1);
+    mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_DISPATCH_BACKWARD);
 }

@@ -1,4 +1,5 @@
 /* The gate: router, softmax, top-k, and the counts that every rank needs of every other. */
+#include "device/memory.h"
 #include "moe/context.h"
 
 #include <string.h>
@@ -66,11 +67,43 @@ static void record(struct mt_moe *moe, int layer)
     }
 }
 
+int32_t *mt_moe_choices(const struct mt_moe *moe, const struct mt_moe_saved *saved)
+{
+    return mt_device_room(moe->device, saved->expert, moe->choice);
+}
+
+static int64_t choice_bytes(const struct mt_moe *moe, const struct mt_moe_saved *saved)
+{
+    return saved->n * moe->top_k * (int64_t)sizeof(int32_t);
+}
+
+static void give_choices(struct mt_moe *moe, int layer, const struct mt_moe_half *half)
+{
+    const struct mt_moe_saved *saved = half->saved;
+    int32_t *choice = mt_moe_choices(moe, saved);
+    mt_moe_give_choices(moe, layer, mt_moe_half_index(moe, half), saved->n, choice);
+    mt_device_upload(moe->device, saved->expert, choice, choice_bytes(moe, saved));
+}
+
+/* What decides how much work follows: the one wait of a layer's forward. Own counts into
+ * global_count, until the others' are known. */
+static enum mt_status see_gate(struct mt_moe *moe, const struct mt_moe_saved *saved,
+                               double *lse_square_sum)
+{
+    const int64_t n_bytes = moe->n_expert * (int64_t)sizeof(int64_t);
+    mt_device_download(moe->device, moe->global_count, moe->gate_count, n_bytes);
+    mt_device_download(moe->device, moe->probability_sum, moe->gate_sum, n_bytes);
+    mt_device_download(moe->device, lse_square_sum, moe->gate_sum + moe->n_expert,
+                       (int64_t)sizeof(*lse_square_sum));
+    mt_device_download(moe->device, mt_moe_choices(moe, saved), saved->expert,
+                       choice_bytes(moe, saved));
+    return mt_device_wait(moe->device);
+}
+
 enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, struct mt_moe_half *half)
 {
     mt_span_begin(MT_PHASE_GATE);
     struct mt_moe_saved *saved = half->saved;
-    int64_t *own_count = moe->global_count; /* until the others' are known */
     double lse_square_sum = 0.0;
     cut_saved(moe, layer, half->arena, saved);
     mt_router_forward(moe->device, moe->logits, saved->x,
@@ -80,20 +113,21 @@ enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, struct mt_moe_
     const bool is_given =
         moe->given.routing != MT_ROUTING_LEARNED && (half->is_kept || moe->balance.is_counting);
     if (is_given) {
-        mt_moe_give_choices(moe, layer, mt_moe_half_index(moe, half), saved->n, saved->expert);
+        give_choices(moe, layer, half);
     }
     const struct mt_gate_forward args = {.expert = saved->expert,
                                          .weight = saved->weight,
                                          .probability = saved->probability,
                                          .lse = saved->lse,
-                                         .count = own_count,
-                                         .probability_sum = moe->probability_sum,
-                                         .lse_square_sum = &lse_square_sum,
+                                         .count = moe->gate_count,
+                                         .probability_sum = moe->gate_sum,
+                                         .lse_square_sum = moe->gate_sum + moe->n_expert,
                                          .logits = moe->logits,
                                          .is_given = is_given};
     mt_gate_forward(moe->device, &args, saved->n, &moe->gate);
+    MT_TRY(see_gate(moe, saved, &lse_square_sum));
     mt_device_settle(moe->device);
-    MT_TRY(mt_comm_gather_i64(moe->comm, own_count, moe->n_expert, moe->count));
+    MT_TRY(mt_comm_gather_i64(moe->comm, moe->global_count, moe->n_expert, moe->count));
     sum_over_ranks(moe->global_count, moe->count, moe->n_rank, moe->n_expert);
     mt_balance_add(&moe->balance, layer, moe->global_count, half->is_kept);
     if (half->is_kept && !moe->balance.is_counting) {
@@ -114,13 +148,15 @@ enum mt_status mt_moe_gate_backward(struct mt_moe *moe, int layer, const struct 
     const struct mt_moe_saved *saved = half->saved;
     const int64_t *own_count = moe->own_count + (int64_t)layer * moe->n_expert;
     const int router = moe->tensors[layer].router;
+    const int64_t f_bytes = moe->n_expert * (int64_t)sizeof(float);
+    const float *f = mt_balance_share(&moe->balance, layer, own_count);
     const struct mt_gate_backward gate = {.d_logits = moe->logits,
                                           .d_weight = saved->d_weight,
                                           .expert = saved->expert,
                                           .weight = saved->weight,
                                           .probability = saved->probability,
                                           .lse = saved->lse,
-                                          .f = mt_balance_share(&moe->balance, layer, own_count),
+                                          .f = mt_device_lend(moe->device, f, f_bytes),
                                           .balance_scale =
                                               (float)(moe->loss_coef * moe->n_expert * token_share),
                                           .z_scale = (float)(2.0 * moe->z_loss_coef * token_share)};

@@ -30,6 +30,7 @@ enum mt_status mt_moe_forward_begin(struct mt_moe *moe, int layer, int index,
     struct mt_moe_half *half = &moe->half[index];
     half->arena = args->arena;
     half->mark = mt_arena_mark(args->arena);
+    half->plans_mark = mt_arena_mark(&half->plans);
     half->is_kept = args->saved != NULL;
     half->result = args->out;
     half->saved = half->is_kept ? args->saved : &half->scratch;
@@ -67,6 +68,7 @@ enum mt_status mt_moe_forward_end(struct mt_moe *moe, int index)
     mt_moe_combine(moe, half, moe->shared_inner > 0);
     if (!half->is_kept) {
         mt_arena_release(half->arena, half->mark);
+        mt_arena_release(&half->plans, half->plans_mark);
     }
     return MT_OK;
 }

@@ -1,5 +1,6 @@
 /* The object behind all MoE layers of a run: made once, planned every step, kept by checkpoints. */
 #include "base/size.h"
+#include "device/memory.h"
 #include "moe/context.h"
 #include "placement/exchange.h"
 
@@ -14,13 +15,14 @@ static enum mt_status too_large(void)
                    "(hidden_size + expert_intermediate_size) within that; use a smaller batch");
 }
 
-static enum mt_status allocate_floats(float **out, int64_t rows, int64_t width, const char *what)
+static enum mt_status allocate_floats(const struct mt_moe *moe, float **out, int64_t rows,
+                                      int64_t width, const char *what)
 {
     int64_t n = 0;
     if (!mt_size_multiply(rows, width, &n)) {
         return too_large();
     }
-    return MT_ALLOCATE(*out, n, what);
+    return MT_DEVICE_ALLOCATE(moe->device, *out, n, what);
 }
 
 /* Sizes from the options; the rest of *moe is zero. */
@@ -71,7 +73,8 @@ static int64_t max_instance(const struct mt_moe *moe)
     return moe->n_expert + (int64_t)moe->n_rank * moe->n_slot;
 }
 
-/* What one forward cuts at most, its scratch and its backward's included. */
+/* What one forward cuts at most, its scratch and its backward's included; and the routes of all
+ * layers. */
 static enum mt_status plan_saved_bytes(struct mt_moe *moe, const struct mt_config *config,
                                        const struct mt_carrier_size *carrier)
 {
@@ -84,6 +87,7 @@ static enum mt_status plan_saved_bytes(struct mt_moe *moe, const struct mt_confi
                                         .n_choice = moe->max_token * moe->top_k,
                                         .n_row = moe->max_row,
                                         .slice_rows = moe->slice_rows};
+    const int64_t n_route = 1 + (moe->training ? moe->n_layer - moe->first_layer : 0);
     int64_t row_bytes = 0;
     int64_t token_bytes = 0;
     int64_t route_bytes = 0;
@@ -95,8 +99,9 @@ static enum mt_status plan_saved_bytes(struct mt_moe *moe, const struct mt_confi
         !mt_route_bytes_max(&route, &route_bytes) ||
         !mt_carrier_route_bytes_max(&moe->comm->topology, moe->comm->rank, config, carrier,
                                     &transfer_bytes) ||
-        !mt_size_add(row_bytes, token_bytes, &sum) || !mt_size_add(sum, route_bytes, &sum) ||
-        !mt_size_add(sum, transfer_bytes, &sum) ||
+        !mt_size_add(route_bytes, transfer_bytes, &sum) ||
+        !mt_size_multiply(sum, n_route, &moe->plans_bytes) ||
+        !mt_size_add(row_bytes, token_bytes, &sum) ||
         !mt_size_add(sum, (int64_t)N_SAVED_CUT * CUT_ALIGNMENT_BYTES, &moe->saved_bytes_max)) {
         return too_large();
     }
@@ -117,6 +122,8 @@ static enum mt_status allocate_counts(struct mt_moe *moe)
     MT_TRY(MT_ALLOCATE(moe->quota, n_rank * max_instance(moe), "row quotas"));
     MT_TRY(MT_ALLOCATE(moe->load, n_rank, "rank loads"));
     MT_TRY(MT_ALLOCATE(moe->probability_sum, n_expert, "router probabilities"));
+    MT_TRY(MT_DEVICE_ALLOCATE(moe->device, moe->gate_count, n_expert, "expert counts"));
+    MT_TRY(MT_DEVICE_ALLOCATE(moe->device, moe->gate_sum, n_expert + 1, "router probabilities"));
     MT_TRY(MT_ALLOCATE(moe->seen.count, n_rank * n_expert, "expert counts of all ranks"));
     MT_TRY(MT_ALLOCATE(moe->expected_count, n_rank * n_expert, "expert counts of all ranks"));
     MT_TRY(MT_ALLOCATE(moe->seen.probability_sum, n_expert, "router probabilities"));
@@ -148,7 +155,7 @@ static enum mt_status allocate_near(const struct mt_moe *moe, struct mt_moe_half
     if (!mt_size_add(max_choice, moe->slice_rows + line, &rows)) {
         return too_large();
     }
-    MT_TRY(allocate_floats(&half->near, rows, moe->width + 1, "rows to and from experts"));
+    MT_TRY(allocate_floats(moe, &half->near, rows, moe->width + 1, "rows to and from experts"));
     half->rows = half->near + mt_round_up(max_choice * (moe->width + 1), line);
     half->d_row_weight = half->rows + moe->slice_rows * moe->width;
     return MT_OK;
@@ -159,20 +166,22 @@ static enum mt_status create_half(const struct mt_moe *moe, const struct mt_conf
 {
     struct mt_arrivals *arrivals = &half->arrivals;
     MT_TRY(allocate_near(moe, half, moe->max_token * moe->top_k));
-    MT_TRY(allocate_floats(&half->far, moe->slice_rows, moe->width + 1, "rows of a slice"));
+    MT_TRY(allocate_floats(moe, &half->far, moe->slice_rows, moe->width + 1, "rows of a slice"));
     MT_TRY(MT_ALLOCATE(arrivals->wide, moe->slice_rows, "row offsets"));
     MT_TRY(MT_ALLOCATE(arrivals->weight, moe->slice_rows, "row offsets"));
     MT_TRY(MT_ALLOCATE(arrivals->narrow, moe->slice_rows, "row offsets"));
     MT_TRY(MT_ALLOCATE(arrivals->group_start, moe->n_expert + 1, "row offsets"));
     MT_TRY(MT_ALLOCATE(arrivals->taken, moe->n_rank, "row offsets"));
-    return mt_carrier_init(&half->carrier, moe->comm, config, carrier);
+    MT_TRY(mt_arena_init(&half->plans, moe->plans_bytes, "routes of rows"));
+    return mt_carrier_init(&half->carrier, moe->device, moe->comm, config, carrier);
 }
 
-static void clear_half(struct mt_moe_half *half)
+static void clear_half(struct mt_device *device, struct mt_moe_half *half)
 {
     mt_carrier_clear(&half->carrier);
-    mt_memory_free(half->near);
-    mt_memory_free(half->far);
+    mt_arena_clear(&half->plans);
+    mt_device_free(device, half->near);
+    mt_device_free(device, half->far);
     mt_memory_free(half->arrivals.wide);
     mt_memory_free(half->arrivals.weight);
     mt_memory_free(half->arrivals.narrow);
@@ -183,18 +192,21 @@ static void clear_half(struct mt_moe_half *half)
 static enum mt_status allocate_rows(struct mt_moe *moe)
 {
     const int64_t max_choice = moe->max_token * moe->top_k;
-    MT_TRY(allocate_floats(&moe->logits, moe->max_token, moe->n_expert, "router logits"));
-    MT_TRY(allocate_floats(&moe->again, max_choice, moe->width + 1, "rows sent again"));
-    MT_TRY(mt_memory_allocate_items(expert_scratch_bytes(moe), 1, "expert activations",
-                                    &moe->expert_scratch));
+    MT_TRY(allocate_floats(moe, &moe->logits, moe->max_token, moe->n_expert, "router logits"));
+    MT_TRY(allocate_floats(moe, &moe->again, max_choice, moe->width + 1, "rows sent again"));
+    MT_TRY(mt_device_allocate(moe->device, expert_scratch_bytes(moe), "expert activations",
+                              &moe->expert_scratch));
     MT_TRY(MT_ALLOCATE(moe->token_offset, max_choice, "row offsets"));
+    MT_TRY(MT_ALLOCATE(moe->choice, mt_device_is_host(moe->device) ? 0 : max_choice, "choices"));
     const int64_t max_row = mt_max_i64(max_choice, moe->slice_rows);
     MT_TRY(MT_ALLOCATE(moe->row_token, max_row, "row offsets"));
     MT_TRY(MT_ALLOCATE(moe->row_choice, max_row, "row offsets"));
     for (int64_t i = 0; i < max_choice; ++i) {
         moe->token_offset[i] = i / moe->top_k * moe->width;
     }
-    return MT_OK;
+    MT_TRY(mt_device_reserve(moe->device, max_row, mt_max_i64(moe->width, moe->inner)));
+    MT_TRY(mt_device_reserve(moe->device, moe->max_token, moe->n_expert));
+    return mt_device_reserve(moe->device, moe->max_token, moe->shared_inner);
 }
 
 /* Loads of the last micro-batches that before_gate sees: enough to tell a trend from noise. */
@@ -330,7 +342,7 @@ void mt_moe_destroy(struct mt_moe *moe)
         return;
     }
     for (int half = 0; half < MT_MAX_HALF; ++half) {
-        clear_half(&moe->half[half]);
+        clear_half(moe->device, &moe->half[half]);
     }
     mt_balance_clear(&moe->balance);
     mt_tally_clear(&moe->tally);
@@ -348,28 +360,18 @@ void mt_moe_destroy(struct mt_moe *moe)
         mt_memory_free((void *)moe->weight[m]);
         mt_memory_free((void *)moe->weight_grad[m]);
     }
-    void *const array[] = {moe->is_held,
-                           moe->owner,
-                           moe->owner_state,
-                           moe->place_state,
-                           moe->micro_count,
-                           moe->own_count,
-                           moe->seen.count,
-                           moe->expected_count,
-                           moe->seen.probability_sum,
-                           moe->again,
-                           moe->tensors,
-                           moe->count,
-                           moe->global_count,
-                           moe->quota,
-                           moe->load,
-                           moe->probability_sum,
-                           moe->logits,
-                           moe->token_offset,
-                           moe->load_max_over_mean,
-                           moe->row_token,
-                           moe->row_choice,
+    void *const array[] = {moe->is_held,         moe->owner,          moe->owner_state,
+                           moe->place_state,     moe->micro_count,    moe->own_count,
+                           moe->seen.count,      moe->expected_count, moe->seen.probability_sum,
+                           moe->choice,          moe->tensors,        moe->count,
+                           moe->global_count,    moe->quota,          moe->load,
+                           moe->probability_sum, moe->token_offset,   moe->load_max_over_mean,
+                           moe->row_token,       moe->row_choice};
+    void *const there[] = {moe->again, moe->logits, moe->gate_count, moe->gate_sum,
                            moe->expert_scratch};
+    for (size_t i = 0; i < sizeof(there) / sizeof(there[0]); ++i) {
+        mt_device_free(moe->device, there[i]);
+    }
     for (size_t i = 0; i < sizeof(array) / sizeof(array[0]); ++i) {
         mt_memory_free(array[i]);
     }

@@ -233,6 +233,9 @@ enum mt_status mt_moe_plan_step(struct mt_moe *moe, int64_t step, int n_micro)
 void mt_moe_begin_micro(struct mt_moe *moe, int index, bool is_last, int n_half)
 {
     MT_ASSERT(n_half >= 1 && n_half <= MT_MAX_HALF && moe->half[n_half - 1].near != NULL);
+    for (int half = 0; half < MT_MAX_HALF; ++half) {
+        mt_arena_release(&moe->half[half].plans, 0);
+    }
     moe->n_half = n_half;
     moe->micro = index;
     moe->is_last_micro = is_last;

@@ -8,7 +8,7 @@
  * on the ranks in the last bits of a double only. */
 enum mt_status mt_optim_grad_norm(struct mt_optim *optim, double *norm)
 {
-    mt_store_grad_squares(optim->store, optim->square);
+    MT_TRY(mt_store_grad_squares(optim->store, optim->square));
     MT_TRY(mt_comm_sum_f64(optim->comm, optim->square, optim->n_chunk));
     double sum = 0.0;
     for (int64_t chunk = 0; chunk < optim->n_chunk; ++chunk) {

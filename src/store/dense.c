@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "device/memory.h"
 #include "store/internal.h"
 
 #include <string.h>
@@ -95,10 +96,10 @@ static enum mt_status create_buckets(struct mt_store *store)
         MT_TRY_GOTO(create_bucket(store, &all, b, &max_op));
     }
     for (int i = 0; i < store->n_gather_lane; ++i) {
-        MT_TRY_GOTO(mt_lane_init(&store->gather_lane[i], store->comm, max_op, 0, 0));
+        MT_TRY_GOTO(mt_lane_init(&store->gather_lane[i], store->device, store->comm, max_op, 0, 0));
     }
     for (int i = 0; i < store->n_reduce_lane; ++i) {
-        MT_TRY_GOTO(mt_lane_init(&store->reduce_lane[i], store->comm, max_op, 0,
+        MT_TRY_GOTO(mt_lane_init(&store->reduce_lane[i], store->device, store->comm, max_op, 0,
                                  mt_reduce_lane_bytes(layout, rank, i)));
     }
 cleanup:
@@ -131,9 +132,9 @@ enum mt_status mt_dense_create(struct mt_store *store, const struct mt_sizes *si
     store->n_reduce_lane = store->training ? mt_reduce_lane_count(&store->layout) : 0;
     MT_TRY(MT_ALLOCATE(store->bucket, table->n_bucket, "buckets"));
     MT_TRY(MT_ALLOCATE(store->weight, table->n_tensor, "packed weights"));
-    MT_TRY(MT_ALLOCATE(store->dense_value, n_element, "dense parameters"));
-    MT_TRY(
-        mt_memory_allocate(sizes->bytes.dense_pack, "packed dense parameters", &store->dense_pack));
+    MT_TRY(MT_DEVICE_ALLOCATE(store->device, store->dense_value, n_element, "dense parameters"));
+    MT_TRY(mt_device_allocate(store->device, sizes->bytes.dense_pack, "packed dense parameters",
+                              &store->dense_pack));
     int64_t n_owned = 0;
     for (int b = 0; b < table->n_bucket; ++b) {
         struct mt_bucket *bucket = &store->bucket[b];
@@ -142,9 +143,11 @@ enum mt_status mt_dense_create(struct mt_store *store, const struct mt_sizes *si
         n_owned += bucket->owned.end - bucket->owned.start;
     }
     if (store->training) {
-        MT_TRY(MT_ALLOCATE(store->dense_grad, n_element, "dense gradients"));
-        MT_TRY(MT_ALLOCATE(store->dense_avg, n_owned, "optimizer state of dense parameters"));
-        MT_TRY(MT_ALLOCATE(store->dense_avg_sq, n_owned, "optimizer state of dense parameters"));
+        MT_TRY(MT_DEVICE_ALLOCATE(store->device, store->dense_grad, n_element, "dense gradients"));
+        MT_TRY(MT_DEVICE_ALLOCATE(store->device, store->dense_avg, n_owned,
+                                  "optimizer state of dense parameters"));
+        MT_TRY(MT_DEVICE_ALLOCATE(store->device, store->dense_avg_sq, n_owned,
+                                  "optimizer state of dense parameters"));
     }
     MT_TRY(create_weights(store));
     return create_buckets(store);
@@ -164,11 +167,11 @@ void mt_dense_destroy(struct mt_store *store)
     }
     mt_memory_free(store->bucket);
     mt_memory_free(store->weight);
-    mt_memory_free(store->dense_value);
-    mt_memory_free(store->dense_grad);
-    mt_memory_free(store->dense_avg);
-    mt_memory_free(store->dense_avg_sq);
-    mt_memory_free(store->dense_pack);
+    mt_device_free(store->device, store->dense_value);
+    mt_device_free(store->device, store->dense_grad);
+    mt_device_free(store->device, store->dense_avg);
+    mt_device_free(store->device, store->dense_avg_sq);
+    mt_device_free(store->device, store->dense_pack);
 }
 
 static const struct mt_tensor *dense_tensor(const struct mt_store *store, int tensor)

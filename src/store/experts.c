@@ -1,6 +1,7 @@
 /* Experts: memory for those that this rank owns and for copies of others, and where each is. */
 #include "base/memory.h"
 #include "base/size.h"
+#include "device/memory.h"
 #include "store/internal.h"
 
 #include <string.h>
@@ -140,11 +141,12 @@ static enum mt_status create_slots(struct mt_store *store)
     MT_TRY(MT_ALLOCATE(store->slot, store->n_slot, "expert slots"));
     MT_TRY(MT_ALLOCATE(store->free_slot, store->n_slot, "expert slots"));
     MT_TRY(MT_ALLOCATE(store->slots_used, store->layout.n_rank, "expert slots"));
-    MT_TRY(MT_ALLOCATE(store->slot_value, n_element, "copies of experts"));
-    MT_TRY(mt_memory_allocate(store->n_slot * pack_bytes, "packed copies of experts",
+    MT_TRY(MT_DEVICE_ALLOCATE(store->device, store->slot_value, n_element, "copies of experts"));
+    MT_TRY(mt_device_allocate(store->device, store->n_slot * pack_bytes, "packed copies of experts",
                               &store->slot_pack));
     if (store->training) {
-        MT_TRY(MT_ALLOCATE(store->slot_grad, n_element, "gradients of copies of experts"));
+        MT_TRY(MT_DEVICE_ALLOCATE(store->device, store->slot_grad, n_element,
+                                  "gradients of copies of experts"));
     }
     store->n_free = store->n_slot;
     for (int i = 0; i < store->n_slot; ++i) {
@@ -157,6 +159,7 @@ static enum mt_status create_slots(struct mt_store *store)
 
 static enum mt_status create_lanes(struct mt_store *store, int64_t stage_bytes)
 {
+    struct mt_device *device = store->device;
     struct mt_comm *comm = store->comm;
     const int64_t n_held = mt_min_i64(store->n_slot, store->most_experts); /* of a layer, by any */
     const int64_t max_op = store->is_cut
@@ -164,25 +167,26 @@ static enum mt_status create_lanes(struct mt_store *store, int64_t stage_bytes)
                                : mt_plan_sparse_relay_max_op(store->layout.n_rank, n_held);
     store->n_expert_gather_lane = mt_expert_lane_count(&store->layout, MT_EXPERT_GATHER_LANES);
     for (int i = 0; i < store->n_expert_gather_lane; ++i) {
-        MT_TRY(mt_lane_init(&store->expert_gather_lane[i], comm, max_op, max_op, 0));
+        MT_TRY(mt_lane_init(&store->expert_gather_lane[i], device, comm, max_op, max_op, 0));
     }
     store->n_expert_late_lane = mt_expert_lane_count(&store->layout, MT_EXPERT_LATE_LANES);
     for (int i = 0; i < store->n_expert_late_lane; ++i) {
-        MT_TRY(mt_lane_init(&store->expert_late_lane[i], comm, max_op, max_op, 0));
+        MT_TRY(mt_lane_init(&store->expert_late_lane[i], device, comm, max_op, max_op, 0));
     }
     if (!store->training) {
         return MT_OK;
     }
     store->n_expert_reduce_lane = mt_expert_lane_count(&store->layout, MT_EXPERT_REDUCE_LANES);
     for (int i = 0; i < store->n_expert_reduce_lane; ++i) {
-        MT_TRY(mt_lane_init(&store->expert_reduce_lane[i], comm, max_op, max_op, stage_bytes));
+        MT_TRY(
+            mt_lane_init(&store->expert_reduce_lane[i], device, comm, max_op, max_op, stage_bytes));
     }
     if (store->is_cut) {
         return MT_OK; /* nothing ever moves */
     }
     /* all owned experts leave and as many come */
     const int64_t max_move = 2 * (int64_t)store->n_capacity;
-    return mt_lane_init(&store->move_lane, comm, max_move, max_move, 0);
+    return mt_lane_init(&store->move_lane, device, comm, max_move, max_move, 0);
 }
 
 enum mt_status mt_experts_create(struct mt_store *store, const struct mt_store_options *options,
@@ -198,14 +202,18 @@ enum mt_status mt_experts_create(struct mt_store *store, const struct mt_store_o
     MT_TRY(MT_ALLOCATE(store->owned, store->n_capacity, "experts"));
     MT_TRY(MT_ALLOCATE(store->is_taken, store->n_capacity, "experts"));
     MT_TRY(MT_ALLOCATE(store->rank_count, store->layout.n_rank, "expert counts"));
-    MT_TRY(MT_ALLOCATE(store->expert_value, n_element, "experts"));
+    MT_TRY(MT_DEVICE_ALLOCATE(store->device, store->expert_value, n_element, "experts"));
     if (!store->is_cut) {
-        MT_TRY(mt_memory_allocate(sizes->bytes.expert_pack, "packed experts", &store->expert_pack));
+        MT_TRY(mt_device_allocate(store->device, sizes->bytes.expert_pack, "packed experts",
+                                  &store->expert_pack));
     }
     if (store->training) {
-        MT_TRY(MT_ALLOCATE(store->expert_grad, n_element, "gradients of experts"));
-        MT_TRY(MT_ALLOCATE(store->expert_avg, n_element, "optimizer state of experts"));
-        MT_TRY(MT_ALLOCATE(store->expert_avg_sq, n_element, "optimizer state of experts"));
+        MT_TRY(MT_DEVICE_ALLOCATE(store->device, store->expert_grad, n_element,
+                                  "gradients of experts"));
+        MT_TRY(MT_DEVICE_ALLOCATE(store->device, store->expert_avg, n_element,
+                                  "optimizer state of experts"));
+        MT_TRY(MT_DEVICE_ALLOCATE(store->device, store->expert_avg_sq, n_element,
+                                  "optimizer state of experts"));
     }
     if (!store->is_cut) {
         place_owned(store);
@@ -242,12 +250,16 @@ void mt_experts_destroy(struct mt_store *store)
     copies_clear(&store->spare);
     copies_clear(&store->moving);
     mt_relay_destroy(store->relay);
-    void *const blocks[] = {
-        store->layer,       store->chunk_bytes, store->home_offset,  store->copy_offset,
-        store->owned,       store->is_taken,    store->expert_value, store->expert_pack,
-        store->expert_grad, store->expert_avg,  store->rank_count,   store->expert_avg_sq,
-        store->slot,        store->free_slot,   store->slots_used,   store->slot_value,
-        store->slot_pack,   store->slot_grad,   store->chunk_owner};
+    void *const there[] = {store->expert_value, store->expert_pack,   store->expert_grad,
+                           store->expert_avg,   store->expert_avg_sq, store->slot_value,
+                           store->slot_pack,    store->slot_grad};
+    void *const blocks[] = {store->layer,       store->chunk_bytes, store->home_offset,
+                            store->copy_offset, store->owned,       store->is_taken,
+                            store->rank_count,  store->slot,        store->free_slot,
+                            store->slots_used,  store->chunk_owner};
+    for (size_t i = 0; i < sizeof(there) / sizeof(there[0]); ++i) {
+        mt_device_free(store->device, there[i]);
+    }
     for (size_t i = 0; i < sizeof(blocks) / sizeof(blocks[0]); ++i) {
         mt_memory_free(blocks[i]);
     }

@@ -7,6 +7,8 @@
 #include "store/layout.h"
 #include "store/store.h"
 
+enum { MT_ROOM_ELEMENTS = 1 << 20 };
+
 /* Values of a bucket on this rank, then its gradients. */
 enum mt_bucket_values {
     MT_VALUES_UNDEFINED, /* never published */
@@ -100,6 +102,9 @@ struct mt_store {
     struct mt_lane expert_late_lane[MT_EXPERT_LATE_LANES];
     struct mt_lane expert_reduce_lane[MT_EXPERT_REDUCE_LANES];
     struct mt_lane move_lane;
+
+    float *room;    /* [MT_ROOM_ELEMENTS] of values on their way to or from a GPU */
+    double *square; /* [n_chunk] dev: of mt_store_grad_squares */
 
     int n_part;
     struct mt_part *part; /* [n_part] by tensor, then first; room for n_capacity experts */

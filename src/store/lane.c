@@ -1,20 +1,21 @@
 #include "store/lane.h"
 
-#include "base/memory.h"
+#include "device/memory.h"
 
 #include <string.h>
 
-enum mt_status mt_lane_init(struct mt_lane *lane, struct mt_comm *comm, int64_t max_op,
-                            int64_t plan_max_op, int64_t stage_bytes)
+enum mt_status mt_lane_init(struct mt_lane *lane, struct mt_device *device, struct mt_comm *comm,
+                            int64_t max_op, int64_t plan_max_op, int64_t stage_bytes)
 {
     memset(lane, 0, sizeof(*lane));
+    lane->device = device;
     lane->user = -1;
-    MT_TRY(mt_exec_create(comm, max_op, &lane->exec));
+    MT_TRY(mt_exec_create_device(comm, MT_BACKGROUND, max_op, &lane->exec));
     if (plan_max_op > 0) {
         MT_TRY(mt_plan_init(&lane->plan, plan_max_op));
     }
     if (stage_bytes > 0) {
-        MT_TRY(mt_memory_allocate(stage_bytes, "gradients on their way", &lane->stage));
+        MT_TRY(mt_device_allocate(device, stage_bytes, "gradients on their way", &lane->stage));
         lane->stage_bytes = stage_bytes;
     }
     return MT_OK;
@@ -31,7 +32,7 @@ void mt_lane_clear(struct mt_lane *lane)
     if (lane->plan.op != NULL) {
         mt_plan_clear(&lane->plan);
     }
-    mt_memory_free(lane->stage);
+    mt_device_free(lane->device, lane->stage);
     memset(lane, 0, sizeof(*lane));
     lane->user = -1;
 }

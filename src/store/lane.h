@@ -18,16 +18,17 @@ enum {
 };
 
 struct mt_lane {
+    struct mt_device *device;
     struct mt_exec *exec;
     struct mt_plan plan; /* where plans change from use to use; else empty */
-    void *stage;         /* NULL: this lane only gathers */
+    void *stage;         /* dev; NULL: this lane only gathers */
     int64_t stage_bytes;
     int user; /* bucket or layer whose transfer is in flight; -1: none */
 };
 
 /* max_op: of the largest plan; plan_max_op: capacity of lane->plan, 0 when not used. */
-enum mt_status mt_lane_init(struct mt_lane *lane, struct mt_comm *comm, int64_t max_op,
-                            int64_t plan_max_op, int64_t stage_bytes);
+enum mt_status mt_lane_init(struct mt_lane *lane, struct mt_device *device, struct mt_comm *comm,
+                            int64_t max_op, int64_t plan_max_op, int64_t stage_bytes);
 void mt_lane_clear(struct mt_lane *lane);
 
 /* Starts a transfer from `send` to `recv` memory in a free lane. */

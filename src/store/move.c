@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "device/memory.h"
 #include "store/internal.h"
 
 #include <string.h>
@@ -104,8 +105,8 @@ static enum mt_status move_block(struct mt_store *store, float *block)
     for (int64_t i = 0; i < plan->n_op; ++i) {
         const struct mt_op *op = &plan->op[i];
         if (op->kind == MT_OP_RECV) {
-            memcpy((char *)block + op->offset_bytes,
-                   (const char *)store->expert_grad + op->offset_bytes, (size_t)op->n_bytes);
+            mt_device_copy(store->device, (char *)block + op->offset_bytes,
+                           (const char *)store->expert_grad + op->offset_bytes, op->n_bytes);
         }
     }
     return MT_OK;

@@ -3,9 +3,8 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "base/size.h"
+#include "device/memory.h"
 #include "store/internal.h"
-
-#include <string.h>
 
 /* With as many experts as there is room for. */
 static int max_parts(const struct mt_store *store)
@@ -109,8 +108,12 @@ void mt_parts_list(struct mt_store *store)
 
 enum mt_status mt_parts_create(struct mt_store *store)
 {
+    const bool is_host = mt_device_is_host(store->device);
     MT_TRY(MT_ALLOCATE(store->part, max_parts(store), "owned parts"));
+    MT_TRY(MT_ALLOCATE(store->room, is_host ? 0 : MT_ROOM_ELEMENTS, "values on their way"));
     if (store->training) {
+        MT_TRY(MT_DEVICE_ALLOCATE(store->device, store->square, store->layout.n_chunk,
+                                  "sums of gradient squares"));
         MT_TRY(MT_ALLOCATE(store->item, max_parts(store), "updates of owned parts"));
     }
     mt_parts_list(store);
@@ -145,19 +148,31 @@ int mt_store_owner(const struct mt_store *store, int tensor, int64_t index)
     return store->layer[row->layer].owner[index / mt_tensor_row_elements(row)];
 }
 
+/* Elements of a part from `at` on. */
+static void init_piece(const struct mt_tensor *tensor, const struct mt_part *part, uint64_t seed,
+                       int64_t at, int64_t n, float *value)
+{
+    if (tensor->init_std > 0.0F) {
+        mt_random_fill_normal(seed, mt_random_stream(tensor->name), (uint64_t)(part->first + at), n,
+                              tensor->init_std, value);
+        return;
+    }
+    for (int64_t i = 0; i < n; ++i) {
+        value[i] = tensor->starts_at_zero ? 0.0F : 1.0F;
+    }
+}
+
 void mt_store_init_values(struct mt_store *store, uint64_t seed)
 {
     store->is_packed = false;
     for (int p = 0; p < store->n_part; ++p) {
         const struct mt_part *part = &store->part[p];
         const struct mt_tensor *tensor = &store->table->tensor[part->tensor];
-        if (tensor->init_std > 0.0F) {
-            mt_random_fill_normal(seed, mt_random_stream(tensor->name), (uint64_t)part->first,
-                                  part->n_element, tensor->init_std, part->value);
-            continue;
-        }
-        for (int64_t i = 0; i < part->n_element; ++i) {
-            part->value[i] = tensor->starts_at_zero ? 0.0F : 1.0F;
+        for (int64_t at = 0; at < part->n_element; at += MT_ROOM_ELEMENTS) {
+            const int64_t n = mt_min_i64(MT_ROOM_ELEMENTS, part->n_element - at);
+            float *value = mt_device_room(store->device, part->value + at, store->room);
+            init_piece(tensor, part, seed, at, n, value);
+            mt_device_upload(store->device, part->value + at, value, n * (int64_t)sizeof(float));
         }
     }
 }
@@ -167,47 +182,49 @@ int64_t mt_store_n_chunk(const struct mt_store *store)
     return store->layout.n_chunk;
 }
 
-static void dense_squares(struct mt_store *store, const struct mt_part *part, double *square)
+static void dense_squares(struct mt_store *store, const struct mt_part *part)
 {
     const int64_t chunk = mt_layout_chunk_elements(&store->table->tensor[part->tensor]);
     const int64_t first_chunk = store->layout.chunk_start[part->tensor] + part->first / chunk;
     MT_ASSERT(part->first % chunk == 0);
     for (int64_t i = 0; i * chunk < part->n_element; ++i) {
         const int64_t n = mt_min_i64(chunk, part->n_element - i * chunk);
-        square[first_chunk + i] = mt_sum_squares(store->device, part->grad + i * chunk, n);
+        mt_sum_squares(store->device, &store->square[first_chunk + i], part->grad + i * chunk, n);
     }
 }
 
-/* What this rank owns of one expert: all, a piece or nothing. */
-static double expert_squares(const struct mt_store *store, int layer, int expert)
+/* Of what this rank owns of one expert: all, a piece or nothing. */
+static void expert_squares(const struct mt_store *store, int layer, int expert, double *square)
 {
     const struct mt_layer *l = &store->layer[layer];
     if (store->is_cut) {
         const struct mt_range piece = mt_pieces_mine(store, layer, expert);
-        return mt_sum_squares(store->device,
-                              store->expert_grad + mt_pieces_place(store, layer, expert),
-                              piece.end - piece.start);
+        mt_sum_squares(store->device, square,
+                       store->expert_grad + mt_pieces_place(store, layer, expert),
+                       piece.end - piece.start);
+    } else if (l->owner[expert] == store->comm->rank) {
+        mt_sum_squares(store->device, square, l->here[expert]->grad, l->n_element);
     }
-    return l->owner[expert] == store->comm->rank
-               ? mt_sum_squares(store->device, l->here[expert]->grad, l->n_element)
-               : 0.0;
 }
 
-void mt_store_grad_squares(struct mt_store *store, double *square)
+enum mt_status mt_store_grad_squares(struct mt_store *store, double *square)
 {
+    const int64_t n_bytes = store->layout.n_chunk * (int64_t)sizeof(*square);
     MT_ASSERT(store->training);
-    memset(square, 0, (size_t)store->layout.n_chunk * sizeof(*square));
+    mt_device_fill_zero(store->device, store->square, n_bytes);
     for (int p = 0; p < store->n_part; ++p) {
         const struct mt_part *part = &store->part[p];
         if (store->table->tensor[part->tensor].kind == MT_TENSOR_DENSE) {
-            dense_squares(store, part, square);
+            dense_squares(store, part);
         }
     }
     for (int layer = 0; layer < store->table->n_layer; ++layer) {
         const struct mt_layer *l = &store->layer[layer];
         for (int e = 0; e < l->n_expert; ++e) {
             const int64_t chunk = store->layout.chunk_start[store->layout.gate[layer]] + e;
-            square[chunk] = expert_squares(store, layer, e);
+            expert_squares(store, layer, e, &store->square[chunk]);
         }
     }
+    mt_device_download(store->device, square, store->square, n_bytes);
+    return mt_device_wait(store->device);
 }

@@ -1,4 +1,5 @@
 #include "base/memory.h"
+#include "device/memory.h"
 #include "store/internal.h"
 
 static enum mt_status create_all(struct mt_store *store, const struct mt_store_options *options)
@@ -48,6 +49,8 @@ void mt_store_destroy(struct mt_store *store)
     mt_dense_destroy(store);
     mt_experts_destroy(store);
     mt_layout_clear(&store->layout);
+    mt_device_free(store->device, store->square);
+    mt_memory_free(store->room);
     mt_memory_free(store->part);
     mt_memory_free(store->item);
     mt_memory_free(store);

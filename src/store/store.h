@@ -163,14 +163,14 @@ enum mt_status mt_store_move_experts(struct mt_store *store, const int *owner);
 /* Of the dense working copies, which all are here (mt_store_use_all): hash [R], one of what each
  * rank owns; or hash [n_tensor], one of each dense tensor, 0 of others. The same on all ranks
  * unless a bit has changed. */
-void mt_store_hash_owners(const struct mt_store *store, uint64_t *hash);
-void mt_store_hash_tensors(const struct mt_store *store, uint64_t *hash);
+enum mt_status mt_store_hash_owners(const struct mt_store *store, uint64_t *hash);
+enum mt_status mt_store_hash_tensors(const struct mt_store *store, uint64_t *hash);
 
 /* ---- sums over chunks ---- */
 /* Chunks of the whole model, numbered alike on any number of ranks. */
 int64_t mt_store_n_chunk(const struct mt_store *store);
 /* square [n_chunk]: sum of squares of the reduced gradient of owned chunks, 0 for others. Cut: of
  * this rank's piece of every expert. */
-void mt_store_grad_squares(struct mt_store *store, double *square);
+enum mt_status mt_store_grad_squares(struct mt_store *store, double *square);
 
 #endif

@@ -2,12 +2,15 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "device/memory.h"
 #include "train/costs.h"
 
 #include <math.h>
 
 /* The tile of products on the CPU: more rows are not faster each (kernel/cpu/gemm_primitive.h). */
 enum { N_ROW = 64 };
+/* Scratch data go to a GPU in pieces of so many floats. */
+enum { N_ROOM = 1 << 16 };
 /* Repetitions of an unpaced measurement: fewer where they take long, but the first one also touches
  * its memory and makes the threads. */
 enum { LEAST_REPEAT = 3, MOST_REPEAT = 7 };
@@ -18,6 +21,7 @@ static const double PS_PER_NS = 1000.0;
 struct work {
     struct mt_device meter;
     struct mt_arena arena;
+    float *room; /* [N_ROOM] */
     int64_t width, inner, length, n_head, n_kv_head, head_dim;
     float eps;
     int64_t n_row; /* of the expert */
@@ -76,6 +80,17 @@ static void run_attention(struct work *w)
     mt_add_rms_norm_forward(&w->meter, &norm, n, w->width);
 }
 
+/* A GPU's operations only begin while the meter looks on; they are over after the wait, whose
+ * failure shows at the next. */
+static double time_once(struct work *w, void (*run)(struct work *))
+{
+    const int64_t start_ns = mt_clock_ns();
+    w->meter.metered_ns = 0.0;
+    run(w);
+    (void)mt_device_wait(&w->meter);
+    return mt_device_is_host(&w->meter) ? w->meter.metered_ns : (double)(mt_clock_ns() - start_ns);
+}
+
 /* Picoseconds of one run: as modelled, or the least of some. */
 static double time_of(struct work *w, void (*run)(struct work *))
 {
@@ -85,9 +100,7 @@ static double time_of(struct work *w, void (*run)(struct work *))
     const int least = is_modelled ? 1 : LEAST_REPEAT;
     const int most = is_modelled ? 1 : MOST_REPEAT;
     for (int i = 0; i < least || (i < most && mt_clock_ns() < end_ns); i++) {
-        w->meter.metered_ns = 0.0;
-        run(w);
-        least_ns = fmin(least_ns, w->meter.metered_ns);
+        least_ns = fmin(least_ns, time_once(w, run));
     }
     return least_ns * PS_PER_NS;
 }
@@ -97,8 +110,13 @@ static double time_of(struct work *w, void (*run)(struct work *))
 static float *cut(struct work *w, int64_t n)
 {
     float *x = mt_arena_cut(&w->arena, n * (int64_t)sizeof(float));
-    for (int64_t i = 0; i < n; i++) {
-        x[i] = (float)(i % 13 - 6) * 0.01F; /* no denormals, which are slow */
+    for (int64_t at = 0; at < n; at += N_ROOM) {
+        const int64_t n_here = mt_min_i64(N_ROOM, n - at);
+        float *value = mt_device_room(&w->meter, x + at, w->room);
+        for (int64_t i = 0; i < n_here; i++) {
+            value[i] = (float)((at + i) % 13 - 6) * 0.01F; /* no denormals, which are slow */
+        }
+        mt_device_upload(&w->meter, x + at, value, n_here * (int64_t)sizeof(float));
     }
     return x;
 }
@@ -212,10 +230,13 @@ enum mt_status mt_costs_measure_compute(const struct mt_session *session, int64_
     enum mt_status status = MT_OK;
     mt_device_init_meter(&w.meter, &session->device);
     MT_TRY_GOTO(prepare(&w));
-    MT_TRY_GOTO(mt_arena_init(&w.arena, arena_bytes(&w), "measuring costs"));
+    MT_TRY_GOTO(mt_device_arena_init(&w.meter, &w.arena, arena_bytes(&w), "measuring costs"));
+    MT_TRY_GOTO(MT_ALLOCATE(w.room, N_ROOM, "measuring costs"));
     cut_all(&w, true);
     measure(&w, n_sequence, costs);
+    status = mt_device_wait(&w.meter);
 cleanup:
-    mt_arena_clear(&w.arena);
+    mt_memory_free(w.room);
+    mt_device_arena_clear(&w.meter, &w.arena);
     return status;
 }

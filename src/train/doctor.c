@@ -20,7 +20,7 @@ static const double NS_PER_S = 1e9;
 struct doctor {
     const struct mt_doctor_options *options;
     struct mt_session session; /* without a store and a model */
-    struct mt_core_share share;
+    struct mt_session_place place;
     struct mt_machine machine;
     struct mt_doctor_facts mine;
     struct mt_doctor_facts *facts; /* [R] */
@@ -35,12 +35,15 @@ static enum mt_status open_session(struct doctor *d)
 {
     const struct mt_config *config = d->options->config;
     struct mt_session *session = &d->session;
-    int n_local = 1;
     session->config = config;
     MT_TRY(mt_job_agree(
         mt_comm_init_mpi(&session->comm, mt_job_world(), (int)config->comm.ranks_per_node)));
-    MT_TRY(mt_job_agree(mt_session_place(&session->comm, &n_local, &d->share)));
-    return mt_job_agree(mt_device_init(&session->device, config, session->comm.rank, &d->share));
+    MT_TRY(mt_job_agree(mt_session_place(&session->comm, &d->place)));
+    MT_TRY(mt_job_agree(
+        mt_device_init(&session->device, config, session->comm.rank, &d->place.share)));
+    MT_TRY(mt_session_open_gpu(session, &d->place));
+    mt_device_close(&session->device, ""); /* it is there; what is examined is the host */
+    return MT_OK;
 }
 
 static enum mt_status allocate(struct doctor *d)
@@ -100,7 +103,7 @@ static enum mt_status exchange_facts(struct doctor *d)
 static enum mt_status examine(struct doctor *d)
 {
     struct mt_comm *comm = &d->session.comm;
-    MT_TRY(mt_doctor_examine(&d->session, d->options, &d->share, &d->machine, &d->mine));
+    MT_TRY(mt_doctor_examine(&d->session, d->options, &d->place.share, &d->machine, &d->mine));
     MT_TRY(exchange_facts(d));
     MT_TRY(mt_doctor_measure_links(comm, &d->exam, mt_clock_ns() + LINKS_NS));
     MT_TRY(mt_doctor_examine_again(&d->session, &d->mine));

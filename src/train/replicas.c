@@ -73,7 +73,7 @@ static enum mt_status fail_odd(struct mt_trainer *trainer, int odd, int owner, i
     const struct mt_tensor_table *table = &trainer->session.tensors.table;
     const int other = owner != odd ? owner : (odd + 1) % comm->topology.n_rank;
     const char *name = "a tensor";
-    mt_store_hash_tensors(trainer->session.store, (uint64_t *)mine);
+    MT_TRY(mt_store_hash_tensors(trainer->session.store, (uint64_t *)mine));
     MT_TRY(mt_comm_gather_i64(comm, mine, table->n_tensor, trainer->replica));
     for (int t = table->n_tensor - 1; t >= 0; --t) {
         if (trainer->replica[(int64_t)odd * table->n_tensor + t] !=
@@ -101,7 +101,7 @@ enum mt_status mt_replicas_check(struct mt_trainer *trainer)
     int64_t *mine = trainer->replica + n_rank * row_items(trainer);
     mt_span_begin(MT_PHASE_METRICS);
     MT_TRY(mt_store_use_all(trainer->session.store));
-    mt_store_hash_owners(trainer->session.store, (uint64_t *)mine);
+    MT_TRY(mt_store_hash_owners(trainer->session.store, (uint64_t *)mine));
     MT_TRY(mt_comm_gather_i64(comm, mine, n_rank, trainer->replica));
     const int odd = find_odd(trainer->replica, n_rank, &owner);
     mt_span_end(MT_PHASE_METRICS);

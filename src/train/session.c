@@ -4,6 +4,7 @@
 #include "base/job.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "device/module.h"
 
 #include <math.h>
 #include <string.h>
@@ -164,14 +165,48 @@ cleanup:
     return status;
 }
 
-enum mt_status mt_session_place(struct mt_comm *comm, int *n_local, struct mt_core_share *share)
+enum mt_status mt_session_place(struct mt_comm *comm, struct mt_session_place *place)
 {
     struct mt_topology machine;
     MT_TRY(mt_job_agree(mt_topology_discover(&machine, mt_job_world(), 0)));
-    *n_local = mt_topology_node_size(&machine, machine.node[comm->rank]);
-    const enum mt_status status = share_cores(comm, &machine, share);
+    place->local = machine.local[comm->rank];
+    place->n_local = mt_topology_node_size(&machine, machine.node[comm->rank]);
+    const enum mt_status status = share_cores(comm, &machine, &place->share);
     mt_topology_clear(&machine);
     return status;
+}
+
+enum mt_status mt_session_open_gpu(struct mt_session *session, const struct mt_session_place *place)
+{
+    struct mt_device *device = &session->device;
+    const struct mt_config *config = session->config;
+    MT_TRY(mt_job_agree(mt_device_open(device, config, place->local, place->n_local)));
+    int64_t n_gpu = device->kind == MT_DEVICE_CUDA ? 1 : 0;
+    MT_TRY(mt_comm_sum_i64(&session->comm, &n_gpu, 1));
+    if (device->kind == MT_DEVICE_CUDA && n_gpu < session->comm.topology.n_rank) {
+        mt_device_close(device, "other ranks have no GPU");
+    }
+    return MT_OK;
+}
+
+/* What is in the memory of GPUs travels between them. */
+static enum mt_status connect_gpus(struct mt_session *session)
+{
+    const struct mt_device *device = &session->device;
+    struct mt_transport *transport = NULL;
+    if (device->kind != MT_DEVICE_CUDA || session->comm.topology.n_rank == 1) {
+        return MT_OK;
+    }
+    if (device->module->nccl == NULL) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "several GPUs need NCCL, and the module was built without it; expected "
+                       "nccl.h beside the toolkit; install it and build the target cuda again, or "
+                       "start one rank");
+    }
+    MT_TRY(mt_transport_create_nccl(mt_job_world(), device->module->nccl, device->context,
+                                    &transport));
+    mt_comm_set_device(&session->comm, transport);
+    return MT_OK;
 }
 
 static enum mt_status check_memory(const struct mt_session *session, bool training, int n_local,
@@ -243,12 +278,15 @@ enum mt_status mt_session_open_beside(struct mt_session *session, const struct m
     MT_TRY(mt_job_agree(
         mt_comm_init_mpi(&session->comm, mt_job_world(), (int)config->comm.ranks_per_node)));
     MT_TRY(mt_job_agree(mt_comm_rehearse(&session->comm, config->comm.rehearse_alpha_us)));
-    int n_local = 1;
-    struct mt_core_share share;
-    MT_TRY(mt_job_agree(mt_session_place(&session->comm, &n_local, &share)));
-    MT_TRY(mt_job_agree(mt_device_init(&session->device, config, session->comm.rank, &share)));
+    struct mt_session_place place;
+    MT_TRY(mt_job_agree(mt_session_place(&session->comm, &place)));
+    MT_TRY(
+        mt_job_agree(mt_device_init(&session->device, config, session->comm.rank, &place.share)));
+    MT_TRY(mt_session_open_gpu(session, &place));
+    MT_TRY(mt_job_agree(connect_gpus(session)));
     mt_device_set_idle(&session->device, mt_comm_progress, &session->comm);
-    MT_TRY(mt_job_agree(check_memory(session, training, n_local, max_sequence, beside_bytes)));
+    MT_TRY(
+        mt_job_agree(check_memory(session, training, place.n_local, max_sequence, beside_bytes)));
     return mt_job_agree(open_parts(session, training, max_sequence));
 }
 
@@ -261,5 +299,6 @@ void mt_session_close(struct mt_session *session)
     }
     mt_model_tensors_clear(&session->tensors);
     mt_comm_clear(&session->comm);
+    mt_device_close(&session->device, "");
     memset(session, 0, sizeof(*session));
 }

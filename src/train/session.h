@@ -28,9 +28,17 @@ enum mt_status mt_session_open_beside(struct mt_session *session, const struct m
                                       bool training, int64_t max_sequence, int64_t beside_bytes);
 void mt_session_close(struct mt_session *session);
 
-/* Collective: the ranks of this rank's machine, whatever nodes the run pretends to have, and its
- * part of the machine's cores. */
-enum mt_status mt_session_place(struct mt_comm *comm, int *n_local, struct mt_core_share *share);
+/* Collective: this rank among those of its machine, whatever nodes the run pretends to have, and
+ * its part of the machine's cores. */
+struct mt_session_place {
+    int local, n_local;
+    struct mt_core_share share;
+};
+enum mt_status mt_session_place(struct mt_comm *comm, struct mt_session_place *place);
+/* Collective, agreed: the GPU that the configuration asks for. With kind "auto" all ranks compute
+ * on GPUs or none does. */
+enum mt_status mt_session_open_gpu(struct mt_session *session,
+                                   const struct mt_session_place *place);
 
 /* Bytes that one rank needs, by kind, for balanced load. */
 struct mt_memory_estimate {

@@ -86,6 +86,9 @@ static void describe(const struct mt_trainer *trainer)
     mt_log_line("moetrain %s: %s, %d rank%s on %d node%s, %s", MT_VERSION,
                 trainer->config->run.name, topology->n_rank, topology->n_rank == 1 ? "" : "s",
                 topology->n_node, topology->n_node == 1 ? "" : "s", device);
+    if (trainer->session.device.why_cpu[0] != '\0') {
+        mt_log_line("device.kind = \"auto\" is the CPU: %s", trainer->session.device.why_cpu);
+    }
     mt_log_line(
         "%.2f M parameters, %.2f M active per token, %.2f MFLOP per token; %lld steps of %lld "
         "sequences of %lld tokens",

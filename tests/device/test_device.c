@@ -161,8 +161,13 @@ static void a_gpu_is_refused_as_a_missing_resource(void **state)
     struct mt_config *config = make_config();
     struct mt_device device;
     config->device.kind = MT_DEVICE_CUDA;
-    MT_TEST_FAILS(mt_device_init(&device, config, 0, &two_cores), MT_ERR_RESOURCE,
+    MT_TEST_OK(mt_device_init(&device, config, 0, &two_cores));
+    MT_TEST_FAILS(mt_device_open(&device, config, 0, 1), MT_ERR_RESOURCE,
                   "set device.kind = \"cpu\"");
+    config->device.kind = MT_DEVICE_AUTO;
+    MT_TEST_OK(mt_device_open(&device, config, 0, 1));
+    assert_int_equal(device.kind, MT_DEVICE_CPU);
+    assert_string_not_equal(device.why_cpu, "");
     mt_memory_free(config);
 }
 

@@ -282,7 +282,7 @@ void mt_emu_enqueue_kernel(dim3 grid, dim3 block, int64_t shared_bytes, cudaStre
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
     const in_turn lock(*turn());
-    *memory = emu_memory_allocate(bytes);
+    *memory = emu_device_takes(bytes) ? emu_memory_allocate(bytes) : nullptr;
     return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
@@ -293,6 +293,7 @@ cudaError_t cudaFree(void *memory)
         return cudaSuccess;
     }
     cudaDeviceSynchronize();
+    emu_device_gives(emu_memory_bytes(memory));
     if (!emu_memory_free(memory)) {
         emu_report("free of %p, which is no allocation", memory);
         return cudaErrorInvalidValue;

@@ -53,6 +53,7 @@ struct emu_actor {
 
 void *emu_memory_allocate(size_t bytes); /* NULL: the emulated device is full */
 bool emu_memory_free(void *memory);      /* false: no such allocation */
+size_t emu_memory_bytes(void *memory);   /* of an allocation; 0: it is none */
 bool emu_memory_is_device(const void *at);
 /* Where the emulator itself finds what a program has at this address. */
 void *emu_memory_inside(void *at);
@@ -101,6 +102,12 @@ void emu_run_kernel(const emu_kernel *kernel, const std::vector<uint64_t> *clock
 const emu_actor *emu_current();
 bool emu_is_fiber_stack(const void *at);
 [[noreturn]] void emu_abandon();
+
+/* ---- the device among others: cudart_device.cc ---- */
+
+/* Whether so many bytes are free; they are taken then. */
+bool emu_device_takes(size_t bytes);
+void emu_device_gives(size_t bytes);
 
 /* ---- streams ---- */
 

@@ -197,6 +197,12 @@ bool emu_memory_free(void *memory)
     return true;
 }
 
+size_t emu_memory_bytes(void *memory)
+{
+    const auto found = device()->allocations.find(static_cast<char *>(memory));
+    return found == device()->allocations.end() ? 0 : found->second;
+}
+
 bool emu_memory_is_device(const void *at)
 {
     const char *base = device()->base;

@@ -6,9 +6,9 @@
  * there, and nothing that has been launched holds up other streams.
  *
  * Found beyond what emulator.h lists: host pointers; a group whose receives write what it also
- * sends or receives; messages whose kinds, sizes or types differ on the two sides; ranks that launch
- * in different orders, over all communicators together; calls on a communicator that is still busy
- * with the last one; a communicator that is destroyed before it is finalized. */
+ * sends or receives; messages whose kinds, sizes or types differ on the two sides; ranks that
+ * launch in different orders, over all communicators together; calls on a communicator that is
+ * still busy with the last one; a communicator that is destroyed before it is finalized. */
 #ifndef MT_EMULATION_NCCL_DOUBLE_H
 #define MT_EMULATION_NCCL_DOUBLE_H
 

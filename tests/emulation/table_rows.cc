@@ -77,15 +77,13 @@ static void embedding_backward(struct mt_device *device, float *d_table, const i
     c.finish();
 }
 
-static double cross_entropy(struct mt_device *device, float *logits, const int32_t *target,
-                            int64_t n, int64_t vocab, float scale)
+static void cross_entropy(struct mt_device *device, double *loss, float *logits,
+                          const int32_t *target, int64_t n, int64_t vocab, float scale)
 {
     call c(device);
-    double loss = 0.0;
-    mt_cuda_cross_entropy(c.cuda, c.out(&loss, 1), c.inout(logits, n * vocab), c.in(target, n), n,
+    mt_cuda_cross_entropy(c.cuda, c.out(loss, 1), c.inout(logits, n * vocab), c.in(target, n), n,
                           vocab, scale);
     c.finish();
-    return loss;
 }
 
 static void adamw_update(struct mt_device *device, struct mt_adamw_item *item, int64_t n_item,
@@ -109,13 +107,11 @@ static void adamw_update(struct mt_device *device, struct mt_adamw_item *item, i
     c.finish();
 }
 
-static double sum_squares(struct mt_device *device, const float *x, int64_t n)
+static void sum_squares(struct mt_device *device, double *sum, const float *x, int64_t n)
 {
     call c(device);
-    double sum = 0.0;
-    mt_cuda_sum_squares(c.cuda, c.out(&sum, 1), c.in(x, n), n);
+    mt_cuda_sum_squares(c.cuda, c.out(sum, 1), c.in(x, n), n);
     c.finish();
-    return sum;
 }
 
 static void fill_zero(struct mt_device *device, float *x, int64_t n)

@@ -120,14 +120,14 @@ static void chunk_sums_stand_at_the_same_numbers_on_any_ranks(void **state)
     open_trainer(&alone, MPI_COMM_SELF, -1);
     assert_int_equal(mt_store_n_chunk(alone.world.store), N_CHUNK);
     set_grads(alone.world.store, 2);
-    mt_store_grad_squares(alone.world.store, want);
+    MT_TEST_OK(mt_store_grad_squares(alone.world.store, want));
     close_trainer(&alone);
     for (int turn = -1; turn < 3; ++turn) {
         double got[N_CHUNK];
         struct trainer all;
         open_trainer(&all, MPI_COMM_WORLD, turn);
         set_grads(all.world.store, 2);
-        mt_store_grad_squares(all.world.store, got);
+        MT_TEST_OK(mt_store_grad_squares(all.world.store, got));
         MT_TEST_OK(mt_comm_sum_f64(&all.world.comm, got, N_CHUNK));
         assert_memory_equal(got, want, sizeof(want));
         close_trainer(&all);

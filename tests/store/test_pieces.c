@@ -214,7 +214,7 @@ static void expect_squares(const struct step *step)
         MT_TEST_OK(mt_store_reduce_bucket_begin(store, b));
     }
     MT_TEST_OK(mt_store_reduce_finish(store));
-    mt_store_grad_squares(store, square);
+    MT_TEST_OK(mt_store_grad_squares(store, square));
     MT_TEST_OK(mt_comm_sum_f64(&step->world->comm, square, mt_store_n_chunk(store)));
     for (int64_t chunk = 0; chunk < mt_store_n_chunk(store); ++chunk) {
         got += square[chunk];

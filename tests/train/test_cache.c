@@ -65,7 +65,7 @@ static void open_scene(struct scene *scene, const struct variant *variant)
     MT_TEST_OK(mt_model_cache_bytes(scene->config, &bytes));
     assert_int_equal(bytes, 2 * 3 * T * 24 * 4);
     MT_TEST_OK(mt_session_open_beside(&scene->session, scene->config, false, 1, bytes));
-    MT_TEST_OK(mt_model_cache_init(&scene->cache, scene->config));
+    MT_TEST_OK(mt_model_cache_init(&scene->cache, &scene->session.device, scene->config));
     mt_store_init_values(scene->session.store, 5);
     MT_TEST_OK(mt_store_publish(scene->session.store));
     for (int i = 0; i < N_TEXT * T; i++) {

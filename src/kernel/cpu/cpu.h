@@ -77,11 +77,11 @@ void mt_cpu_embedding_forward(struct mt_device *device, float *x, const int32_t 
                               const float *table, int64_t n, int64_t width);
 void mt_cpu_embedding_backward(struct mt_device *device, float *d_table, const int32_t *token,
                                const float *d_x, int64_t n, int64_t width);
-double mt_cpu_cross_entropy(struct mt_device *device, float *logits, const int32_t *target,
-                            int64_t n, int64_t vocab, float scale);
+void mt_cpu_cross_entropy(struct mt_device *device, double *loss, float *logits,
+                          const int32_t *target, int64_t n, int64_t vocab, float scale);
 void mt_cpu_adamw_update(struct mt_device *device, struct mt_adamw_item *item, int64_t n_item,
                          const struct mt_adamw *args);
-double mt_cpu_sum_squares(struct mt_device *device, const float *x, int64_t n);
+void mt_cpu_sum_squares(struct mt_device *device, double *sum, const float *x, int64_t n);
 void mt_cpu_fill_zero(struct mt_device *device, float *x, int64_t n);
 
 #endif

@@ -50,15 +50,15 @@ MT_CLONES static void loss_rows(void *context, const struct mt_cpu_chunk *chunk)
     loss->partial[chunk->index] = sum;
 }
 
-double mt_cpu_cross_entropy(struct mt_device *device, float *logits, const int32_t *target,
-                            int64_t n, int64_t vocab, float scale)
+void mt_cpu_cross_entropy(struct mt_device *device, double *loss, float *logits,
+                          const int32_t *target, int64_t n, int64_t vocab, float scale)
 {
-    struct loss loss = {.logits = logits, .target = target, .vocab = vocab, .scale = scale};
+    struct loss parts = {.logits = logits, .target = target, .vocab = vocab, .scale = scale};
     const int64_t chunk = mt_max_i64(mt_max_i64(1, 8192 / vocab), mt_ceil_div(n, PARTIALS));
-    mt_cpu_for_chunks(device, n, chunk, loss_rows, &loss);
+    mt_cpu_for_chunks(device, n, chunk, loss_rows, &parts);
     double sum = 0.0;
     for (int64_t i = 0; i < mt_ceil_div(n, chunk); i++) {
-        sum += loss.partial[i];
+        sum += parts.partial[i];
     }
-    return sum;
+    *loss = sum;
 }

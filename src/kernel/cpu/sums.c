@@ -36,16 +36,15 @@ MT_CLONES static void sum_chunk(void *context, const struct mt_cpu_chunk *chunk)
     squares->partial[chunk->index] = sum;
 }
 
-double mt_cpu_sum_squares(struct mt_device *device, const float *x, int64_t n)
+void mt_cpu_sum_squares(struct mt_device *device, double *sum, const float *x, int64_t n)
 {
     struct squares squares = {.x = x};
     const int64_t chunk = mt_max_i64(CHUNK, mt_round_up(mt_ceil_div(n, PARTIALS), MT_LANES));
     mt_cpu_for_chunks(device, n, chunk, sum_chunk, &squares);
-    double sum = 0.0;
+    *sum = 0.0;
     for (int64_t i = 0; i < mt_ceil_div(n, chunk); i++) {
-        sum += squares.partial[i];
+        *sum += squares.partial[i];
     }
-    return sum;
 }
 
 static void zero_chunk(void *context, const struct mt_cpu_chunk *chunk)

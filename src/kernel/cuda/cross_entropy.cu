@@ -108,6 +108,8 @@ void mt_cuda_cross_entropy(struct mt_cuda *cuda, double *loss, float *logits, co
         return;
     }
     const struct loss a = {logits, target, row_loss, vocab, scale, mt_has_quads(logits, vocab)};
-    mt_launch(lose_rows, (unsigned)n, THREADS, 0, cuda->stream, a);
+    if (n > 0) {
+        mt_launch(lose_rows, (unsigned)n, THREADS, 0, cuda->stream, a);
+    }
     mt_launch(sum_losses, 1, THREADS, 0, cuda->stream, loss, row_loss, n);
 }

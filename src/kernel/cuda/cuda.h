@@ -106,12 +106,12 @@ void mt_cuda_embedding_forward(struct mt_cuda *cuda, float *x, const int32_t *to
                                const float *table, int64_t n, int64_t width);
 void mt_cuda_embedding_backward(struct mt_cuda *cuda, float *d_table, const int32_t *token,
                                 const float *d_x, int64_t n, int64_t width);
-/* loss [1] dev */
+/* loss [1] dev; n may be 0 */
 void mt_cuda_cross_entropy(struct mt_cuda *cuda, double *loss, float *logits, const int32_t *target,
                            int64_t n, int64_t vocab, float scale);
 void mt_cuda_adamw_update(struct mt_cuda *cuda, const struct mt_adamw_item *item, int64_t n_item,
                           const struct mt_adamw *args);
-/* sum [1] dev */
+/* sum [1] dev; n may be 0 */
 void mt_cuda_sum_squares(struct mt_cuda *cuda, double *sum, const float *x, int64_t n);
 void mt_cuda_fill_zero(struct mt_cuda *cuda, float *x, int64_t n);
 

@@ -34,7 +34,16 @@ struct dim3 {
     }
 };
 
+/* Of the many properties those that are asked for. */
+struct cudaDeviceProp {
+    char name[256];
+};
+
 extern "C" {
+cudaError_t cudaGetDeviceCount(int *count);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device);
+cudaError_t cudaMemGetInfo(size_t *free, size_t *total);
 cudaError_t cudaMalloc(void **memory, size_t bytes);
 cudaError_t cudaFree(void *memory);
 cudaError_t cudaMallocHost(void **memory, size_t bytes);

@@ -1,0 +1,77 @@
+/* The emulated GPU as one of a machine, for programs that load it as a module. The environment says
+ * what the machine is like:
+ *
+ *   MT_EMU_GPUS    GPUs of this machine (8); 0: the driver finds none
+ *   MT_EMU_MIB     memory of each (65536)
+ *   MT_EMU_ORDER   forward, reverse, or a number: the seed of random orders (forward) */
+#include "emulation/machine.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+static size_t taken;
+
+static size_t number_of(const char *name, size_t otherwise)
+{
+    const char *text = std::getenv(name);
+    return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
+}
+
+static size_t all_bytes()
+{
+    static const size_t bytes = number_of("MT_EMU_MIB", 65536) << 20;
+    return bytes;
+}
+
+bool emu_device_takes(size_t bytes)
+{
+    if (bytes > all_bytes() - taken) {
+        return false;
+    }
+    taken += bytes;
+    return true;
+}
+
+void emu_device_gives(size_t bytes)
+{
+    taken -= bytes;
+}
+
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    const size_t n = number_of("MT_EMU_GPUS", 8);
+    if (n == 0) {
+        return cudaErrorNoDevice; /* and *count as it was */
+    }
+    *count = static_cast<int>(n);
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device)
+{
+    const char *order = std::getenv("MT_EMU_ORDER");
+    if (device < 0 || static_cast<size_t>(device) >= number_of("MT_EMU_GPUS", 8)) {
+        return cudaErrorInvalidValue;
+    }
+    if (order != nullptr && std::strcmp(order, "reverse") == 0) {
+        emu_set_order(EMU_REVERSE, 1);
+    } else if (order != nullptr && std::strcmp(order, "forward") != 0) {
+        emu_set_order(EMU_RANDOM, number_of("MT_EMU_ORDER", 1));
+    }
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
+{
+    (void)device;
+    std::snprintf(properties->name, sizeof(properties->name), "emulated");
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
+{
+    *total = all_bytes();
+    *free = all_bytes() - taken;
+    return cudaSuccess;
+}
