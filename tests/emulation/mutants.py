@@ -49,6 +49,10 @@ MUTANTS = [
      "mt_cuda_check(cuda, cudaStreamWaitEvent(cuda->stream, cuda->joined[i], 0), \"a wait\");", ""),
     ("host_table", "product.cu", "grouped", "size[4], beta, c, CUDA_R_32F",
      "size[4], beta, const_cast<void **>(pointers.at + 2 * n), CUDA_R_32F"),
+    ("fragment", "few_rows.cu", "bfloat16", "upper.y, lower.y}", "lower.y, upper.y}"),
+    ("parts_barrier", "few_rows.cu", "bfloat16", "    __syncthreads();\n", ""),
+    ("row_beyond_group", "few_rows.cu", "bfloat16", "i < n_row * COLUMNS", "i <= n_row * COLUMNS"),
+    ("column_beyond", "few_rows.cu", "bfloat16", "column + 8 < f.n_out", "column < f.n_out"),
     ("ties", "gate.cu", "gate", "return x_id < y_id;", "return x_id > y_id;"),
     ("lone_lane", "gate.cu", "gate", "best_id = -1;\n    int j = 0;\n",
      "best_id = -1;\n    int j = 0;\n    if (threadIdx.x % MT_WARP >= n_expert) {\n"
