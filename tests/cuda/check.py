@@ -44,6 +44,8 @@ def read_log(text):
 def check_ptx(name, body, words):
     if ("v4" in words) != bool(re.search(r"\.(global|shared)\.v4\.(f32|u32|b32)", body)):
         yield f"{name}: 16-byte accesses are {'missing' if 'v4' in words else 'not promised'}"
+    if ("mma" in words) != ("mma.sync" in body):
+        yield f"{name}: matrix instructions are {'missing' if 'mma' in words else 'not promised'}"
     if "f64" not in words and re.search(r"\.f64\b", body):
         yield f"{name}: float64 where none is stated"
     if re.search(r"\.local\b", body):
@@ -102,6 +104,9 @@ def self_test():
     assert messages("name 10 0")
     assert messages("name 10 0 v4", body="ld.global.v4.f32\nadd.f64")
     assert not messages("name 10 0 v4 f64", body="ld.global.v4.f32\nadd.f64")
+    assert messages("name 10 0 v4", body="ld.global.v4.f32\nmma.sync.aligned")
+    assert messages("name 10 0 v4 mma")
+    assert not messages("name 10 0 v4 mma", body="ld.global.v4.f32\nmma.sync.aligned")
     assert messages("name 10 0 v4", body="ld.global.v4.f32\n.local .b8 depot[4]")
     print("planted faults found")
 

@@ -129,6 +129,31 @@ __global__ void swap_half_words(uint16_t *out, const uint16_t *in)
     out[threadIdx.x] = halves[threadIdx.x ^ 1U];
 }
 
+/* One matrix instruction; fragments as dev.cuh has them. */
+__global__ void multiply_matrices(float *sum, const uint16_t *a, const uint16_t *b, int n_lane)
+{
+    const int g = (int)threadIdx.x / 4;
+    const int k = (int)threadIdx.x % 4 * 2;
+    unsigned a_words[4];
+    unsigned b_words[2];
+    float own[4];
+    for (int i = 0; i < 4; i++) {
+        const uint16_t *at = a + (g + i % 2 * 8) * 16 + k + i / 2 * 8;
+        a_words[i] = at[0] | (unsigned)at[1] << 16;
+        own[i] = sum[(g + i / 2 * 8) * 8 + k + i % 2];
+    }
+    for (int i = 0; i < 2; i++) {
+        const uint16_t *at = b + (k + i * 8) * 8 + g;
+        b_words[i] = at[0] | (unsigned)at[8] << 16;
+    }
+    if ((int)threadIdx.x < n_lane) {
+        mt_multiply_add(own, a_words, b_words);
+    }
+    for (int i = 0; i < 4; i++) {
+        sum[(g + i / 2 * 8) * 8 + k + i % 2] = own[i];
+    }
+}
+
 void bug_shared_rotation(float *out, bool is_right, cudaStream_t stream)
 {
     mt_launch(rotate_shared, 1, N_THREAD, 0, stream, out, is_right);
@@ -180,4 +205,8 @@ void bug_own_array(float *out, int n, cudaStream_t stream)
 void bug_half_words(uint16_t *out, const uint16_t *in, cudaStream_t stream)
 {
     mt_launch(swap_half_words, 1, N_THREAD, 0, stream, out, in);
+}
+void bug_matrix(float *sum, const uint16_t *a, const uint16_t *b, int n_lane, cudaStream_t stream)
+{
+    mt_launch(multiply_matrices, 1, MT_WARP, 0, stream, sum, a, b, n_lane);
 }

@@ -20,5 +20,7 @@ void bug_vector(float *out, const float *in, bool is_right, cudaStream_t stream)
 void bug_library(float *out, const float *in, int64_t n_bytes, cudaStream_t stream);
 void bug_own_array(float *out, int n, cudaStream_t stream);                  /* n <= 8; out [1] */
 void bug_half_words(uint16_t *out, const uint16_t *in, cudaStream_t stream); /* out, in [64] */
+/* sum [16,8] += a [16,16] b [16,8], row-major, of which `n_lane` lanes of a warp are there */
+void bug_matrix(float *sum, const uint16_t *a, const uint16_t *b, int n_lane, cudaStream_t stream);
 
 #endif

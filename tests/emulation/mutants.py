@@ -2,7 +2,8 @@
 """Bugs put into the kernels one at a time: the emulated tests must fail for each.
 
 mutants.py BUILD_DIR [NAME...]: compiles a changed copy of one kernel, links it into that kernel's
-emulated test and runs the test. Prints what found the bug. Some minutes."""
+emulated test and runs the test. Prints what found the bug. Some minutes. BUILD_DIR may be any of the
+four builds, which find their own kinds."""
 import pathlib
 import re
 import shlex
@@ -11,6 +12,8 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# What a line has that says why a test failed: the emulator, a comparison, sanitizers.
+SIGNS = ["the device:", "relative error", "--- ", "runtime error:", "SUMMARY:"]
 # name, file, test, what is replaced, by what
 MUTANTS = [
     ("tile_barrier", "attention_forward.cu", "attention",
@@ -46,6 +49,10 @@ MUTANTS = [
      "mt_cuda_check(cuda, cudaStreamWaitEvent(cuda->stream, cuda->joined[i], 0), \"a wait\");", ""),
     ("host_table", "product.cu", "grouped", "size[4], beta, c, CUDA_R_32F",
      "size[4], beta, const_cast<void **>(pointers.at + 2 * n), CUDA_R_32F"),
+    ("fragment", "few_rows.cu", "bfloat16", "upper.y, lower.y}", "lower.y, upper.y}"),
+    ("parts_barrier", "few_rows.cu", "bfloat16", "    __syncthreads();\n", ""),
+    ("row_beyond_group", "few_rows.cu", "bfloat16", "i < n_row * COLUMNS", "i <= n_row * COLUMNS"),
+    ("column_beyond", "few_rows.cu", "bfloat16", "column + 8 < f.n_out", "column < f.n_out"),
     ("ties", "gate.cu", "gate", "return x_id < y_id;", "return x_id > y_id;"),
     ("lone_lane", "gate.cu", "gate", "best_id = -1;\n    int j = 0;\n",
      "best_id = -1;\n    int j = 0;\n    if (threadIdx.x % MT_WARP >= n_expert) {\n"
@@ -102,7 +109,7 @@ def run(build, folder, mutant):
     subprocess.run(words, cwd=build, check=True)
     result = subprocess.run([words[words.index("-o") + 1]], capture_output=True, text=True)
     lines = [line for line in (result.stdout + result.stderr).splitlines()
-             if "emulated device:" in line or "relative error" in line or "--- " in line]
+             if any(sign in line for sign in SIGNS)]
     return (lines[0] if lines else "failed") if result.returncode else ""
 
 

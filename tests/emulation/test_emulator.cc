@@ -5,6 +5,7 @@
 #include "emulation/watch.h"
 
 #include <atomic>
+#include <cmath>
 #include <csetjmp>
 #include <cstdarg>
 #include <cstddef>
@@ -38,6 +39,14 @@ extern "C" const char *__tsan_default_options()
 namespace
 {
 enum { ALL = MT_EMU_HISTORY | MT_EMU_ADDRESS | MT_EMU_THREAD };
+
+float value_of(uint16_t bits)
+{
+    const uint32_t word = uint32_t(bits) << 16;
+    float value = 0.0F;
+    std::memcpy(&value, &word, sizeof(value));
+    return value;
+}
 
 /* Whether this build finds what these do. */
 bool is_watched_by(int watches)
@@ -265,6 +274,48 @@ void halves_of_a_word_are_apart(void **)
     }
 }
 
+/* Every element of random matrices is where the fragments say, in every order of lanes. */
+void a_matrix_instruction_multiplies(void **)
+{
+    uint16_t a[16 * 16];
+    uint16_t b[16 * 8];
+    float sum[16 * 8];
+    for (int i = 0; i < 256; i++) {
+        a[i] = uint16_t(0x3f00 + (i * 37 + i / 16 * 11) % 251); /* 0.5 to 2 */
+        b[i % 128] = uint16_t((i % 3 == 0 ? 0xbf00 : 0x3f00) + i * 53 % 239);
+        sum[i % 128] = float(i % 128) - 60.0F;
+    }
+    for (int i = 0; i < 6; i++) {
+        order_by(i);
+        world w = make_world();
+        float *all[3] = {nullptr, nullptr, nullptr};
+        const void *const host[3] = {sum, a, b};
+        const size_t bytes[3] = {sizeof(sum), sizeof(a), sizeof(b)};
+        for (int j = 0; j < 3; j++) {
+            cudaMalloc(reinterpret_cast<void **>(&all[j]), bytes[j]);
+            cudaMemcpy(all[j], host[j], bytes[j], cudaMemcpyHostToDevice);
+        }
+        bug_matrix(all[0], reinterpret_cast<uint16_t *>(all[1]),
+                   reinterpret_cast<uint16_t *>(all[2]), i < 3 ? 31 : 32, w.stream);
+        cudaStreamSynchronize(w.stream);
+        float got[16 * 8] = {0.0F};
+        if (i >= 3) {
+            cudaMemcpy(got, all[0], sizeof(got), cudaMemcpyDeviceToHost);
+        }
+        for (int j = 0; i >= 3 && j < 128; j++) {
+            double want = double(sum[j]);
+            for (int k = 0; k < 16; k++) {
+                want += double(value_of(a[j / 8 * 16 + k])) * double(value_of(b[k * 8 + j % 8]));
+            }
+            assert_true(std::fabs(double(got[j]) - want) < 1e-4);
+        }
+        for (float *memory : all) {
+            cudaFree(memory);
+        }
+        expect_and_clear(&w, i >= 3 ? nullptr : "divergent mask");
+    }
+}
+
 /* ---- threads of the host ---- */
 
 void threads_of_the_host_work_beside_each_other(void **)
@@ -430,6 +481,7 @@ int main(void)
         cmocka_unit_test(a_library_that_goes_beyond_an_allocation_is_found),
         cmocka_unit_test(an_array_of_a_thread_has_bounds),
         cmocka_unit_test(halves_of_a_word_are_apart),
+        cmocka_unit_test(a_matrix_instruction_multiplies),
         cmocka_unit_test(threads_of_the_host_work_beside_each_other),
         cmocka_unit_test(a_thread_that_reads_what_another_waits_for_is_found),
         cmocka_unit_test(atomic_additions_of_all_blocks_are_no_race),

@@ -130,6 +130,23 @@ static void groups_match_the_reference_and_any_number_of_threads(void **state)
     }
 }
 
+/* As experts are when tokens are few; a GPU multiplies these by a kernel of its own. */
+static void groups_of_few_rows_match_the_reference(void **state)
+{
+    MT_UNUSED(state);
+    static const int64_t few[][N_GROUP] = {{16, 0, 1, 9, 8, 3, 0, 16}, {0, 0, 0, 0, 0, 0, 0, 7}};
+    static const int64_t sizes[][2] = {{16, 32}, {50, 8}, {33, 296}, {1, 160}};
+    for (int i = 0; i < N_ITEM(few) * N_ITEM(sizes); i++) {
+        const int64_t *size = sizes[i / N_ITEM(few)];
+        struct product p;
+        product_init_as(&p, MT_BFLOAT16, few[i % N_ITEM(few)], N_GROUP, size[0], size[1], 1);
+        product_compute(&p, false);
+        product_expect(&p, false);
+        product_check(&p, bound);
+        product_clear(&p);
+    }
+}
+
 /* What travels between ranks may be rounded before: nothing changes. */
 static void operands_that_are_rounded_already_give_the_same_bits(void **state)
 {
@@ -304,6 +321,7 @@ int main(void)
         cmocka_unit_test(both_ways_to_round_agree_at_every_length),
         cmocka_unit_test(products_match_the_reference_on_rounded_operands),
         cmocka_unit_test(groups_match_the_reference_and_any_number_of_threads),
+        cmocka_unit_test(groups_of_few_rows_match_the_reference),
         cmocka_unit_test(operands_that_are_rounded_already_give_the_same_bits),
         cmocka_unit_test(rounding_once_for_several_products_gives_the_same_bits),
         cmocka_unit_test(a_nan_stays_in_its_row),

@@ -5,7 +5,9 @@
  *   MT_SHARED(float, tile, [32][33])                                     static shared memory
  *   MT_DYN_SHARED(float, tiles)                                          what the launch asked for
  *   mt_load4, mt_store4                                                  16 bytes at once, aligned
+ *   mt_load_bits8                                                        8 bfloat16 at once
  *   mt_bf16_bits, mt_bf16_float                                          the only bfloat16 there is
+ *   mt_multiply_add                                                      a warp's matrix product
  *
  * Kernels compute in float; double stands only where a sum is promised in it. Blocks of one launch
  * know nothing of each other: no atomics decide a result, no block waits for another. */
@@ -46,6 +48,11 @@ __device__ __forceinline__ void mt_store_bits4(uint16_t *at, uint2 pairs)
     *reinterpret_cast<uint2 *>(at) = pairs;
 }
 
+__device__ __forceinline__ uint4 mt_load_bits8(const uint16_t *at)
+{
+    return *reinterpret_cast<const uint4 *>(at);
+}
+
 __device__ __forceinline__ uint16_t mt_bf16_bits(float x)
 {
     return __bfloat16_as_ushort(__float2bfloat16_rn(x));
@@ -54,6 +61,20 @@ __device__ __forceinline__ uint16_t mt_bf16_bits(float x)
 __device__ __forceinline__ float mt_bf16_float(uint16_t bits)
 {
     return __bfloat162float(__ushort_as_bfloat16(bits));
+}
+
+/* sum [16,8] += a [16,16] b [16,8] by all lanes of a warp, bfloat16 into float32: mma.m16n8k16 of
+ * the PTX ISA. A lane with g = lane / 4, t = lane % 4 has, two neighbours in k a word,
+ *   a[0] (g, 2t)  a[1] (g + 8, 2t)  a[2] (g, 2t + 8)  a[3] (g + 8, 2t + 8)
+ *   b[0] (2t, g)  b[1] (2t + 8, g)
+ *   sum[0] (g, 2t)  sum[1] (g, 2t + 1)  sum[2] (g + 8, 2t)  sum[3] (g + 8, 2t + 1) */
+__device__ __forceinline__ void mt_multiply_add(float (&sum)[4], const unsigned (&a)[4],
+                                                const unsigned (&b)[2])
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 #else

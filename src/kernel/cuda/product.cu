@@ -4,7 +4,8 @@
  * Groups: many small ones go in one call of cublasGemmGroupedBatchedEx, whose kernels use a
  * warp's matrix instructions only; from GROUPED_ROWS rows a group on one product after another
  * on side streams, with the large kernels of one product, wins. bfloat16 goes one by one at any
- * size: the grouped call is documented for results of its operands' type, and ours are float32. */
+ * size: the grouped call is documented for results of its operands' type, and ours are float32.
+ * Forward with few rows in every group is our own (few_rows.cu). */
 #include "kernel/cuda/product.h"
 
 #include "kernel/cuda/context.h"
@@ -222,6 +223,10 @@ static const void *row_at(const struct mt_cuda *cuda, const void *rows, int64_t 
 void mt_cuda_products_forward(struct mt_cuda *cuda, float *y, const void *x,
                               const struct mt_weight *const *weight, struct mt_groups groups)
 {
+    if (mt_cuda_has_few_rows(cuda, x, weight, groups)) {
+        mt_cuda_few_rows_forward(cuda, y, x, weight, groups);
+        return;
+    }
     struct batch batch;
     batch.cuda = cuda;
     batch.kind = kind_of(cuda, CUBLAS_OP_T, CUBLAS_OP_N);

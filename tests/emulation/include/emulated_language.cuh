@@ -30,6 +30,9 @@ struct alignas(16) float4 {
 struct alignas(8) uint2 {
     unsigned x, y;
 };
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
 struct uint3 {
     unsigned x, y, z;
 };
@@ -40,6 +43,10 @@ inline float2 make_float2(float x, float y)
 inline uint2 make_uint2(unsigned x, unsigned y)
 {
     return uint2{x, y};
+}
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
+{
+    return uint4{x, y, z, w};
 }
 inline float4 make_float4(float x, float y, float z, float w)
 {
@@ -136,6 +143,19 @@ __attribute__((no_sanitize("thread"))) inline void mt_store_bits4(uint16_t *at, 
 {
     mt_emu_touch(at, 8, true, 8);
     *reinterpret_cast<uint2 *>(at) = pairs;
+}
+
+__attribute__((no_sanitize("thread"))) inline uint4 mt_load_bits8(const uint16_t *at)
+{
+    mt_emu_touch(at, 16, false, 16);
+    return *reinterpret_cast<const uint4 *>(at);
+}
+
+/* Layouts are in dev.cuh. */
+void mt_emu_multiply_add(float *sum, const unsigned *a, const unsigned *b);
+inline void mt_multiply_add(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2])
+{
+    mt_emu_multiply_add(sum, a, b);
 }
 
 inline float mt_bf16_float(uint16_t bits)
