@@ -27,8 +27,8 @@ static bool is_locked(const char *run_dir)
     return is_held;
 }
 
-/* Profiles are on the disk a second after the step at the latest; metrics are ahead of them by more:
- * the profiles were given up. */
+/* Profiles are on the disk a second after the step at the latest; where metrics are ahead of them
+ * by more they were given up. */
 static bool is_given_up(const struct mt_report *report)
 {
     static const double MOST_S = 3;
