@@ -2,6 +2,7 @@
  * is added to the phase that was on top. So a nanosecond is counted once. */
 #include "base/clock.h"
 
+#include "base/ranges.h"
 #include "base/record.h"
 #include "base/status.h"
 
@@ -107,6 +108,7 @@ void mt_span_begin(enum mt_phase phase)
     MT_ASSERT(span.depth < SPAN_DEPTH_MAX);
     span.stack[span.depth] = (struct open_span){.phase = phase, .begin_ns = mt_span_charge()};
     ++span.depth;
+    mt_range_push(phase_names[phase]);
     publish_innermost();
 }
 
@@ -115,6 +117,7 @@ void mt_span_end(enum mt_phase phase)
     MT_ASSERT(span.depth > 0 && span.stack[span.depth - 1].phase == phase);
     const int64_t now_ns = mt_span_charge();
     const struct open_span *top = &span.stack[--span.depth];
+    mt_range_pop();
     mt_record_span(phase, top->begin_ns, now_ns, top->rows, top->n_bytes);
     publish_innermost();
 }

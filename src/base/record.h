@@ -100,11 +100,11 @@ void mt_record_last(int64_t handle, int peer);        /* found that peer's messa
 void mt_record_need(int64_t handle, int64_t need_ns); /* its wait was entered */
 
 /* Work that a device does later and times itself, by events. begin: when it is enqueued; the span
- * has this place (layer, micro-batch). end: when its events have been read, in any order, with times
- * on mt_clock_ns's clock (an event's time, moved by what a reading of both clocks differs by). Spans
- * of a step are written when the next one has ended: what has no end by then is left out. Traces
- * show them on a track of their own, where they should nest; sums by phase are the host's, and a
- * wait for the device counts for the phase that waits. */
+ * has this place (layer, micro-batch). end: when its events have been read, in any order, with
+ * times on mt_clock_ns's clock (an event's time, moved by what a reading of both clocks differs
+ * by). Spans of a step are written when the next one has ended: what has no end by then is left
+ * out. Traces show them on a track of their own, where they should nest; sums by phase are the
+ * host's, and a wait for the device counts for the phase that waits. */
 int64_t mt_record_device_begin(enum mt_phase phase, int64_t rows, int64_t n_bytes);
 void mt_record_device_end(int64_t handle, int64_t begin_ns, int64_t end_ns);
 

@@ -6,12 +6,12 @@
 #include "profile/pricing.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <unistd.h>
 
-/* At most this many recorded steps are replayed: the last ones. */
-enum { REPLAYED_STEPS = 64, PATH_BYTES = 4096 };
+enum { PATH_BYTES = 4096 };
 
 /* A run holds its lock (train/run_dir.h) as long as it lives. */
 static bool is_locked(const char *run_dir)
@@ -27,8 +27,8 @@ static bool is_locked(const char *run_dir)
     return is_held;
 }
 
-/* Profiles are on the disk a second after the step at the latest; metrics are ahead of them by more:
- * the profiles were given up. */
+/* Profiles are on the disk a second after the step at the latest; where metrics are ahead of them
+ * by more they were given up. */
 static bool is_given_up(const struct mt_report *report)
 {
     static const double MOST_S = 3;
@@ -55,12 +55,29 @@ static void look_at_ranks(struct mt_report *report, const char *run_dir)
                                           : MT_RUN_BROKEN_OFF;
 }
 
+int mt_report_replayed_steps(int n_rank, int64_t n_collective)
+{
+    enum { MOST_STEPS = 64, LEAST_STEPS = 2 };
+    static const double MOST_PAIRS = 4e8; /* 64 steps of 64 ranks with 1,500 collectives */
+    const double pairs = (double)n_rank * n_rank * (double)mt_max_i64(1, n_collective);
+    return (int)fmax(LEAST_STEPS, fmin(MOST_STEPS, MOST_PAIRS / pairs));
+}
+
+static int replayed_steps(const struct mt_profile *profile)
+{
+    int64_t n_most = 0;
+    for (int s = 0; s < profile->n_step; ++s) {
+        n_most = mt_max_i64(n_most, mt_profile_step(profile, s, 0)->n_collective);
+    }
+    return mt_report_replayed_steps(profile->n_rank, n_most);
+}
+
 static enum mt_status fill(struct mt_report *report, const char *run_dir)
 {
     MT_TRY(mt_run_metrics_read(run_dir, &report->metrics));
     look_at_ranks(report, run_dir);
     MT_TRY(mt_analysis_make(&report->profile, 0, report->profile.n_step, &report->analysis));
-    MT_TRY(mt_replay_create(&report->profile, REPLAYED_STEPS, &report->replay));
+    MT_TRY(mt_replay_create(&report->profile, replayed_steps(&report->profile), &report->replay));
     MT_TRY(mt_findings_price(&report->profile, report->replay, &report->analysis));
     MT_TRY(mt_report_sum_up(report));
     MT_TRY(mt_report_replay(report));

@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "made_run.h"
 #include "profile/report.h"
+#include "profile/report_internal.h"
 #include "profile/run_metrics.h"
 #include "profile/trace_export.h"
 #include "support/test.h"
@@ -288,6 +289,16 @@ static void metrics_with_broken_lines_are_counted_and_the_rest_is_used(void **st
     assert_int_equal(mt_memory_n_live(), 0);
 }
 
+static void large_runs_have_fewer_steps_replayed(void **state)
+{
+    MT_UNUSED(state);
+    assert_int_equal(mt_report_replayed_steps(1, 0), 64);
+    assert_int_equal(mt_report_replayed_steps(64, 1500), 64);
+    assert_int_equal(mt_report_replayed_steps(128, 1500), 16);
+    assert_int_equal(mt_report_replayed_steps(512, 100), 15);
+    assert_int_equal(mt_report_replayed_steps(4096, INT64_MAX), 2);
+}
+
 /* The disk was full: profiles end, the run does not. */
 static void profiles_that_end_before_the_run_are_no_broken_run(void **state)
 {
@@ -451,6 +462,7 @@ int main(void)
         cmocka_unit_test(any_state_of_a_run_has_a_report),
         cmocka_unit_test(foreign_names_stay_text_in_the_page),
         cmocka_unit_test(metrics_with_broken_lines_are_counted_and_the_rest_is_used),
+        cmocka_unit_test(large_runs_have_fewer_steps_replayed),
         cmocka_unit_test(profiles_that_end_before_the_run_are_no_broken_run),
         cmocka_unit_test(what_placement_decided_is_told),
         cmocka_unit_test(a_trace_keeps_to_its_size_and_has_the_last_steps),

@@ -3,6 +3,8 @@
 
 const report = JSON.parse(document.getElementById("data").textContent);
 
+const GAP = "\u00a0"; /* between a number and its unit no line ends */
+
 function round(value, digits) {
   if (value === null || value === undefined) return "–";
   return Number(value.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits });
@@ -12,15 +14,15 @@ function round(value, digits) {
 function time(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   const size = Math.abs(seconds);
-  if (size >= 120) return round(seconds / 60, 3) + " min";
-  if (size >= 1) return round(seconds, 3) + " s";
-  if (size >= 1e-3) return round(seconds * 1e3, 3) + " ms";
-  return size === 0 ? "0" : round(seconds * 1e6, 3) + " µs";
+  if (size >= 120) return round(seconds / 60, 3) + GAP + "min";
+  if (size >= 1) return round(seconds, 3) + GAP + "s";
+  if (size >= 1e-3) return round(seconds * 1e3, 3) + GAP + "ms";
+  return size === 0 ? "0" : round(seconds * 1e6, 3) + GAP + "µs";
 }
 
 function percent(share) {
   if (share === null || share === undefined) return "–";
-  return (share * 100).toFixed(Math.abs(share) < 0.0995 ? 1 : 0) + " %";
+  return (share * 100).toFixed(Math.abs(share) < 0.0995 ? 1 : 0) + GAP + "%";
 }
 
 function bytes(n) {
@@ -30,7 +32,7 @@ function bytes(n) {
     n /= 1024;
     ++i;
   }
-  return round(n, 3) + " " + unit[i];
+  return round(n, 3) + GAP + unit[i];
 }
 
 function ratio(value) {

@@ -175,7 +175,7 @@ function showCritical() {
     { head: "of a step", kind: "number", of: (p) => time(p.time) },
     { head: "share", kind: "number", of: (p) => percent(p.share) },
     { head: "", kind: "bar", of: (p) => p.share },
-    { head: "mostly on", of: (p) => `rank ${p.rank} (${percent(p.rank_share)})` },
+    { head: "mostly on", of: (p) => `rank${GAP}${p.rank} (${percent(p.rank_share)})` },
   ];
   const isLarge = (p, i) => i < 4 || p.share >= 0.02;
   place("critical").append(table(columns, critical.phases.filter(isLarge), "",
