@@ -396,7 +396,11 @@ void mt_moe_set_policy(struct mt_moe *moe, const struct mt_policy *policy, bool 
 
 void mt_moe_set_costs(struct mt_moe *moe, const struct mt_costs *costs)
 {
+    const struct mt_links links = {
+        .alpha_ps = {costs->alpha_ps[MT_LEVEL_NODE], costs->alpha_ps[MT_LEVEL_NETWORK]},
+        .kib_ps = {costs->kib_ps[MT_LEVEL_NODE], costs->kib_ps[MT_LEVEL_NETWORK]}};
     moe->cluster.costs = *costs;
+    mt_store_set_links(moe->store, &links);
 }
 
 int64_t mt_moe_saved_bytes_max(const struct mt_moe *moe)
