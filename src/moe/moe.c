@@ -196,9 +196,6 @@ static enum mt_status allocate_rows(struct mt_moe *moe)
     return MT_OK;
 }
 
-/* Loads of the last micro-batches that before_gate sees: enough to tell a trend from noise. */
-enum { RECENT_WINDOW = 4 };
-
 static enum mt_status create_placement(struct mt_moe *moe, int layer)
 {
     const int *owner = mt_store_owners(moe->store, layer);
@@ -256,7 +253,7 @@ static enum mt_status create_placements(struct mt_moe *moe, const struct mt_conf
     }
     const int window = (int)mt_max_i64(config->placement.load_window, 1);
     MT_TRY(mt_history_init(&moe->history, moe->n_layer, moe->n_expert, window));
-    MT_TRY(mt_history_init(&moe->recent, moe->n_layer, moe->n_expert, RECENT_WINDOW));
+    MT_TRY(mt_history_init(&moe->recent, moe->n_layer, moe->n_expert, MT_MOE_RECENT_MICRO));
     MT_TRY(MT_ALLOCATE(moe->micro_count, n_owner, "expert counts"));
     MT_TRY(MT_ALLOCATE(moe->own_count, n_owner, "expert counts"));
     return MT_OK;
