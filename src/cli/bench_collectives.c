@@ -39,7 +39,7 @@ static enum mt_status measure(struct mt_comm *comm, struct mt_costs *costs)
 }
 
 static enum mt_status run(struct mt_comm *comm, struct chooser *chooser, int64_t alpha_us,
-                          int64_t most_bytes)
+                          int64_t most_bytes, const char *only)
 {
     const struct mt_topology *topology = &comm->topology;
     struct mt_costs *costs = &chooser->cluster.costs;
@@ -49,16 +49,18 @@ static enum mt_status run(struct mt_comm *comm, struct chooser *chooser, int64_t
     MT_TRY(measure(comm, costs));
     const struct mt_bench_options options = {
         .most_bytes = most_bytes,
-        .alpha_ps = {costs->alpha_ps[MT_LEVEL_NODE], costs->alpha_ps[MT_LEVEL_NETWORK]},
-        .kib_ps = {costs->kib_ps[MT_LEVEL_NODE], costs->kib_ps[MT_LEVEL_NETWORK]},
+        .only = only,
+        .links = {.alpha_ps = {costs->alpha_ps[MT_LEVEL_NODE], costs->alpha_ps[MT_LEVEL_NETWORK]},
+                  .kib_ps = {costs->kib_ps[MT_LEVEL_NODE], costs->kib_ps[MT_LEVEL_NETWORK]}},
         .choose = choose,
         .context = chooser};
     if (comm->rank == 0) {
-        (void)printf("links, all ranks together: a message %.4g us and %.4g us a KiB in a node, "
-                     "%.4g and %.4g between nodes%s\n",
-                     (double)options.alpha_ps[0] * 1e-6, (double)options.kib_ps[0] * 1e-6,
-                     (double)options.alpha_ps[1] * 1e-6, (double)options.kib_ps[1] * 1e-6,
-                     alpha_us > 0 ? " (rehearsal: late on purpose)" : "");
+        (void)printf(
+            "links, all ranks together: a message %.4g us and %.4g us a KiB in a node, "
+            "%.4g and %.4g between nodes%s\n",
+            (double)options.links.alpha_ps[0] * 1e-6, (double)options.links.kib_ps[0] * 1e-6,
+            (double)options.links.alpha_ps[1] * 1e-6, (double)options.links.kib_ps[1] * 1e-6,
+            alpha_us > 0 ? " (rehearsal: late on purpose)" : "");
     }
     return mt_bench_collectives(comm, &options, stdout);
 }
@@ -78,7 +80,7 @@ enum mt_status mt_command_bench_collectives(const struct mt_arguments *arguments
     MT_TRY(mt_job_agree(mt_comm_init_mpi(&comm, mt_job_world(), (int)per_node)));
     enum mt_status status = mt_job_agree(mt_comm_rehearse(&comm, alpha_us));
     if (status == MT_OK) {
-        status = run(&comm, &chooser, alpha_us, most_bytes);
+        status = run(&comm, &chooser, alpha_us, most_bytes, mt_argument(arguments, "--only"));
     }
     mt_arena_clear(&chooser.scratch);
     mt_cluster_clear(&chooser.cluster);

@@ -110,7 +110,7 @@ const struct mt_command mt_commands[] = {
      .max_positional = 2,
      .is_job = true,
      .option = {MT_CONFIG_OPTIONS,
-                {"--only", "TEXT", "kernels: the operations with this in their name"},
+                {"--only", "TEXT", "kernels, collectives: those with this in their name"},
                 {"--warm-up", "N", "step: steps that are not timed, before the others [3]"},
                 {"--steps", "N",
                  "step: steps that are timed [10]; checkpoint: from save to save [50]"},

@@ -30,6 +30,7 @@ static void print_memory(const struct mt_memory_estimate *estimate)
     print_bytes("staging of checkpoints", estimate->checkpoint);
     print_bytes("activations of a micro-batch", estimate->activations);
     print_bytes("rings of the profiler", estimate->profile);
+    print_bytes("load history", estimate->history);
     print_bytes("total", estimate->total);
     print_bytes("resident, with the program and its libraries",
                 estimate->total + estimate->program);

@@ -5,6 +5,7 @@
 #include "base/size.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 enum {
     CHUNKS_PER_RANK = 4,
@@ -15,6 +16,7 @@ enum {
 enum spread {
     SPREAD_EVEN, /* R * CHUNKS_PER_RANK chunks, owners in turn */
     SPREAD_HOT,  /* CHUNKS_PER_RANK chunks, all of rank 0 */
+    SPREAD_ONE,  /* one chunk of rank 0 */
     N_SPREAD
 };
 struct spread_chunks {
@@ -40,16 +42,18 @@ struct bench {
     double *time_s;       /* [R] of one repetition */
     struct spread_chunks spread[N_SPREAD];
     struct mt_relay *relay;
-    struct mt_chain_link link[CHUNKS_PER_RANK]; /* of hot chunks */
+    struct mt_chain *chain;
+    struct mt_sparse_auto *ways;
 };
 
 struct bench_case {
     const char *name;
     int64_t max_bytes;
     void (*plan)(struct bench *bench);
-    enum spread spread; /* sparse: whose chunks */
-    bool is_in_place;   /* SEND is RECV */
-    bool is_home_set;   /* RECV starts with the own chunks */
+    enum spread spread; /* sparse: whose chunks, and how; MT_N_SPARSE_WAY: as is chosen */
+    enum mt_sparse_way way;
+    bool is_in_place; /* SEND is RECV */
+    bool is_home_set; /* RECV starts with the own chunks */
     int64_t (*n_result)(const struct bench *bench);
     float (*want)(const struct bench *bench, int64_t i); /* item i of RECV */
 };
@@ -119,65 +123,51 @@ static const int64_t *cut_chunks(struct bench *bench, enum spread spread)
     return offset;
 }
 
-static void plan_gather(struct bench *bench, enum spread spread)
+/* With the piece that would be chosen for them: all of the chunk where none fits the limits. */
+static int64_t piece_of(const struct bench *bench, const struct mt_sparse *sparse, bool is_reduce)
 {
-    const int64_t *offset = cut_chunks(bench, spread);
-    mt_plan_sparse_allgather(&bench->plan, bench->rank, &bench->spread[spread].sparse, offset,
-                             offset);
+    const struct mt_sparse_choice choice = is_reduce ? mt_sparse_choose_reduce(bench->ways, sparse)
+                                                     : mt_sparse_choose_gather(bench->ways, sparse);
+    return choice.piece_bytes > 0 ? choice.piece_bytes : sparse->chunk_bytes[0];
 }
 
-static void plan_gather_relay(struct bench *bench, enum spread spread)
+static void plan_gather(struct bench *bench)
 {
-    const int64_t *offset = cut_chunks(bench, spread);
-    mt_plan_sparse_allgather_relay(&bench->plan, bench->rank, &bench->spread[spread].sparse,
-                                   bench->relay, offset, offset);
+    const struct bench_case *which = bench->under_way;
+    const int64_t *offset = cut_chunks(bench, which->spread);
+    const struct mt_sparse *sparse = &bench->spread[which->spread].sparse;
+    struct mt_plan *plan = &bench->plan;
+    if (which->way == MT_SPARSE_DIRECT) {
+        mt_plan_sparse_allgather(plan, bench->rank, sparse, offset, offset);
+    } else if (which->way == MT_SPARSE_RELAY) {
+        mt_plan_sparse_allgather_relay(plan, bench->rank, sparse, bench->relay, offset, offset);
+    } else if (which->way == MT_SPARSE_CHAIN) {
+        mt_plan_sparse_allgather_chain(plan, bench->rank, sparse, bench->chain,
+                                       piece_of(bench, sparse, false), offset, offset);
+    } else {
+        mt_plan_sparse_allgather_auto(plan, bench->rank, sparse, bench->ways, offset, offset);
+    }
 }
 
-static void plan_even(struct bench *bench)
+static void plan_reduce(struct bench *bench)
 {
-    plan_gather(bench, SPREAD_EVEN);
-}
-
-static void plan_even_relay(struct bench *bench)
-{
-    plan_gather_relay(bench, SPREAD_EVEN);
-}
-
-static void plan_hot(struct bench *bench)
-{
-    plan_gather(bench, SPREAD_HOT);
-}
-
-static void plan_hot_relay(struct bench *bench)
-{
-    plan_gather_relay(bench, SPREAD_HOT);
-}
-
-static void plan_hot_chain(struct bench *bench)
-{
-    const int64_t *offset = cut_chunks(bench, SPREAD_HOT);
-    const struct mt_topology *topology = &bench->comm->topology;
-    const int64_t piece_bytes = mt_chain_piece_bytes(
-        bench->n_item * (int64_t)sizeof(float), topology->n_node,
-        bench->options->alpha_ps[MT_BENCH_BETWEEN], bench->options->kib_ps[MT_BENCH_BETWEEN]);
-    mt_plan_sparse_allgather_chain(&bench->plan, topology, bench->rank,
-                                   &bench->spread[SPREAD_HOT].sparse, piece_bytes, bench->link,
-                                   offset, offset);
-}
-
-static void plan_hot_reduce(struct bench *bench)
-{
-    const int64_t *offset = cut_chunks(bench, SPREAD_HOT);
-    mt_plan_sparse_reduce_scatter(&bench->plan, bench->rank, &bench->spread[SPREAD_HOT].sparse,
-                                  offset, offset, MT_ELEMENT_F32);
-}
-
-static void plan_hot_reduce_relay(struct bench *bench)
-{
-    const int64_t *offset = cut_chunks(bench, SPREAD_HOT);
-    mt_plan_sparse_reduce_scatter_relay(&bench->plan, bench->rank,
-                                        &bench->spread[SPREAD_HOT].sparse, bench->relay, offset,
-                                        offset, MT_ELEMENT_F32);
+    const struct bench_case *which = bench->under_way;
+    const int64_t *offset = cut_chunks(bench, which->spread);
+    const int64_t *const offsets[2] = {offset, offset};
+    const struct mt_sparse *sparse = &bench->spread[which->spread].sparse;
+    struct mt_plan *plan = &bench->plan;
+    if (which->way == MT_SPARSE_DIRECT) {
+        mt_plan_sparse_reduce_scatter(plan, bench->rank, sparse, offset, offset, MT_ELEMENT_F32);
+    } else if (which->way == MT_SPARSE_RELAY) {
+        mt_plan_sparse_reduce_scatter_relay(plan, bench->rank, sparse, bench->relay, offset, offset,
+                                            MT_ELEMENT_F32);
+    } else if (which->way == MT_SPARSE_CHAIN) {
+        mt_plan_sparse_reduce_scatter_chain(plan, bench->rank, sparse, bench->chain,
+                                            piece_of(bench, sparse, true), offsets, MT_ELEMENT_F32);
+    } else {
+        mt_plan_sparse_reduce_scatter_auto(plan, bench->rank, sparse, bench->ways, offsets,
+                                           MT_ELEMENT_F32);
+    }
 }
 
 static int owner_of(const struct bench *bench, enum spread spread, int64_t i)
@@ -186,14 +176,9 @@ static int owner_of(const struct bench *bench, enum spread spread, int64_t i)
     return sparse->owner[i / (bench->n_item / sparse->n_chunk)];
 }
 
-static float want_even(const struct bench *bench, int64_t i)
+static float want_owners(const struct bench *bench, int64_t i)
 {
-    return payload(owner_of(bench, SPREAD_EVEN, i), i);
-}
-
-static float want_hot(const struct bench *bench, int64_t i)
-{
-    return payload(owner_of(bench, SPREAD_HOT, i), i);
+    return payload(owner_of(bench, bench->under_way->spread, i), i);
 }
 
 static int64_t items_of_rank_0(const struct bench *bench)
@@ -203,26 +188,37 @@ static int64_t items_of_rank_0(const struct bench *bench)
 
 enum { SMALL_BYTES = 1 << 20, LARGE_BYTES = 1 << 24 };
 
+#define GATHER_CASE(name, spread, way)                                                          \
+    {                                                                                           \
+        name, LARGE_BYTES, plan_gather, spread, way, .is_in_place = true, .is_home_set = true,  \
+                                                     .n_result = all_items, .want = want_owners \
+    }
+#define REDUCE_CASE(name, spread, way)                                            \
+    {                                                                             \
+        name, LARGE_BYTES, plan_reduce, spread, way,                              \
+            .is_home_set = true, .n_result = items_of_rank_0, .want = payload_sum \
+    }
+
 /* The all-reduce is for small vectors: its leader stages one for every member of the node. */
 static const struct bench_case bench_cases[] = {
     {"allgatherv", LARGE_BYTES, plan_allgatherv, .n_result = all_items, .want = want_allgatherv},
     {"reduce_scatter", LARGE_BYTES, plan_reduce_scatter, .n_result = block_items,
      .want = want_reduce_scatter},
     {"allreduce", SMALL_BYTES, plan_allreduce, .n_result = all_items, .want = payload_sum},
-    {"sparse_allgather", LARGE_BYTES, plan_even, .is_in_place = true, .is_home_set = true,
-     .n_result = all_items, .want = want_even},
-    {"sparse_relay", LARGE_BYTES, plan_even_relay, .is_in_place = true, .is_home_set = true,
-     .n_result = all_items, .want = want_even},
-    {"hot_allgather", LARGE_BYTES, plan_hot, SPREAD_HOT, .is_in_place = true, .is_home_set = true,
-     .n_result = all_items, .want = want_hot},
-    {"hot_relay", LARGE_BYTES, plan_hot_relay, SPREAD_HOT, .is_in_place = true, .is_home_set = true,
-     .n_result = all_items, .want = want_hot},
-    {"hot_chain", LARGE_BYTES, plan_hot_chain, SPREAD_HOT, .is_in_place = true, .is_home_set = true,
-     .n_result = all_items, .want = want_hot},
-    {"hot_reduce", LARGE_BYTES, plan_hot_reduce, SPREAD_HOT, .is_home_set = true,
-     .n_result = items_of_rank_0, .want = payload_sum},
-    {"hot_reduce_relay", LARGE_BYTES, plan_hot_reduce_relay, SPREAD_HOT, .is_home_set = true,
-     .n_result = items_of_rank_0, .want = payload_sum},
+    GATHER_CASE("sparse_allgather", SPREAD_EVEN, MT_SPARSE_DIRECT),
+    GATHER_CASE("sparse_relay", SPREAD_EVEN, MT_SPARSE_RELAY),
+    GATHER_CASE("sparse_auto", SPREAD_EVEN, MT_N_SPARSE_WAY),
+    GATHER_CASE("hot_allgather", SPREAD_HOT, MT_SPARSE_DIRECT),
+    GATHER_CASE("hot_relay", SPREAD_HOT, MT_SPARSE_RELAY),
+    GATHER_CASE("hot_chain", SPREAD_HOT, MT_SPARSE_CHAIN),
+    GATHER_CASE("hot_auto", SPREAD_HOT, MT_N_SPARSE_WAY),
+    GATHER_CASE("one_relay", SPREAD_ONE, MT_SPARSE_RELAY),
+    GATHER_CASE("one_chain", SPREAD_ONE, MT_SPARSE_CHAIN),
+    GATHER_CASE("one_auto", SPREAD_ONE, MT_N_SPARSE_WAY),
+    REDUCE_CASE("hot_reduce", SPREAD_HOT, MT_SPARSE_DIRECT),
+    REDUCE_CASE("hot_reduce_relay", SPREAD_HOT, MT_SPARSE_RELAY),
+    REDUCE_CASE("hot_reduce_chain", SPREAD_HOT, MT_SPARSE_CHAIN),
+    REDUCE_CASE("hot_reduce_auto", SPREAD_HOT, MT_N_SPARSE_WAY),
 };
 enum { N_BENCH_CASE = (int)(sizeof(bench_cases) / sizeof(bench_cases[0])) };
 
@@ -239,6 +235,7 @@ static enum mt_status run(void *context)
 static void prepare(struct bench *bench, const struct bench_case *which)
 {
     const int64_t block = block_items(bench);
+    bench->under_way = which;
     for (int rank = 0; rank < bench->n_rank; ++rank) {
         bench->block_bytes[rank] = block * (int64_t)sizeof(float);
     }
@@ -305,7 +302,7 @@ static double bound_of(const struct bench *bench, const struct bench_case *which
     const int64_t k = smallest_node(&bench->comm->topology);
     const int64_t outside = (n_rank - k) * n_bytes / n_rank;
     const int64_t inside = (k - 1) * n_bytes / n_rank;
-    const bool is_whole = which->spread == SPREAD_HOT || which->want == payload_sum;
+    const bool is_whole = which->spread != SPREAD_EVEN || which->want == payload_sum;
     const int64_t whole = n_rank > k ? n_bytes : 0;
     return mt_bench_bound_s(bench->options, is_whole ? whole : outside, (int)k,
                             is_whole && k > 1 ? n_bytes : inside);
@@ -315,7 +312,6 @@ static enum mt_status run_case(struct bench *bench, const struct bench_case *whi
 {
     double time_s[MT_BENCH_REPEAT];
     prepare(bench, which);
-    bench->under_way = which;
     MT_TRY(run(bench));
     MT_TRY(verify(bench, which));
     for (int i = 0; i < MT_BENCH_REPEAT; ++i) {
@@ -329,7 +325,8 @@ static enum mt_status run_case(struct bench *bench, const struct bench_case *whi
     if (bench->rank == 0) {
         (void)fprintf(out, "%-17s %12" PRId64 " %12.1f %10.3f %14" PRId64, which->name, n_bytes,
                       typical_s * 1e6, (double)n_bytes / typical_s * 1e-9, most_port);
-        (void)(bound > 0.0 ? fprintf(out, " %8.2f\n", typical_s / bound) : fputc('\n', out));
+        (void)(bound > 0.0 ? fprintf(out, " %8.2f", typical_s / bound) : 0);
+        (void)fprintf(out, which->way == MT_N_SPARSE_WAY ? "  %s\n" : "\n", bench->plan.name);
         (void)fflush(out);
     }
     return MT_OK;
@@ -338,8 +335,9 @@ static enum mt_status run_case(struct bench *bench, const struct bench_case *whi
 static enum mt_status allocate_spread(struct bench *bench, enum spread spread)
 {
     struct spread_chunks *chunks = &bench->spread[spread];
-    const bool is_hot = spread == SPREAD_HOT;
-    const int64_t n_chunk = (int64_t)CHUNKS_PER_RANK * (is_hot ? 1 : bench->n_rank);
+    const bool is_hot = spread != SPREAD_EVEN;
+    const int64_t n_hot = spread == SPREAD_ONE ? 1 : CHUNKS_PER_RANK;
+    const int64_t n_chunk = is_hot ? n_hot : (int64_t)CHUNKS_PER_RANK * bench->n_rank;
     const int64_t n_holder = n_chunk * (bench->n_rank - 1);
     MT_TRY(MT_ALLOCATE(chunks->longs, 3 * n_chunk + 1, "bench"));
     MT_TRY(MT_ALLOCATE(chunks->ints, n_chunk + n_holder, "bench"));
@@ -364,26 +362,26 @@ static enum mt_status allocate_spread(struct bench *bench, enum spread spread)
     return MT_OK;
 }
 
+/* Chains as in training: no more ops than other plans have, or MT_CHAIN_OPS, and a reduction's
+ * arrivals in what two chunks take. */
 static enum mt_status allocate_sparse(struct bench *bench, int64_t max_bytes, int64_t *max_op)
 {
-    enum { LEAST_PIECE_BYTES = 4 << 10 };
+    const struct mt_topology *topology = &bench->comm->topology;
     for (int spread = 0; spread < N_SPREAD; ++spread) {
         MT_TRY(allocate_spread(bench, (enum spread)spread));
         *max_op =
             mt_max_i64(*max_op, mt_plan_sparse_max_op(bench->rank, &bench->spread[spread].sparse));
     }
     const struct mt_sparse *most = &bench->spread[SPREAD_EVEN].sparse;
-    struct mt_sparse hot = bench->spread[SPREAD_HOT].sparse;
-    int64_t hot_bytes[CHUNKS_PER_RANK];
-    for (int i = 0; i < CHUNKS_PER_RANK; ++i) {
-        hot_bytes[i] = max_bytes;
-    }
-    hot.chunk_bytes = hot_bytes;
-    *max_op = mt_max_i64(*max_op, mt_plan_sparse_chain_max_op(&bench->comm->topology, bench->rank,
-                                                              &hot, LEAST_PIECE_BYTES));
+    const int64_t max_copy = most->holder_start[most->n_chunk];
+    const struct mt_sparse_limits limits = {.max_op = MT_CHAIN_OPS, .stage_bytes = max_bytes};
     *max_op = mt_max_i64(*max_op, mt_plan_sparse_relay_max_op(bench->n_rank, most->n_chunk));
-    return mt_relay_create(&bench->comm->topology, most->n_chunk, most->holder_start[most->n_chunk],
-                           0, &bench->relay);
+    *max_op = mt_max_i64(*max_op, MT_CHAIN_OPS);
+    MT_TRY(mt_relay_create(topology, most->n_chunk, max_copy, 0, &bench->relay));
+    MT_TRY(mt_chain_create(topology, most->n_chunk, max_copy, &bench->chain));
+    MT_TRY(mt_sparse_auto_create(topology, most->n_chunk, max_copy, &limits, &bench->ways));
+    mt_sparse_auto_set_links(bench->ways, &bench->options->links);
+    return MT_OK;
 }
 
 /* The owner of the hot chunks stages every copy, others two chunks at most. */
@@ -400,7 +398,7 @@ static enum mt_status allocate(struct bench *bench, int64_t max_item)
     const struct mt_topology *topology = &bench->comm->topology;
     int64_t max_op = mt_max_i64(mt_plan_reduce_scatter_max_op(bench->n_rank),
                                 mt_plan_allreduce_max_op(topology));
-    MT_TRY(allocate_sparse(bench, max_bytes / CHUNKS_PER_RANK, &max_op));
+    MT_TRY(allocate_sparse(bench, max_bytes, &max_op));
     MT_TRY(MT_ALLOCATE(bench->send, max_item, "bench"));
     MT_TRY(MT_ALLOCATE(bench->recv, max_item, "bench"));
     MT_TRY(MT_ALLOCATE(bench->stage, stage_bytes_of(bench, max_bytes), "bench"));
@@ -419,6 +417,8 @@ static void clear(struct bench *bench)
     mt_memory_free(bench->stage);
     mt_memory_free(bench->recv);
     mt_memory_free(bench->send);
+    mt_sparse_auto_destroy(bench->ways);
+    mt_chain_destroy(bench->chain);
     mt_relay_destroy(bench->relay);
     for (int spread = 0; spread < N_SPREAD; ++spread) {
         mt_memory_free(bench->spread[spread].ints);
@@ -465,6 +465,9 @@ enum mt_status mt_bench_collectives(struct mt_comm *comm, const struct mt_bench_
                       "GB/s", "busiest_port", "of_bound");
     }
     for (int i = 0; i < N_BENCH_CASE; ++i) {
+        if (options->only != NULL && strstr(bench_cases[i].name, options->only) == NULL) {
+            continue;
+        }
         MT_TRY_GOTO(run_sizes(&bench, &bench_cases[i], out, max_bytes));
     }
 cleanup:

@@ -3,8 +3,7 @@
 #define MT_COMM_BENCH_H
 
 #include "comm/comm.h"
-
-enum { MT_BENCH_INSIDE, MT_BENCH_BETWEEN, MT_N_BENCH_LINK };
+#include "comm/sparse_auto.h"
 
 /* The all-to-alls side by side; the first four in the order of mt_exchange_kind. */
 enum mt_bench_way {
@@ -18,9 +17,11 @@ enum mt_bench_way {
 
 struct mt_bench_options {
     int64_t most_bytes; /* of a block or vector; 0: as the tables have them */
+    const char *only;   /* collectives with this in their name, and all ways of the all-to-all where
+                           one of them has it; NULL: all */
     /* Of links inside a node and between nodes, as all ranks together measured them; zeros: no
      * ratios to what they allow. */
-    int64_t alpha_ps[MT_N_BENCH_LINK], kib_ps[MT_N_BENCH_LINK];
+    struct mt_links links;
     /* What `auto` carries rows by, n_row [R,R] by source and target, top_k rows a token. NULL:
      * nothing is said of it. */
     enum mt_bench_way (*choose)(void *context, const int64_t *n_row, int64_t row_bytes,
@@ -39,8 +40,9 @@ struct mt_bench_options {
  *
  * All collectives: bytes, time, algorithm bandwidth, bytes that the busiest rank sends or receives,
  * time over the bound. Bytes are what a rank receives in all (allgatherv; sparse_allgather of every
- * chunk to every rank; hot_* of four chunks of rank 0, directly, with relays, by chains), or has
- * before (reduce_scatter, allreduce, hot_reduce_*). */
+ * chunk to every rank; hot_* of four chunks of rank 0, one_* of one, directly, with relays, along
+ * chains, and as training chooses, with the plan's name), or has before (reduce_scatter, allreduce,
+ * hot_reduce_*). */
 enum mt_status mt_bench_collectives(struct mt_comm *comm, const struct mt_bench_options *options,
                                     FILE *out);
 

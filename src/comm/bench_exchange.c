@@ -468,6 +468,13 @@ static enum mt_status run_workload(struct mt_comm *comm, const struct mt_bench_o
 enum mt_status mt_bench_exchanges(struct mt_comm *comm, const struct mt_bench_options *options,
                                   FILE *out)
 {
+    bool is_wanted = options->only == NULL;
+    for (int way = 0; way < MT_N_BENCH_WAY; ++way) {
+        is_wanted = is_wanted || strstr(way_name(way), options->only) != NULL;
+    }
+    if (!is_wanted) {
+        return MT_OK;
+    }
     if (comm->rank == 0) {
         (void)fprintf(out, "%-14s %-5s %10s %12s %10s %14s %8s\n", "all-to-all", "load",
                       "pair_bytes", "time_us", "GB/s", "between_nodes", "of_bound");

@@ -46,12 +46,12 @@ double mt_bench_bound_s(const struct mt_bench_options *options, int64_t node_byt
     static const double SECONDS_PER_PS = 1e-12;
     static const double KIB = 1024.0;
     const double between = node_bytes == 0 ? 0.0
-                                           : (double)options->alpha_ps[MT_BENCH_BETWEEN] +
+                                           : (double)options->links.alpha_ps[MT_LINK_BETWEEN] +
                                                  (double)node_bytes / KIB / (double)k *
-                                                     (double)options->kib_ps[MT_BENCH_BETWEEN];
+                                                     (double)options->links.kib_ps[MT_LINK_BETWEEN];
     const double inside = inside_bytes == 0 ? 0.0
-                                            : (double)options->alpha_ps[MT_BENCH_INSIDE] +
+                                            : (double)options->links.alpha_ps[MT_LINK_INSIDE] +
                                                   (double)inside_bytes / KIB *
-                                                      (double)options->kib_ps[MT_BENCH_INSIDE];
+                                                      (double)options->links.kib_ps[MT_LINK_INSIDE];
     return SECONDS_PER_PS * (between > inside ? between : inside);
 }

@@ -5,6 +5,7 @@
 #ifndef MT_COMM_COLLECTIVES_H
 #define MT_COMM_COLLECTIVES_H
 
+#include "comm/chain.h"
 #include "comm/plan.h"
 #include "comm/relay.h"
 #include "comm/rows.h"
@@ -94,21 +95,12 @@ bool mt_sparse_is_held(const struct mt_sparse *sparse, int64_t chunk, int rank);
 void mt_plan_sparse_allgather(struct mt_plan *plan, int rank, const struct mt_sparse *sparse,
                               const int64_t *home_offset, const int64_t *copy_offset);
 
-/* The same in pieces along chains of nodes, for chunks that are large and wanted on all nodes.
- * Holders are without the owner, and every rank has the same distribution. link [C]: scratch. */
-struct mt_chain_link {
-    int64_t first_round, end_round, n_piece; /* of the chunk at its owner */
-    int64_t hop;                             /* of this rank's node on the chain; -1: not on it */
-    int previous_node, next_node;            /* on it; -1: none */
-};
-void mt_plan_sparse_allgather_chain(struct mt_plan *plan, const struct mt_topology *topology,
-                                    int rank, const struct mt_sparse *sparse, int64_t piece_bytes,
-                                    struct mt_chain_link *link, const int64_t *home_offset,
-                                    const int64_t *copy_offset);
-int64_t mt_plan_sparse_chain_max_op(const struct mt_topology *topology, int rank,
-                                    const struct mt_sparse *sparse, int64_t piece_bytes);
-/* The piece by which chunk_bytes are soonest on n_node nodes, about; at least 4 KiB, or all. */
-int64_t mt_chain_piece_bytes(int64_t chunk_bytes, int n_node, int64_t alpha_ps, int64_t kib_ps);
+/* The same in pieces along chains of nodes (comm/chain.h), for chunks that are large and wanted on
+ * many nodes. Holders are without the owner, and every rank has the same distribution and `chain`
+ * of the same topology. Ops: mt_chain_needs. */
+void mt_plan_sparse_allgather_chain(struct mt_plan *plan, int rank, const struct mt_sparse *sparse,
+                                    struct mt_chain *chain, int64_t piece_bytes,
+                                    const int64_t *home_offset, const int64_t *copy_offset);
 
 /* SparseReduceScatter, the mirror image: home += the copies of its holders in rank order. SEND:
  * memory of copies, RECV: home memory, STAGE: mt_plan_sparse_reduce_stage_bytes. */
@@ -142,5 +134,13 @@ void mt_plan_sparse_reduce_scatter_relay(struct mt_plan *plan, int rank,
 int64_t mt_plan_sparse_relay_stage_bytes(const struct mt_sparse *sparse);
 /* Either plan, for any distribution in which no rank holds more than max_held copies. */
 int64_t mt_plan_sparse_relay_max_op(int n_rank, int64_t max_held);
+
+/* The reduction along chains. offset [2]: home, copies. A head's part of SEND is overwritten by
+ * partial sums; their order depends on the distribution and the topology, not on the pieces. Pieces
+ * are of whole elements. STAGE: mt_chain_needs' arrivals, of piece_bytes each. */
+void mt_plan_sparse_reduce_scatter_chain(struct mt_plan *plan, int rank,
+                                         const struct mt_sparse *sparse, struct mt_chain *chain,
+                                         int64_t piece_bytes, const int64_t *const offset[2],
+                                         enum mt_element element);
 
 #endif

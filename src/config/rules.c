@@ -289,12 +289,28 @@ static void check_slots(struct mt_load *load)
     }
 }
 
+/* A load that nobody makes would be a study of something else. */
+static void check_synthetic_only(struct mt_load *load)
+{
+    const struct mt_config *config = load->config;
+    const char *const unused = config->moe.workload[0] != '\0' ? "moe.workload"
+                               : config->moe.skew != 1.0       ? "moe.skew"
+                                                               : NULL;
+    if (config->moe.routing != MT_ROUTING_SYNTHETIC && unused != NULL && is_good(load, unused)) {
+        mt_report_add(&load->report, place_of(load, unused),
+                      "%s is the load of synthetic routing, and moe.routing is another; set "
+                      "moe.routing = \"synthetic\", or leave it out",
+                      unused);
+    }
+}
+
 static void check_routing(struct mt_load *load)
 {
     const struct mt_config *config = load->config;
     if (!is_good(load, "moe.routing")) {
         return;
     }
+    check_synthetic_only(load);
     if (config->moe.routing == MT_ROUTING_SYNTHETIC && is_good(load, "moe.workload") &&
         config->moe.workload[0] == '\0') {
         mt_report_add(&load->report, place_of(load, "moe.routing"),

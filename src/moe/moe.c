@@ -209,9 +209,6 @@ static enum mt_status allocate_rows(struct mt_moe *moe)
     return mt_device_reserve(moe->device, moe->max_token, moe->shared_inner);
 }
 
-/* Loads of the last micro-batches that before_gate sees: enough to tell a trend from noise. */
-enum { RECENT_WINDOW = 4 };
-
 static enum mt_status create_placement(struct mt_moe *moe, int layer)
 {
     const int *owner = mt_store_owners(moe->store, layer);
@@ -269,7 +266,7 @@ static enum mt_status create_placements(struct mt_moe *moe, const struct mt_conf
     }
     const int window = (int)mt_max_i64(config->placement.load_window, 1);
     MT_TRY(mt_history_init(&moe->history, moe->n_layer, moe->n_expert, window));
-    MT_TRY(mt_history_init(&moe->recent, moe->n_layer, moe->n_expert, RECENT_WINDOW));
+    MT_TRY(mt_history_init(&moe->recent, moe->n_layer, moe->n_expert, MT_MOE_RECENT_MICRO));
     MT_TRY(MT_ALLOCATE(moe->micro_count, n_owner, "expert counts"));
     MT_TRY(MT_ALLOCATE(moe->own_count, n_owner, "expert counts"));
     return MT_OK;
@@ -399,7 +396,11 @@ void mt_moe_set_policy(struct mt_moe *moe, const struct mt_policy *policy, bool 
 
 void mt_moe_set_costs(struct mt_moe *moe, const struct mt_costs *costs)
 {
+    const struct mt_links links = {
+        .alpha_ps = {costs->alpha_ps[MT_LEVEL_NODE], costs->alpha_ps[MT_LEVEL_NETWORK]},
+        .kib_ps = {costs->kib_ps[MT_LEVEL_NODE], costs->kib_ps[MT_LEVEL_NETWORK]}};
     moe->cluster.costs = *costs;
+    mt_store_set_links(moe->store, &links);
 }
 
 int64_t mt_moe_saved_bytes_max(const struct mt_moe *moe)

@@ -77,6 +77,10 @@ struct mt_moe_slots {
 };
 struct mt_moe_slots mt_moe_slots(const struct mt_config *config, int n_rank);
 
+/* The last micro-batches whose loads a policy sees before the gate, beside the whole steps of
+ * placement.load_window: enough to tell a trend from noise. */
+enum { MT_MOE_RECENT_MICRO = 4 };
+
 /* Rows of experts that a rank computes and keeps at a time, W: MT_MOE_SLICE_FACTOR times what a
  * rank with max_token_any tokens sends, which is its load when all are alike. */
 int64_t mt_moe_slice_rows(int64_t max_token_any, int64_t top_k);

@@ -228,8 +228,8 @@ static void plan_gather(struct mt_store *store, int layer, enum mt_copy_state st
         return;
     }
     const struct mt_sparse sparse = describe(store, &store->layer[layer], state);
-    mt_plan_sparse_allgather_relay(plan, store->comm->rank, &sparse, store->relay,
-                                   store->home_offset, store->copy_offset);
+    mt_plan_sparse_allgather_auto(plan, store->comm->rank, &sparse, store->ways, store->home_offset,
+                                  store->copy_offset);
 }
 
 static enum mt_status gather_begin(struct mt_store *store, int layer,
@@ -347,9 +347,10 @@ static void plan_reduce(struct mt_store *store, int layer, struct mt_lane *lane)
         return;
     }
     const struct mt_sparse sparse = describe(store, &store->layer[layer], MT_COPY_REDUCING);
+    const int64_t *const offset[2] = {store->home_offset, store->copy_offset};
     MT_ASSERT(mt_plan_sparse_relay_stage_bytes(&sparse) <= lane->stage_bytes);
-    mt_plan_sparse_reduce_scatter_relay(&lane->plan, store->comm->rank, &sparse, store->relay,
-                                        store->home_offset, store->copy_offset, MT_ELEMENT_F32);
+    mt_plan_sparse_reduce_scatter_auto(&lane->plan, store->comm->rank, &sparse, store->ways, offset,
+                                       MT_ELEMENT_F32);
 }
 
 enum mt_status mt_store_reduce_experts_begin(struct mt_store *store, int layer,

@@ -54,7 +54,7 @@ static enum mt_status create_layer(struct mt_store *store, int layer, int64_t mo
 }
 
 /* What making plans needs. */
-static enum mt_status create_planner(struct mt_store *store)
+static enum mt_status create_planner(struct mt_store *store, int64_t stage_bytes)
 {
     const int64_t max_copy = store->max_copy;
     const int64_t max_chunk = store->is_cut ? mt_pieces_max_chunk(store) : store->most_experts;
@@ -66,11 +66,21 @@ static enum mt_status create_planner(struct mt_store *store)
     if (store->is_cut) {
         return MT_ALLOCATE(store->chunk_owner, max_chunk, "owners of pieces");
     }
-    return mt_relay_create(&store->comm->topology, store->most_experts, max_copy,
-                           MT_RELAY_WORTH_BYTES, &store->relay);
+    const struct mt_sparse_limits limits = {
+        .max_op = MT_CHAIN_OPS, .stage_bytes = stage_bytes, .worth_bytes = MT_RELAY_WORTH_BYTES};
+    return mt_sparse_auto_create(&store->comm->topology, store->most_experts, max_copy, &limits,
+                                 &store->ways);
 }
 
-static enum mt_status create_layers(struct mt_store *store, const struct mt_store_options *options)
+void mt_store_set_links(struct mt_store *store, const struct mt_links *links)
+{
+    if (!store->is_cut) {
+        mt_sparse_auto_set_links(store->ways, links);
+    }
+}
+
+static enum mt_status create_layers(struct mt_store *store, const struct mt_store_options *options,
+                                    int64_t stage_bytes)
 {
     const int n_layer = store->table->n_layer;
     int64_t most_experts = 0;
@@ -87,7 +97,7 @@ static enum mt_status create_layers(struct mt_store *store, const struct mt_stor
         n_expert += store->layer[layer].n_expert;
     }
     MT_TRY(copies_init(&store->spare, most_experts, store->max_copy));
-    return create_planner(store);
+    return create_planner(store, stage_bytes);
 }
 
 /* Lays the packs of one expert of this layer's shape into memory. */
@@ -157,14 +167,20 @@ static enum mt_status create_slots(struct mt_store *store)
     return MT_OK;
 }
 
+/* Of a plan for copies of whole experts. */
+static int64_t max_copy_op(const struct mt_store *store, int64_t n_held)
+{
+    const int64_t relayed = mt_plan_sparse_relay_max_op(store->layout.n_rank, n_held);
+    const bool has_chains = store->comm->topology.n_node > 1 && n_held > 0;
+    return has_chains ? mt_max_i64(relayed, MT_CHAIN_OPS) : relayed;
+}
+
 static enum mt_status create_lanes(struct mt_store *store, int64_t stage_bytes)
 {
     struct mt_device *device = store->device;
     struct mt_comm *comm = store->comm;
     const int64_t n_held = mt_min_i64(store->n_slot, store->most_experts); /* of a layer, by any */
-    const int64_t max_op = store->is_cut
-                               ? mt_pieces_max_op(store)
-                               : mt_plan_sparse_relay_max_op(store->layout.n_rank, n_held);
+    const int64_t max_op = store->is_cut ? mt_pieces_max_op(store) : max_copy_op(store, n_held);
     store->n_expert_gather_lane = mt_expert_lane_count(&store->layout, MT_EXPERT_GATHER_LANES);
     for (int i = 0; i < store->n_expert_gather_lane; ++i) {
         MT_TRY(mt_lane_init(&store->expert_gather_lane[i], device, comm, max_op, max_op, 0));
@@ -198,7 +214,7 @@ enum mt_status mt_experts_create(struct mt_store *store, const struct mt_store_o
     store->home_stride = mt_home_stride(&store->layout, store->is_cut);
     const int64_t n_element = store->n_capacity * store->home_stride;
     store->move_lane.user = -1;
-    MT_TRY(create_layers(store, options));
+    MT_TRY(create_layers(store, options, sizes->expert_stage_bytes));
     MT_TRY(MT_ALLOCATE(store->owned, store->n_capacity, "experts"));
     MT_TRY(MT_ALLOCATE(store->is_taken, store->n_capacity, "experts"));
     MT_TRY(MT_ALLOCATE(store->rank_count, store->layout.n_rank, "expert counts"));
@@ -249,7 +265,7 @@ void mt_experts_destroy(struct mt_store *store)
     }
     copies_clear(&store->spare);
     copies_clear(&store->moving);
-    mt_relay_destroy(store->relay);
+    mt_sparse_auto_destroy(store->ways);
     void *const there[] = {store->expert_value, store->expert_pack,   store->expert_grad,
                            store->expert_avg,   store->expert_avg_sq, store->slot_value,
                            store->slot_pack,    store->slot_grad};

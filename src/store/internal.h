@@ -96,7 +96,7 @@ struct mt_store {
     struct mt_copies moving; /* start and rank only: the holders of the transfer being planned */
     int64_t *chunk_bytes, *home_offset, *copy_offset; /* [largest E] for making plans */
     int *chunk_owner;                                 /* cut only; all four [max_chunks] */
-    struct mt_relay *relay;                           /* NULL: cut */
+    struct mt_sparse_auto *ways;                      /* NULL: cut */
     int n_expert_gather_lane, n_expert_late_lane, n_expert_reduce_lane;
     struct mt_lane expert_gather_lane[MT_EXPERT_GATHER_LANES];
     struct mt_lane expert_late_lane[MT_EXPERT_LATE_LANES];

@@ -17,6 +17,7 @@
 #define MT_STORE_STORE_H
 
 #include "comm/comm.h"
+#include "comm/sparse_auto.h"
 #include "kernel/kernel.h"
 #include "placement/placement.h"
 #include "store/tensor.h"
@@ -119,6 +120,9 @@ enum mt_status mt_store_reduce_finish(struct mt_store *store);
  * reduce_experts (its gradient goes to the owner) or by drop_copies (its gradient is lost). The
  * copies of several layers may be in flight or held at once, as far as slots reach. */
 
+/* What messages take, the same on every rank: from now on copies travel by what is cheapest
+ * (comm/sparse_auto.h). Until then by relays. */
+void mt_store_set_links(struct mt_store *store, const struct mt_links *links);
 /* SparseAllGather of one layer: copies of the placement's instances that are not late and not held
  * yet travel into free slots. What is held already must be in the placement (asserted). No-op parts
  * cost nothing. MT_ERR_RESOURCE, alike on all ranks, when some rank has too few free slots. */

@@ -98,6 +98,16 @@ bool mt_session_stages_saves(const struct mt_config *config)
            (config->checkpoint.interval > 0 || config->checkpoint.max_overhead_percent > 0);
 }
 
+/* Rows of every expert of every layer, per step, and of the last micro-batches. */
+static int64_t history_bytes(const struct mt_config *config)
+{
+    const int64_t n_step = mt_max_i64(config->placement.load_window, 1) + MT_MOE_RECENT_MICRO;
+    const bool has_experts = config->model.first_k_dense < config->model.num_layers;
+    return has_experts ? n_step * config->model.num_layers * config->moe.num_experts *
+                             (int64_t)sizeof(int64_t)
+                       : 0;
+}
+
 enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, bool training,
                                    int64_t max_sequence, struct mt_memory_estimate *estimate)
 {
@@ -125,8 +135,9 @@ enum mt_status mt_session_estimate(const struct mt_config *config, int n_rank, b
         estimate->checkpoint = estimate->store.optimizer / 2 * 3; /* both moments, and values */
     }
     estimate->profile = training ? mt_profiling_bytes(config) : 0;
+    estimate->history = history_bytes(config);
     estimate->total = mt_store_total_bytes(&estimate->store) + estimate->activations +
-                      estimate->checkpoint + estimate->profile;
+                      estimate->checkpoint + estimate->profile + estimate->history;
     estimate->program = PROGRAM_BYTES;
 cleanup:
     clear_ownership(ownership, config->model.num_layers);

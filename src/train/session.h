@@ -46,6 +46,7 @@ struct mt_memory_estimate {
     int64_t activations;
     int64_t checkpoint; /* staging memory */
     int64_t profile;    /* the recorder's rings */
+    int64_t history;    /* loads of placement.load_window steps */
     int64_t skew;       /* what other routing can add at most; not in total */
     int64_t total;
     int64_t program; /* code, MPI's and the libraries' memory: resident, but not in total */

@@ -108,16 +108,18 @@ static void tell_of_rehearsal(const struct mt_config *config)
 }
 
 /* A slowdown for a rank that is not there would be a study of nothing. */
-static void warn_of_absent_ranks(const struct mt_trainer *trainer)
+static enum mt_status check_slowdown(const struct mt_config *config)
 {
-    const struct mt_config *config = trainer->config;
-    const int n_rank = trainer->session.comm.topology.n_rank;
+    const int n_rank = mt_job_size();
     for (int i = 0; i < config->device.n_slowdown; i++) {
         if (config->device.slowdown_rank[i] >= n_rank) {
-            mt_log_line("device.slowdown names rank %d, which this run of %d ranks does not have",
-                        config->device.slowdown_rank[i], n_rank);
+            return MT_FAIL(MT_ERR_CONFIG,
+                           "device.slowdown names rank %d; this run has ranks 0 to %d; take it out "
+                           "or start more ranks",
+                           config->device.slowdown_rank[i], n_rank - 1);
         }
     }
+    return MT_OK;
 }
 
 static bool is_due(int64_t step, int64_t interval)
@@ -247,7 +249,6 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
 {
     bool is_finished = false;
     describe(trainer);
-    warn_of_absent_ranks(trainer);
     tell_of_rehearsal(trainer->config);
     connect_state(trainer);
     MT_TRY(mt_resume(trainer, options, &is_finished));
@@ -293,6 +294,7 @@ enum mt_status mt_train(const struct mt_train_options *options)
     }
     trainer->config = options->config;
     trainer->dir.lock_fd = -1;
+    MT_TRY_GOTO(mt_job_agree(check_slowdown(trainer->config)));
     MT_TRY_GOTO(mt_job_agree(open_dir(trainer)));
     MT_TRY_GOTO(mt_trainer_open(trainer));
     MT_TRY_GOTO(run(trainer, options));

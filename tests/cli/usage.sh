@@ -90,4 +90,6 @@ flops=$(awk '/training FLOPs per token/ { print $NF }' out.txt)
 # Below mpirun rank 0 makes it alone, as it does every command of one process.
 expect 0 "" ranks 3 plan "$config" --ranks 3
 [ "$(grep -c '^  parameters, total' out.txt)" = 1 ] || fail "plan on 3 ranks: $(cat out.txt)"
+refuse_everywhere 2 'device.slowdown names rank 3; this run has ranks 0 to' "$config" --run-dir never \
+    --set 'device.slowdown={ 0 = 2.0, 3 = 2.0 }'
 expect 2 'train.steps = -1 is out of range' ranks 3 plan "$config" --set train.steps=-1

@@ -144,16 +144,27 @@ static struct mt_relay *create_relay(const struct test_case *test)
     return relay;
 }
 
-static void create_chain(struct test_case *test)
+static struct mt_chain *create_chain(const struct test_case *test)
 {
-    const int64_t piece_bytes = 8 * (int64_t)(1 + test->spec.seed % 9);
-    struct mt_chain_link *link = NULL;
-    MT_TEST_OK(MT_ALLOCATE(link, test->sparse.n_chunk, "test"));
-    MT_TEST_OK(mt_plan_init(&test->plan, mt_plan_sparse_chain_max_op(test->topology, test->rank,
-                                                                     &test->sparse, piece_bytes)));
-    mt_plan_sparse_allgather_chain(&test->plan, test->topology, test->rank, &test->sparse,
-                                   piece_bytes, link, test->home_offset, test->copy_offset);
-    mt_memory_free(link);
+    struct mt_chain *chain = NULL;
+    MT_TEST_OK(mt_chain_create(test->topology, test->sparse.n_chunk,
+                               test->sparse.holder_start[test->sparse.n_chunk], &chain));
+    return chain;
+}
+
+static int64_t piece_bytes_of(const struct test_case *test)
+{
+    return 32 * (int64_t)(1 + test->spec.seed % 5); /* up to 10 a chunk */
+}
+
+static void create_chained_gather(struct test_case *test)
+{
+    struct mt_chain *chain = create_chain(test);
+    const int64_t piece_bytes = piece_bytes_of(test);
+    MT_TEST_OK(mt_plan_init(&test->plan, mt_chain_needs(chain, &test->sparse, piece_bytes).n_op));
+    mt_plan_sparse_allgather_chain(&test->plan, test->rank, &test->sparse, chain, piece_bytes,
+                                   test->home_offset, test->copy_offset);
+    mt_chain_destroy(chain);
 }
 
 void test_create_sparse_gather(struct test_case *test)
@@ -171,7 +182,7 @@ void test_create_sparse_gather(struct test_case *test)
         }
     }
     if (test->spec.kind == TEST_SPARSE_ALLGATHER_CHAIN) {
-        create_chain(test);
+        create_chained_gather(test);
         return;
     }
     if (is_relayed(test)) {
@@ -277,6 +288,98 @@ static void create_relayed_reduce(struct test_case *test)
     mt_relay_destroy(relay);
 }
 
+/* Who adds up in that node: the owner at home, else the holder whose turn it is; -1: nobody. */
+static int chain_head(const struct test_case *test, int64_t chunk, int node)
+{
+    const struct mt_topology *topology = test->topology;
+    const int owner = test->sparse.owner[chunk];
+    int n_holder = 0;
+    for (int rank = 0; rank < topology->n_rank; ++rank) {
+        n_holder += topology->node[rank] == node && holds(&test->sparse, chunk, rank) ? 1 : 0;
+    }
+    if (topology->node[owner] == node || n_holder == 0) {
+        return topology->node[owner] == node ? owner : -1;
+    }
+    int turn = topology->local[owner] % n_holder;
+    int rank = 0;
+    while (topology->node[rank] != node || !holds(&test->sparse, chunk, rank) || turn-- > 0) {
+        ++rank;
+    }
+    return rank;
+}
+
+/* The copy of each node's head, those of its others by rank, then the sum of the nodes behind. */
+static void want_chain_order(struct test_case *test, int64_t chunk)
+{
+    const struct mt_topology *topology = test->topology;
+    const int64_t n_bytes = test->sparse.chunk_bytes[chunk];
+    const int home = topology->node[test->sparse.owner[chunk]];
+    bool is_any_behind = false;
+    char *behind = NULL;
+    char *sum = NULL;
+    char *copy = NULL;
+    MT_TEST_OK(MT_ALLOCATE(behind, 8 * test->spec.scale, "test"));
+    MT_TEST_OK(MT_ALLOCATE(sum, 8 * test->spec.scale, "test"));
+    MT_TEST_OK(MT_ALLOCATE(copy, 8 * test->spec.scale, "test"));
+    for (int hop = topology->n_node - 1; hop >= 0; --hop) {
+        const int node = (home + hop) % topology->n_node;
+        const int head = chain_head(test, chunk, node);
+        if (head < 0) {
+            continue;
+        }
+        fill_chunk(test, sum, chunk, head);
+        for (int rank = 0; rank < topology->n_rank; ++rank) {
+            if (topology->node[rank] == node && rank != head && holds(&test->sparse, chunk, rank)) {
+                fill_chunk(test, copy, chunk, rank);
+                test_add(test->element, sum, copy, n_bytes);
+            }
+        }
+        if (is_any_behind) {
+            test_add(test->element, sum, behind, n_bytes);
+        }
+        memcpy(behind, sum, (size_t)n_bytes);
+        is_any_behind = true;
+    }
+    memcpy(test->want + test->home_offset[chunk], sum, (size_t)n_bytes);
+    mt_memory_free(behind);
+    mt_memory_free(sum);
+    mt_memory_free(copy);
+}
+
+static void create_chained_reduce(struct test_case *test)
+{
+    struct mt_chain *chain = create_chain(test);
+    const int64_t *const offset[2] = {test->home_offset, test->copy_offset};
+    const int64_t piece_bytes = piece_bytes_of(test);
+    for (int64_t chunk = 0; chunk < test->sparse.n_chunk; ++chunk) {
+        if (test->sparse.owner[chunk] == test->rank) {
+            want_chain_order(test, chunk);
+        }
+    }
+    MT_TEST_OK(mt_plan_init(&test->plan, mt_chain_needs(chain, &test->sparse, piece_bytes).n_op));
+    mt_plan_sparse_reduce_scatter_chain(&test->plan, test->rank, &test->sparse, chain, piece_bytes,
+                                        offset, test->element);
+    mt_chain_destroy(chain);
+}
+
+static int64_t stage_bytes_of(const struct test_case *test)
+{
+    if (is_relayed(test)) {
+        return mt_plan_sparse_relay_stage_bytes(&test->sparse);
+    }
+    if (may_own_copies(test)) {
+        return mt_plan_sparse_paced_stage_bytes(test->rank, test->topology->n_rank, &test->sparse);
+    }
+    if (test->spec.kind == TEST_SPARSE_REDUCE_CHAIN) {
+        struct mt_chain *chain = create_chain(test);
+        const int64_t piece_bytes = piece_bytes_of(test);
+        const int64_t n = mt_chain_needs(chain, &test->sparse, piece_bytes).n_arrival;
+        mt_chain_destroy(chain);
+        return n * piece_bytes;
+    }
+    return mt_plan_sparse_reduce_stage_bytes(test->rank, &test->sparse);
+}
+
 void test_create_sparse_reduce(struct test_case *test)
 {
     int64_t bytes[2];
@@ -285,14 +388,7 @@ void test_create_sparse_reduce(struct test_case *test)
     }
     create_sparse(test);
     lay_out(test, bytes);
-    int64_t stage_bytes = mt_plan_sparse_reduce_stage_bytes(test->rank, &test->sparse);
-    if (is_relayed(test)) {
-        stage_bytes = mt_plan_sparse_relay_stage_bytes(&test->sparse);
-    } else if (may_own_copies(test)) {
-        stage_bytes =
-            mt_plan_sparse_paced_stage_bytes(test->rank, test->topology->n_rank, &test->sparse);
-    }
-    test_case_allocate(test, bytes[1], bytes[0], stage_bytes);
+    test_case_allocate(test, bytes[1], bytes[0], stage_bytes_of(test));
     fill_own(test, test->buffer[MT_BUFFER_RECV], test->buffer[MT_BUFFER_SEND]);
     test_case_freeze(test);
     if (is_relayed(test)) {
@@ -301,6 +397,10 @@ void test_create_sparse_reduce(struct test_case *test)
     }
     if (may_own_copies(test)) {
         create_paced_reduce(test);
+        return;
+    }
+    if (test->spec.kind == TEST_SPARSE_REDUCE_CHAIN) {
+        create_chained_reduce(test);
         return;
     }
     want_rank_order(test);

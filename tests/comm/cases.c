@@ -34,6 +34,7 @@ const char *test_kind_name(enum test_kind kind)
                                                    "alltoallv_deduplicated",
                                                    "row_numbers",
                                                    "sparse_allgather_chain",
+                                                   "sparse_reduce_chain",
                                                    "sparse_allgather_own",
                                                    "alltoallv_deduplicated back"};
     return names[kind];
@@ -265,11 +266,13 @@ void test_case_create(struct test_case *test, struct test_spec spec,
                                                                     test_create_deduplicated,
                                                                     test_create_row_numbers,
                                                                     test_create_sparse_gather,
+                                                                    test_create_sparse_reduce,
                                                                     test_create_sparse_gather,
                                                                     test_create_deduplicated};
     const bool is_sum =
         spec.kind == TEST_REDUCE_SCATTER || spec.kind == TEST_SPARSE_REDUCE_SCATTER ||
-        spec.kind == TEST_SPARSE_REDUCE_RELAY || spec.kind == TEST_SPARSE_REDUCE_PACED;
+        spec.kind == TEST_SPARSE_REDUCE_RELAY || spec.kind == TEST_SPARSE_REDUCE_PACED ||
+        spec.kind == TEST_SPARSE_REDUCE_CHAIN;
     const enum mt_element usual = is_sum ? MT_ELEMENT_F32 : MT_ELEMENT_BYTE;
     *test = (struct test_case){.spec = spec,
                                .topology = topology,
@@ -299,8 +302,9 @@ void test_case_verify(const struct test_case *test)
 {
     verify(test, "RECV", test->buffer[MT_BUFFER_RECV], test->want,
            test->buffer_bytes[MT_BUFFER_RECV]);
-    /* a relay leaves partial sums in its copies */
-    if (!test->spec.is_one_buffer && test->spec.kind != TEST_SPARSE_REDUCE_RELAY) {
+    /* who passes sums on leaves partial ones in its copies */
+    if (!test->spec.is_one_buffer && test->spec.kind != TEST_SPARSE_REDUCE_RELAY &&
+        test->spec.kind != TEST_SPARSE_REDUCE_CHAIN) {
         verify(test, "SEND", test->buffer[MT_BUFFER_SEND], test->send_before,
                test->buffer_bytes[MT_BUFFER_SEND]);
     }

@@ -129,6 +129,12 @@ static void chained_sparse_allgather_fills_every_copy(void **state)
     run_matrix(TEST_SPARSE_ALLGATHER_CHAIN);
 }
 
+static void chained_sparse_reduce_scatter_adds_by_rank_then_by_node(void **state)
+{
+    MT_UNUSED(state);
+    run_matrix(TEST_SPARSE_REDUCE_CHAIN);
+}
+
 static void owners_copy_their_own_chunks_where_they_hold_them(void **state)
 {
     MT_UNUSED(state);
@@ -338,6 +344,7 @@ int main(void)
         cmocka_unit_test(relayed_sparse_allgather_fills_every_copy),
         cmocka_unit_test(relayed_sparse_reduce_scatter_adds_along_the_hops),
         cmocka_unit_test(chained_sparse_allgather_fills_every_copy),
+        cmocka_unit_test(chained_sparse_reduce_scatter_adds_by_rank_then_by_node),
         cmocka_unit_test(owners_copy_their_own_chunks_where_they_hold_them),
         cmocka_unit_test(paced_sparse_reduce_scatter_adds_by_distance),
         cmocka_unit_test(sparse_plans_work_within_one_buffer),

@@ -126,64 +126,11 @@ static void the_choice_is_within_a_tenth_of_the_best(void **state)
     }
 }
 
-/* One expert of rank 0 to all: by chains, over what the links of the nodes allow. */
-static void hot_expert(int n_rank, int per_node, int64_t alpha_ps, int64_t n_bytes)
-{
-    static const int64_t offset[1] = {0};
-    static const int owner[1] = {0};
-    const int64_t holder_start[2] = {0, n_rank - 1};
-    int holder[MAX_RANK];
-    struct mt_plan plans[MAX_RANK];
-    struct mt_topology topology;
-    MT_TEST_OK(mt_topology_init(&topology, n_rank, per_node));
-    struct clockwork clockwork = gigabit(&topology);
-    clockwork.between_alpha_ps = alpha_ps;
-    for (int rank = 1; rank < n_rank; ++rank) {
-        holder[rank - 1] = rank;
-    }
-    const struct mt_sparse sparse = {.n_chunk = 1,
-                                     .chunk_bytes = &n_bytes,
-                                     .owner = owner,
-                                     .holder_start = holder_start,
-                                     .holder = holder};
-    const int64_t piece_bytes =
-        mt_chain_piece_bytes(n_bytes, topology.n_node, alpha_ps, 1024 * clockwork.between_byte_ps);
-    for (int rank = 0; rank < n_rank; ++rank) {
-        struct mt_chain_link link[1];
-        MT_TEST_OK(mt_plan_init(
-            &plans[rank], mt_plan_sparse_chain_max_op(&topology, rank, &sparse, piece_bytes)));
-        mt_plan_sparse_allgather_chain(&plans[rank], &topology, rank, &sparse, piece_bytes, link,
-                                       offset, offset);
-    }
-    const int64_t bound_ps = alpha_ps + n_bytes * clockwork.between_byte_ps;
-    const int64_t ps = clockwork_ps(&clockwork, plans);
-    print_message("%d x %d, %lld bytes in pieces of %lld: %.1f us, %.2f of the bound\n",
-                  n_rank / per_node, per_node, (long long)n_bytes, (long long)piece_bytes,
-                  (double)ps * 1e-6, (double)ps / (double)bound_ps);
-    assert_true(ps >= bound_ps && ps * 4 <= bound_ps * 5);
-    for (int rank = 0; rank < n_rank; ++rank) {
-        mt_plan_clear(&plans[rank]);
-    }
-    mt_topology_clear(&topology);
-}
-
-static void a_hot_expert_reaches_all_within_1_25_of_the_bound(void **state)
-{
-    static const int64_t US = 1000000;
-    MT_UNUSED(state);
-    hot_expert(8, 2, 20 * US, 4 << 20);
-    hot_expert(8, 2, 200 * US, 16 << 20);
-    hot_expert(64, 8, 20 * US, 4 << 20);
-    hot_expert(64, 8, 200 * US, 16 << 20);
-    hot_expert(64, 8, 20 * US, 64 << 20);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_levels_take_two_thirds_of_direct_up_to_1_kib_on_8_by_8),
         cmocka_unit_test(the_choice_is_within_a_tenth_of_the_best),
-        cmocka_unit_test(a_hot_expert_reaches_all_within_1_25_of_the_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -266,6 +266,14 @@ static void routing_of_a_study_needs_its_source(void **state)
     mt_memory_free(mt_case_parse(mt_case_text, 1, synthetic));
     const char *const replay[] = {"moe={routing=\"replay\", trace=\"t.csv\"}"};
     mt_memory_free(mt_case_parse(mt_case_text, 1, replay));
+    mt_case_override_says("moe.workload=\"burst\"",
+                          "moe.workload is the load of synthetic routing, and moe.routing is "
+                          "another; set moe.routing = \"synthetic\", or leave it out");
+    mt_case_override_says("moe.skew=2.0",
+                          "moe.skew is the load of synthetic routing, and moe.routing is another; "
+                          "set moe.routing = \"synthetic\", or leave it out");
+    const char *const even[] = {"moe.skew=1.0"}; /* as a written configuration has it */
+    mt_memory_free(mt_case_parse(mt_case_text, 1, even));
     /* One mistake, one line: a workload that is refused is not also missing. */
     const char *const bad[] = {"moe={routing=\"synthetic\", workload=\"zipf\"}"};
     assert_int_equal(mt_case_n_line(mt_case_refuse(mt_case_text, 1, bad)), 1);
