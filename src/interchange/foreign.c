@@ -135,7 +135,8 @@ cleanup:
 
 void mt_foreign_describe(const json_t *value, char *text, size_t n_byte)
 {
-    const size_t n = json_dumpb(value, text, n_byte - 1, JSON_ENCODE_ANY | JSON_COMPACT);
+    const size_t n =
+        json_dumpb(value, text, n_byte - 1, JSON_ENCODE_ANY | JSON_COMPACT | JSON_ENSURE_ASCII);
     const size_t used = n < n_byte ? n : n_byte - 1;
     text[used] = '\0';
     if (n >= n_byte && n_byte > 4) {

@@ -26,7 +26,7 @@ enum mt_status mt_foreign_parse(const char *path, const char *what, const char *
 /* A file that is one JSON object. */
 enum mt_status mt_foreign_read_json(const char *path, json_t **object);
 
-/* A value as it stands in JSON, cut where it is long, for messages. text [n_byte] */
+/* A value as JSON in ASCII, cut where it is long, for messages. text [n_byte] */
 void mt_foreign_describe(const json_t *value, char *text, size_t n_byte);
 /* Names go into messages, which are one line: no control characters, 1 to most bytes. */
 bool mt_foreign_is_name(const char *name, size_t most);
