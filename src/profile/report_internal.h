@@ -104,8 +104,8 @@ struct mt_report {
 enum mt_status mt_report_sum_up(struct mt_report *report);
 /* Rows by expert; needs the rows by layer. */
 enum mt_status mt_report_sum_experts(struct mt_report *report);
-/* How many of the last steps are replayed, for every what-if: 64, or fewer where so many ranks meet
- * so often in one that it would take minutes, for each rank of a collective looks at every other. */
+/* How many of the last steps are replayed, for every what-if: 64, or fewer where very many ranks
+ * meet often, for each rank of a collective looks at every other. */
 int mt_report_replayed_steps(int n_rank, int64_t n_collective);
 /* The replay's tables. */
 enum mt_status mt_report_replay(struct mt_report *report);
