@@ -297,12 +297,31 @@ static enum mt_status check_policy(const struct mt_config *config)
     return MT_OK;
 }
 
+/* What choices of tokens and parts of a row can be counted for. */
+static enum mt_status check_rows(const struct mt_plan_policies *plan)
+{
+    static const int64_t MOST_ROWS = (int64_t)1 << 40;
+    const int64_t n_token = plan->machine.max_token;
+    int64_t n_row = 0;
+    if (n_token > UINT32_MAX || !mt_size_multiply(n_token, plan->config->moe.top_k, &n_row) ||
+        !mt_size_multiply(n_row, plan->machine.cluster.n_rank, &n_row) || n_row > MOST_ROWS) {
+        return MT_FAIL(
+            MT_ERR_CONFIG,
+            "%lld tokens of a rank's micro-batch, with %lld experts each on %d ranks, are "
+            "too many to study policies; expected fewer than 2^32, and at most 2^40 "
+            "rows in all; lower train.micro_batch_size, or say --no-policies",
+            (long long)n_token, (long long)plan->config->moe.top_k, plan->machine.cluster.n_rank);
+    }
+    return MT_OK;
+}
+
 static enum mt_status run(struct mt_plan_policies *plan, const struct mt_arguments *arguments,
                           int n_rank, int n_node)
 {
     const struct mt_config *config = plan->config;
     MT_TRY(check_policy(config));
     MT_TRY(mt_plan_machine_init(&plan->machine, arguments, config, n_rank, n_node));
+    MT_TRY(check_rows(plan));
     MT_TRY(mt_policy_check(mt_policy_find(config->placement.policy), &plan->machine.cluster,
                            (int)config->moe.num_experts, config->placement.slots));
     MT_TRY(mt_plan_loads_init(&plan->loads, arguments, config, &plan->machine));

@@ -116,6 +116,9 @@ refuse_plan 2 '--steps 10 after --warm-up 2 are more than the 9' --ranks 4 --tra
 refuse_plan 2 'both say the loads' --ranks 4 --trace good.csv --workload burst
 refuse_plan 2 '--workload boring is not known; expected one of balanced' --ranks 4 --workload boring
 refuse_plan 2 '--skew 0.5 is not a number of at least 1' --ranks 4 --skew 0.5
+many=(--set train.global_batch_size=16777216 --set train.micro_batch_size=4194304 --set model.max_seq_len=65536)
+refuse_plan 2 '274877906944 tokens of a rank.s micro-batch, with 2 experts each on 4 ranks, are too many' --ranks 4 "${many[@]}"
+expect 0 "" one "${plan[@]}" --ranks 4 "${many[@]}" --no-policies
 refuse_plan 2 '4 ranks on 5 nodes' --ranks 4 --nodes 5
 refuse_plan 2 '--device-tflops 0 is not a number' --ranks 4 --device-tflops 0
 refuse_plan 2 '--intra-latency-us nan' --ranks 4 --intra-latency-us nan

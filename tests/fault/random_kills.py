@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""random_kills.py --kills N --seed S [--ranks R] [--sparse N] [--dir DIR]
+"""random_kills.py --kills N --seed S [--ranks R] [--sparse N] [--set KEY=VALUE] [--dir DIR]
 
 A run of a small model is killed N times at random: one rank or all, at a random moment of its life
 or at a random system call of a save. After each kill every directory with the name of a checkpoint
@@ -71,7 +71,8 @@ def conclude(options, run, undisturbed):
 
 def go(options, folder):
     draw = random.Random(options.seed)
-    settings = SETTINGS + ([f"checkpoint.sparse_saves={options.sparse}"] if options.sparse else [])
+    common = SETTINGS + options.settings
+    settings = common + ([f"checkpoint.sparse_saves={options.sparse}"] if options.sparse else [])
     run = runs.Run(f"{folder}/killed", options.ranks, settings + ["train.steps=1000000"])
     newest, n_resumed, tally = 0, 0, {}
     for kill in range(options.kills):
@@ -93,7 +94,7 @@ def go(options, folder):
     if code != 75 or run.resumed_at() != (newest or None):
         raise runs.Unusable(f"the last start: code {code}, resumed at {run.resumed_at()}: {run.said()}")
     undisturbed = runs.Run(f"{folder}/undisturbed", options.ranks,
-                           SETTINGS + [f"train.steps={run.step()}"])
+                           common + [f"train.steps={run.step()}"])
     undisturbed.start()
     if undisturbed.wait(600) != 0:
         raise runs.Unusable(f"the undisturbed run failed: {undisturbed.said()}")
@@ -108,6 +109,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--sparse", type=int, default=0, help="checkpoint.sparse_saves [0]")
+    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     parser.add_argument("--dir", help="where the runs go; kept [a new folder, removed]")
     options = parser.parse_args()
     folder = options.dir or tempfile.mkdtemp(prefix="moetrain-kills-")

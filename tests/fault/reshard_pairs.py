@@ -73,7 +73,7 @@ def take_up(saved, folder, ranks, policy):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", default="1,2,3,4,8,16")
-    parser.add_argument("--policies", default="ep,fsdp,fssdp,smartmoe,flexmoe,eplb,fsep,adaptive")
+    parser.add_argument("--policies", default="ep,fsdp,fastermoe,smartmoe,flexmoe,eplb,fssdp,fsep,least_loaded,quota,adaptive")
     parser.add_argument("--width", type=int, default=32, help="of the model and its experts [32]")
     options = parser.parse_args()
     COMMON.extend([f"model.hidden_size={options.width}", f"moe.expert_intermediate_size={options.width}"])
@@ -83,13 +83,13 @@ def main():
     worst, n_pair, most_kib = 0.0, 0, 0
     for i, savers in enumerate(counts):
         from_policy = policies[i % len(policies)]
-        saved = train(f"{folder}/saved{savers}", savers, from_policy, "train.steps=4")
-        state = in_one_shard(saved.path(3), f"{folder}/state{savers}")
+        saved = train(f"{folder}/saved{i}-{savers}", savers, from_policy, "train.steps=4")
+        state = in_one_shard(saved.path(3), f"{folder}/state{i}-{savers}")
         want = saved.metrics()[3]["loss"]
         kib = sum(file.stat().st_size for file in saved.path(3).iterdir()) // 1024
         for j, loaders in enumerate(counts):
             to_policy = policies[(i + j + 1) % len(policies)]
-            name = f"{folder}/{savers}-{loaders}"
+            name = f"{folder}/{i}-{savers}-{j}-{loaders}"
             again, taken_kib = reload(saved, f"{name}-again", loaders, to_policy)
             if in_one_shard(again, f"{name}-state") != state:
                 raise runs.Unusable(f"{savers} ranks under {from_policy} -> {loaders} under {to_policy}: other state")
@@ -101,7 +101,7 @@ def main():
             if difference > 1e-6:
                 raise runs.Unusable(f"{savers} ranks under {from_policy} -> {loaders} under {to_policy}: next loss "
                                     f"{loss}, not {want}")
-            print(f"{savers:2d} ranks {from_policy:9s} -> {loaders:2d} ranks {to_policy:9s} state identical, next loss "
+            print(f"{savers:2d} ranks {from_policy:12s} -> {loaders:2d} ranks {to_policy:12s} state identical, next loss "
                   f"within {difference:.1e}; a rank took {taken_kib} KiB to load {kib}, may take "
                   f"{bound_kib(saved)}", flush=True)
     print(f"{n_pair} pairs: state bit-identical in all, next loss within {worst:.1e}; loading took at most "

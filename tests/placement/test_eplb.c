@@ -26,10 +26,31 @@ static void the_published_example_comes_out_exactly(void **state)
     mt_arena_clear(&scratch);
 }
 
+/* The example has no ties; ranks must break them alike. */
+static void ties_go_to_lower_experts_and_ranks(void **state)
+{
+    static const int64_t load[4] = {5, 5, 5, 5};
+    static const int wanted_replica[4] = {2, 2, 1, 1};
+    static const int wanted[4] = {0, 2, 1, 3};
+    static const struct mt_eplb_shape shape = {
+        .n_expert = 4, .n_slot = 4, .n_group = 1, .n_node = 1, .n_rank = 2};
+    MT_UNUSED(state);
+    struct mt_arena scratch;
+    int n_replica[4];
+    int expert[4];
+    MT_TEST_OK(mt_arena_init(&scratch, 1 << 16, "test"));
+    mt_eplb_replicate(load, 4, 6, 2, n_replica, NULL);
+    assert_memory_equal(n_replica, wanted_replica, sizeof(n_replica));
+    mt_eplb_pack(load, &shape, &scratch, expert);
+    assert_memory_equal(expert, wanted, sizeof(expert));
+    mt_arena_clear(&scratch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_published_example_comes_out_exactly),
+        cmocka_unit_test(ties_go_to_lower_experts_and_ranks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
