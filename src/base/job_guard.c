@@ -95,7 +95,7 @@ static enum mt_status fail_child(const struct mt_guard *guard, const char *what,
                    guard->path, what, strerror(error));
 }
 
-/* Of a child that is gone. */
+/* Of a child that is gone, and whose memory the library may have written anything to. */
 static enum mt_status judge(const struct mt_guard *guard, const struct shared *shared, int how)
 {
     const int number = WIFSIGNALED(how) ? WTERMSIG(how) : 0;
@@ -108,7 +108,12 @@ static enum mt_status judge(const struct mt_guard *guard, const struct shared *s
                                                               : "fails in it",
                        number);
     }
-    return shared->status == MT_OK ? MT_OK : MT_FAIL(shared->status, "%s", shared->text);
+    if (shared->status == MT_OK) {
+        return MT_OK;
+    }
+    const bool is_usual = shared->status == MT_ERR_RESOURCE || shared->status == MT_ERR_INTERNAL;
+    return MT_FAIL(is_usual ? shared->status : MT_ERR_INPUT, "%.*s", (int)sizeof(shared->text) - 1,
+                   shared->text);
 }
 
 static enum mt_status run(const struct mt_guard *guard, struct shared *shared, mt_guarded_fn look,

@@ -20,8 +20,9 @@ struct mt_guard {
 typedef enum mt_status (*mt_guarded_fn)(void *context, void *result);
 
 /* look(context, result) with 512 MiB of memory more than the process has; then result [n_byte] is
- * copied from the child. Its failure is passed on; MT_ERR_INPUT when it came to no end, or to a bad
- * one; MT_ERR_RESOURCE when there can be no child. */
+ * copied from the child, to be checked as the file itself would be. Its failure is passed on;
+ * MT_ERR_INPUT when it came to no end, or to a bad one; MT_ERR_RESOURCE when there can be no
+ * child. */
 enum mt_status mt_guard_run(const struct mt_guard *guard, mt_guarded_fn look, void *context,
                             void *result, int64_t n_byte);
 

@@ -109,12 +109,26 @@ static enum mt_status list_in_child(void *context, void *result)
     return list_file(file, path, result);
 }
 
+/* A child whose library was led astray may say anything. */
+static bool is_sane(const struct listing *listing)
+{
+    const int64_t most = INT64_MAX / MT_MANIFEST_MAX_ARRAYS / (int64_t)sizeof(int64_t);
+    bool is_sane = listing->n >= 0 && listing->n <= MT_MANIFEST_MAX_ARRAYS;
+    for (int i = 0; is_sane && i < listing->n; ++i) {
+        const struct mt_manifest_array *array = &listing->array[i];
+        is_sane = array->n >= 0 && array->n <= most && array->offset >= 0 &&
+                  memchr(array->name, '\0', sizeof(array->name)) != NULL;
+    }
+    return is_sane;
+}
+
 static enum mt_status list_arrays(const char *path, const struct mt_manifest *manifest,
                                   struct listing *listing)
 {
     if (manifest->n_array < 0) {
-        return mt_hdf5_guard(path, N_OBJECT, list_in_child, (void *)(uintptr_t)path, listing,
-                             (int64_t)sizeof(*listing));
+        MT_TRY(mt_hdf5_guard(path, N_OBJECT, list_in_child, (void *)(uintptr_t)path, listing,
+                             (int64_t)sizeof(*listing)));
+        return is_sane(listing) ? MT_OK : fail_arrays(path);
     }
     listing->n = manifest->n_array;
     memcpy(listing->array, manifest->array, (size_t)listing->n * sizeof(*listing->array));

@@ -88,6 +88,7 @@ def go(options, folder):
         if kill % 50 == 49:
             print(f"{kill + 1} kills: {tally}, {n_resumed} resumed, newest step {newest}", flush=True)
     run.start()
+    run.wait_for_first_step()  # mpirun takes no signals before; the metrics may have later steps until they are cut
     run.wait_for_step(newest + 3)
     run.send(signal.SIGUSR1, [run.process.pid])
     code = run.wait(30)
