@@ -66,7 +66,7 @@ struct mt_chain_extent {
 };
 struct mt_chain_extent mt_chain_extent(struct mt_chain *chain, const struct mt_sparse *sparse);
 
-/* The piece by which n_bytes are soonest on n_node nodes, about; at least 4 KiB, or all. */
+/* The piece by which n_bytes are soonest on n_node nodes, about; at least 64 KiB, or all. */
 int64_t mt_chain_piece_bytes(int64_t n_bytes, int n_node, int64_t alpha_ps, int64_t kib_ps);
 
 /* Over all ranks: the most ops of a plan in either direction, and the most pieces that come to one

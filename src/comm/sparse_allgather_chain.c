@@ -13,7 +13,7 @@
  * bytes in pieces of p: (n / p + M - 2) (alpha + p beta), against log2(M) (alpha + n beta) of a
  * tree, and n beta that any way takes. Best piece: sqrt(n alpha / (beta (M - 2))),
  * mt_chain_piece_bytes. Wins where chunks are large beside alpha / beta, and hot: 4 MiB to all of 8
- * nodes of 8 on links of 1 Gbit/s take 1.07 of the bound, by the relays of
+ * nodes of 8 on links of 1 Gbit/s take 1.10 of the bound, by the relays of
  * sparse_allgather_relay.c 4.1 (tests/comm/clockwork.h). */
 #include "comm/chain.h"
 

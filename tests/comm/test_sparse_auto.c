@@ -254,7 +254,7 @@ static void no_sum_depends_on_links_and_no_plan_exceeds_its_limits(void **state)
             mt_sparse_auto_create(&scene.topology, MAX_CHUNK, MAX_COPY, &tight, &scene.ways));
         const enum mt_sparse_way way = mt_sparse_choose_reduce(scene.ways, &scene.sparse).way;
         n_chain += way == MT_SPARSE_CHAIN ? 1 : 0;
-        for (int64_t alpha_ps = 1; alpha_ps < 1000 * US; alpha_ps *= 1000) {
+        for (int64_t alpha_ps = 1; alpha_ps <= 1000 * US; alpha_ps *= 1000) {
             set_links(alpha_ps, shapes[i % 7][1]);
             assert_int_equal(mt_sparse_choose_reduce(scene.ways, &scene.sparse).way, way);
             check_limits(&tight);
