@@ -14,6 +14,8 @@
 #include <map>
 #include <numeric>
 
+#include <unistd.h>
+
 typedef std::vector<uint64_t> emu_clock;
 
 struct emu_task {
@@ -109,6 +111,9 @@ bool step(bool *is_waiting)
         }
         run(next);
         return true;
+    }
+    if (*is_waiting) {
+        usleep(20); /* the peer may want this core */
     }
     return false;
 }
