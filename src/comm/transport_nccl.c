@@ -194,14 +194,12 @@ static enum mt_status connect_ranks(const struct transport_nccl *t, enum mt_stat
 {
     enum { PAUSE_NS = 100000 };
     struct connection c = {.mine = opened == MT_OK ? UNDER_WAY : (int)opened, .verdict = UNDER_WAY};
+    const int source = t->rank == 0 ? MPI_ANY_SOURCE : 0;
+    const int tag = t->rank == 0 ? TAG_END : TAG_VERDICT;
     while (c.verdict == UNDER_WAY) {
         poll_own(t, &c);
         MT_TRY(tell(t, &c));
-        if (t->rank == 0) {
-            MT_TRY(listen(t, &c, MPI_ANY_SOURCE, TAG_END));
-        } else {
-            MT_TRY(listen(t, &c, 0, TAG_VERDICT));
-        }
+        MT_TRY(listen(t, &c, source, tag));
         mt_clock_sleep_until_ns(mt_clock_ns() + PAUSE_NS);
     }
     MT_TRY(finish_connection(t, &c));

@@ -15,6 +15,8 @@
 #include <mutex>
 #include <numeric>
 
+#include <unistd.h>
+
 typedef std::vector<uint64_t> emu_clock;
 
 struct emu_task {
@@ -119,6 +121,9 @@ bool step(bool *is_waiting)
         }
         run(next);
         return true;
+    }
+    if (*is_waiting) {
+        usleep(20); /* the peer may want this core */
     }
     return false;
 }
