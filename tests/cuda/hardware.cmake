@@ -1,9 +1,14 @@
 # What tests/gpu.sh runs on a GPU: target gpu, not part of the default build.
 set(mt_gpu_includes ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/tests)
+# Kernels alone: neither the module that the program loads nor what it has of NCCL.
+list(FILTER mt_gpu_kernels EXCLUDE REGEX "/(module|transport_[a-z_]*)\\.o$")
 add_custom_target(gpu_kernels DEPENDS ${mt_gpu_kernels})
 
 # A program of these sources, the kernels, and the toolkit's libraries.
 add_custom_target(gpu)
+if(TARGET cuda_module)
+    add_dependencies(gpu cuda_module)
+endif()
 function(mt_gpu_program name)
     add_executable(${name} EXCLUDE_FROM_ALL ${ARGN})
     add_dependencies(${name} gpu_kernels)

@@ -70,9 +70,11 @@ void fiber_main()
 }
 }  // namespace
 
+/* The host takes what is given when the block ends, whether this fiber is resumed before or not. */
 static void to_scheduler()
 {
     machine *m = gpu();
+    emu_order_give(&m->orders.end);
     m->running = nullptr;
     emu_fiber_leave(m->actor.thread);
 }
@@ -91,7 +93,6 @@ void emu_abandon()
 {
     machine *m = gpu();
     m->is_abandoned = m->is_abandoned || m->running->at != DONE;
-    emu_order_give(&m->orders.end);
     to_scheduler();
     std::abort();
 }
