@@ -1,5 +1,6 @@
 #include "device/memory.h"
 
+#include "base/job.h"
 #include "base/size.h"
 #include "device/module.h"
 
@@ -154,7 +155,10 @@ enum mt_status mt_device_wait(struct mt_device *device)
         return MT_OK;
     }
     ++device->n_wait;
-    return table_of(device)->wait(device);
+    mt_job_watch_begin("the GPU's work", 0); /* a collective in it may never end */
+    const enum mt_status status = table_of(device)->wait(device);
+    mt_job_watch_end();
+    return status;
 }
 
 int64_t mt_device_n_wait(const struct mt_device *device)

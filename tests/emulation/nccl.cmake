@@ -5,12 +5,8 @@ set_source_files_properties(gpu.cc PROPERTIES COMPILE_OPTIONS "-Wno-shadow")
 target_compile_definitions(mt_emulator_nccl PRIVATE OMPI_SKIP_MPICXX)
 target_link_libraries(mt_emulator_nccl PUBLIC mt_emulated_kernels mt_emulator MPI::MPI_C)
 
-# As mt_emulated_kernels has it.
 file(GLOB mt_transport CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/comm/*.cu)
-add_library(mt_emulated_transport STATIC ${mt_transport})
-set_source_files_properties(${mt_transport} TARGET_DIRECTORY mt_emulated_transport PROPERTIES
-                            LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-Wno-shadow")
-target_compile_options(mt_emulated_transport PRIVATE -fsanitize=thread -O2 -g -Wno-unknown-pragmas)
+mt_emulated_kernels(mt_emulated_transport STATIC ${mt_transport})
 target_link_libraries(mt_emulated_transport PUBLIC mt_emulator_nccl)
 
 set(mt_case_folder ${CMAKE_SOURCE_DIR}/tests/comm)
@@ -35,4 +31,4 @@ mt_nccl_test(test_nccl RANKS 1 2 3 4 SOURCES test_nccl.c ${mt_case_sources})
 mt_nccl_test(test_nccl_double RANKS 2 SOURCES test_nccl_double.cc)
 # Not tests by themselves: nccl_faults.sh runs the jobs and looks at how they end.
 mt_nccl_test(nccl_faults SOURCES nccl_faults.c)
-mt_script_test(nccl_faults DIR emulation LABELS emu fault)
+mt_script_test(nccl_faults DIR emulation LABELS emu fault mpi)

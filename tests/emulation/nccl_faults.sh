@@ -34,4 +34,16 @@ try 3 "break 0 1" 4 '^moetrain: rank 0 \(.* step 1: NCCL failed in'
 # What never ends is the watchdog's; ranks of a busy machine start within its deadline.
 expect 124 '^moetrain: .*the start of NCCL did not complete within 8 s' job 2 "deaf 1" 8
 expect 124 "step 3: collective 3 \(the GPU's work\) did not complete within 8 s" job 4 "hang 1 3" 8
+
+# The program itself, in the middle of a step.
+train() { # FAULT DEADLINE
+    rm -rf r
+    MT_EMULATED_NCCL=$1 MT_EMU_GPUS=2 MT_CUDA_MODULE=$MT_BUILD/tests/emulation/libmoetrain_emulated.so \
+        ranks 2 "$config" --run-dir r --quiet "${costs[@]}" --set 'device.kind="cuda"' \
+        --set model.num_layers=1 --set train.global_batch_size=4 --set model.max_seq_len=8 \
+        --set train.steps=2 --set checkpoint.interval=0 --set "comm.watchdog_seconds=$2"
+}
+expect 4 "^moetrain: NCCL has different versions: $other" train "version 1 22703" 600
+expect 4 '^moetrain: rank 1 \(.* step 1 .*NCCL failed in .*lost on purpose' train "break 1 5" 600
+expect 124 '^moetrain: .* did not complete within 10 s' train "hang 1 5" 10
 echo "all NCCL faults end as they should"

@@ -117,7 +117,8 @@ static void verify_pair(struct world *w, struct pair *p)
 static void every_plan_gives_the_bits_that_it_gives_in_host_memory(void **state)
 {
     MT_UNUSED(state);
-    for (int ranks_per_node = 0; ranks_per_node <= 3; ++ranks_per_node) {
+    /* one node; then two ranks a node, the last of which may be smaller */
+    for (int ranks_per_node = 0; ranks_per_node <= 2; ranks_per_node += 2) {
         struct world w;
         open_world(&w, ranks_per_node);
         for (int i = 0; i < TEST_N_KIND * TEST_N_SHAPE; ++i) {
@@ -143,7 +144,7 @@ static void plans_of_both_urgencies_do_not_mix(void **state)
     MT_UNUSED(state);
     struct world w;
     open_world(&w, 2);
-    for (uint64_t seed = 1; seed <= 3; ++seed) {
+    for (uint64_t seed = 1; seed <= 2; ++seed) {
         memset(pair, 0, sizeof(pair));
         for (int i = 0; i < N_PAIR; ++i) {
             const uint64_t bits = test_mix(seed, 5, (uint64_t)i);
@@ -416,22 +417,20 @@ static void what_is_a_collective_of_nccl_is_launched_as_one(void **state)
                {TEST_ALLREDUCE, TEST_EVEN, MT_ELEMENT_BYTE, 1, false},  /* double */
                {TEST_ALLREDUCE, TEST_EVEN, MT_ELEMENT_BYTE, 0, false}}; /* float */
     MT_UNUSED(state);
-    for (int ranks_per_node = 1; ranks_per_node <= 3; ++ranks_per_node) {
-        struct world w;
-        open_world(&w, ranks_per_node);
-        for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); ++i) {
-            const struct test_spec spec = {.kind = row[i].kind,
-                                           .shape = row[i].shape,
-                                           .element = row[i].element,
-                                           .seed = row[i].seed,
-                                           .scale = 50};
-            const bool is_whole = row[i].is_whole && w.comm.topology.n_rank > 1;
-            const struct mt_nccl_counts counts = run_counted(&w, spec, MT_AWAITED);
-            assert_int_equal(counts.n_whole, is_whole ? 1 : 0);
-            assert_true(!is_whole || counts.n_group + counts.n_kernel == 0);
-        }
-        close_world(&w);
+    struct world w;
+    open_world(&w, 2);
+    for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); ++i) {
+        const struct test_spec spec = {.kind = row[i].kind,
+                                       .shape = row[i].shape,
+                                       .element = row[i].element,
+                                       .seed = row[i].seed,
+                                       .scale = 50};
+        const bool is_whole = row[i].is_whole && w.comm.topology.n_rank > 1;
+        const struct mt_nccl_counts counts = run_counted(&w, spec, MT_AWAITED);
+        assert_int_equal(counts.n_whole, is_whole ? 1 : 0);
+        assert_true(!is_whole || counts.n_group + counts.n_kernel == 0);
     }
+    close_world(&w);
 }
 
 static const struct CMUnitTest tests[] = {
