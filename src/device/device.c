@@ -97,7 +97,10 @@ enum mt_status mt_device_open(struct mt_device *device, const struct mt_config *
     if (status == MT_OK || config->device.kind == MT_DEVICE_CUDA) {
         return status;
     }
-    const char *text = mt_error_last()->text; /* what happened; what was expected; what to do */
+    /* what happened; what was expected; what to do */
+    const char *text = mt_error_last()->text;
+    const char *reason = strstr(text, ", and ");
+    text = reason == NULL ? text : reason + strlen(", and ");
     (void)snprintf(device->why_cpu, sizeof(device->why_cpu), "%.*s", (int)strcspn(text, ";"), text);
     mt_error_clear();
     return MT_OK;

@@ -20,17 +20,23 @@ static enum mt_status hash_range(const struct mt_store *store, const float *valu
     return MT_OK;
 }
 
-enum mt_status mt_store_hash_owners(const struct mt_store *store, uint64_t *hash)
+static enum mt_status hash_bucket(const struct mt_store *store, int bucket, uint64_t *hash)
 {
     const struct mt_layout *layout = &store->layout;
-    memset(hash, 0, (size_t)layout->n_rank * sizeof(*hash));
+    const float *value = store->dense_value + layout->bucket_start[bucket];
+    MT_ASSERT(store->bucket[bucket].values == MT_VALUES_READY);
+    for (int r = 0; r < layout->n_rank; ++r) {
+        const struct mt_range own = mt_layout_owned_range(layout, bucket, r);
+        MT_TRY(hash_range(store, value + own.start, own.end - own.start, &hash[r]));
+    }
+    return MT_OK;
+}
+
+enum mt_status mt_store_hash_owners(const struct mt_store *store, uint64_t *hash)
+{
+    memset(hash, 0, (size_t)store->layout.n_rank * sizeof(*hash));
     for (int b = 0; b < store->table->n_bucket; ++b) {
-        MT_ASSERT(store->bucket[b].values == MT_VALUES_READY);
-        for (int r = 0; r < layout->n_rank; ++r) {
-            const struct mt_range own = mt_layout_owned_range(layout, b, r);
-            MT_TRY(hash_range(store, store->dense_value + layout->bucket_start[b] + own.start,
-                              own.end - own.start, &hash[r]));
-        }
+        MT_TRY(hash_bucket(store, b, hash));
     }
     return MT_OK;
 }
@@ -40,10 +46,11 @@ enum mt_status mt_store_hash_tensors(const struct mt_store *store, uint64_t *has
     for (int t = 0; t < store->table->n_tensor; ++t) {
         const struct mt_tensor *tensor = &store->table->tensor[t];
         hash[t] = 0;
-        if (tensor->kind == MT_TENSOR_DENSE) {
-            const int64_t n = tensor->dim[0] * mt_tensor_row_elements(tensor);
-            MT_TRY(hash_range(store, mt_store_value(store, t), n, &hash[t]));
+        if (tensor->kind != MT_TENSOR_DENSE) {
+            continue;
         }
+        const int64_t n = tensor->dim[0] * mt_tensor_row_elements(tensor);
+        MT_TRY(hash_range(store, mt_store_value(store, t), n, &hash[t]));
     }
     return MT_OK;
 }

@@ -4,6 +4,7 @@
 #include "base/job.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "device/memory.h"
 #include "device/module.h"
 
 #include <math.h>
@@ -18,6 +19,7 @@ static const double MAX_EXPERTS = 0x1p24;
 static const double MAX_PRODUCT_WIDTH = 0x1p30;
 /* A parameter with its gradient and two moments, in float32. */
 static const double PARAMETER_BYTES = 16.0;
+static const double MIB = 1024.0 * 1024.0;
 static const double GIB = 1024.0 * 1024.0 * 1024.0;
 /* What a rank has resident beside what is counted here: 26 MiB when MPI has started, 34 to 44 in
  * all on 1 to 4 ranks of three models (Open MPI 4.1, oneDNN 2.6, 2026-11). Much of it is shared by
@@ -220,6 +222,20 @@ static enum mt_status connect_gpus(struct mt_session *session)
     return MT_OK;
 }
 
+/* A GPU is one rank's alone. */
+static enum mt_status check_gpu_memory(const struct mt_device *device, double wanted)
+{
+    const double available = (double)mt_device_available_bytes(device);
+    if (wanted > available) {
+        return MT_FAIL(MT_ERR_RESOURCE,
+                       "this run needs about %.1f MiB on each GPU, and %.1f MiB are free; expected "
+                       "it to fit; use more ranks, or a smaller model or micro-batch (see: "
+                       "moetrain plan)",
+                       wanted / MIB, available / MIB);
+    }
+    return MT_OK;
+}
+
 static enum mt_status check_memory(const struct mt_session *session, bool training, int n_local,
                                    int64_t max_sequence, int64_t beside_bytes)
 {
@@ -236,6 +252,10 @@ static enum mt_status check_memory(const struct mt_session *session, bool traini
                                                                     session->comm.rank, n_token)
                                       : 0;
     const double total = (double)estimate.total + (double)stage + (double)beside_bytes;
+    if (session->device.kind == MT_DEVICE_CUDA) {
+        const int64_t on_host = estimate.checkpoint + estimate.profile;
+        return check_gpu_memory(&session->device, total - (double)on_host);
+    }
     const double wanted = total * (double)n_local;
     if (wanted > (double)available) {
         return MT_FAIL(MT_ERR_RESOURCE,

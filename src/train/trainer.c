@@ -87,7 +87,8 @@ static void describe(const struct mt_trainer *trainer)
                 trainer->config->run.name, topology->n_rank, topology->n_rank == 1 ? "" : "s",
                 topology->n_node, topology->n_node == 1 ? "" : "s", device);
     if (trainer->session.device.why_cpu[0] != '\0') {
-        mt_log_line("device.kind = \"auto\" is the CPU: %s", trainer->session.device.why_cpu);
+        mt_log_line("no GPU, so device.kind = \"auto\" is the CPU: %s",
+                    trainer->session.device.why_cpu);
     }
     mt_log_line(
         "%.2f M parameters, %.2f M active per token, %.2f MFLOP per token; %lld steps of %lld "
