@@ -15,6 +15,7 @@
 #define MT_BASE_JOB_H
 
 #include "base/status.h"
+#include "base/watchdog.h"
 
 #include <mpi.h>
 #include <stdint.h>
@@ -46,15 +47,6 @@ void mt_job_abort(enum mt_status status) __attribute__((noreturn));
  * was not agreed on ends as mt_job_abort does. Everything spoken
  * has been flushed. Safe to call when mt_job_init failed or was never called. */
 int mt_job_finish(enum mt_status status);
-
-/* Watchdog. `deadline_s` = 0: off. Every collective wait lies between begin and end, which are two
- * atomic stores. When one lasts longer, the watchdog thread writes which rank waits in which phase
- * for which collective, and ends the process with 124 without touching MPI. Only one rank's message
- * is wanted, yet every rank may be stuck: rank r is r * 20 ms later, and mpirun kills the rest. */
-enum mt_status mt_job_watchdog_start(int64_t deadline_s);
-void mt_job_watchdog_stop(void);
-void mt_job_watch_begin(const char *collective, int64_t number);
-void mt_job_watch_end(void);
 
 /* Stop requests: the first SIGUSR1 or SIGTERM sets a flag, a second one leaves at once (code 75
  * without saving). The flag is local; the step loop shares it in its metrics sum. */

@@ -11,9 +11,9 @@ struct mt_new_folder {
     char temporary[MT_PATH_BYTES];                   /* its path */
 };
 
-/* Of the path `to`. MT_ERR_CONFIG when something is there, when it would lie in a checkpoint, when it
- * can be no name, or nothing can be made there, naming it as `what`, "the new checkpoint". Touches
- * nothing. */
+/* Of the path `to`. MT_ERR_CONFIG when something is there, when it would lie in a checkpoint, when
+ * it can be no name, or nothing can be made there, naming it as `what`, "the new checkpoint".
+ * Touches nothing. */
 enum mt_status mt_new_folder_init(struct mt_new_folder *made, const char *to, const char *what);
 /* Makes the temporary directory, without what a killed attempt may have left there. */
 enum mt_status mt_new_folder_begin(const struct mt_new_folder *made);

@@ -1,7 +1,7 @@
 #include "device/memory.h"
 
-#include "base/job.h"
 #include "base/size.h"
+#include "base/watchdog.h"
 #include "device/module.h"
 
 #include <string.h>

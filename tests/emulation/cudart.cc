@@ -382,20 +382,6 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
     return cudaSuccess;
 }
 
-cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *most)
-{
-    *least = 0;
-    *most = -5;
-    return cudaSuccess;
-}
-
-/* The order of streams is the emulator's in any case. */
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority)
-{
-    (void)priority;
-    return cudaStreamCreateWithFlags(stream, flags);
-}
-
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     const in_turn lock(*turn());
@@ -504,20 +490,4 @@ cudaError_t cudaDeviceSynchronize(void)
 cudaError_t cudaGetLastError(void)
 {
     return verdict();
-}
-
-const char *cudaGetErrorString(cudaError_t error)
-{
-    const char *text = emu_error_text();
-    if (error == cudaErrorLaunchFailure && text != nullptr) {
-        return text;
-    }
-    return error == cudaSuccess ? "no error" : "an error of the emulated device";
-}
-
-cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute attribute, int value)
-{
-    (void)function;
-    (void)attribute;
-    return value <= EMU_SHARED_BYTES ? cudaSuccess : cudaErrorInvalidValue;
 }

@@ -3,7 +3,9 @@
  *
  *   MT_EMU_GPUS    GPUs of this machine (8); 0: the driver finds none
  *   MT_EMU_MIB     memory of each (65536)
- *   MT_EMU_ORDER   forward, reverse, or a number: the seed of random orders (forward) */
+ *   MT_EMU_ORDER   forward, reverse, or a number: the seed of random orders (forward)
+ *
+ * Also what the runtime says of itself: its limits and its words. */
 #include "emulation/machine.h"
 
 #include <cstdio>
@@ -74,4 +76,34 @@ cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
     *total = all_bytes();
     *free = all_bytes() - taken;
     return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *most)
+{
+    *least = 0;
+    *most = -5;
+    return cudaSuccess;
+}
+
+/* The order of streams is the emulator's in any case. */
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority)
+{
+    (void)priority;
+    return cudaStreamCreateWithFlags(stream, flags);
+}
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+    const char *text = emu_error_text();
+    if (error == cudaErrorLaunchFailure && text != nullptr) {
+        return text;
+    }
+    return error == cudaSuccess ? "no error" : "an error of the emulated device";
+}
+
+cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute attribute, int value)
+{
+    (void)function;
+    (void)attribute;
+    return value <= EMU_SHARED_BYTES ? cudaSuccess : cudaErrorInvalidValue;
 }
