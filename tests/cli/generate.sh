@@ -40,12 +40,16 @@ stopped_by() { # SIGNAL PID
     [ $code = 75 ] || fail "code $code when stopped by $1: $(head -c 300 start.err)"
 }
 long=("${sample[@]}" --tokens 100000000 --prompt and --temperature 2)
+wait_for_text() { # PID
+    until [ "$(stat -c %s start.out)" -gt 10 ] || ! kill -0 "$1"; do sleep 0.1; done
+}
 "$MOETRAIN" "${long[@]}" >start.out 2>start.err &
+wait_for_text $!
 stopped_by TERM $!
 grep -q '^and' start.out || fail "no text: $(head -c 300 start.out)"
 grep -qE '^[0-9]+ tokens of prompt in .* tokens, then stopped on request' start.err || fail "$(cat start.err)"
 start 2 "${long[@]}" --quiet
-until [ "$(stat -c %s start.out)" -gt 10 ] || ! kill -0 $pid; do sleep 0.1; done
+wait_for_text $pid
 kill -USR1 $pid
 wait $pid
 code=$?
