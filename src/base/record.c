@@ -275,6 +275,13 @@ int64_t mt_record_device_begin(enum mt_phase phase, int64_t rows, int64_t n_byte
     return record.n_span++;
 }
 
+bool mt_record_device_is_at(int64_t handle, enum mt_phase phase)
+{
+    const struct mt_recorded_span *span = mt_record_span_at(handle);
+    return span != NULL && span->phase == (uint8_t)phase && span->layer == record.layer &&
+           span->micro == record.micro;
+}
+
 void mt_record_device_end(int64_t handle, int64_t begin_ns, int64_t end_ns)
 {
     MT_ASSERT(begin_ns <= end_ns);

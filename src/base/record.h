@@ -106,6 +106,8 @@ void mt_record_need(int64_t handle, int64_t need_ns); /* its wait was entered */
  * out. Traces show them on a track of their own, where they should nest; sums by phase are the
  * host's, and a wait for the device counts for the phase that waits. */
 int64_t mt_record_device_begin(enum mt_phase phase, int64_t rows, int64_t n_bytes);
+/* Whether that span is of this phase and of the present layer and micro-batch. */
+bool mt_record_device_is_at(int64_t handle, enum mt_phase phase);
 void mt_record_device_end(int64_t handle, int64_t begin_ns, int64_t end_ns);
 
 /* One step. Sums go from begin to end; what follows until the next begin counts as the phases

@@ -4,6 +4,7 @@
 #include "base/size.h"
 #include "device/isa.h"
 #include "device/module.h"
+#include "device/timeline.h"
 
 #include <omp.h>
 #include <sched.h>
@@ -83,7 +84,7 @@ static enum mt_status open_gpu(struct mt_device *device, int local, int n_local)
     MT_TRY(module->device->open(device, local, n_local));
     device->module = module;
     device->kind = MT_DEVICE_CUDA;
-    return MT_OK;
+    return mt_timeline_open(device);
 }
 
 enum mt_status mt_device_open(struct mt_device *device, const struct mt_config *config, int local,
@@ -109,6 +110,7 @@ enum mt_status mt_device_open(struct mt_device *device, const struct mt_config *
 void mt_device_close(struct mt_device *device, const char *why)
 {
     if (device->module != NULL) {
+        mt_timeline_close(device);
         device->module->device->close(device);
         device->module = NULL;
         device->context = NULL;
@@ -130,6 +132,9 @@ static bool is_paced(const struct mt_device *device)
 void mt_device_operation_begin(struct mt_device *device, enum mt_work work, double flops,
                                double bytes)
 {
+    if (device->timeline != NULL) {
+        mt_timeline_operation(device);
+    }
     if (!is_paced(device) && device->account == NULL) {
         return;
     }

@@ -22,6 +22,7 @@
 typedef bool (*mt_device_idle_fn)(void *context);
 
 struct mt_module;
+struct mt_timeline; /* device/timeline.h */
 
 enum { MT_DEVICE_WHY_BYTES = 256 };
 
@@ -47,6 +48,7 @@ struct mt_device {
     const struct mt_module *module; /* NULL: the CPU */
     void *context;                  /* the module's own */
     int64_t n_wait;                 /* for the GPU */
+    struct mt_timeline *timeline;   /* when the GPU did what; NULL: the CPU */
     char
         why_cpu[MT_DEVICE_WHY_BYTES]; /* and no GPU, where there was a choice; "": there was none */
 };

@@ -3,6 +3,7 @@
 #include "base/size.h"
 #include "base/watchdog.h"
 #include "device/module.h"
+#include "device/timeline.h"
 
 #include <string.h>
 
@@ -155,10 +156,13 @@ enum mt_status mt_device_wait(struct mt_device *device)
         return MT_OK;
     }
     ++device->n_wait;
+    mt_timeline_end(device);
     mt_job_watch_begin("the GPU's work", 0); /* a collective in it may never end */
     const enum mt_status status = table_of(device)->wait(device);
     mt_job_watch_end();
-    return status;
+    MT_TRY(status);
+    mt_timeline_collect(device);
+    return MT_OK;
 }
 
 int64_t mt_device_n_wait(const struct mt_device *device)

@@ -14,7 +14,9 @@ extern "C" {
 #endif
 
 /* Raised whenever an argument or the meaning of a function changes. */
-enum { MT_MODULE_VERSION = 1 };
+enum { MT_MODULE_VERSION = 2 };
+
+enum { MT_DEVICE_MARKS = 4097 };
 
 /* Memory and order of a device whose memory is not the host's. All work, copies too, is one stream
  * in the order of the calls; only `wait` waits, and errors on the way come out of it. */
@@ -39,6 +41,10 @@ struct mt_device_table {
     void (*fill_zero)(struct mt_device *device, void *memory, int64_t n_bytes);
     /* Everything is over. The first error since opening. */
     enum mt_status (*wait)(struct mt_device *device);
+    /* Where the work so far ends, 0 <= which < MT_DEVICE_MARKS; may be set anew after a wait. */
+    void (*mark)(struct mt_device *device, int which);
+    /* From one mark to a later one, when both are over, on the device's clock. */
+    int64_t (*between_ns)(const struct mt_device *device, int from, int to);
     int64_t (*available_bytes)(const struct mt_device *device);
     void (*describe)(const struct mt_device *device, char *text, size_t bytes);
 };

@@ -58,11 +58,13 @@ long=(generate --checkpoint run-small/checkpoints/step-00000001 --tokenizer byte
 wait_for_text() { # PID
     until [ "$(stat -c %s start.out)" -gt 10 ] || ! kill -0 "$1"; do sleep 0.1; done
 }
+: >start.out
 "$MOETRAIN" "${long[@]}" >start.out 2>start.err &
 wait_for_text $!
 stopped_by TERM $!
 grep -aq '^and' start.out || fail "no text: $(head -c 300 start.out)"
 grep -qE '^[0-9]+ tokens of prompt in .* tokens, then stopped on request' start.err || fail "$(cat start.err)"
+: >start.out
 start 2 "${long[@]}" --quiet
 wait_for_text $pid
 kill -USR1 $pid

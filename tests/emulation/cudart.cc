@@ -10,10 +10,10 @@
 #include <cstring>
 
 #include <algorithm>
+#include <chrono>
 #include <deque>
 #include <map>
 #include <mutex>
-#include <numeric>
 
 #include <unistd.h>
 
@@ -39,6 +39,8 @@ struct CUevent_st {
     CUstream_st *stream; /* NULL: never recorded */
     uint64_t number;
     emu_clock clock;
+    bool is_timed;
+    std::chrono::steady_clock::time_point when; /* its stream came to it */
 };
 
 namespace
@@ -58,8 +60,6 @@ struct runtime {
     emu_clock over = {0};       /* operations that have run, by stream */
     emu_clock host_clock = {0}; /* what the host has waited for */
     std::map<char *, size_t> pinned;
-    enum emu_order order = EMU_FORWARD;
-    uint64_t seed = 1;
     struct emu_counts counts = {0, 0, 0, 0};
 };
 
@@ -208,42 +208,6 @@ void copy(const emu_actor *actor, void *to, const void *from, size_t bytes)
     }
 }
 }  // namespace
-
-/* ---- order ---- */
-
-void emu_set_order(enum emu_order order, uint64_t seed)
-{
-    rt()->order = order;
-    rt()->seed = seed | 1U;
-}
-
-enum emu_order emu_order_of()
-{
-    return rt()->order;
-}
-
-/* Marsaglia's xorshift. */
-uint64_t emu_random()
-{
-    uint64_t x = rt()->seed;
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    rt()->seed = x;
-    return x;
-}
-
-void emu_arrange(std::vector<int> *list, int n)
-{
-    list->resize(size_t(n));
-    std::iota(list->begin(), list->end(), 0);
-    if (rt()->order == EMU_REVERSE) {
-        std::reverse(list->begin(), list->end());
-    }
-    for (int i = n - 1; rt()->order == EMU_RANDOM && i > 0; i--) {
-        std::swap((*list)[size_t(i)], (*list)[size_t(emu_random() % uint64_t(i + 1))]);
-    }
-}
 
 struct emu_counts emu_count(void)
 {
@@ -419,8 +383,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
-    (void)flags;
-    *event = new CUevent_st{nullptr, 0, {}};
+    *event = new CUevent_st{nullptr, 0, {}, (flags & cudaEventDisableTiming) == 0, {}};
     return cudaSuccess;
 }
 
@@ -433,6 +396,10 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     const in_turn lock(*turn());
+    if (event->is_timed) {
+        emu_enqueue(stream,
+                    [event](const emu_actor *) { event->when = std::chrono::steady_clock::now(); });
+    }
     event->stream = stream;
     event->number = stream->number;
     event->clock = stream->clock;
@@ -472,6 +439,21 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
         return emu_has_error() ? verdict() : cudaErrorNotReady;
     }
     join(&rt()->host_clock, event->clock);
+    return verdict();
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
+{
+    const in_turn lock(*turn());
+    for (const CUevent_st *event : {start, end}) {
+        if (!event->is_timed || event->stream == nullptr) {
+            return cudaErrorInvalidValue;
+        }
+        if (rt()->over[size_t(event->stream->id)] < event->number) {
+            return cudaErrorNotReady;
+        }
+    }
+    *ms = std::chrono::duration<float, std::milli>(end->when - start->when).count();
     return verdict();
 }
 

@@ -19,10 +19,24 @@ train() { # NAME RANKS HOW ARGUMENTS...: HOW ranks or on_gpu
 # Every part of a layer, two micro-batches; then two ranks with copies of experts that travel.
 parts=(--set 'model.qk_norm="head"' --set moe.num_shared_experts=1 --set moe.shared_gate=true)
 train cpu1 1 ranks "${parts[@]}"
-train gpu1 1 on_gpu "${parts[@]}"
+train gpu1 1 on_gpu "${parts[@]}" --set 'profile.trace_steps=[1,2,3]'
 metrics close cpu1/metrics.jsonl gpu1/metrics.jsonl 1e-4 1e-4
 MT_EMU_ORDER=4711 train random1 1 on_gpu "${parts[@]}"
 metrics same gpu1/metrics.jsonl random1/metrics.jsonl
+# When the GPU did what: every layer's work, one thing at a time.
+"$MOETRAIN" report gpu1 --trace trace.json >/dev/null || fail "no trace"
+python3 "$MT_SOURCE/tests/profile/check_trace.py" trace.json 1 3 || fail "the trace"
+python3 - <<'PY' || fail "the GPU's track"
+import json
+events = json.load(open("trace.json"))["traceEvents"]
+track = {e["tid"] for e in events if e["name"] == "thread_name" and e["args"]["name"] == "device"}
+device = sorted((e["ts"], e["dur"], e["name"]) for e in events if e["ph"] == "X" and e["tid"] in track)
+steps = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e["ph"] == "X" and e["name"].startswith("step "))
+for wanted in "attention", "moe.gate", "moe.expert", "moe.expert.backward", "attention.backward", "update":
+    assert any(name == wanted and dur > 0 for _, dur, name in device), wanted
+assert all(a[0] + a[1] <= b[0] + 0.0011 for a, b in zip(device, device[1:])), "two things at a time"
+assert steps[0][0] <= device[0][0] and sum(dur for _, dur, _ in device) > 0.5 * sum(e - b for b, e in steps)
+PY
 copies=(--set 'placement.policy="fssdp"')
 train cpu2 2 ranks "${copies[@]}"
 train gpu2 2 on_gpu "${copies[@]}"
@@ -45,7 +59,7 @@ refuse() { # TEXT RANKS ARGUMENTS...
     expect 4 "$text" "$@"
     rm -rf r
 }
-refuse 'needs a GPU, and this build drives none' ranks 1 "${refused[@]}" "${gpu[@]}"
+refuse 'needs a GPU, and this (build drives none|machine has no NVIDIA driver)' ranks 1 "${refused[@]}" "${gpu[@]}"
 refuse 'could not be loaded' env MT_CUDA_MODULE=/dev/null "$MOETRAIN" "${refused[@]}" "${gpu[@]}"
 MT_EMU_GPUS=0 refuse 'CUDA shows none here' on_gpu 1 "${refused[@]}"
 MT_EMU_GPUS=1 refuse 'this machine has 2 ranks and 1 GPU' on_gpu 2 "${refused[@]}"

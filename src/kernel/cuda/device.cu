@@ -167,6 +167,39 @@ static void fill_zero(struct mt_device *device, void *memory, int64_t n_bytes)
                   "filling memory");
 }
 
+/* ---- marks ---- */
+
+static enum mt_status create_marks(struct mt_cuda_device *d)
+{
+    for (int i = 0; i < MT_DEVICE_MARKS; i++) {
+        mt_cuda_check(&d->cuda, cudaEventCreateWithFlags(&d->mark[i], cudaEventDefault),
+                      "a new event");
+    }
+    return d->cuda.status;
+}
+
+static void destroy_marks(struct mt_cuda_device *d)
+{
+    for (int i = 0; i < MT_DEVICE_MARKS && d->mark[i] != NULL; i++) {
+        (void)cudaEventDestroy(d->mark[i]);
+    }
+}
+
+static void mark(struct mt_device *device, int which)
+{
+    struct mt_cuda_device *d = mt_cuda_device_of(device);
+    mt_cuda_check(&d->cuda, cudaEventRecord(d->mark[which], d->cuda.stream), "recording a mark");
+}
+
+static int64_t between_ns(const struct mt_device *device, int from, int to)
+{
+    struct mt_cuda_device *d = mt_cuda_device_of(device);
+    float ms = 0.0F;
+    mt_cuda_check(&d->cuda, cudaEventElapsedTime(&ms, d->mark[from], d->mark[to]),
+                  "reading the time between two marks");
+    return (int64_t)(1e6 * (double)ms);
+}
+
 /* ---- memory ---- */
 
 static int64_t available_bytes(const struct mt_device *device)
@@ -267,6 +300,7 @@ static void close_device(struct mt_device *device)
 {
     struct mt_cuda_device *d = mt_cuda_device_of(device);
     if (d != NULL) {
+        destroy_marks(d);
         close_ring(&d->ring);
         (void)cudaFree(d->lent);
         mt_cuda_clear(&d->cuda);
@@ -291,6 +325,9 @@ static enum mt_status open_device(struct mt_device *device, int local, int n_loc
         status = open_ring(d);
     }
     if (status == MT_OK) {
+        status = create_marks(d);
+    }
+    if (status == MT_OK) {
         status = reserve(device, 0, 0);
     }
     if (status != MT_OK) {
@@ -311,5 +348,5 @@ static void describe(const struct mt_device *device, char *text, size_t bytes)
 }
 
 const struct mt_device_table mt_cuda_device_table = {
-    open_device, close_device, allocate,  free_memory, reserve,         upload,  download,
-    lend,        copy,         fill_zero, wait,        available_bytes, describe};
+    open_device, close_device, allocate, free_memory, reserve,    upload,          download, lend,
+    copy,        fill_zero,    wait,     mark,        between_ns, available_bytes, describe};

@@ -35,6 +35,7 @@ struct mt_cuda_device {
     char *lent;         /* dev: host arrays for the operations that follow, one behind another */
     int64_t lent_bytes; /* of which begins anew where it ends: the stream keeps the order */
     int64_t lent_at;
+    cudaEvent_t mark[MT_DEVICE_MARKS];
     int gpu;
     char name[256];
 };
