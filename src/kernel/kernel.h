@@ -116,11 +116,9 @@ struct mt_rms_norm_backward {
 void mt_rms_norm_backward(struct mt_device *device, const struct mt_rms_norm_backward *args,
                           int64_t n, int64_t width);
 
-/* cosine, sine [T, Dh/2] of position * theta^(-2i/Dh), angles in double. */
-void mt_rope_tables(float *cosine, float *sine, int64_t length, int64_t head_dim, double theta);
-/* The same of position * frequency [Dh/2], times magnitude. */
-void mt_rope_tables_scaled(float *cosine, float *sine, int64_t length, int64_t head_dim,
-                           const double *frequency, double magnitude);
+/* cosine, sine [T, Dh/2] of position * frequency [Dh/2], angles in double, times magnitude. */
+void mt_rope_tables(float *cosine, float *sine, int64_t length, int64_t head_dim,
+                    const double *frequency, double magnitude);
 /* Rotary embedding in half-split form: at position t the pair (a, b) = (x[i], x[i + Dh/2]) of a
  * head becomes (a c - b s, b c + a s). Row r has position r % T. */
 struct mt_rope {

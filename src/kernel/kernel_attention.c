@@ -48,18 +48,12 @@ void mt_rms_norm_backward(struct mt_device *device, const struct mt_rms_norm_bac
     mt_device_operation_end(device);
 }
 
-void mt_rope_tables(float *cosine, float *sine, int64_t length, int64_t head_dim, double theta)
+void mt_rope_tables(float *cosine, float *sine, int64_t length, int64_t head_dim,
+                    const double *frequency, double magnitude)
 {
-    MT_ASSERT(length >= 0 && head_dim >= 2 && head_dim % 2 == 0 && theta > 0.0);
+    MT_ASSERT(length >= 0 && head_dim >= 2 && head_dim % 2 == 0 && frequency != NULL);
     MT_ASSERT(length == 0 || (cosine != NULL && sine != NULL));
-    mt_cpu_rope_tables(cosine, sine, length, head_dim, theta);
-}
-
-void mt_rope_tables_scaled(float *cosine, float *sine, int64_t length, int64_t head_dim,
-                           const double *frequency, double magnitude)
-{
-    MT_ASSERT(length >= 0 && head_dim >= 2 && head_dim % 2 == 0);
-    mt_cpu_rope_tables_scaled(cosine, sine, length, head_dim, frequency, magnitude);
+    mt_cpu_rope_tables(cosine, sine, length, head_dim, frequency, magnitude);
 }
 
 static void check_rope(const struct mt_rope *rope, const struct mt_attention *shape)

@@ -119,8 +119,8 @@ static enum mt_status create_rope(struct mt_model *model, const struct mt_config
         float *const cosine = mt_device_room(device, model->cosine, room);
         float *const sine = mt_device_room(device, model->sine, room + n);
         mt_rope_frequencies(config, frequency);
-        mt_rope_tables_scaled(cosine, sine, length, config->model.head_dim, frequency,
-                              config->model.rope_magnitude);
+        mt_rope_tables(cosine, sine, length, config->model.head_dim, frequency,
+                       config->model.rope_magnitude);
         mt_device_upload(device, model->cosine, cosine, n_bytes);
         mt_device_upload(device, model->sine, sine, n_bytes);
     }

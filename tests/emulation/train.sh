@@ -84,5 +84,9 @@ rm -rf r
 MT_EMU_GPUS=0 MT_CUDA_MODULE=$module ranks 1 "$config" --run-dir r "${short[@]}" --set train.steps=1 >out.txt 2>&1 ||
     fail "auto without a GPU"
 grep -q 'device.kind = "auto" is the CPU: CUDA shows none here' out.txt || fail "auto does not say why"
+LD_DEBUG=files "$MOETRAIN" --help 2>&1 | grep -E '/lib(cuda|cublas|nccl|moetrain_)' | grep -q 'calling init' && fail "help loads CUDA"
+LD_DEBUG=files ranks 1 "$config" --run-dir r "${short[@]}" --set train.steps=1 --set 'device.kind="cpu"' 2>&1 |
+    grep -E '/lib(cuda|cublas|nccl|moetrain_)' | grep -q 'calling init' && fail "training on the CPU loads CUDA"
+rm -rf r
 ldd "$MOETRAIN" | grep -qiE 'cuda|cublas|nccl' && fail "the program links a CUDA library"
 exit 0

@@ -83,6 +83,17 @@ static inline struct mt_device device_of(int n_thread)
     return device;
 }
 
+/* The tables of plain rotary embedding: frequencies theta^(-2i/Dh). */
+static inline void rope_tables(struct mt_arena *arena, float *cosine, float *sine, int64_t length,
+                               int64_t head_dim, double theta)
+{
+    double *frequency = mt_arena_cut(arena, head_dim / 2 * (int64_t)sizeof(double));
+    for (int64_t i = 0; i < head_dim / 2; i++) {
+        frequency[i] = pow(theta, -2.0 * (double)i / (double)head_dim);
+    }
+    mt_rope_tables(cosine, sine, length, head_dim, frequency, 1.0);
+}
+
 /* sum over i of x [n] y [n]: turns an array of results into the scalar that is differentiated. */
 static inline double weighted_sum(const double *x, const double *y, int64_t n)
 {

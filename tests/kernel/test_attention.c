@@ -55,7 +55,7 @@ static void add_rope(struct problem *p, struct mt_arena *arena)
     const int64_t n = p->shape.length * p->shape.head_dim / 2;
     const struct pair cosine = pair_random(arena, n, 12);
     const struct pair sine = pair_random(arena, n, 13);
-    mt_rope_tables(cosine.f, sine.f, p->shape.length, p->shape.head_dim, theta);
+    rope_tables(arena, cosine.f, sine.f, p->shape.length, p->shape.head_dim, theta);
     p->tables = (struct mt_rope){cosine.f, sine.f};
     p->has_rope = true;
 }

@@ -25,7 +25,7 @@ static void tables_hold_where_unit_vectors_turn_to(void **state)
         const struct pair sine = pair_random(&arena, size->length * half, 2);
         const struct pair unit = pair_random(&arena, size->length * size->head_dim, 3);
         const struct mt_ref_rope ref = {size->length, 1, size->head_dim, 10000.0};
-        mt_rope_tables(cosine.f, sine.f, size->length, size->head_dim, 10000.0);
+        rope_tables(&arena, cosine.f, sine.f, size->length, size->head_dim, 10000.0);
         for (int64_t j = 0; j < unit.n; j++) {
             unit.d[j] = j % size->head_dim < half ? 1.0 : 0.0;
         }

@@ -41,9 +41,8 @@ void mt_cpu_add_rms_norm_forward(struct mt_device *device,
                                  int64_t width);
 void mt_cpu_rms_norm_backward(struct mt_device *device, const struct mt_rms_norm_backward *args,
                               int64_t n, int64_t width);
-void mt_cpu_rope_tables(float *cosine, float *sine, int64_t length, int64_t head_dim, double theta);
-void mt_cpu_rope_tables_scaled(float *cosine, float *sine, int64_t length, int64_t head_dim,
-                               const double *frequency, double magnitude);
+void mt_cpu_rope_tables(float *cosine, float *sine, int64_t length, int64_t head_dim,
+                        const double *frequency, double magnitude);
 int64_t mt_cpu_attention_scratch_bytes(const struct mt_device *device,
                                        const struct mt_attention *shape);
 void mt_cpu_attention_forward(struct mt_device *device, const struct mt_attention_forward *args,

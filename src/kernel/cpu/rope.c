@@ -13,17 +13,8 @@ static void fill_column(float *cosine, float *sine, int64_t length, int64_t half
     }
 }
 
-void mt_cpu_rope_tables(float *cosine, float *sine, int64_t length, int64_t head_dim, double theta)
-{
-    const int64_t half = head_dim / 2;
-    for (int64_t i = 0; i < half; i++) {
-        const double frequency = pow(theta, -2.0 * (double)i / (double)head_dim);
-        fill_column(cosine + i, sine + i, length, half, frequency, 1.0);
-    }
-}
-
-void mt_cpu_rope_tables_scaled(float *cosine, float *sine, int64_t length, int64_t head_dim,
-                               const double *frequency, double magnitude)
+void mt_cpu_rope_tables(float *cosine, float *sine, int64_t length, int64_t head_dim,
+                        const double *frequency, double magnitude)
 {
     const int64_t half = head_dim / 2;
     for (int64_t i = 0; i < half; i++) {
