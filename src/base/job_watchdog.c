@@ -19,6 +19,7 @@ static const int64_t PERIOD_NS = 100000000;
  * debugger, a suspended machine): that time is not the collective's. */
 static const int64_t SUSPENDED_NS = 2000000000;
 static const int64_t STAGGER_NS = 20000000;
+static const int64_t LONGEST_TURNS_NS = 2000000000;
 
 static struct {
     _Atomic(const char *) collective;
@@ -50,6 +51,16 @@ void mt_job_watch_end(void)
     atomic_store_explicit(&watch.since_ns, 0, memory_order_release);
 }
 
+/* The exit of the first rank makes mpirun kill the others, some launches without a pause
+ * (docs/decisions/0005-stopping.md): until then each of this host has had its turn to bark and to
+ * write its last words. */
+static void leave_others_their_turn(void)
+{
+    const int64_t turns_ns = mt_job.size * STAGGER_NS + 3 * PERIOD_NS;
+    mt_clock_sleep_until_ns(mt_clock_ns() +
+                            (turns_ns < LONGEST_TURNS_NS ? turns_ns : LONGEST_TURNS_NS));
+}
+
 static void bark(void) __attribute__((noreturn));
 static void bark(void)
 {
@@ -58,8 +69,7 @@ static void bark(void)
     const int winner = mt_job_claim(MT_ERR_TIMEOUT);
     if (winner != 0) {
         mt_job_speak_last_words();
-        /* Leave the speaker time for its message: this exit makes mpirun kill the others. */
-        mt_clock_sleep_until_ns(mt_clock_ns() + 2 * PERIOD_NS);
+        leave_others_their_turn();
         _exit(winner);
     }
     char name[128];
@@ -81,6 +91,7 @@ static void bark(void)
                          "one that is there waits for something else, e.g. its disk");
     mt_job_speak(true, text);
     mt_job_speak_last_words();
+    leave_others_their_turn();
     _exit(MT_ERR_TIMEOUT);
 }
 
