@@ -6,6 +6,25 @@
 
 #include <stdio.h>
 
+/* Every rank has read its own shards back, but not where rank 0 sees them: on machines without a
+ * disk in common each has a folder of that name. */
+static enum mt_status check_shards(const struct mt_commit *commit)
+{
+    for (int64_t i = 1; i < commit->manifest->n_file; ++i) {
+        const struct mt_manifest_file *file = &commit->manifest->file[i];
+        const int64_t n_byte = mt_disk_size(commit->temporary, file->name);
+        if (n_byte != file->n_byte) {
+            return MT_FAIL(MT_ERR_RESOURCE,
+                           "%s/%s %s, though a rank has written it; one folder for all ranks was "
+                           "expected, which nobody else changes; put the run directory on a disk "
+                           "that all machines share",
+                           commit->temporary, file->name,
+                           n_byte < 0 ? "is not there" : "has another size");
+        }
+    }
+    return MT_OK;
+}
+
 /* A new file of the checkpoint, on the disk and read back. */
 static enum mt_status add_file(const struct mt_commit *commit, const char *name, const char *data,
                                int64_t n_byte, uint64_t *checksum)
@@ -37,6 +56,7 @@ static enum mt_status add_manifest(const struct mt_commit *commit)
 
 enum mt_status mt_commit_run(struct mt_commit *commit)
 {
+    MT_TRY(check_shards(commit));
     MT_TRY(add_index(commit));
     MT_TRY(add_manifest(commit));
     MT_TRY(mt_disk_sync_folder(commit->temporary));

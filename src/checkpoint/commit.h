@@ -21,9 +21,9 @@ struct mt_commit {
     char warning[MT_COMMIT_WARNING_BYTES]; /* after success: an old one that could not go; or "" */
 };
 
-/* Order: index written, synced, read back; manifest likewise; the temporary folder synced; renamed;
- * the parent synced; then old checkpoints go, as far as they can: the new one is saved either
- * way. */
+/* Order: all shards are there; index written, synced, read back; manifest likewise; the temporary
+ * folder synced; renamed; the parent synced; then old checkpoints go, as far as they can: the new
+ * one is saved either way. */
 enum mt_status mt_commit_run(struct mt_commit *commit);
 
 #endif

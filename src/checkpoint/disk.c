@@ -258,6 +258,17 @@ enum mt_status mt_disk_read_file(const char *path, int64_t max_bytes, char **dat
     return status;
 }
 
+int64_t mt_disk_size(const char *folder, const char *name)
+{
+    char path[MT_PATH_BYTES];
+    struct stat about;
+    if (mt_disk_join(path, folder, name) != MT_OK) {
+        mt_error_clear();
+        return -1;
+    }
+    return stat(path, &about) == 0 && S_ISREG(about.st_mode) ? about.st_size : -1;
+}
+
 /* From where the descriptor stands to the end. */
 static enum mt_status checksum_stream(int descriptor, const char *path, int64_t *n_byte,
                                       uint64_t *checksum)

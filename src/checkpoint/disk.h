@@ -51,6 +51,8 @@ enum mt_status mt_disk_read(int descriptor, const char *path, int64_t offset, vo
 /* The whole file, with a zero byte behind it; freed by mt_memory_free. MT_ERR_INPUT when it is
  * larger than max_bytes. */
 enum mt_status mt_disk_read_file(const char *path, int64_t max_bytes, char **data, int64_t *n_byte);
+/* Size of folder/name; -1: it is missing, or not a file. */
+int64_t mt_disk_size(const char *folder, const char *name);
 /* Size and XXH3-64 of a file. */
 enum mt_status mt_disk_checksum(const char *path, int64_t *n_byte, uint64_t *checksum);
 /* Size and checksum of a file that was just written and synced, read from the disk where the system

@@ -194,7 +194,6 @@ static enum mt_status add_tensor(const struct layout *layout, int64_t first, int
     return MT_OK;
 }
 
-/* Rank 0, pieces sorted. */
 /* What is the same whenever this layout is saved. */
 static void tell_parts(const struct mt_tensor_table *table, struct mt_manifest *manifest)
 {
@@ -211,6 +210,7 @@ static void tell_parts(const struct mt_tensor_table *table, struct mt_manifest *
     }
 }
 
+/* Rank 0, pieces sorted. */
 static enum mt_status fill_manifest(const struct layout *layout, const char *config_text,
                                     struct mt_manifest *manifest)
 {

@@ -8,23 +8,11 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 _Static_assert(sizeof(((struct mt_checkpoint_tensor *)0)->name) == MT_CHECKPOINT_NAME_BYTES,
                "names are copied whole");
 _Static_assert(sizeof(((struct mt_checkpoint_file *)0)->name) == MT_MANIFEST_FILE_NAME_BYTES,
                "names are copied whole");
-
-static int64_t bytes_of_file(const char *folder, const char *name)
-{
-    char path[MT_PATH_BYTES];
-    struct stat about;
-    if (mt_disk_join(path, folder, name) != MT_OK) {
-        mt_error_clear();
-        return -1;
-    }
-    return stat(path, &about) == 0 && S_ISREG(about.st_mode) ? about.st_size : -1;
-}
 
 static void fill_files(struct mt_checkpoint_info *info, const char *path,
                        const struct mt_manifest *manifest)
@@ -34,7 +22,7 @@ static void fill_files(struct mt_checkpoint_info *info, const char *path,
         struct mt_checkpoint_file *file = &info->file[i];
         memcpy(file->name, manifest->file[i].name, sizeof(file->name));
         file->n_byte = manifest->file[i].n_byte;
-        file->n_found_byte = bytes_of_file(path, file->name);
+        file->n_found_byte = mt_disk_size(path, file->name);
         info->n_byte += file->n_byte;
     }
 }

@@ -7,7 +7,7 @@
 #include "checkpoint/saver_internal.h"
 #include "checkpoint/together.h"
 
-#include <unistd.h>
+#include <sys/stat.h>
 
 /* ---- what a rank can own ---- */
 
@@ -125,7 +125,8 @@ static enum mt_status look_for_existing(struct mt_saver *saver, int64_t step, bo
 {
     struct mt_comm *comm = saver->comm;
     struct mt_manifest manifest;
-    int64_t is_there = access(saver->path, F_OK) == 0;
+    struct stat about;
+    int64_t is_there = lstat(saver->path, &about) == 0; /* also a link that leads nowhere */
     *is_complete = false;
     if (step > saver->newest) {
         return MT_OK;

@@ -241,6 +241,7 @@ static enum mt_status lay_out(struct mt_shard *shard, int descriptor, const char
     hid_t file = H5I_INVALID_HID;
     struct stat about;
     MT_TRY(mt_hdf5_create_over(path, &file));
+    (void)unlink(path); /* HDF5 has it open: whoever is killed from here on leaves nothing */
     MT_TRY(mt_hdf5_close(file, path, create_datasets(shard, file, path)));
     if (fstat(descriptor, &about) != 0) {
         return MT_FAIL(MT_ERR_INTERNAL, "the size of a shard's layout is unknown: %s",
@@ -274,7 +275,7 @@ enum mt_status mt_shard_lay_out(struct mt_shard *shard)
                        path, strerror(errno));
     }
     const enum mt_status status = lay_out(shard, descriptor, path);
-    (void)unlink(path);
+    (void)unlink(path); /* where HDF5 could not open it */
     (void)close(descriptor);
     return status;
 }

@@ -7,7 +7,9 @@
 #include "config/load.h"
 #include "train/internal.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { NOTES_BYTES = 4096 };
 
@@ -74,7 +76,7 @@ static void note_start(struct mt_trainer *trainer, const char *path)
     const char *folder = trainer->dir.checkpoints;
     const size_t length = strlen(folder);
     if (trainer->session.comm.rank == 0 && strncmp(path, folder, length) == 0 &&
-        path[length] == '/') {
+        path[length] == '/' && mt_folder_parse_step(path + length + 1) >= 0) {
         mt_attempts_add(folder, mt_folder_parse_step(path + length + 1));
         trainer->is_first_step_owed = true;
     }
@@ -177,6 +179,58 @@ static enum mt_status refuse_used(struct mt_trainer *trainer)
                 trainer->dir.path));
 }
 
+/* Rank 0: the newest step in the run's own folder, valid or not; -1: none. */
+static enum mt_status newest_own(const struct mt_trainer *trainer, int64_t *newest)
+{
+    int64_t *step = NULL;
+    int64_t n = 0;
+    MT_TRY(mt_folder_steps(trainer->dir.checkpoints, &step, &n));
+    *newest = n > 0 ? step[0] : -1;
+    mt_memory_free(step);
+    return MT_OK;
+}
+
+/* The path, however spelled, is that of the run's own checkpoint of this step. */
+static bool is_own(const struct mt_trainer *trainer, const char *path, int64_t step)
+{
+    char name[MT_STEP_NAME_BYTES];
+    char own[sizeof(trainer->dir.checkpoints) + MT_STEP_NAME_BYTES];
+    struct stat a;
+    struct stat b;
+    mt_folder_step_name(name, step);
+    (void)snprintf(own, sizeof(own), "%s/%s", trainer->dir.checkpoints, name);
+    return stat(path, &a) == 0 && stat(own, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
+static enum mt_status compare_to_own(const struct mt_trainer *trainer, const char *path,
+                                     int64_t newest)
+{
+    struct mt_checkpoint_info info;
+    MT_TRY(mt_checkpoint_read_info(path, &info));
+    const int64_t step = info.step;
+    mt_checkpoint_info_clear(&info);
+    if (newest < step || (newest == step && is_own(trainer, path, step))) {
+        return MT_OK;
+    }
+    return MT_FAIL(MT_ERR_CONFIG,
+                   "%s is of step %lld, and %s has checkpoints up to step %lld, which the next "
+                   "start would take for this course; the newest of the run directory was expected "
+                   "with --resume; leave it out, choose another --run-dir, or move the later ones "
+                   "away",
+                   path, (long long)step, trainer->dir.checkpoints, (long long)newest);
+}
+
+/* Two courses in one folder cannot be told apart: steps that both reach are saved of one alone. */
+static enum mt_status refuse_older(struct mt_trainer *trainer, const char *path)
+{
+    int64_t newest = 0;
+    const bool is_first = trainer->session.comm.rank == 0;
+    MT_TRY(mt_job_agree(is_first ? newest_own(trainer, &newest) : MT_OK));
+    MT_TRY(share(trainer, &newest));
+    return mt_job_agree(compare_to_own(trainer, path, newest));
+}
+
 enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_options *options,
                          bool *is_finished)
 {
@@ -189,6 +243,7 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
         MT_TRY(refuse_used(trainer));
     } else if (options->resume == MT_RESUME_PATH) {
         (void)snprintf(path, sizeof(path), "%s", options->resume_path);
+        MT_TRY(refuse_older(trainer, path));
     } else {
         MT_TRY(find_own(trainer, path));
     }

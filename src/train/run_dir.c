@@ -42,6 +42,21 @@ void mt_run_dir_init(struct mt_run_dir *dir, const struct mt_config *config)
     (void)snprintf(dir->checkpoints, sizeof(dir->checkpoints), "%s/checkpoints", dir->path);
 }
 
+/* All that a run will want to make there, now: a save in some hours would be too late. */
+static enum mt_status check_length(const struct mt_run_dir *dir)
+{
+    static const char LONGEST[] = "/checkpoints/.step-000000000000000000.old.tmp/"
+                                  "experts-0-of-4-1048575-of-1048576.h5";
+    const size_t most = MT_PATH_BYTES - sizeof(LONGEST);
+    if (strlen(dir->path) <= most) {
+        return MT_OK;
+    }
+    return MT_FAIL(MT_ERR_CONFIG,
+                   "the run directory's path has %zu bytes; at most %zu were expected, for the "
+                   "names of its files come behind it; choose another --run-dir",
+                   strlen(dir->path), most);
+}
+
 /* mkdir -p: the folders of a path one after the other. *first_made: the length of the first one
  * that was missing; kept where none was. */
 static enum mt_status make_folders(const char *path, size_t *first_made)
@@ -195,6 +210,7 @@ enum mt_status mt_run_dir_open(struct mt_run_dir *dir)
     bool is_held = false;
     dir->had = 0;
     dir->first_made = 0;
+    MT_TRY(check_length(dir));
     for (int i = 0; i < LOCK_TRIES && !is_held; i++) {
         mt_run_dir_close(dir);
         note_what_is_there(dir);

@@ -20,9 +20,9 @@ struct mt_run_dir {
 /* Paths only. */
 void mt_run_dir_init(struct mt_run_dir *dir, const struct mt_config *config);
 /* Rank 0: makes the folders, takes the lock and removes what unfinished saves left, before anything
- * needs room. MT_ERR_CONFIG when another process has it, naming
- * its host, pid and start; MT_ERR_RESOURCE when the folder cannot be written, or
- * something else is there under the name of a file of the run. */
+ * needs room. MT_ERR_CONFIG when another process has it, naming its host, pid and start, and when
+ * the path is too long for what comes below it; MT_ERR_RESOURCE when the folder cannot be written,
+ * or something else is there under the name of a file of the run. */
 enum mt_status mt_run_dir_open(struct mt_run_dir *dir);
 /* Rank 0, before close, of a start that came to nothing: what was not there before goes again,
  * files and folders. As far as that is possible; without the lock nothing is touched. */

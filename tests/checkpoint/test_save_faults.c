@@ -257,6 +257,21 @@ static void a_checkpoint_under_the_name_of_another_step_is_no_candidate(void **u
     mt_memory_free(table);
 }
 
+static void a_link_that_leads_nowhere_gives_way(void **unused)
+{
+    MT_UNUSED(unused);
+    int rank = 0;
+    struct mt_test_table *table = mt_test_new_table(mt_test_table_tiny);
+    (void)MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    if (rank == 0) {
+        mt_test_shell("ln -s nowhere '%s/step-00000009'", folder);
+    }
+    (void)MPI_Barrier(MPI_COMM_WORLD);
+    mt_test_save_on(MPI_COMM_WORLD, folder, table, -1, 9);
+    mt_test_load_on(MPI_COMM_WORLD, folder, table, -1, 9, false);
+    mt_memory_free(table);
+}
+
 /* Damaged ones make the library read beyond its buffers. */
 static void attributes_of_the_index_are_never_opened(void **unused)
 {
@@ -290,6 +305,7 @@ int main(int argc, char **argv)
         IN_FOLDER(a_store_that_trains_needs_optimizer_state),
         IN_FOLDER(a_checkpoint_under_the_name_of_another_step_is_no_candidate),
         IN_FOLDER(find_takes_the_newest_valid_and_says_what_it_skipped),
+        IN_FOLDER(a_link_that_leads_nowhere_gives_way),
         IN_FOLDER(attributes_of_the_index_are_never_opened),
         IN_FOLDER(a_damaged_checkpoint_of_the_step_is_replaced),
     };

@@ -284,6 +284,36 @@ static void bytes_that_do_not_read_back_are_no_checkpoint(void **unused)
     close_run(&run);
 }
 
+/* As on machines without a disk in common, or when somebody tidies up. */
+static void shards_that_rank_0_does_not_find_are_no_checkpoint(void **unused)
+{
+    MT_UNUSED(unused);
+    static const char *const harm[] = {"rm", "truncate -s -1"};
+    struct run run = {0};
+    open_run(&run, folder, true, -1, 1);
+    save(&run, 1);
+    for (int h = 0; h < 2; ++h) {
+        enum mt_save_signal signal = MT_SIGNAL_NONE;
+        char name[80];
+        (void)snprintf(name, sizeof(name), ".step-00000002.tmp/shard-%05d-of-%05d.h5", size - 1,
+                       size);
+        MT_TEST_OK(begin_save(&run, 2));
+        while (signal == MT_SIGNAL_NONE) {
+            MT_TEST_OK(mt_saver_signal(run.saver, &signal));
+        }
+        (void)MPI_Barrier(MPI_COMM_WORLD);
+        if (rank == 0) {
+            mt_test_shell("%s '%s'", harm[h], mt_test_path(folder, name));
+        }
+        (void)MPI_Barrier(MPI_COMM_WORLD);
+        MT_TEST_FAILS(mt_saver_finish(run.saver), MT_ERR_RESOURCE, "one folder for all ranks");
+        assert_true(mt_test_exists(mt_test_path(folder, "step-00000001/manifest.json")));
+        (void)MPI_Barrier(MPI_COMM_WORLD);
+    }
+    save(&run, 2);
+    close_run(&run);
+}
+
 /* As of somebody else's folder. */
 static int refuse_to_move_step_1(enum mt_fault_call call, const char *path)
 {
@@ -392,6 +422,7 @@ int main(int argc, char **argv)
         IN_FOLDER(the_disk_is_asked_in_the_promised_order),
         IN_FOLDER(a_full_disk_in_the_writer_is_code_4_on_all_ranks_and_leaves_what_was),
         IN_FOLDER(bytes_that_do_not_read_back_are_no_checkpoint),
+        IN_FOLDER(shards_that_rank_0_does_not_find_are_no_checkpoint),
         IN_FOLDER(an_old_checkpoint_that_cannot_go_fails_no_save),
         IN_FOLDER(nothing_is_committed_before_the_last_rank_has_written),
         IN_FOLDER(a_save_allocates_nothing_in_the_step_loop),

@@ -67,6 +67,19 @@ also 'step-00000002 is not used: .*shard-00000-of-00002.h5: No such file'
 [ -e $last ] || fail "the refused checkpoint is gone"
 cmp base/metrics.jsonl run/metrics.jsonl || fail "the refused run was changed"
 
+# Back to an older one, or on from elsewhere, in a folder that has later steps: saves of steps that both courses
+# reach would be of the first alone, and the next start would take the wrong one.
+fresh
+refuse_everywhere 2 'step-00000002 is of step 2, and run/checkpoints has checkpoints up to step 4' \
+    "${checkpointed[@]}" --run-dir run --resume $before
+refuse 2 'is of step 4, and run/checkpoints has checkpoints up to step 4' \
+    "${checkpointed[@]}" --run-dir run --resume base/checkpoints/step-00000004
+cmp base/metrics.jsonl run/metrics.jsonl || fail "the refused run was changed"
+expect 0 "" one "${checkpointed[@]}" --run-dir run --set train.steps=5 --set checkpoint.keep=9 \
+    --resume "$PWD/$last/"
+rm -r run/checkpoints/step-0000000[45]
+expect 0 "" one "${checkpointed[@]}" --run-dir run --set train.steps=3 --resume $before
+
 # Other models, and other configurations of this one.
 fresh
 wider=(--set model.hidden_size=64)

@@ -41,6 +41,11 @@ for file in config.toml metrics.jsonl run.log checkpoints; do
     [ -e run/$file ] || fail "a failed start took $file away"
 done
 
+# A path that leaves no room for the names of files below it, which the first save would find out.
+long=run_long/$(printf 'x%.0s/' {1..2010})
+refuse_everywhere 2 'path has 4029 bytes; at most 4013 were expected' "${train[@]}" --run-dir "$long"
+[ ! -e run_long ] || fail "a refused path was made"
+
 # A line without end: gigabytes that take no room on the disk.
 cp -r run run_endless && truncate -s 8G run_endless/metrics.jsonl
 refuse_everywhere 3 'run_endless/metrics.jsonl has a line of more than 16 MiB' "${train[@]}" --run-dir run_endless
