@@ -7,8 +7,8 @@
 #   launch/rehearse.sh status                   the clusters that are up
 #   launch/rehearse.sh down
 #   --name NAME after the command keeps several apart; run --ranks N fills hosts in order, the last maybe partly
-# Ends with moetrain's codes: 2 for a bad
-# command line or a cluster in the wrong state, 4 for what this machine lacks.
+# Ends with moetrain's codes: 2 for a bad command line or a cluster in the wrong state, 4 for what this machine lacks.
+# Ctrl-C, SIGTERM and SIGUSR1 to `run` ask the ranks to save and end.
 #
 # A cluster is one process with namespaces of its own (rehearse/hold.sh): no file, no entry in
 # `ip link` or `ip netns` outlives it.
@@ -141,11 +141,7 @@ job() {
     job_pid=$!
     exec 8<&-
     # shellcheck disable=SC2064
-    {
-        trap "echo USR1 >&$control" TERM USR1
-        trap "echo INT >&$control" INT
-        trap "echo TERM >&$control" HUP
-    }
+    trap "echo USR1 >&$control" INT TERM USR1 HUP
     while :; do
         wait $job_pid
         code=$?
