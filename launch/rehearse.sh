@@ -108,7 +108,7 @@ up() {
         said+="${said:+; }$line"
     done
     [ -n "$word" ] ||
-        refuse 4 "this machine gives no namespaces with shaped links (it says: ${said:-nothing}); expected the rights of root with CAP_SYS_ADMIN and CAP_NET_ADMIN, or a kernel that lets users make namespaces, and its modules bridge, veth and sch_tbf; run it as root, or set kernel.unprivileged_userns_clone=1"
+        refuse 4 "this machine gives no namespaces with shaped links (it says: ${said:-nothing}); expected the rights of root with CAP_SYS_ADMIN and CAP_NET_ADMIN, or a kernel that lets users make namespaces, and its modules bridge, veth and sch_tbf; run it as root, or allow users namespaces (sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces and its siblings above 0)"
     echo stay >&$to
     for _ in $(seq 200); do
         pid=$(holder "$name") && break
