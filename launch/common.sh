@@ -44,11 +44,13 @@ install_packages() {
     rm -f "$log"
 }
 
-# build [CMAKE OPTIONS]: configures and builds into BUILD_DIR; prints only when something fails.
+# build TARGET [CMAKE OPTIONS]: configures and builds into BUILD_DIR; prints only when something fails.
 build() {
-    local log=$BUILD_DIR/build.log
-    mkdir -p "$BUILD_DIR"
-    if ! { cmake -S "$root" -B "$BUILD_DIR" -G Ninja "$@" && cmake --build "$BUILD_DIR"; } \
+    local log=$BUILD_DIR/build.log target=$1
+    shift
+    { mkdir -p "$BUILD_DIR" && : >"$log"; } 2>/dev/null ||
+        fail "$BUILD_DIR cannot be written; expected a folder to build into; name one of your own: BUILD_DIR=FOLDER"
+    if ! { cmake -S "$root" -B "$BUILD_DIR" -G Ninja "$@" && cmake --build "$BUILD_DIR" --target "$target"; } \
         >"$log" 2>&1; then
         tail -n 40 "$log" >&2
         fail "the build failed; all of it is in $log"

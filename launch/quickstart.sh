@@ -15,8 +15,9 @@ export NO_INSTALL
 
 # shellcheck disable=SC2086
 install_packages $build_packages bible-kjv
+[ -w "$root" ] || fail "$root cannot be written; expected a checkout of your own, for corpus/ and runs/; clone it"
 say "building into $BUILD_DIR"
-build
+build program
 flags=()
 [ $NO_INSTALL = 0 ] || flags=(--no-install)
 "$root/launch/make-corpus.sh" "$root/corpus" "${flags[@]}" || fail "the corpus could not be made"

@@ -7,8 +7,8 @@
 #   launch/rehearse.sh status                   the clusters that are up
 #   launch/rehearse.sh down
 #   --name NAME after the command keeps several apart; run --ranks N fills hosts in order, the last maybe partly
-# Ends with moetrain's codes: 2 for a bad
-# command line or a cluster in the wrong state, 4 for what this machine lacks.
+# Ends with moetrain's codes: 2 for a bad command line or a cluster in the wrong state, 4 for what this machine lacks.
+# Ctrl-C, SIGTERM and SIGUSR1 to `run` ask the ranks to save and end.
 #
 # A cluster is one process with namespaces of its own (rehearse/hold.sh): no file, no entry in
 # `ip link` or `ip netns` outlives it.
@@ -108,7 +108,7 @@ up() {
         said+="${said:+; }$line"
     done
     [ -n "$word" ] ||
-        refuse 4 "this machine gives no namespaces with shaped links (it says: ${said:-nothing}); expected the rights of root with CAP_SYS_ADMIN and CAP_NET_ADMIN, or a kernel that lets users make namespaces, and its modules bridge, veth and sch_tbf; run it as root, or set kernel.unprivileged_userns_clone=1"
+        refuse 4 "this machine gives no namespaces with shaped links (it says: ${said:-nothing}); expected the rights of root with CAP_SYS_ADMIN and CAP_NET_ADMIN, or a kernel that lets users make namespaces, and its modules bridge, veth and sch_tbf; run it as root, or allow users namespaces (sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces and its siblings above 0)"
     echo stay >&$to
     for _ in $(seq 200); do
         pid=$(holder "$name") && break
@@ -141,11 +141,7 @@ job() {
     job_pid=$!
     exec 8<&-
     # shellcheck disable=SC2064
-    {
-        trap "echo USR1 >&$control" TERM USR1
-        trap "echo INT >&$control" INT
-        trap "echo TERM >&$control" HUP
-    }
+    trap "echo USR1 >&$control" INT TERM USR1 HUP
     while :; do
         wait $job_pid
         code=$?

@@ -22,9 +22,9 @@ export NO_INSTALL
 install_packages $build_packages bible-kjv hdf5-tools libglpk-dev python3 python3-h5py clang-format-14 clang-tidy-14 \
     iproute2 procps util-linux slurmctld slurmd slurm-client
 if [ $sanitize = 1 ]; then
-    build -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMT_WERROR=ON -DMT_SANITIZE=address,undefined
+    build all -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMT_WERROR=ON -DMT_SANITIZE=address,undefined
 else
-    build -DMT_WERROR=ON
+    build all -DMT_WERROR=ON
 fi
 cd "$BUILD_DIR" || exit 1
 # Two at a time on two cores; tests that start ranks take both (PROCESSORS).

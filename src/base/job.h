@@ -48,8 +48,9 @@ void mt_job_abort(enum mt_status status) __attribute__((noreturn));
  * has been flushed. Safe to call when mt_job_init failed or was never called. */
 int mt_job_finish(enum mt_status status);
 
-/* Stop requests: the first SIGUSR1 or SIGTERM sets a flag, a second one leaves at once (code 75
- * without saving). The flag is local; the step loop shares it in its metrics sum. */
+/* Stop requests: the first SIGUSR1, SIGTERM or SIGINT (unless that was ignored) sets a flag, a
+ * second one leaves at once (code 75 without saving). The flag is local; the step loop shares it in
+ * its metrics sum. */
 enum mt_status mt_job_signals_install(void);
 bool mt_job_stop_requested(void);
 

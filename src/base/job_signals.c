@@ -63,6 +63,7 @@ static enum mt_status leave_to_listener(void)
     (void)sigemptyset(&stop);
     (void)sigaddset(&stop, SIGUSR1);
     (void)sigaddset(&stop, SIGTERM);
+    (void)sigaddset(&stop, SIGINT);
     (void)sigaddset(&stop, SIGUSR2);
     int error = pthread_sigmask(SIG_UNBLOCK, &stop, NULL);
     if (error == 0) {
@@ -86,13 +87,17 @@ enum mt_status mt_job_signals_install(void)
     struct sigaction stop = {.sa_handler = on_stop_signal, .sa_flags = SA_RESTART};
     struct sigaction dump = {.sa_handler = on_dump_signal, .sa_flags = SA_RESTART};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
+    struct sigaction interrupt = {.sa_handler = SIG_DFL};
     (void)sigemptyset(&stop.sa_mask);
     (void)sigemptyset(&dump.sa_mask);
     (void)sigemptyset(&ignore.sa_mask);
+    /* Shells start what runs in the background with SIGINT ignored: Ctrl-C is not meant for it. */
+    (void)sigaction(SIGINT, NULL, &interrupt);
+    interrupt = interrupt.sa_handler == SIG_IGN ? ignore : stop;
     /* A reader that goes away and a quota on file sizes must not kill the run: writes then fail. */
     if (sigaction(SIGUSR1, &stop, NULL) != 0 || sigaction(SIGTERM, &stop, NULL) != 0 ||
-        sigaction(SIGUSR2, &dump, NULL) != 0 || sigaction(SIGPIPE, &ignore, NULL) != 0 ||
-        sigaction(SIGXFSZ, &ignore, NULL) != 0) {
+        sigaction(SIGINT, &interrupt, NULL) != 0 || sigaction(SIGUSR2, &dump, NULL) != 0 ||
+        sigaction(SIGPIPE, &ignore, NULL) != 0 || sigaction(SIGXFSZ, &ignore, NULL) != 0) {
         return MT_FAIL(MT_ERR_INTERNAL, "signal handlers could not be installed: %s",
                        strerror(errno));
     }
@@ -105,6 +110,7 @@ void mt_job_signals_finish(void)
     (void)sigemptyset(&ignore.sa_mask);
     (void)sigaction(SIGUSR1, &ignore, NULL);
     (void)sigaction(SIGTERM, &ignore, NULL);
+    (void)sigaction(SIGINT, &ignore, NULL);
     (void)sigaction(SIGUSR2, &ignore, NULL);
 }
 

@@ -7,9 +7,12 @@
 #include "config/load.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 /* Ranks that exit before MPI_Init can hang mpirun (Open MPI 4.1), so below mpirun every command
@@ -143,10 +146,18 @@ enum mt_status mt_load_config_text(const struct mt_arguments *arguments, const c
     return MT_OK;
 }
 
-/* Results that nobody gets are no success: a full disk behind standard output. */
+/* Standard output is a pipe whose reader has seen enough, as in `| head`. */
+static bool has_lost_reader(void)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO};
+    return ferror(stdout) != 0 && poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0;
+}
+
+/* Results that nobody gets are no success: a full disk behind standard output. A reader that goes
+ * away is no failure. */
 static enum mt_status check_output(void)
 {
-    if (fflush(stdout) == 0 && ferror(stdout) == 0) {
+    if ((fflush(stdout) == 0 && ferror(stdout) == 0) || has_lost_reader()) {
         return MT_OK;
     }
     return MT_FAIL(MT_ERR_RESOURCE,
@@ -206,5 +217,11 @@ int mt_cli_main(int argc, char **argv)
             status = mt_job_agree(status);
         }
     }
-    return mt_job_finish(status);
+    const int code = mt_job_finish(status);
+    if (code == MT_OK && has_lost_reader()) {
+        /* As every tool ends that does not ignore the signal; stop signals do (job_signals.c). */
+        (void)signal(SIGPIPE, SIG_DFL);
+        (void)raise(SIGPIPE);
+    }
+    return code;
 }

@@ -40,6 +40,7 @@ struct generation {
     struct mt_text_stream stream;
     int64_t first_ns, begin_ns; /* when the prompt was read, when that began */
     bool is_stopped;            /* on request, before its end */
+    bool has_no_reader;         /* of the text, any more */
 };
 
 static enum mt_status open_tokenizer(struct generation *g)
@@ -153,6 +154,7 @@ static enum mt_status continue_text(struct generation *g)
         MT_TRY(draw(g, &token));
         if (token < 0) {
             g->is_stopped = token == STOPPED;
+            g->has_no_reader = token == NO_READER;
             break;
         }
         MT_TRY(mt_ids_append(&g->ids, &token, 1));
@@ -173,8 +175,8 @@ static void report(const struct generation *g)
     const int64_t n = g->ids.n - g->n_prompt;
     const double prompt_s = (double)(g->first_ns - g->begin_ns) * 1e-9;
     const double rest_s = (double)(mt_clock_ns() - g->first_ns) * 1e-9;
-    if (mt_job_rank() != 0 || (g->options->is_quiet && !g->is_stopped) ||
-        (n == 0 && !g->is_stopped)) {
+    const bool is_wanted = g->is_stopped || (n > 0 && !g->options->is_quiet && !g->has_no_reader);
+    if (mt_job_rank() != 0 || !is_wanted) {
         return;
     }
     (void)fprintf(stderr, "%lld tokens of prompt in %.3f s; %lld tokens%s", (long long)g->n_prompt,

@@ -19,7 +19,8 @@ static const char *const EXIT_CODES =
     "  3    input data or checkpoint missing, unreadable or corrupt\n"
     "  4    out of memory, disk or device\n"
     "  5    training diverged\n"
-    "  75   stopped on request (SIGUSR1, SIGTERM, wall-time limit); training saved: start again\n"
+    "  75   stopped on request (SIGUSR1, SIGTERM, Ctrl-C, time limit); training saved: start "
+    "again\n"
     "  124  a collective did not complete within comm.watchdog_seconds\n";
 
 void mt_help_program(FILE *out)

@@ -120,6 +120,7 @@ static void stop_signals_never_interrupt_a_thread_that_computes(void **state)
     assert_int_equal(pthread_sigmask(SIG_BLOCK, NULL, &blocked), 0);
     assert_int_equal(sigismember(&blocked, SIGUSR1), 1);
     assert_int_equal(sigismember(&blocked, SIGTERM), 1);
+    assert_int_equal(sigismember(&blocked, SIGINT), 1);
 }
 
 static const struct CMUnitTest tests[] = {

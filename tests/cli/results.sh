@@ -68,6 +68,18 @@ cmp out.txt text || fail "of one token another was taken than the likeliest"
 expect 0 "" one "${sample[@]}" --tokens 3 --top-p 1e-6
 cmp out.txt text || fail "of the fewest tokens another was taken than the likeliest"
 
+# A reader that has seen enough ends a command as it ends every tool: without a word, by SIGPIPE - also where the
+# program has to ignore that signal, or inherited that.
+for command in "inspect run1/checkpoints/step-00000001" "plan $config --no-policies" \
+    "generate --checkpoint run1/checkpoints/step-00000001 --prompt x --tokens 100000"; do
+    for signal in default ignore; do
+        # shellcheck disable=SC2086
+        timeout 60 env --$signal-signal=PIPE "$MOETRAIN" $command 2>err.txt | true
+        code=${PIPESTATUS[0]}
+        [ $code = 141 ] && [ ! -s err.txt ] || fail "$command without a reader ended with $code: $(cat err.txt)"
+    done
+done
+
 # Results that nobody can take are no success.
 for command in "inspect run1/checkpoints/step-00000001" "plan $config --no-policies" \
     "generate --checkpoint run1/checkpoints/step-00000001 --prompt x --tokens 2000"; do

@@ -206,6 +206,23 @@ static void what_cannot_be_is_refused(void **state)
     mtplace_destroy(NULL);
 }
 
+/* A message is one line that a terminal may print, whatever was passed as a name. */
+static void names_from_strangers_do_no_harm(void **state)
+{
+    MT_UNUSED(state);
+    static char endless[1 << 20];
+    mtplace_planner *planner = NULL;
+    const char *evil = "be\x1b[2Jst\r\xC2\x9B\nmoetrain: all is well";
+    expect_refusal(mtplace_create(evil, 4, 1, 8, &planner), "policy be?[2Jst??? is not known; exp");
+    memset(endless, 'x', sizeof(endless) - 1);
+    expect_refusal(mtplace_create(endless, 4, 1, 8, &planner), "xx is not known; expected a name");
+    planner = make("ep");
+    expect_refusal(mtplace_set(planner, evil, 1), "no setting be?[2Jst???; expected one");
+    expect_refusal(mtplace_set(planner, endless, 1), "xx; expected one of those in mtplace.h");
+    assert_true(strlen(mtplace_error()) < 200);
+    mtplace_destroy(planner);
+}
+
 static void calls_out_of_turn_are_refused(void **state)
 {
     MT_UNUSED(state);
@@ -253,6 +270,7 @@ int main(void)
         cmocka_unit_test(every_policy_answers_as_a_study_does),
         cmocka_unit_test(what_may_be_said_at_most_is_planned_for),
         cmocka_unit_test(what_cannot_be_is_refused),
+        cmocka_unit_test(names_from_strangers_do_no_harm),
         cmocka_unit_test(calls_out_of_turn_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -67,6 +67,23 @@ wait $pid
 code=$?
 [ $code = 75 ] || fail "expected 75 after SIGTERM to a rank, got $code: $(cat start.err)"
 [ "$(ls run_term/checkpoints | wc -l)" = 1 ] || fail "no checkpoint after SIGTERM"
+# Ctrl-C in a terminal, which reaches a whole process group: saved, 75. launch/local.sh killed: its ranks end as well.
+begin_locally() { # RUN
+    BUILD_DIR=$(dirname "$MOETRAIN") env --default-signal=INT setsid bash "$MT_SOURCE/launch/local.sh" 2 "$config" \
+        --run-dir "$1" "${slow[@]}" >start.out 2>start.err &
+    pid=$!
+    wait_for_steps "$1" 2
+}
+begin_locally run_interrupted
+kill -INT -- -$pid
+wait $pid
+code=$?
+[ $code = 75 ] && [ ! -s start.err ] || fail "expected 75 after Ctrl-C, got $code: $(cat start.err)"
+[ "$(ls run_interrupted/checkpoints | wc -l)" = 1 ] || fail "no checkpoint after Ctrl-C"
+begin_locally run_orphaned
+kill -KILL $pid
+wait $pid 2>/dev/null
+gone run_orphaned
 # The wall-time limit: saved, 75.
 expect 75 "" ranks 2 "$config" --run-dir run_wall "${slow[@]}" --set run.wall_time_minutes=0.05
 # A directory in use, a directory that was used.

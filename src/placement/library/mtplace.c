@@ -126,13 +126,22 @@ static int begin(const mtplace_planner *planner)
     return MTPLACE_OK;
 }
 
+/* How much of a stranger's name a message shows: it is one line, and has room for the rest. */
+static int shown_bytes(const char *name)
+{
+    enum { MOST = 64 };
+    const size_t n = strcspn(name, "\n");
+    return n < MOST ? (int)n : MOST;
+}
+
 static enum mt_status check_sizes(const char *policy, int32_t n_rank, int32_t n_layer,
                                   int32_t n_expert)
 {
-    if (policy == NULL || mt_policy_find(policy) == NULL) {
+    const char *name = policy != NULL ? policy : "NULL";
+    if (mt_policy_find(name) == NULL) {
         return MT_FAIL(MT_ERR_CONFIG,
-                       "policy %s is not known; expected a name that mtplace_policy_name tells",
-                       policy == NULL ? "NULL" : policy);
+                       "policy %.*s is not known; expected a name that mtplace_policy_name tells",
+                       shown_bytes(name), name);
     }
     if (n_rank < 1 || n_rank > MAX_RANK || n_layer < 1 || n_layer > MAX_LAYER || n_expert < 1 ||
         n_expert > MAX_EXPERT) {
@@ -199,22 +208,23 @@ static enum mt_status check_not_started(const mtplace_planner *planner)
 
 int mtplace_set(mtplace_planner *planner, const char *name, int64_t value)
 {
+    const char *setting = name != NULL ? name : "NULL";
     MT_TRY_CALL(begin(planner));
     MT_TRY_CALL(check_not_started(planner));
-    for (int i = 0; name != NULL && i < N_SETTING; ++i) {
-        if (strcmp(name, settings[i].name) != 0) {
+    for (int i = 0; i < N_SETTING; ++i) {
+        if (strcmp(setting, settings[i].name) != 0) {
             continue;
         }
         if (value < settings[i].least || value > settings[i].most) {
             return (int)MT_FAIL(MT_ERR_CONFIG, "%s = %lld is out of range; expected %lld to %lld",
-                                name, (long long)value, (long long)settings[i].least,
+                                setting, (long long)value, (long long)settings[i].least,
                                 (long long)settings[i].most);
         }
         planner->value[i] = value;
         return MTPLACE_OK;
     }
-    return (int)MT_FAIL(MT_ERR_CONFIG, "no setting %s; expected one of those in mtplace.h",
-                        name == NULL ? "NULL" : name);
+    return (int)MT_FAIL(MT_ERR_CONFIG, "no setting %.*s; expected one of those in mtplace.h",
+                        shown_bytes(setting), setting);
 }
 
 int mtplace_set_nodes(mtplace_planner *planner, const int32_t *node)
