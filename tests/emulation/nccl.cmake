@@ -20,6 +20,7 @@ function(mt_nccl_test name)
     target_compile_definitions(${name} PRIVATE OMPI_SKIP_MPICXX)
     target_link_libraries(${name} PRIVATE mt_emulated_transport mt_test_support mt_comm
                           PkgConfig::CMOCKA)
+    add_dependencies(emulated ${name})
     foreach(ranks IN LISTS T_RANKS)
         add_test(NAME emulation.${name}.np${ranks}
                  COMMAND ${MT_MPIRUN} -np ${ranks} $<TARGET_FILE:${name}>)
