@@ -5,7 +5,10 @@
 #   parity     the tests of tests/kernel/ with the kernels of src/kernel/cuda/ and the real cuBLAS
 #   sanitizer  kernels of all kinds under compute-sanitizer, where that is installed
 #   training   20 steps of configs/quickstart.toml on 1, 2, 4 .. GPUs against the same on the CPU
-#   speed      every kernel against the bandwidth of copies and the rate of products, measured in the same run
+#   start      what the GPU's module costs runs that do not use it, and a GPU's start over the CPU's
+#   speed      every kernel against the bandwidth of copies and the rate of products, measured in the same run; products
+#              of experts by each of their ways over rows
+#   links      every collective over NCCL between 2, 4 .. GPUs against what the links do in the same run
 # and writes a report to $OUT/performance-gpu.md, or to docs/ where OUT is not set. Ends with 0 when everything holds,
 # 1 when something does not, and 77 where there is no GPU. --build-only builds, GPU or not.
 # BUILD_DIR (build-gpu) and MT_CUDA_ARCHITECTURES, for --build-only, are taken from the environment.
@@ -15,6 +18,7 @@ float32_bound=1e-4  # of losses, which agree to rounding
 bfloat16_bound=1e-2 # what is rounded to bfloat16 may flip where sums differ in their last bit
 kernels="adamw attention bfloat16 bias cross_entropy embedding expert gate grouped linear rms_norm router rows sigmoid
     sums"
+parts="parity sanitizer training start speed links"
 only_build=0
 NO_INSTALL=0
 for argument in "$@"; do
@@ -74,17 +78,26 @@ keep() {
     wrong=1
 }
 
+# check_parity NAME PROGRAM: one line.
+check_parity() {
+    local log=${1// /_} verdict="as the reference"
+    OMP_NUM_THREADS=1 timeout 600 "$BUILD_DIR/tests/cuda/$2" >"$work/$log.log" 2>&1 || {
+        verdict="**differs**: $(sed -n 's/^\[  FAILED  \] \([a-z_0-9]*\)$/\1/p' "$work/$log.log" | sort -u | paste -sd' ')"
+        keep "$log" "differs from its reference"
+    }
+    say "| $1 | $(sed -n 's/^\[==========\] Running \([0-9]*\) .*/\1/p' "$work/$log.log") | $verdict |"
+}
+
 parity() {
     say "| operation | tests | verdict |"
     say "|---|---|---|"
-    local name verdict
+    local name
     for name in $kernels; do
-        verdict="as the reference"
-        OMP_NUM_THREADS=1 timeout 600 "$BUILD_DIR/tests/cuda/gpu_$name" >"$work/$name.log" 2>&1 || {
-            verdict="**differs**: $(sed -n 's/^\[  FAILED  \] \([a-z_0-9]*\)$/\1/p' "$work/$name.log" | sort -u | paste -sd' ')"
-            keep "$name" "differs from its reference"
-        }
-        say "| $name | $(sed -n 's/^\[==========\] Running \([0-9]*\) .*/\1/p' "$work/$name.log") | $verdict |"
+        check_parity "$name" "gpu_$name"
+    done
+    # Products grouped and one by one at once, for which those of tests are too small by the rule.
+    for name in grouped expert; do
+        MT_TEST_APART_FLOPS=200000 check_parity "$name both ways" "gpu_$name"
     done
 }
 
@@ -180,13 +193,36 @@ speed() {
     fi
 }
 
+start() {
+    python3 "$root/tests/cuda/startup.py" "$BUILD_DIR/moetrain" "$BUILD_DIR/libmoetrain_cuda.so" --gpu 2>"$work/start.log" ||
+        keep start "the module is loaded where it is not wanted, or a run failed"
+}
+
+# Transport nccl, a rank a GPU.
+links() {
+    local ranks=2
+    if [ "$n_gpu" -lt 2 ]; then
+        say "Not measured: there is one GPU."
+    elif [ ! -x "$BUILD_DIR/tests/cuda/gpu_collectives" ]; then
+        say "Not measured: the toolkit has no NCCL."
+        return
+    fi
+    while [ $ranks -le "$n_gpu" ]; do
+        timeout 600 mpirun -q -np $ranks --oversubscribe --allow-run-as-root --bind-to none \
+            "$BUILD_DIR/tests/cuda/gpu_collectives" 2>"$work/links.$ranks.log" ||
+            keep "links.$ranks" "collectives on $ranks GPUs could not be measured"
+        say
+        ranks=$((2 * ranks))
+    done
+}
+
 report() {
     local part
     say "# A GPU's results"
     say
     say "Written by \`tests/gpu.sh\` at revision $(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || say unknown) on"
     say "$n_gpu x ${gpus%%,*}, $("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/toolkit \1/p')."
-    for part in parity sanitizer training speed; do
+    for part in $parts; do
         say
         say "## ${part^}"
         say
@@ -204,7 +240,7 @@ fi
 n_gpu=$(wc -l <<<"$gpus")
 # The oldest first: what newer ones lack is compiled from its PTX.
 build_all "$(sed 's/.*, //' <<<"$gpus" | sort -nu | paste -sd';')"
-for part in parity sanitizer training speed; do
+for part in $parts; do
     say "$part" >&2
     $part >"$work/$part.md"
 done

@@ -1,7 +1,9 @@
 # What tests/gpu.sh runs on a GPU: target gpu, not part of the default build.
 set(mt_gpu_includes ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/tests)
+set(mt_gpu_transport ${mt_gpu_kernels})
 # Kernels alone: neither the module that the program loads nor what it has of NCCL.
 list(FILTER mt_gpu_kernels EXCLUDE REGEX "/(module|transport_[a-z_]*)\\.o$")
+list(FILTER mt_gpu_transport INCLUDE REGEX "/transport_[a-z_]*\\.o$")
 add_custom_target(gpu_kernels DEPENDS ${mt_gpu_kernels})
 
 # A program of these sources, the kernels, and the toolkit's libraries.
@@ -41,3 +43,17 @@ endforeach()
 file(GLOB mt_measure CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/measure*.cc)
 set_source_files_properties(${mt_measure} PROPERTIES COMPILE_OPTIONS "-Wno-shadow")
 mt_gpu_program(gpu_measure ${mt_measure})
+
+# What measures collectives, a rank a GPU.
+if(mt_nccl_sources)
+    set(mt_case_folder ${CMAKE_SOURCE_DIR}/tests/comm)
+    set_source_files_properties(collectives.cc PROPERTIES COMPILE_OPTIONS "-Wno-shadow")
+    add_custom_target(gpu_transport DEPENDS ${mt_gpu_transport})
+    mt_gpu_program(gpu_collectives ${CMAKE_CURRENT_SOURCE_DIR}/collectives.cc
+                   ${mt_case_folder}/cases.c ${mt_case_folder}/case_exchange.c
+                   ${mt_case_folder}/case_sparse.c)
+    add_dependencies(gpu_collectives gpu_transport)
+    target_compile_definitions(gpu_collectives PRIVATE OMPI_SKIP_MPICXX)
+    target_link_libraries(gpu_collectives PRIVATE mt_comm mt_test_support ${mt_gpu_transport}
+                          ${MT_NCCL_LIBRARY} ${mt_gpu_kernels} ${MT_CUBLAS} ${MT_CUDART})
+endif()

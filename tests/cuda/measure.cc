@@ -180,15 +180,23 @@ void bench::measure_products(enum mt_dtype dtype)
     clear();
 }
 
-void bench::measure(const char *name, enum mt_dtype dtype, double bytes, double flops,
-                    const std::function<void()> &work)
+double bench::time(enum mt_dtype dtype, const std::function<void()> &work)
 {
     work(); /* the first call of a kernel loads it */
     require(mt_cuda_wait(cuda(dtype)) == MT_OK, mt_error_last()->text);
-    const double by_bytes = bytes / bytes_per_s;
-    const double by_flops = flops / flops_per_s[dtype == MT_BFLOAT16 ? 1 : 0];
-    const double bound = std::max(by_bytes, by_flops);
-    lines.push_back({name, dtype, by_flops > by_bytes, bound / seconds(cuda(dtype), work)});
+    return seconds(cuda(dtype), work);
+}
+
+double bench::bound(enum mt_dtype dtype, double bytes, double flops) const
+{
+    return std::max(bytes / bytes_per_s, flops / flops_per_s[dtype == MT_BFLOAT16 ? 1 : 0]);
+}
+
+void bench::measure(const char *name, enum mt_dtype dtype, double bytes, double flops,
+                    const std::function<void()> &work)
+{
+    const bool is_by_flops = bound(dtype, 0.0, flops) > bound(dtype, bytes, 0.0);
+    lines.push_back({name, dtype, is_by_flops, bound(dtype, bytes, flops) / time(dtype, work)});
     clear();
 }
 
@@ -212,5 +220,6 @@ int main(int n_argument, char **argument)
     measure_attention(&b);
     measure_rows(&b);
     b.print();
+    measure_ways(&b);
     return 0;
 }

@@ -51,6 +51,10 @@ class bench
 
     void measure(const char *name, enum mt_dtype dtype, double bytes, double flops,
                  const std::function<void()> &work);
+    /* Seconds of one call. */
+    double time(enum mt_dtype dtype, const std::function<void()> &work);
+    /* The least that so many bytes and multiplications and additions take. */
+    double bound(enum mt_dtype dtype, double bytes, double flops) const;
     /* A table in Markdown. */
     void print() const;
 
@@ -74,6 +78,7 @@ class bench
 
 void measure_products(bench *b);  /* linear, packs, experts, router */
 void measure_attention(bench *b); /* attention, norms, biases */
+void measure_ways(bench *b);      /* products by both of their ways; prints a table of its own */
 void measure_rows(bench *b);      /* gate, rows, embedding, loss, optimizer, sums */
 
 #endif

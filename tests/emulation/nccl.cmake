@@ -20,6 +20,7 @@ function(mt_nccl_test name)
     target_compile_definitions(${name} PRIVATE OMPI_SKIP_MPICXX)
     target_link_libraries(${name} PRIVATE mt_emulated_transport mt_test_support mt_comm
                           PkgConfig::CMOCKA)
+    add_dependencies(emulated ${name})
     foreach(ranks IN LISTS T_RANKS)
         add_test(NAME emulation.${name}.np${ranks}
                  COMMAND ${MT_MPIRUN} -np ${ranks} $<TARGET_FILE:${name}>)
@@ -32,3 +33,12 @@ mt_nccl_test(test_nccl_double RANKS 2 SOURCES test_nccl_double.cc)
 # Not tests by themselves: nccl_faults.sh runs the jobs and looks at how they end.
 mt_nccl_test(nccl_faults SOURCES nccl_faults.c)
 mt_script_test(nccl_faults DIR emulation LABELS emu fault mpi)
+# What measures collectives between GPUs, with short messages.
+set_source_files_properties(${CMAKE_SOURCE_DIR}/tests/cuda/collectives.cc PROPERTIES COMPILE_OPTIONS
+                            "-Wno-shadow")
+mt_nccl_test(emulated_collectives SOURCES ${CMAKE_SOURCE_DIR}/tests/cuda/collectives.cc
+             ${mt_case_sources})
+add_test(NAME emulation.collectives.np3
+         COMMAND ${MT_MPIRUN} -np 3 $<TARGET_FILE:emulated_collectives> small)
+set_tests_properties(emulation.collectives.np3 PROPERTIES LABELS "emu;mpi" TIMEOUT 300
+                     ENVIRONMENT "${MT_TEST_ENV}" PROCESSORS 2)

@@ -4,6 +4,7 @@
 #include <cstdarg>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 
 extern "C" {
 #include <cmocka.h>
@@ -12,6 +13,17 @@ extern "C" {
 /* For the largest rows of the tests. */
 static const int64_t scratch_bytes = INT64_C(64) << 20;
 
+/* $MT_TEST_APART_FLOPS: products of so many multiplications and additions go apart, which are small
+ * enough for tests to have both ways at once. */
+static void choose_ways(struct mt_cuda *cuda)
+{
+    const char *flops = std::getenv("MT_TEST_APART_FLOPS");
+    if (flops != nullptr) {
+        cuda->ways.apart_tiles = 0;
+        cuda->ways.apart_flops = std::strtoll(flops, nullptr, 10);
+    }
+}
+
 struct mt_cuda *emu_context(const struct mt_device *device)
 {
     static struct mt_cuda contexts[2];
@@ -19,6 +31,9 @@ struct mt_cuda *emu_context(const struct mt_device *device)
     const int dtype = device->dtype == MT_BFLOAT16 ? 1 : 0;
     if (!is_open[dtype] && mt_cuda_init(&contexts[dtype], device->dtype, scratch_bytes) != MT_OK) {
         fail_msg("%s", mt_error_last()->text);
+    }
+    if (!is_open[dtype]) {
+        choose_ways(&contexts[dtype]);
     }
     is_open[dtype] = true;
     staging_set_order(device->n_thread);
@@ -43,6 +58,9 @@ void call::finish()
         if (a.is_result) {
             require(cudaMemcpy(a.host, a.device, a.bytes, cudaMemcpyDeviceToHost));
         }
+    }
+    /* Freeing waits for every stream: it would hide that a result was waited for by none. */
+    for (const array &a : arrays) {
         require(cudaFree(a.device));
     }
     arrays.clear();

@@ -50,6 +50,7 @@ static void open_handle(struct mt_cuda *cuda, cudaStream_t *stream, cublasHandle
 enum mt_status mt_cuda_init(struct mt_cuda *cuda, enum mt_dtype dtype, int64_t scratch_bytes)
 {
     memset(cuda, 0, sizeof(*cuda));
+    cuda->ways = mt_cuda_planned_ways();
     cuda->dtype = dtype;
     cuda->scratch_bytes = scratch_bytes;
     const size_t all_workspaces = (size_t)((1 + MT_CUDA_SIDES) * workspace_bytes);

@@ -17,7 +17,18 @@
 /* Streams beside the main one, for products of experts that are large enough to go one by one. */
 enum { MT_CUDA_SIDES = 4 };
 
+/* Which way each of several products takes (product_ways.cu, few_rows.cu). Apart goes what has at
+ * least so many tiles of 128 x 128 in its result and so many multiplications and additions. Figures
+ * of a model until a GPU has measured both ways side by side (tests/gpu.sh). */
+struct mt_cuda_ways {
+    int64_t apart_tiles, apart_flops; /* 0: every product; INT64_MAX: none in float32 */
+    int few_rows; /* up to MT_CUDA_FEW_ROWS: groups that go to our own kernel; 0: none */
+};
+enum { MT_CUDA_FEW_ROWS = 16 };
+struct mt_cuda_ways mt_cuda_planned_ways(void);
+
 struct mt_cuda {
+    struct mt_cuda_ways ways; /* as planned; the same on all ranks */
     cudaStream_t stream;
     cublasHandle_t blas;
     cudaStream_t side[MT_CUDA_SIDES];

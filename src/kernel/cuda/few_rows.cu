@@ -85,7 +85,7 @@ bool mt_cuda_has_few_rows(const struct mt_cuda *cuda, const void *x,
     bool is_right = cuda->dtype == MT_BFLOAT16 && groups.n_group > 1 && weight[0]->n_in % 8 == 0 &&
                     reinterpret_cast<uintptr_t>(x) % 16 == 0;
     for (int i = 0; i < groups.n_group; i++) {
-        is_right = is_right && groups.offset[i + 1] - groups.offset[i] <= MT_CUDA_FEW_ROWS &&
+        is_right = is_right && groups.offset[i + 1] - groups.offset[i] <= cuda->ways.few_rows &&
                    reinterpret_cast<uintptr_t>(weight[i]->forward_pack) % 16 == 0;
     }
     return is_right;

@@ -20,8 +20,8 @@ void mt_cuda_products_weight(struct mt_cuda *cuda, float *const *d_w, const void
                              const void *x, struct mt_cuda_weight_shape shape,
                              struct mt_groups groups);
 
-/* Products forward of groups that are all this small, in bfloat16, by a kernel of our own. */
-enum { MT_CUDA_FEW_ROWS = 16, MT_CUDA_FEW_GROUPS = 128 };
+/* Products forward of groups that are all that small, in bfloat16, by a kernel of our own. */
+enum { MT_CUDA_FEW_GROUPS = 128 };
 bool mt_cuda_has_few_rows(const struct mt_cuda *cuda, const void *x,
                           const struct mt_weight *const *weight, struct mt_groups groups);
 void mt_cuda_few_rows_forward(struct mt_cuda *cuda, float *y, const void *x,
