@@ -67,6 +67,10 @@ enum mt_status mt_exec_poll(struct mt_exec *exec, bool *done);
 /* Returns when the plan is complete. Waiting counts as exposed communication (base/clock.h) and is
  * watched (base/job.h). Ending what was not begun is a no-op. */
 enum mt_status mt_exec_end(struct mt_exec *exec);
+/* The same on behalf of the host alone: what is fetched from the device from now on comes after the
+ * plan (device/memory.h), its other work does not. The buffers are free when that has been waited
+ * for. */
+enum mt_status mt_exec_end_fetched(struct mt_exec *exec);
 /* Advances everything that is begun: called between kernels. */
 enum mt_status mt_comm_poll(struct mt_comm *comm);
 /* The same for those who cannot fail, a struct mt_comm behind the pointer: the idle function of a

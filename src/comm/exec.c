@@ -403,6 +403,17 @@ enum mt_status mt_exec_end(struct mt_exec *exec)
     return MT_OK;
 }
 
+enum mt_status mt_exec_end_fetched(struct mt_exec *exec)
+{
+    if (exec->plan == NULL || exec->device == NULL) {
+        return mt_exec_end(exec);
+    }
+    MT_TRY(exec->device->verbs->plan->end_fetched(exec->device, exec->ticket));
+    remove_active(exec->comm, exec);
+    exec->plan = NULL;
+    return MT_OK;
+}
+
 static enum mt_status check_device(struct mt_comm *comm)
 {
     struct mt_transport *device = comm->device;

@@ -30,6 +30,8 @@ struct mt_transport_plan_verbs {
     enum mt_status (*poll)(struct mt_transport *transport, int ticket, bool *is_done);
     /* What the device gets to do from now on comes after the plan. */
     enum mt_status (*end)(struct mt_transport *transport, int ticket);
+    /* What is fetched from the device from now on does (device/memory.h), and nothing else. */
+    enum mt_status (*end_fetched)(struct mt_transport *transport, int ticket);
     /* Has anything failed that is under way? */
     enum mt_status (*check)(struct mt_transport *transport);
 };

@@ -250,6 +250,11 @@ static enum mt_status nccl_end(struct mt_transport *transport, int ticket)
     return nccl_of(transport)->table->end(nccl_of(transport)->nccl, ticket);
 }
 
+static enum mt_status nccl_end_fetched(struct mt_transport *transport, int ticket)
+{
+    return nccl_of(transport)->table->end_fetched(nccl_of(transport)->nccl, ticket);
+}
+
 static enum mt_status nccl_check(struct mt_transport *transport)
 {
     return nccl_of(transport)->table->check(nccl_of(transport)->nccl);
@@ -275,8 +280,11 @@ static void nccl_destroy(struct mt_transport *transport)
     mt_memory_free(t);
 }
 
-static const struct mt_transport_plan_verbs plan_verbs = {
-    .begin = nccl_begin, .poll = nccl_poll, .end = nccl_end, .check = nccl_check};
+static const struct mt_transport_plan_verbs plan_verbs = {.begin = nccl_begin,
+                                                          .poll = nccl_poll,
+                                                          .end = nccl_end,
+                                                          .end_fetched = nccl_end_fetched,
+                                                          .check = nccl_check};
 static const struct mt_transport_verbs nccl_verbs = {.destroy = nccl_destroy, .plan = &plan_verbs};
 
 struct mt_nccl_counts mt_transport_nccl_counts(struct mt_transport *transport)

@@ -278,12 +278,22 @@ static enum mt_status poll(struct mt_nccl *nccl, int ticket, bool *is_done)
     return mt_nccl_check_cuda(nccl, error, "a plan");
 }
 
-static enum mt_status end(struct mt_nccl *nccl, int ticket)
+static enum mt_status end_before(struct mt_nccl *nccl, int ticket, cudaStream_t stream)
 {
     MT_TRY(nccl->status);
     nccl->ticket[ticket].is_taken = false;
-    return mt_nccl_check_cuda(
-        nccl, cudaStreamWaitEvent(nccl->cuda->stream, nccl->ticket[ticket].done, 0), "an event");
+    return mt_nccl_check_cuda(nccl, cudaStreamWaitEvent(stream, nccl->ticket[ticket].done, 0),
+                              "an event");
+}
+
+static enum mt_status end(struct mt_nccl *nccl, int ticket)
+{
+    return end_before(nccl, ticket, nccl->cuda->stream);
+}
+
+static enum mt_status end_fetched(struct mt_nccl *nccl, int ticket)
+{
+    return end_before(nccl, ticket, nccl->cuda->fetch);
 }
 
 static struct mt_nccl_counts count(const struct mt_nccl *nccl)
@@ -291,5 +301,6 @@ static struct mt_nccl_counts count(const struct mt_nccl *nccl)
     return nccl->counts;
 }
 
-const struct mt_nccl_table mt_nccl_functions = {
-    version, create_ids, open, poll_open, begin, poll, end, check, give_up, close, count};
+const struct mt_nccl_table mt_nccl_functions = {version, create_ids, open,  poll_open,
+                                                begin,   poll,       end,   end_fetched,
+                                                check,   give_up,    close, count};

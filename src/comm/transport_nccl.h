@@ -66,6 +66,8 @@ struct mt_nccl_table {
     enum mt_status (*poll)(struct mt_nccl *nccl, int ticket, bool *is_done);
     /* What the main stream gets from now on comes after the plan; gives the ticket back. */
     enum mt_status (*end)(struct mt_nccl *nccl, int ticket);
+    /* The same for what is fetched from now on, and not for the main stream. */
+    enum mt_status (*end_fetched)(struct mt_nccl *nccl, int ticket);
     /* Whether anything under way has failed, here or at a peer. */
     enum mt_status (*check)(struct mt_nccl *nccl);
     /* Gives up what is under way; streams that wait for it go on. */

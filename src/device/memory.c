@@ -165,6 +165,54 @@ enum mt_status mt_device_wait(struct mt_device *device)
     return MT_OK;
 }
 
+void mt_device_fetch_begin(struct mt_device *device)
+{
+    if (!mt_device_is_host(device)) {
+        table_of(device)->fetch_begin(device);
+    }
+}
+
+void mt_device_fetch(struct mt_device *device, void *to, const void *from, int64_t n_bytes)
+{
+    const struct mt_device_table *table = table_of(device);
+    copy_by(device, table == NULL ? copy_on_host : table->fetch, to, from, n_bytes);
+}
+
+enum mt_status mt_device_fetch_wait(struct mt_device *device)
+{
+    if (mt_device_is_host(device)) {
+        return MT_OK;
+    }
+    ++device->n_wait;
+    mt_job_watch_begin("what the GPU tells", 0);
+    const enum mt_status status = table_of(device)->fetch_wait(device);
+    mt_job_watch_end();
+    return status;
+}
+
+void mt_device_aside_begin(struct mt_device *device)
+{
+    if (!mt_device_is_host(device)) {
+        mt_timeline_break(device);
+        table_of(device)->aside_begin(device);
+    }
+}
+
+void mt_device_aside_end(struct mt_device *device)
+{
+    if (!mt_device_is_host(device)) {
+        mt_timeline_break(device);
+        table_of(device)->aside_end(device);
+    }
+}
+
+void mt_device_aside_join(struct mt_device *device)
+{
+    if (!mt_device_is_host(device)) {
+        table_of(device)->aside_join(device);
+    }
+}
+
 int64_t mt_device_n_wait(const struct mt_device *device)
 {
     return device->n_wait;

@@ -48,7 +48,27 @@ void mt_device_copy(struct mt_device *device, void *to, const void *from, int64_
 void mt_device_fill_zero(struct mt_device *device, void *memory, int64_t n_bytes);
 /* Everything so far is over, downloads have arrived; the first error since the beginning. */
 enum mt_status mt_device_wait(struct mt_device *device);
-/* Waits so far of a device that is not the host: for tests. */
+
+/* Beside the order, where the host wants to know something early (docs/decisions/0016-gpu.md).
+ *
+ *     order   ... | fetch_begin             what follows ...                | join
+ *     fetched      \__ copies __ host waits for these alone                  /
+ *     aside         \__ aside_begin ... operations ... aside_end ___________/
+ *
+ * What is fetched comes after everything before fetch_begin and beside what follows; `to` has its
+ * values after mt_device_fetch_wait, which waits for nothing else. */
+void mt_device_fetch_begin(struct mt_device *device);
+void mt_device_fetch(struct mt_device *device, void *to, const void *from, int64_t n_bytes);
+enum mt_status mt_device_fetch_wait(struct mt_device *device);
+/* Operations between begin and end come after everything before begin, run beside what follows end
+ * and are over for what follows join. They lend, upload and download nothing, and have scratch of
+ * their own: what is reserved between begin and end. On the CPU operations run when they are
+ * called, here too. */
+void mt_device_aside_begin(struct mt_device *device);
+void mt_device_aside_end(struct mt_device *device);
+void mt_device_aside_join(struct mt_device *device);
+
+/* Waits so far, of both kinds, of a device that is not the host: for tests. */
 int64_t mt_device_n_wait(const struct mt_device *device);
 
 /* Bytes that this process can still allocate there. */

@@ -14,12 +14,13 @@ extern "C" {
 #endif
 
 /* Raised whenever an argument or the meaning of a function changes. */
-enum { MT_MODULE_VERSION = 2 };
+enum { MT_MODULE_VERSION = 3 };
 
 enum { MT_DEVICE_MARKS = 4097 };
 
 /* Memory and order of a device whose memory is not the host's. All work, copies too, is one stream
- * in the order of the calls; only `wait` waits, and errors on the way come out of it. */
+ * in the order of the calls, but for what device/memory.h says goes beside it; only the two waits
+ * wait, and errors on the way come out of them. */
 struct mt_device_table {
     /* Takes GPU number `local` of this machine, whose ranks are n_local, and sets device->context.
      * MT_ERR_RESOURCE: there are fewer GPUs. */
@@ -47,6 +48,13 @@ struct mt_device_table {
     int64_t (*between_ns)(const struct mt_device *device, int from, int to);
     int64_t (*available_bytes)(const struct mt_device *device);
     void (*describe)(const struct mt_device *device, char *text, size_t bytes);
+    /* As in device/memory.h. */
+    void (*fetch_begin)(struct mt_device *device);
+    void (*fetch)(struct mt_device *device, void *to, const void *from, int64_t n_bytes);
+    enum mt_status (*fetch_wait)(struct mt_device *device);
+    void (*aside_begin)(struct mt_device *device);
+    void (*aside_end)(struct mt_device *device);
+    void (*aside_join)(struct mt_device *device);
 };
 
 struct mt_kernel_table; /* kernel/table.h */

@@ -37,7 +37,7 @@ void mt_timeline_close(struct mt_device *device)
     device->timeline = NULL;
 }
 
-static void end_span(struct mt_device *device)
+void mt_timeline_break(struct mt_device *device)
 {
     struct mt_timeline *t = device->timeline;
     if (t->is_open) {
@@ -53,7 +53,7 @@ void mt_timeline_operation(struct mt_device *device)
     if (t->is_open && mt_record_device_is_at(t->handle[t->n_span - 1], phase)) {
         return;
     }
-    end_span(device);
+    mt_timeline_break(device);
     const bool has_room = phase != MT_N_PHASE && t->n_span < MAX_SPANS;
     const int64_t handle = has_room ? mt_record_device_begin(phase, 0, 0) : -1;
     if (handle >= 0) {
@@ -65,7 +65,7 @@ void mt_timeline_operation(struct mt_device *device)
 
 void mt_timeline_end(struct mt_device *device)
 {
-    end_span(device);
+    mt_timeline_break(device);
     if (device->timeline->n_span > 0) {
         mark(device, LAST_MARK);
     }

@@ -13,6 +13,9 @@ void mt_timeline_close(struct mt_device *device);
 
 /* An operation is about to be enqueued. */
 void mt_timeline_operation(struct mt_device *device);
+/* What comes next goes to another stream. Spans of both are one row in the order of the calls: what
+ * runs beside an earlier one counts from that one's end. */
+void mt_timeline_break(struct mt_device *device);
 /* Around a wait for the device: nothing more comes; everything is over. */
 void mt_timeline_end(struct mt_device *device);
 void mt_timeline_collect(struct mt_device *device);

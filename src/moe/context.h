@@ -12,6 +12,7 @@
 #include "base/record.h"
 #include "moe/balance.h"
 #include "moe/carrier.h"
+#include "moe/counts.h"
 #include "moe/moe.h"
 #include "moe/outlook.h"
 #include "moe/route.h"
@@ -63,7 +64,8 @@ struct mt_moe {
     struct mt_comm *comm;
     struct mt_store *store;
     bool training;
-    bool recompute; /* gate and up, of shared experts too, are computed again in backward */
+    bool is_shared_aside; /* a GPU's shared experts: beside counts and rows that travel */
+    bool recompute;       /* gate and up, of shared experts too, are computed again in backward */
     int n_layer, first_layer; /* MoE layers are first_layer .. n_layer - 1 */
     int n_rank, n_expert, top_k;
     int n_slot;                         /* copies of a layer */
@@ -118,7 +120,8 @@ struct mt_moe {
     int64_t *quota;          /* [R, max_instance] */
     int64_t *load;           /* [R] */
     double *probability_sum; /* [E] */
-    int64_t *gate_count;     /* dev [E], what the gate writes */
+    double lse_square_sum;
+    struct mt_counts counts; /* on their way to `count` */
     double *gate_sum;        /* dev [E + 1] of probabilities, then of squares */
     int32_t *choice;         /* [N,K] room for what the host sees of the device's */
     float *logits;           /* [N,E], in backward their gradient */
@@ -139,9 +142,10 @@ void mt_given_clear(struct mt_given *given);
 /* expert [n,K] of this rank's tokens in the step, micro-batch and half at hand. */
 void mt_moe_give_choices(struct mt_moe *moe, int layer, int half, int64_t n, int32_t *expert);
 
-/* gate.c: gate arrays of half->saved, count and global_count from its x. When backward follows,
- * balance and tally count it. Collective. */
-enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, struct mt_moe_half *half);
+/* gate.c: gate arrays of half->saved from its x, and, at the end, count and global_count. When
+ * backward follows, balance and tally count it. Collective. */
+enum mt_status mt_moe_gate_begin(struct mt_moe *moe, int layer, struct mt_moe_half *half);
+enum mt_status mt_moe_gate_end(struct mt_moe *moe, int layer, const struct mt_moe_half *half);
 /* The half's choices [n,K] as the host has them after its gate. */
 int32_t *mt_moe_choices(const struct mt_moe *moe, const struct mt_moe_saved *saved);
 /* Adds the router's part to d_x [N,D] and to its weight's gradient, from saved->d_weight. */
@@ -163,8 +167,10 @@ enum mt_status mt_moe_check_plan(struct mt_moe *moe, int layer);
  * first slice. */
 enum mt_status mt_moe_route(struct mt_moe *moe, int layer, struct mt_moe_half *half);
 struct mt_moe_rows mt_moe_cut_rows(const struct mt_moe *moe, struct mt_arena *arena, int64_t n_row);
-/* Cuts what recomputation does not keep: gate and up of the first slice, of shared experts too. */
+/* Cuts what recomputation does not keep: gate and up of the first slice; of shared experts. */
 void mt_moe_cut_inner(const struct mt_moe *moe, struct mt_arena *arena, struct mt_moe_saved *saved);
+void mt_moe_cut_shared(const struct mt_moe *moe, struct mt_arena *arena,
+                       struct mt_moe_saved *saved);
 /* Rows of saved->x [N,D] and their weights into `near` [N*K, D+1], all slices. */
 void mt_moe_pack_rows(struct mt_moe *moe, float *near, const struct mt_moe_saved *saved);
 /* One slice of `near` to the experts: rows->x and weight, half->arrivals. */
@@ -203,8 +209,12 @@ enum mt_status mt_moe_experts_backward(struct mt_moe *moe, int layer, struct mt_
                                        const struct mt_moe_rows *rows);
 
 /* shared.c: all shared experts as one SwiGLU of width Fs. out [N,D] =, d_x [N,D] =. Without shared
- * experts nothing happens. */
-enum mt_status mt_moe_shared_forward(struct mt_moe *moe, int layer, float *out, const float *x,
+ * experts nothing happens. Where moe->is_shared_aside, forward is `aside`: half->result beside what
+ * follows until the routed experts; else it is `forward`, and the other of the two does nothing. */
+enum mt_status mt_moe_reserve_shared(struct mt_moe *moe); /* when the layers are made */
+enum mt_status mt_moe_shared_aside(struct mt_moe *moe, int layer, struct mt_moe_half *half);
+void mt_moe_shared_join(struct mt_moe *moe);
+enum mt_status mt_moe_shared_forward(struct mt_moe *moe, int layer, float *out,
                                      const struct mt_moe_saved *saved);
 enum mt_status mt_moe_shared_backward(struct mt_moe *moe, int layer, float *d_x, const float *d_out,
                                       const struct mt_moe_saved *saved);

@@ -102,6 +102,9 @@ enum mt_status mt_moe_route(struct mt_moe *moe, int layer, struct mt_moe_half *h
     saved->rows.weight = mt_moe_cut_floats(half->arena, n_row);
     saved->kept_mark = mt_arena_mark(half->arena);
     mt_moe_cut_inner(moe, half->arena, saved);
+    if (!moe->is_shared_aside) {
+        mt_moe_cut_shared(moe, half->arena, saved);
+    }
 #ifdef MT_CHECK_PLANS
     MT_TRY(mt_moe_check_plan(moe, layer));
 #endif
@@ -115,6 +118,10 @@ void mt_moe_cut_inner(const struct mt_moe *moe, struct mt_arena *arena, struct m
     const int64_t n_row = kept_rows(moe, saved);
     saved->rows.gate = mt_moe_cut_floats(arena, n_row * moe->inner);
     saved->rows.up = mt_moe_cut_floats(arena, n_row * moe->inner);
+}
+
+void mt_moe_cut_shared(const struct mt_moe *moe, struct mt_arena *arena, struct mt_moe_saved *saved)
+{
     saved->shared_gate = mt_moe_cut_floats(arena, saved->n * moe->shared_inner);
     saved->shared_up = mt_moe_cut_floats(arena, saved->n * moe->shared_inner);
 }

@@ -29,7 +29,7 @@ static void sum_over_ranks(int64_t *sum, const int64_t *count, int n_rank, int n
 }
 
 /* The half joins the halves before it. */
-static void add_to_seen(struct mt_moe *moe, int layer, bool is_first, double lse_square_sum)
+static void add_to_seen(struct mt_moe *moe, int layer, bool is_first)
 {
     const int64_t n_expert = moe->n_expert;
     const int64_t n_pair = moe->n_rank * n_expert;
@@ -45,7 +45,7 @@ static void add_to_seen(struct mt_moe *moe, int layer, bool is_first, double lse
     for (int64_t e = 0; e < n_expert; ++e) {
         seen->probability_sum[e] += moe->probability_sum[e];
     }
-    seen->lse_square_sum += lse_square_sum;
+    seen->lse_square_sum += moe->lse_square_sum;
     sum_over_ranks(moe->micro_count + layer * n_expert, seen->count, moe->n_rank, moe->n_expert);
     memcpy(moe->own_count + layer * n_expert, seen->count + moe->comm->rank * n_expert,
            (size_t)n_expert * sizeof(int64_t));
@@ -85,26 +85,21 @@ static void give_choices(struct mt_moe *moe, int layer, const struct mt_moe_half
     mt_device_upload(moe->device, saved->expert, choice, choice_bytes(moe, saved));
 }
 
-/* What decides how much work follows: the one wait of a layer's forward. Own counts into
- * global_count, until the others' are known. */
-static enum mt_status see_gate(struct mt_moe *moe, const struct mt_moe_saved *saved,
-                               double *lse_square_sum)
+/* What the host sees of the gate beside the counts of all ranks. */
+static void fetch_gate(struct mt_moe *moe, const struct mt_moe_saved *saved)
 {
-    const int64_t n_bytes = moe->n_expert * (int64_t)sizeof(int64_t);
-    mt_device_download(moe->device, moe->global_count, moe->gate_count, n_bytes);
-    mt_device_download(moe->device, moe->probability_sum, moe->gate_sum, n_bytes);
-    mt_device_download(moe->device, lse_square_sum, moe->gate_sum + moe->n_expert,
-                       (int64_t)sizeof(*lse_square_sum));
-    mt_device_download(moe->device, mt_moe_choices(moe, saved), saved->expert,
-                       choice_bytes(moe, saved));
-    return mt_device_wait(moe->device);
+    mt_device_fetch(moe->device, moe->probability_sum, moe->gate_sum,
+                    moe->n_expert * (int64_t)sizeof(double));
+    mt_device_fetch(moe->device, &moe->lse_square_sum, moe->gate_sum + moe->n_expert,
+                    (int64_t)sizeof(moe->lse_square_sum));
+    mt_device_fetch(moe->device, mt_moe_choices(moe, saved), saved->expert,
+                    choice_bytes(moe, saved));
 }
 
-enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, struct mt_moe_half *half)
+enum mt_status mt_moe_gate_begin(struct mt_moe *moe, int layer, struct mt_moe_half *half)
 {
     mt_span_begin(MT_PHASE_GATE);
     struct mt_moe_saved *saved = half->saved;
-    double lse_square_sum = 0.0;
     cut_saved(moe, layer, half->arena, saved);
     mt_router_forward(moe->device, moe->logits, saved->x,
                       mt_store_value(moe->store, moe->tensors[layer].router), saved->n,
@@ -119,24 +114,29 @@ enum mt_status mt_moe_gate_forward(struct mt_moe *moe, int layer, struct mt_moe_
                                          .weight = saved->weight,
                                          .probability = saved->probability,
                                          .lse = saved->lse,
-                                         .count = moe->gate_count,
+                                         .count = moe->counts.own,
                                          .probability_sum = moe->gate_sum,
                                          .lse_square_sum = moe->gate_sum + moe->n_expert,
                                          .logits = moe->logits,
                                          .is_given = is_given};
     mt_gate_forward(moe->device, &args, saved->n, &moe->gate);
-    MT_TRY(see_gate(moe, saved, &lse_square_sum));
-    mt_device_settle(moe->device);
-    MT_TRY(mt_comm_gather_i64(moe->comm, moe->global_count, moe->n_expert, moe->count));
+    MT_TRY(mt_counts_begin(&moe->counts));
+    fetch_gate(moe, saved);
+    return MT_OK;
+}
+
+enum mt_status mt_moe_gate_end(struct mt_moe *moe, int layer, const struct mt_moe_half *half)
+{
+    MT_TRY(mt_counts_end(&moe->counts, moe->count));
     sum_over_ranks(moe->global_count, moe->count, moe->n_rank, moe->n_expert);
     mt_balance_add(&moe->balance, layer, moe->global_count, half->is_kept);
     if (half->is_kept && !moe->balance.is_counting) {
-        add_to_seen(moe, layer, mt_moe_is_first_half(moe, half), lse_square_sum);
+        add_to_seen(moe, layer, mt_moe_is_first_half(moe, half));
         if (mt_moe_is_last_half(moe, half)) {
             record(moe, layer);
         }
     }
-    mt_span_add_work(saved->n, 0);
+    mt_span_add_work(half->saved->n, 0);
     mt_span_end(MT_PHASE_GATE);
     return MT_OK;
 }

@@ -36,19 +36,22 @@ enum mt_status mt_moe_forward_begin(struct mt_moe *moe, int layer, int index,
     half->saved = half->is_kept ? args->saved : &half->scratch;
     *half->saved = (struct mt_moe_saved){.n = args->n, .x = args->x};
 
-    MT_TRY(mt_moe_gate_forward(moe, layer, half));
+    MT_TRY(mt_moe_gate_begin(moe, layer, half));
+    MT_TRY(mt_moe_shared_aside(moe, layer, half));
+    MT_TRY(mt_moe_gate_end(moe, layer, half));
     MT_TRY(mt_moe_correct(moe, layer, half));
     MT_TRY(mt_moe_route(moe, layer, half));
     mt_moe_pack_rows(moe, half->near, half->saved);
     MT_TRY(mt_moe_dispatch_begin(moe, half, 0, half->near));
     MT_TRY(mt_store_materialize_late_begin(moe->store, layer, &moe->placement[layer]));
-    return mt_moe_shared_forward(moe, layer, args->out, args->x, half->saved);
+    return mt_moe_shared_forward(moe, layer, args->out, half->saved);
 }
 
 enum mt_status mt_moe_forward_experts(struct mt_moe *moe, int layer, int index)
 {
     struct mt_moe_half *half = &moe->half[index];
     MT_TRY(mt_store_materialize_end(moe->store, layer));
+    mt_moe_shared_join(moe);
     if (moe->waits_for_late && mt_moe_is_last_half(moe, half)) {
         MT_TRY(mt_moe_end_late(moe, layer));
     }
@@ -115,6 +118,7 @@ enum mt_status mt_moe_backward_begin(struct mt_moe *moe, int layer, int index,
     half->saved = &half->scratch;
     if (moe->recompute) {
         mt_moe_cut_inner(moe, half->arena, half->saved);
+        mt_moe_cut_shared(moe, half->arena, half->saved);
     }
     mt_moe_pack_gradients(moe, half, args->d_out);
     if (half->saved->route->n_slice == 1) {

@@ -44,6 +44,8 @@ static enum mt_status set_sizes(struct mt_moe *moe, const struct mt_moe_options 
         .width = config->model.hidden_size,
         .inner = config->moe.expert_intermediate_size,
         .shared_inner = mt_config_shared_width(config),
+        .is_shared_aside =
+            !mt_device_is_host(options->device) && mt_config_shared_width(config) > 0,
         .max_token = options->max_token,
         .rematerialize = config->placement.rematerialize,
         .calibrate = config->placement.calibrate,
@@ -122,7 +124,7 @@ static enum mt_status allocate_counts(struct mt_moe *moe)
     MT_TRY(MT_ALLOCATE(moe->quota, n_rank * max_instance(moe), "row quotas"));
     MT_TRY(MT_ALLOCATE(moe->load, n_rank, "rank loads"));
     MT_TRY(MT_ALLOCATE(moe->probability_sum, n_expert, "router probabilities"));
-    MT_TRY(MT_DEVICE_ALLOCATE(moe->device, moe->gate_count, n_expert, "expert counts"));
+    MT_TRY(mt_counts_init(&moe->counts, moe->device, moe->comm, n_expert));
     MT_TRY(MT_DEVICE_ALLOCATE(moe->device, moe->gate_sum, n_expert + 1, "router probabilities"));
     MT_TRY(MT_ALLOCATE(moe->seen.count, n_rank * n_expert, "expert counts of all ranks"));
     MT_TRY(MT_ALLOCATE(moe->expected_count, n_rank * n_expert, "expert counts of all ranks"));
@@ -206,7 +208,7 @@ static enum mt_status allocate_rows(struct mt_moe *moe)
     }
     MT_TRY(mt_device_reserve(moe->device, max_row, mt_max_i64(moe->width, moe->inner)));
     MT_TRY(mt_device_reserve(moe->device, moe->max_token, moe->n_expert));
-    return mt_device_reserve(moe->device, moe->max_token, moe->shared_inner);
+    return mt_moe_reserve_shared(moe);
 }
 
 static enum mt_status create_placement(struct mt_moe *moe, int layer)
@@ -341,6 +343,7 @@ void mt_moe_destroy(struct mt_moe *moe)
     for (int half = 0; half < MT_MAX_HALF; ++half) {
         clear_half(moe->device, &moe->half[half]);
     }
+    mt_counts_clear(&moe->counts);
     mt_balance_clear(&moe->balance);
     mt_tally_clear(&moe->tally);
     mt_outlook_clear(&moe->outlook);
@@ -364,8 +367,7 @@ void mt_moe_destroy(struct mt_moe *moe)
                            moe->global_count,    moe->quota,          moe->load,
                            moe->probability_sum, moe->token_offset,   moe->load_max_over_mean,
                            moe->row_token,       moe->row_choice};
-    void *const there[] = {moe->again, moe->logits, moe->gate_count, moe->gate_sum,
-                           moe->expert_scratch};
+    void *const there[] = {moe->again, moe->logits, moe->gate_sum, moe->expert_scratch};
     for (size_t i = 0; i < sizeof(there) / sizeof(there[0]); ++i) {
         mt_device_free(moe->device, there[i]);
     }

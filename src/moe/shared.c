@@ -1,6 +1,9 @@
 /* Shared experts see every token: together they are one dense SwiGLU of width Fs, computed while
- * the routed rows travel. With moe.shared_gate its result for a token is multiplied by
- * sigmoid(x g): the product is the router's with one expert, the weight is the row's. */
+ * the routed rows travel, and on a GPU while the counts do. With moe.shared_gate its result for a
+ * token is multiplied by sigmoid(x g): the product is the router's with one expert, the weight is
+ * the row's. */
+#include "base/size.h"
+#include "device/memory.h"
 #include "moe/context.h"
 
 struct shared {
@@ -49,12 +52,9 @@ static void scale_backward(struct mt_moe *moe, int layer, float *d_x, float *d_s
     mt_router_backward(moe->device, &args, saved->n, 1, moe->width);
 }
 
-enum mt_status mt_moe_shared_forward(struct mt_moe *moe, int layer, float *out, const float *x,
-                                     const struct mt_moe_saved *saved)
+static enum mt_status forward(struct mt_moe *moe, int layer, float *out,
+                              const struct mt_moe_saved *saved)
 {
-    if (moe->shared_inner == 0) {
-        return MT_OK;
-    }
     mt_span_begin(MT_PHASE_EXPERT);
     const int64_t offset[2] = {0, saved->n};
     const struct shared shared = shared_of(moe, layer);
@@ -63,7 +63,7 @@ enum mt_status mt_moe_shared_forward(struct mt_moe *moe, int layer, float *out, 
     const struct mt_expert_forward args = {.y = out,
                                            .gate = saved->shared_gate,
                                            .up = saved->shared_up,
-                                           .x = x,
+                                           .x = saved->x,
                                            .row_weight = saved->shared_scale,
                                            .scratch = moe->expert_scratch};
     mt_expert_forward(moe->device, &args, &weights, (struct mt_groups){1, offset});
@@ -71,6 +71,47 @@ enum mt_status mt_moe_shared_forward(struct mt_moe *moe, int layer, float *out, 
     mt_span_add_work(saved->n, 0);
     mt_span_end(MT_PHASE_EXPERT);
     return MT_OK;
+}
+
+enum mt_status mt_moe_reserve_shared(struct mt_moe *moe)
+{
+    const int64_t width = mt_max_i64(moe->width, moe->shared_inner);
+    if (moe->is_shared_aside) {
+        mt_device_aside_begin(moe->device);
+        const enum mt_status status = mt_device_reserve(moe->device, moe->max_token, width);
+        mt_device_aside_end(moe->device);
+        MT_TRY(status);
+    }
+    return mt_device_reserve(moe->device, moe->max_token, moe->shared_inner);
+}
+
+enum mt_status mt_moe_shared_aside(struct mt_moe *moe, int layer, struct mt_moe_half *half)
+{
+    if (!moe->is_shared_aside) {
+        return MT_OK;
+    }
+    const int64_t mark = mt_arena_mark(half->arena);
+    mt_moe_cut_shared(moe, half->arena, half->saved);
+    mt_device_aside_begin(moe->device);
+    MT_TRY(forward(moe, layer, half->result, half->saved));
+    mt_device_aside_end(moe->device);
+    if (moe->recompute) { /* nothing is written there before the join */
+        mt_arena_release(half->arena, mark);
+    }
+    return MT_OK;
+}
+
+void mt_moe_shared_join(struct mt_moe *moe)
+{
+    if (moe->is_shared_aside) {
+        mt_device_aside_join(moe->device);
+    }
+}
+
+enum mt_status mt_moe_shared_forward(struct mt_moe *moe, int layer, float *out,
+                                     const struct mt_moe_saved *saved)
+{
+    return moe->shared_inner == 0 || moe->is_shared_aside ? MT_OK : forward(moe, layer, out, saved);
 }
 
 static enum mt_status backward(struct mt_moe *moe, int layer, float *d_x, const float *d_out,

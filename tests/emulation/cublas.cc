@@ -204,6 +204,7 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t transa,
         return CUBLAS_STATUS_INVALID_VALUE;
     }
     emu_enqueue(handle->stream, [p](const emu_actor *actor) { compute(actor, p); });
+    emu_note_product(handle->stream);
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -254,5 +255,6 @@ cublasStatus_t cublasGemmGroupedBatchedEx(
             compute(actor, products[g]);
         }
     });
+    emu_note_product(handle->stream);
     return CUBLAS_STATUS_SUCCESS;
 }

@@ -165,6 +165,9 @@ void enqueue(cudaStream_t stream, emu_task task)
     task.clock = stream->clock;
     join(&task.clock, rt()->host_clock);
     task.number = ++stream->number;
+    if (task.is_kernel) {
+        emu_note_kernel();
+    }
     stream->tasks.push_back(std::move(task));
 }
 
@@ -235,6 +238,11 @@ void emu_enqueue_when(cudaStream_t stream, std::function<bool()> is_ready,
     task.is_ready = std::move(is_ready);
     task.work = std::move(work);
     enqueue(stream, std::move(task));
+}
+
+struct emu_place emu_last_of(cudaStream_t stream)
+{
+    return {stream->id, stream->number, stream->tasks.back().clock};
 }
 
 void mt_emu_enqueue_kernel(dim3 grid, dim3 block, int64_t shared_bytes, cudaStream_t stream,
@@ -317,12 +325,15 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
             return cudaErrorInvalidValue;
         }
     }
+    emu_note_copy();
     emu_enqueue(stream, [=](const emu_actor *actor) { copy(actor, to, from, bytes); });
     return cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream)
 {
+    const in_turn lock(*turn());
+    emu_note_copy();
     emu_enqueue(stream, [=](const emu_actor *actor) {
         if (emu_memory_touch(actor, memory, bytes, true)) {
             std::memset(emu_memory_inside(memory), value, bytes);

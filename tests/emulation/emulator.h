@@ -35,6 +35,19 @@ struct emu_counts {
 };
 struct emu_counts emu_count(void);
 
+/* What is enqueued between begin and end. A transfer is exposed when no matrix product can run
+ * beside it: each of them is ordered before the transfer leaves, or after it has arrived. */
+enum { EMU_COMMUNICATORS = 2 }; /* of a transport: comm/transport_nccl.h */
+struct emu_transfers {
+    int64_t n_launch, sent_bytes, exposed_bytes;
+};
+struct emu_work {
+    int64_t n_kernel, n_product, n_copy; /* launches, calls of cuBLAS, copies and fills */
+    struct emu_transfers transfer[EMU_COMMUNICATORS];
+};
+void emu_work_begin(void);
+struct emu_work emu_work_end(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -118,4 +118,19 @@ void emu_enqueue_when(cudaStream_t stream, std::function<bool()> is_ready,
                       std::function<void(const emu_actor *)> work);
 struct emu_counts *emu_counter();
 
+/* ---- what can run beside what: work.cc ---- */
+
+/* The operation of a stream that was enqueued last. */
+struct emu_place {
+    int stream;
+    uint64_t number;
+    std::vector<uint64_t> clock; /* what is over before it */
+};
+struct emu_place emu_last_of(cudaStream_t stream);
+void emu_note_kernel();
+void emu_note_copy();
+void emu_note_product(cudaStream_t stream);
+/* Its two operations, leaving and arriving, are the stream's last. */
+void emu_note_transfer(cudaStream_t stream, int communicator, int64_t sent_bytes);
+
 #endif

@@ -217,6 +217,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int n_rank, ncclUniqueId i
     *comm = new ncclComm{std::make_shared<emu_nccl_state>()};
     emu_nccl_state *state = (*comm)->state.get();
     state->tag = FIRST_TAG + number * EMU_N_TAG;
+    state->number = number;
     state->rank = rank;
     state->n_rank = n_rank;
     if (fault->what == "lose") {

@@ -51,6 +51,7 @@ enum { EMU_TAG_CONNECT, EMU_TAG_DATA, EMU_TAG_GONE, EMU_N_TAG };
 /* Shared by the handle and by launches that are under way. */
 struct emu_nccl_state {
     int tag = 0;
+    int number = 0; /* among the communicators of the process */
     int rank = 0, n_rank = 0;
     ncclResult_t result = ncclInProgress;
     int n_lag = 0;       /* questions until the last call counts as done */

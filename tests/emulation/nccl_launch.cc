@@ -246,6 +246,18 @@ std::shared_ptr<emu_nccl_sent> emu_nccl_send(const emu_nccl_state &state, int pe
     return sent;
 }
 
+static int64_t sent_bytes(const launch &l)
+{
+    int64_t n_bytes = 0;
+    for (const emu_nccl_operation &operation : l.group) {
+        const int64_t n_block = operation.kind == EMU_SEND   ? 1
+                                : operation.kind == EMU_RECV ? 0
+                                                             : l.state->n_rank - 1;
+        n_bytes += n_block * int64_t(operation.count * emu_nccl_bytes(operation.type));
+    }
+    return n_bytes;
+}
+
 void emu_nccl_launch(const std::shared_ptr<emu_nccl_state> &state,
                      const std::vector<emu_nccl_operation> &group)
 {
@@ -276,4 +288,5 @@ void emu_nccl_launch(const std::shared_ptr<emu_nccl_state> &state,
             }
             arrive(*l, actor);
         });
+    emu_note_transfer(stream, state->number % EMU_COMMUNICATORS, sent_bytes(*l));
 }

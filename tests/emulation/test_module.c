@@ -60,6 +60,80 @@ static void values_go_there_and_come_back_in_the_order_of_the_calls(void **state
     mt_device_close(&device, "");
 }
 
+/* What is fetched, and what is done aside, beside the one order. */
+struct beside {
+    struct mt_device device;
+    float *a, *b;
+    float ones[8], back[8];
+};
+
+static void open_beside(struct beside *s)
+{
+    enum { N = sizeof(s->ones) / sizeof(s->ones[0]) };
+    open_gpu(&s->device);
+    MT_TEST_OK(MT_DEVICE_ALLOCATE(&s->device, s->a, N, "a"));
+    MT_TEST_OK(MT_DEVICE_ALLOCATE(&s->device, s->b, N, "b"));
+    for (int i = 0; i < N; ++i) {
+        s->ones[i] = 1.0F;
+    }
+    mt_device_upload(&s->device, s->a, s->ones, sizeof(s->ones));
+    MT_TEST_OK(mt_device_wait(&s->device));
+}
+
+static void close_beside(struct beside *s)
+{
+    mt_device_free(&s->device, s->a);
+    mt_device_free(&s->device, s->b);
+    mt_device_close(&s->device, "");
+}
+
+static void a_fetch_brings_what_was_there_and_is_one_wait(void **state)
+{
+    MT_UNUSED(state);
+    struct beside s;
+    open_beside(&s);
+    mt_device_copy(&s.device, s.b, s.a, sizeof(s.ones));
+    mt_device_fetch_begin(&s.device);
+    mt_device_fill_zero(&s.device, s.a, sizeof(s.ones)); /* follows, and is not waited for */
+    mt_device_fetch(&s.device, s.back, s.b, sizeof(s.back));
+    MT_TEST_OK(mt_device_fetch_wait(&s.device));
+    assert_memory_equal(s.back, s.ones, sizeof(s.back));
+    assert_int_equal(mt_device_n_wait(&s.device), 2);
+    MT_TEST_OK(mt_device_wait(&s.device));
+    close_beside(&s);
+}
+
+static void work_aside_comes_after_what_was_before_and_before_what_joins(void **state)
+{
+    MT_UNUSED(state);
+    struct beside s;
+    open_beside(&s);
+    mt_device_aside_begin(&s.device);
+    mt_device_copy(&s.device, s.b, s.a, sizeof(s.ones));
+    mt_device_aside_end(&s.device);
+    mt_device_aside_join(&s.device);
+    mt_device_fill_zero(&s.device, s.a, sizeof(s.ones));
+    mt_device_download(&s.device, s.back, s.b, sizeof(s.back));
+    MT_TEST_OK(mt_device_wait(&s.device));
+    assert_memory_equal(s.back, s.ones, sizeof(s.back));
+    close_beside(&s);
+}
+
+static void what_does_not_join_is_found_as_a_race(void **state)
+{
+    MT_UNUSED(state);
+    struct beside s;
+    open_beside(&s);
+    mt_device_aside_begin(&s.device);
+    mt_device_copy(&s.device, s.b, s.a, sizeof(s.ones));
+    mt_device_aside_end(&s.device);
+    mt_device_fill_zero(&s.device, s.a, sizeof(s.ones));
+    mt_device_aside_join(&s.device);
+    MT_TEST_FAILS(mt_device_wait(&s.device), MT_ERR_RESOURCE,
+                  "a race with an operation of another stream");
+    close_beside(&s);
+}
+
 /* Nothing waits for what would not fit the ring of pinned memory at once. */
 static void copies_larger_than_the_ring_arrive_whole(void **state)
 {
@@ -162,11 +236,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_go_there_and_come_back_in_the_order_of_the_calls),
+        cmocka_unit_test(a_fetch_brings_what_was_there_and_is_one_wait),
+        cmocka_unit_test(work_aside_comes_after_what_was_before_and_before_what_joins),
         cmocka_unit_test(copies_larger_than_the_ring_arrive_whole),
         cmocka_unit_test(many_small_downloads_all_arrive),
         cmocka_unit_test(what_does_not_fit_is_refused_with_both_numbers),
         cmocka_unit_test(more_ranks_than_gpus_are_refused),
         cmocka_unit_test(auto_takes_the_cpu_where_there_is_no_gpu_and_says_why),
+        cmocka_unit_test(what_does_not_join_is_found_as_a_race), /* last: the error stays */
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -239,6 +239,57 @@ void a_group_that_ends_without_a_beginning_is_found(void **state)
     expect_error("the end of a group that did not begin");
 }
 
+/* Bytes of one round of the ring with a product on another stream, that is enqueued first; ordered
+ * before the round leaves; after it has arrived. */
+enum order { BESIDE, BEFORE, AFTER };
+int64_t exposed_bytes(enum order order)
+{
+    fixture f = open_fixture();
+    cudaStream_t other;
+    cudaEvent_t event;
+    cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking);
+    cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    emu_work_begin();
+    if (order != AFTER) {
+        emu_enqueue(other, [](const emu_actor *) {});
+        emu_note_product(other);
+    }
+    if (order == BEFORE) {
+        cudaEventRecord(event, other);
+        cudaStreamWaitEvent(f.stream, event, 0);
+    }
+    launch_ring(f, f.comm[0], N, N);
+    settle(f.comm[0]);
+    if (order == AFTER) {
+        cudaEventRecord(event, f.stream);
+        cudaStreamWaitEvent(other, event, 0);
+        emu_enqueue(other, [](const emu_actor *) {});
+        emu_note_product(other);
+    }
+    const struct emu_work work = emu_work_end();
+    assert_int_equal(work.n_product, 1);
+    const struct emu_transfers sum = {work.transfer[0].n_launch + work.transfer[1].n_launch,
+                                      work.transfer[0].sent_bytes + work.transfer[1].sent_bytes,
+                                      work.transfer[0].exposed_bytes +
+                                          work.transfer[1].exposed_bytes};
+    assert_int_equal(sum.n_launch, 1);
+    assert_int_equal(sum.sent_bytes, N * sizeof(int));
+    cudaStreamSynchronize(f.stream);
+    cudaStreamSynchronize(other);
+    cudaStreamDestroy(other);
+    cudaEventDestroy(event);
+    close_fixture(&f);
+    return sum.exposed_bytes;
+}
+
+void a_transfer_is_exposed_unless_a_product_may_run_beside_it(void **state)
+{
+    (void)state;
+    assert_int_equal(exposed_bytes(BESIDE), 0);
+    assert_int_equal(exposed_bytes(BEFORE), N * sizeof(int));
+    assert_int_equal(exposed_bytes(AFTER), N * sizeof(int));
+}
+
 const struct CMUnitTest tests[] = {
     cmocka_unit_test(sound_launches_pass),
     cmocka_unit_test(a_host_pointer_is_found),
@@ -249,6 +300,7 @@ const struct CMUnitTest tests[] = {
     cmocka_unit_test(another_order_over_two_communicators_is_found),
     cmocka_unit_test(an_event_before_the_launch_is_done_orders_nothing),
     cmocka_unit_test(a_group_that_ends_without_a_beginning_is_found),
+    cmocka_unit_test(a_transfer_is_exposed_unless_a_product_may_run_beside_it),
 };
 }  // namespace
 

@@ -63,8 +63,8 @@ refuse 'needs a GPU, and this (build drives none|machine has no NVIDIA driver)' 
 refuse 'could not be loaded' env MT_CUDA_MODULE=/dev/null "$MOETRAIN" "${refused[@]}" "${gpu[@]}"
 MT_EMU_GPUS=0 refuse 'CUDA shows none here' on_gpu 1 "${refused[@]}"
 MT_EMU_GPUS=1 refuse 'this machine has 2 ranks and 1 GPU' on_gpu 2 "${refused[@]}"
-MT_EMU_MIB=164 refuse 'MiB are wanted on GPU 0, and .* MiB are free' on_gpu 1 "${refused[@]}"
-MT_EMU_MIB=200 refuse 'needs about .* on each GPU, and .* are free' on_gpu 1 "${refused[@]}" \
+MT_EMU_MIB=196 refuse 'MiB are wanted on GPU 0, and .* MiB are free' on_gpu 1 "${refused[@]}"
+MT_EMU_MIB=232 refuse 'needs about .* on each GPU, and .* are free' on_gpu 1 "${refused[@]}" \
     --set moe.expert_intermediate_size=8192
 cat >other.c <<'C'
 struct module { int version; const char *program; long device_bytes; } other = {99, "0.0.9", 1};

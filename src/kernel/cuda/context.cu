@@ -53,14 +53,19 @@ enum mt_status mt_cuda_init(struct mt_cuda *cuda, enum mt_dtype dtype, int64_t s
     cuda->ways = mt_cuda_planned_ways();
     cuda->dtype = dtype;
     cuda->scratch_bytes = scratch_bytes;
-    const size_t all_workspaces = (size_t)((1 + MT_CUDA_SIDES) * workspace_bytes);
+    const size_t all_workspaces = (size_t)((2 + MT_CUDA_SIDES) * workspace_bytes);
     mt_cuda_check(cuda, cudaMalloc(reinterpret_cast<void **>(&cuda->workspace), all_workspaces),
                   "allocating cuBLAS's workspaces");
     mt_cuda_check(cuda,
                   cudaMalloc(reinterpret_cast<void **>(&cuda->scratch), (size_t)scratch_bytes),
                   "allocating scratch");
     open_handle(cuda, &cuda->stream, &cuda->blas, 0);
+    open_handle(cuda, &cuda->other.stream, &cuda->other.blas, 1 + MT_CUDA_SIDES);
+    mt_cuda_check(cuda, cudaStreamCreateWithFlags(&cuda->fetch, cudaStreamNonBlocking),
+                  "a new stream");
     mt_cuda_check(cuda, cudaEventCreateWithFlags(&cuda->forked, cudaEventDisableTiming),
+                  "a new event");
+    mt_cuda_check(cuda, cudaEventCreateWithFlags(&cuda->aside_done, cudaEventDisableTiming),
                   "a new event");
     for (int i = 0; i < MT_CUDA_SIDES; i++) {
         open_handle(cuda, &cuda->side[i], &cuda->side_blas[i], 1 + i);
@@ -92,19 +97,66 @@ static void close_handle(cudaStream_t stream, cublasHandle_t blas, cudaEvent_t e
 void mt_cuda_clear(struct mt_cuda *cuda)
 {
     close_handle(cuda->stream, cuda->blas, cuda->forked);
+    close_handle(cuda->other.stream, cuda->other.blas, cuda->aside_done);
+    close_handle(cuda->fetch, NULL, NULL);
     for (int i = 0; i < MT_CUDA_SIDES; i++) {
         close_handle(cuda->side[i], cuda->side_blas[i], cuda->joined[i]);
     }
     (void)cudaFree(cuda->workspace);
     (void)cudaFree(cuda->scratch);
+    (void)cudaFree(cuda->other.scratch);
     memset(cuda, 0, sizeof(*cuda));
+}
+
+enum mt_status mt_cuda_wait_for(struct mt_cuda *cuda, cudaStream_t stream)
+{
+    mt_cuda_check(cuda, cudaGetLastError(), "a launch");
+    mt_cuda_check(cuda, cudaStreamSynchronize(stream), "a kernel");
+    return cuda->status;
 }
 
 enum mt_status mt_cuda_wait(struct mt_cuda *cuda)
 {
-    mt_cuda_check(cuda, cudaGetLastError(), "a launch");
-    mt_cuda_check(cuda, cudaStreamSynchronize(cuda->stream), "a kernel");
-    return cuda->status;
+    return mt_cuda_wait_for(cuda, cuda->stream);
+}
+
+/* ---- work aside ---- */
+
+void mt_cuda_follow(struct mt_cuda *cuda, cudaStream_t stream)
+{
+    mt_cuda_check(cuda, cudaEventRecord(cuda->forked, cuda->stream), "an event");
+    mt_cuda_check(cuda, cudaStreamWaitEvent(stream, cuda->forked, 0), "a wait");
+}
+
+static void change_lane(struct mt_cuda *cuda)
+{
+    const struct mt_cuda_lane next = cuda->other;
+    cuda->other = {cuda->stream, cuda->blas, cuda->scratch, cuda->scratch_bytes};
+    cuda->stream = next.stream;
+    cuda->blas = next.blas;
+    cuda->scratch = next.scratch;
+    cuda->scratch_bytes = next.scratch_bytes;
+    cuda->is_aside = !cuda->is_aside;
+}
+
+void mt_cuda_aside_begin(struct mt_cuda *cuda)
+{
+    MT_ASSERT(!cuda->is_aside);
+    mt_cuda_follow(cuda, cuda->other.stream);
+    change_lane(cuda);
+}
+
+void mt_cuda_aside_end(struct mt_cuda *cuda)
+{
+    MT_ASSERT(cuda->is_aside);
+    change_lane(cuda);
+}
+
+void mt_cuda_aside_join(struct mt_cuda *cuda)
+{
+    MT_ASSERT(!cuda->is_aside);
+    mt_cuda_check(cuda, cudaEventRecord(cuda->aside_done, cuda->other.stream), "an event");
+    mt_cuda_check(cuda, cudaStreamWaitEvent(cuda->stream, cuda->aside_done, 0), "a wait");
 }
 
 /* Up to five rounded operands (an expert backward) beside its partial sums and tables. */

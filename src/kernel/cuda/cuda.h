@@ -27,6 +27,14 @@ struct mt_cuda_ways {
 enum { MT_CUDA_FEW_ROWS = 16 };
 struct mt_cuda_ways mt_cuda_planned_ways(void);
 
+/* A stream with what operations on it need. */
+struct mt_cuda_lane {
+    cudaStream_t stream;
+    cublasHandle_t blas;
+    char *scratch;
+    int64_t scratch_bytes;
+};
+
 struct mt_cuda {
     struct mt_cuda_ways ways; /* as planned; the same on all ranks */
     cudaStream_t stream;
@@ -34,6 +42,10 @@ struct mt_cuda {
     cudaStream_t side[MT_CUDA_SIDES];
     cublasHandle_t side_blas[MT_CUDA_SIDES];
     cudaEvent_t forked, joined[MT_CUDA_SIDES];
+    cudaStream_t fetch;        /* copies to the host that wait for a part of the work only */
+    struct mt_cuda_lane other; /* for work aside; while that is enqueued, the main one */
+    bool is_aside;
+    cudaEvent_t aside_done;
     enum mt_dtype dtype;
     char *workspace;       /* dev: cuBLAS's, one for each handle */
     char *scratch;         /* dev: rounded operands, partial sums, tables */
@@ -47,6 +59,16 @@ enum mt_status mt_cuda_init(struct mt_cuda *cuda, enum mt_dtype dtype, int64_t s
 void mt_cuda_clear(struct mt_cuda *cuda);
 /* The host waits for everything enqueued; returns the first error since init. */
 enum mt_status mt_cuda_wait(struct mt_cuda *cuda);
+/* The same for one stream's work. */
+enum mt_status mt_cuda_wait_for(struct mt_cuda *cuda, cudaStream_t stream);
+
+/* What `stream` gets from now on comes after what the context has enqueued. */
+void mt_cuda_follow(struct mt_cuda *cuda, cudaStream_t stream);
+/* From begin to end operations go on a stream of their own, behind what was enqueued before begin,
+ * with scratch of their own. What is enqueued after join comes after them. */
+void mt_cuda_aside_begin(struct mt_cuda *cuda);
+void mt_cuda_aside_end(struct mt_cuda *cuda);
+void mt_cuda_aside_join(struct mt_cuda *cuda);
 /* Scratch that every operation on up to n rows, of up to `width` elements, can do with. */
 int64_t mt_cuda_scratch_bytes(int64_t n, int64_t width);
 

@@ -9,7 +9,6 @@
 
 #include <new>
 
-static const int64_t part_bytes = INT64_C(16) << 20;
 static const double mib = 1024.0 * 1024.0;
 
 static struct mt_cuda *cuda_of(const struct mt_device *device)
@@ -17,18 +16,28 @@ static struct mt_cuda *cuda_of(const struct mt_device *device)
     return &mt_cuda_device_of(device)->cuda;
 }
 
-/* ---- the ring ---- */
+/* ---- rings ---- */
 
-static enum mt_status open_ring(struct mt_cuda_device *d)
+static void open_ring(struct mt_cuda *cuda, struct mt_cuda_ring *ring, cudaStream_t stream,
+                      int64_t part_bytes)
 {
     void *base = NULL;
-    mt_cuda_check(&d->cuda, cudaMallocHost(&base, (size_t)(MT_CUDA_RING_PARTS * part_bytes)),
+    ring->stream = stream;
+    ring->part_bytes = part_bytes;
+    mt_cuda_check(cuda, cudaMallocHost(&base, (size_t)(MT_CUDA_RING_PARTS * part_bytes)),
                   "allocating pinned memory");
-    d->ring.base = static_cast<char *>(base);
+    ring->base = static_cast<char *>(base);
     for (int i = 0; i < MT_CUDA_RING_PARTS; i++) {
-        mt_cuda_check(&d->cuda, cudaEventCreateWithFlags(&d->ring.left[i], cudaEventDisableTiming),
+        mt_cuda_check(cuda, cudaEventCreateWithFlags(&ring->left[i], cudaEventDisableTiming),
                       "a new event");
     }
+}
+
+/* What is fetched is small and soon: counts and choices of one layer. */
+static enum mt_status open_rings(struct mt_cuda_device *d)
+{
+    open_ring(&d->cuda, &d->ring, d->cuda.stream, INT64_C(16) << 20);
+    open_ring(&d->cuda, &d->fetched, d->cuda.fetch, INT64_C(1) << 20);
     return d->cuda.status;
 }
 
@@ -57,81 +66,126 @@ static void hand_on(struct mt_cuda_ring *ring, const char *begin, const char *en
     ring->n_arrival = n_kept;
 }
 
-static enum mt_status wait(struct mt_device *device)
+/* Everything on the ring's stream is over. */
+static enum mt_status wait_for_ring(struct mt_device *device, struct mt_cuda_ring *ring)
 {
-    struct mt_cuda_ring *ring = &mt_cuda_device_of(device)->ring;
     struct mt_cuda *cuda = cuda_of(device);
-    while (cuda->status == MT_OK && cudaStreamQuery(cuda->stream) == cudaErrorNotReady) {
+    while (cuda->status == MT_OK && cudaStreamQuery(ring->stream) == cudaErrorNotReady) {
         if (device->idle != NULL) {
             (void)device->idle(device->idle_context); /* notices when a peer is gone */
         }
     }
-    const enum mt_status status = mt_cuda_wait(cuda);
-    hand_on(ring, ring->base, ring->base + MT_CUDA_RING_PARTS * part_bytes);
+    const enum mt_status status = mt_cuda_wait_for(cuda, ring->stream);
+    hand_on(ring, ring->base, ring->base + MT_CUDA_RING_PARTS * ring->part_bytes);
     memset(ring->is_busy, 0, sizeof(ring->is_busy));
     ring->part = 0;
     ring->at = 0;
     return status;
 }
 
-static void enter_next_part(struct mt_cuda_device *d)
+static enum mt_status wait(struct mt_device *device)
 {
-    struct mt_cuda_ring *ring = &d->ring;
-    mt_cuda_check(&d->cuda, cudaEventRecord(ring->left[ring->part], d->cuda.stream),
+    struct mt_cuda_device *d = mt_cuda_device_of(device);
+    const enum mt_status status = wait_for_ring(device, &d->ring);
+    return d->fetched.n_arrival > 0 ? wait_for_ring(device, &d->fetched) : status;
+}
+
+static void enter_next_part(struct mt_cuda *cuda, struct mt_cuda_ring *ring)
+{
+    mt_cuda_check(cuda, cudaEventRecord(ring->left[ring->part], ring->stream),
                   "recording an event");
     ring->is_busy[ring->part] = true;
     ring->part = (ring->part + 1) % MT_CUDA_RING_PARTS;
     ring->at = 0;
     if (ring->is_busy[ring->part]) {
-        const char *begin = ring->base + ring->part * part_bytes;
-        mt_cuda_check(&d->cuda, cudaEventSynchronize(ring->left[ring->part]), "a copy");
-        hand_on(ring, begin, begin + part_bytes);
+        const char *begin = ring->base + ring->part * ring->part_bytes;
+        mt_cuda_check(cuda, cudaEventSynchronize(ring->left[ring->part]), "a copy");
+        hand_on(ring, begin, begin + ring->part_bytes);
         ring->is_busy[ring->part] = false;
     }
 }
 
 /* Room for n_bytes <= part_bytes that nothing on the way still needs. */
-static char *stage(struct mt_cuda_device *d, int64_t n_bytes)
+static char *stage(struct mt_cuda *cuda, struct mt_cuda_ring *ring, int64_t n_bytes)
 {
-    struct mt_cuda_ring *ring = &d->ring;
-    if (ring->at + n_bytes > part_bytes) {
-        enter_next_part(d);
+    if (ring->at + n_bytes > ring->part_bytes) {
+        enter_next_part(cuda, ring);
     }
-    char *at = ring->base + ring->part * part_bytes + ring->at;
+    char *at = ring->base + ring->part * ring->part_bytes + ring->at;
     ring->at += (n_bytes + 255) / 256 * 256;
     return at;
 }
 
 static void upload(struct mt_device *device, void *to, const void *from, int64_t n_bytes)
 {
-    struct mt_cuda_device *d = mt_cuda_device_of(device);
-    for (int64_t done = 0; done < n_bytes && d->cuda.status == MT_OK; done += part_bytes) {
-        const int64_t n = n_bytes - done < part_bytes ? n_bytes - done : part_bytes;
-        char *at = stage(d, n);
+    struct mt_cuda *cuda = cuda_of(device);
+    struct mt_cuda_ring *ring = &mt_cuda_device_of(device)->ring;
+    MT_ASSERT(!cuda->is_aside);
+    for (int64_t done = 0; done < n_bytes && cuda->status == MT_OK; done += ring->part_bytes) {
+        const int64_t n = mt_cuda_min(n_bytes - done, ring->part_bytes);
+        char *at = stage(cuda, ring, n);
         memcpy(at, static_cast<const char *>(from) + done, (size_t)n);
-        mt_cuda_check(&d->cuda,
+        mt_cuda_check(cuda,
                       cudaMemcpyAsync(static_cast<char *>(to) + done, at, (size_t)n,
-                                      cudaMemcpyHostToDevice, d->cuda.stream),
+                                      cudaMemcpyHostToDevice, ring->stream),
                       "copying to the GPU");
+    }
+}
+
+static void download_by(struct mt_device *device, struct mt_cuda_ring *ring, void *to,
+                        const void *from, int64_t n_bytes)
+{
+    struct mt_cuda *cuda = cuda_of(device);
+    for (int64_t done = 0; done < n_bytes && cuda->status == MT_OK; done += ring->part_bytes) {
+        const int64_t n = mt_cuda_min(n_bytes - done, ring->part_bytes);
+        if (ring->n_arrival == MT_CUDA_MAX_ARRIVALS) {
+            (void)wait_for_ring(device, ring);
+        }
+        char *at = stage(cuda, ring, n);
+        mt_cuda_check(cuda,
+                      cudaMemcpyAsync(at, static_cast<const char *>(from) + done, (size_t)n,
+                                      cudaMemcpyDeviceToHost, ring->stream),
+                      "copying from the GPU");
+        ring->arrival[ring->n_arrival++] = {static_cast<char *>(to) + done, at, n};
     }
 }
 
 static void download(struct mt_device *device, void *to, const void *from, int64_t n_bytes)
 {
-    struct mt_cuda_device *d = mt_cuda_device_of(device);
-    struct mt_cuda_ring *ring = &d->ring;
-    for (int64_t done = 0; done < n_bytes && d->cuda.status == MT_OK; done += part_bytes) {
-        const int64_t n = n_bytes - done < part_bytes ? n_bytes - done : part_bytes;
-        if (ring->n_arrival == MT_CUDA_MAX_ARRIVALS) {
-            (void)wait(device);
-        }
-        char *at = stage(d, n);
-        mt_cuda_check(&d->cuda,
-                      cudaMemcpyAsync(at, static_cast<const char *>(from) + done, (size_t)n,
-                                      cudaMemcpyDeviceToHost, d->cuda.stream),
-                      "copying from the GPU");
-        ring->arrival[ring->n_arrival++] = {static_cast<char *>(to) + done, at, n};
-    }
+    MT_ASSERT(!cuda_of(device)->is_aside);
+    download_by(device, &mt_cuda_device_of(device)->ring, to, from, n_bytes);
+}
+
+/* ---- beside the order ---- */
+
+static void fetch_begin(struct mt_device *device)
+{
+    mt_cuda_follow(cuda_of(device), cuda_of(device)->fetch);
+}
+
+static void fetch(struct mt_device *device, void *to, const void *from, int64_t n_bytes)
+{
+    download_by(device, &mt_cuda_device_of(device)->fetched, to, from, n_bytes);
+}
+
+static enum mt_status fetch_wait(struct mt_device *device)
+{
+    return wait_for_ring(device, &mt_cuda_device_of(device)->fetched);
+}
+
+static void aside_begin(struct mt_device *device)
+{
+    mt_cuda_aside_begin(cuda_of(device));
+}
+
+static void aside_end(struct mt_device *device)
+{
+    mt_cuda_aside_end(cuda_of(device));
+}
+
+static void aside_join(struct mt_device *device)
+{
+    mt_cuda_aside_join(cuda_of(device));
 }
 
 static const void *lend(struct mt_device *device, const void *from, int64_t n_bytes)
@@ -302,6 +356,7 @@ static void close_device(struct mt_device *device)
     if (d != NULL) {
         destroy_marks(d);
         close_ring(&d->ring);
+        close_ring(&d->fetched);
         (void)cudaFree(d->lent);
         mt_cuda_clear(&d->cuda);
         delete d;
@@ -322,7 +377,7 @@ static enum mt_status open_device(struct mt_device *device, int local, int n_loc
     d->gpu = local;
     status = mt_cuda_init(&d->cuda, device->dtype, mt_cuda_scratch_bytes(0, 0));
     if (status == MT_OK) {
-        status = open_ring(d);
+        status = open_rings(d);
     }
     if (status == MT_OK) {
         status = create_marks(d);
@@ -348,5 +403,6 @@ static void describe(const struct mt_device *device, char *text, size_t bytes)
 }
 
 const struct mt_device_table mt_cuda_device_table = {
-    open_device, close_device, allocate, free_memory, reserve,    upload,          download, lend,
-    copy,        fill_zero,    wait,     mark,        between_ns, available_bytes, describe};
+    open_device, close_device, allocate,  free_memory, reserve,     upload,     download,
+    lend,        copy,         fill_zero, wait,        mark,        between_ns, available_bytes,
+    describe,    fetch_begin,  fetch,     fetch_wait,  aside_begin, aside_end,  aside_join};

@@ -19,6 +19,8 @@ struct mt_cuda_arrival {
 enum { MT_CUDA_MAX_ARRIVALS = 256 };
 
 struct mt_cuda_ring {
+    cudaStream_t stream; /* that its copies are on */
+    int64_t part_bytes;
     char *base; /* pinned */
     int64_t at; /* of the part at hand, from its beginning */
     int part;
@@ -32,6 +34,7 @@ struct mt_cuda_ring {
 struct mt_cuda_device {
     struct mt_cuda cuda;
     struct mt_cuda_ring ring;
+    struct mt_cuda_ring fetched;
     char *lent;         /* dev: host arrays for the operations that follow, one behind another */
     int64_t lent_bytes; /* of which begins anew where it ends: the stream keeps the order */
     int64_t lent_at;
