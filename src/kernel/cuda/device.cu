@@ -57,11 +57,17 @@ static void hand_on(struct mt_cuda_ring *ring, const char *begin, const char *en
     ring->n_arrival = n_kept;
 }
 
+static bool is_over(const struct mt_device *device)
+{
+    const struct mt_cuda *cuda = cuda_of(device);
+    return cuda->status != MT_OK || cudaStreamQuery(cuda->stream) != cudaErrorNotReady;
+}
+
 static enum mt_status wait(struct mt_device *device)
 {
     struct mt_cuda_ring *ring = &mt_cuda_device_of(device)->ring;
     struct mt_cuda *cuda = cuda_of(device);
-    while (cuda->status == MT_OK && cudaStreamQuery(cuda->stream) == cudaErrorNotReady) {
+    while (!is_over(device)) {
         if (device->idle != NULL) {
             (void)device->idle(device->idle_context); /* notices when a peer is gone */
         }
@@ -185,10 +191,15 @@ static void destroy_marks(struct mt_cuda_device *d)
     }
 }
 
-static void mark(struct mt_device *device, int which)
+static void mark(const struct mt_device *device, int which)
 {
     struct mt_cuda_device *d = mt_cuda_device_of(device);
     mt_cuda_check(&d->cuda, cudaEventRecord(d->mark[which], d->cuda.stream), "recording a mark");
+}
+
+static void *event(const struct mt_device *device, int which)
+{
+    return mt_cuda_device_of(device)->mark[which];
 }
 
 static int64_t between_ns(const struct mt_device *device, int from, int to)
@@ -348,5 +359,6 @@ static void describe(const struct mt_device *device, char *text, size_t bytes)
 }
 
 const struct mt_device_table mt_cuda_device_table = {
-    open_device, close_device, allocate, free_memory, reserve,    upload,          download, lend,
-    copy,        fill_zero,    wait,     mark,        between_ns, available_bytes, describe};
+    open_device, close_device, allocate,   free_memory,     reserve, upload,
+    download,    lend,         copy,       fill_zero,       is_over, wait,
+    mark,        event,        between_ns, available_bytes, describe};
