@@ -209,7 +209,8 @@ static void put_arrival(struct mt_profile_writer *writer, const struct mt_record
                             a->last_peer + 1,
                             a->last_peer >= 0 ? a->last_ns - a->begin_ns : 0,
                             1 /* of a device; left out of others */};
-    put_list(writer, item, sizeof(item) / sizeof(item[0]) - (a->is_of_device ? 0 : 1));
+    const int n_item = (int)(sizeof(item) / sizeof(item[0]));
+    put_list(writer, item, a->is_of_device ? n_item : n_item - 1);
 }
 
 /* What has not ended by now never will: the run is failing. */
