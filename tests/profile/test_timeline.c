@@ -240,6 +240,17 @@ static void what_finds_no_mark_is_not_timed(void **state)
     assert_int_equal(totals.phase_ns[MT_PHASE_UPDATE], MS);
 }
 
+static void plans_give_their_marks_back(void **state)
+{
+    MT_UNUSED(state);
+    for (int i = 0; i < MT_DEVICE_MARKS; ++i) {
+        const struct plan plan = begin_plan(i, 2, gpu.now_ns);
+        assert_true(plan.timed >= 0);
+        end_plan(&plan, MT_PHASE_COMBINE, 0);
+        wait_for_it(0);
+    }
+}
+
 /* ---- the report's finding ---- */
 
 enum { N_RANK = 3, SLOW_RANK = 2, N_STEP = 12, SLOW = 3 };
@@ -317,6 +328,10 @@ static void check_sums(const struct mt_profile_step *step)
     for (int p = 0; p < MT_N_PHASE; ++p) {
         assert_int_equal(step->phase_ns[p] - step->wait_ns[p], sum_ns[p]);
     }
+    assert_int_equal(step->n_collective, 2 * TEST_LAYERS);
+    for (int i = 0; i < step->n_collective; ++i) {
+        assert_true(step->collective[i].is_of_device);
+    }
 }
 
 static void a_rank_with_slow_kernels_is_found_and_where(void **state)
@@ -360,6 +375,7 @@ int main(void)
                                         open_device, close_device),
         cmocka_unit_test_setup_teardown(clocks_meet_anew_at_every_wait, open_device, close_device),
         cmocka_unit_test_setup_teardown(what_finds_no_mark_is_not_timed, open_device, close_device),
+        cmocka_unit_test_setup_teardown(plans_give_their_marks_back, open_device, close_device),
         cmocka_unit_test(a_rank_with_slow_kernels_is_found_and_where),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
