@@ -2,8 +2,10 @@
  * is added to the phase that was on top. So a nanosecond is counted once. */
 #include "base/clock.h"
 
+#include "base/device_time.h"
 #include "base/ranges.h"
 #include "base/record.h"
+#include "base/size.h"
 #include "base/status.h"
 
 #include <errno.h>
@@ -84,15 +86,27 @@ const char *mt_phase_name(enum mt_phase phase)
     return phase_names[phase];
 }
 
-int64_t mt_span_charge(void)
+enum mt_phase mt_span_phase(void)
 {
-    const int64_t now_ns = mt_clock_ns();
-    if (span.depth > 0) {
-        const enum mt_phase phase = span.stack[span.depth - 1].phase;
+    return span.depth > 0 ? span.stack[span.depth - 1].phase : MT_N_PHASE;
+}
+
+static void charge_until(int64_t now_ns)
+{
+    const enum mt_phase phase = mt_span_phase();
+    if (mt_device_time_is_on()) {
+        mt_device_time_host(phase, span.stamp_ns, now_ns, false);
+    } else if (phase != MT_N_PHASE) {
         span.totals.phase_ns[phase] += now_ns - span.stamp_ns;
         mt_record_charge(phase, now_ns - span.stamp_ns);
     }
     span.stamp_ns = now_ns;
+}
+
+int64_t mt_span_charge(void)
+{
+    const int64_t now_ns = mt_clock_ns();
+    charge_until(now_ns);
     return now_ns;
 }
 
@@ -106,6 +120,7 @@ void mt_span_begin(enum mt_phase phase)
 {
     MT_ASSERT((int)phase >= 0 && phase < MT_N_PHASE);
     MT_ASSERT(span.depth < SPAN_DEPTH_MAX);
+    mt_device_time_change_phase();
     span.stack[span.depth] = (struct open_span){.phase = phase, .begin_ns = mt_span_charge()};
     ++span.depth;
     mt_range_push(phase_names[phase]);
@@ -115,6 +130,7 @@ void mt_span_begin(enum mt_phase phase)
 void mt_span_end(enum mt_phase phase)
 {
     MT_ASSERT(span.depth > 0 && span.stack[span.depth - 1].phase == phase);
+    mt_device_time_change_phase();
     const int64_t now_ns = mt_span_charge();
     const struct open_span *top = &span.stack[--span.depth];
     mt_range_pop();
@@ -133,11 +149,28 @@ void mt_span_add_work(int64_t rows, int64_t n_bytes)
 void mt_span_add_wait_ns(int64_t wait_ns)
 {
     MT_ASSERT(wait_ns >= 0);
+    if (mt_device_time_is_on()) {
+        const int64_t now_ns = mt_clock_ns();
+        charge_until(mt_max_i64(span.stamp_ns, now_ns - wait_ns));
+        mt_device_time_host(mt_span_phase(), span.stamp_ns, now_ns, true);
+        span.stamp_ns = now_ns;
+        return;
+    }
     span.totals.exposed_wait_ns += wait_ns;
     if (span.depth > 0) {
         const enum mt_phase phase = span.stack[span.depth - 1].phase;
         span.totals.wait_ns[phase] += wait_ns;
         mt_record_charge(phase, -wait_ns);
+    }
+}
+
+void mt_span_count(enum mt_phase phase, int layer, int64_t ns, int64_t wait_ns)
+{
+    span.totals.exposed_wait_ns += wait_ns;
+    if (phase != MT_N_PHASE) {
+        span.totals.phase_ns[phase] += ns;
+        span.totals.wait_ns[phase] += wait_ns;
+        mt_record_charge_at(phase, layer, ns - wait_ns);
     }
 }
 
@@ -151,11 +184,6 @@ void mt_span_reset(void)
 {
     (void)mt_span_charge();
     memset(&span.totals, 0, sizeof(span.totals));
-}
-
-enum mt_phase mt_span_phase(void)
-{
-    return span.depth > 0 ? span.stack[span.depth - 1].phase : MT_N_PHASE;
 }
 
 const char *mt_span_current(void)

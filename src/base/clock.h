@@ -6,6 +6,7 @@
 #ifndef MT_BASE_CLOCK_H
 #define MT_BASE_CLOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Nanoseconds of CLOCK_MONOTONIC. */
@@ -60,9 +61,12 @@ enum mt_phase {
 };
 
 const char *mt_phase_name(enum mt_phase phase);
+/* The host works in it even where a GPU computes: reading, planning, saving, metrics. */
+bool mt_phase_is_of_host(enum mt_phase phase);
 
 /* Spans may nest; time counts for the innermost one only, so that the phases of a step add up to
- * at most the step. Owned by the main thread. Nesting at most 16 deep. */
+ * at most the step. Where a GPU computes, sums are of its time (base/device_time.h). Owned by the
+ * main thread. Nesting at most 16 deep. */
 void mt_span_begin(enum mt_phase phase);
 void mt_span_end(enum mt_phase phase);
 
@@ -71,6 +75,8 @@ void mt_span_add_wait_ns(int64_t wait_ns);
 /* Work done inside the innermost open span, if any: rows of experts, (token, choice) pairs or
  * tokens; bytes sent, read or saved (base/record.h). */
 void mt_span_add_work(int64_t rows, int64_t n_bytes);
+/* For device_time.c: time of a phase, of which wait_ns standing still. MT_N_PHASE: of none. */
+void mt_span_count(enum mt_phase phase, int layer, int64_t ns, int64_t wait_ns);
 /* Brings the sums up to now, and returns now. */
 int64_t mt_span_charge(void);
 

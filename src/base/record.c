@@ -95,15 +95,15 @@ void mt_record_set_micro(int micro)
     record.micro = micro;
 }
 
-static bool has_layer(void)
+static bool has_layer(int layer)
 {
-    return record.layer >= 0 && record.layer < record.n_layer;
+    return layer >= 0 && layer < record.n_layer;
 }
 
 void mt_record_add_rows(int expert, int64_t rows)
 {
     mt_span_add_work(rows, 0);
-    if (has_layer()) {
+    if (has_layer(record.layer)) {
         MT_ASSERT(expert >= 0 && expert < record.n_expert);
         record.rows_now[record.layer] += rows;
         record.expert_rows_now[record.layer * record.n_expert + expert] += rows;
@@ -169,7 +169,10 @@ int64_t mt_record_arrive(const struct mt_collective_facts *facts)
                                      .layer = record.layer,
                                      .micro = record.micro,
                                      .phase = (uint8_t)mt_span_phase(),
-                                     .busy_phase = (uint8_t)take_busiest()};
+                                     .busy_phase = MT_N_PHASE};
+    if (!facts->is_of_device) {
+        record.arrival[handle % MT_RECORD_ARRIVALS].busy_phase = (uint8_t)take_busiest();
+    }
     return handle;
 }
 
@@ -275,13 +278,6 @@ int64_t mt_record_device_begin(enum mt_phase phase, int64_t rows, int64_t n_byte
     return record.n_span++;
 }
 
-bool mt_record_device_is_at(int64_t handle, enum mt_phase phase)
-{
-    const struct mt_recorded_span *span = mt_record_span_at(handle);
-    return span != NULL && span->phase == (uint8_t)phase && span->layer == record.layer &&
-           span->micro == record.micro;
-}
-
 void mt_record_device_end(int64_t handle, int64_t begin_ns, int64_t end_ns)
 {
     MT_ASSERT(begin_ns <= end_ns);
@@ -293,15 +289,49 @@ void mt_record_device_end(int64_t handle, int64_t begin_ns, int64_t end_ns)
     }
 }
 
-void mt_record_charge(enum mt_phase phase, int64_t ns)
+void mt_record_device_arrive(int64_t handle, int64_t begin_ns)
+{
+    struct mt_recorded_arrival *arrival = find_arrival(handle);
+    if (arrival != NULL) {
+        arrival->begin_ns = begin_ns;
+        arrival->busy_phase = (uint8_t)take_busiest();
+        arrival->is_of_device = true;
+    }
+}
+
+void mt_record_device_done(int64_t handle, int64_t need_ns, int64_t done_ns)
+{
+    struct mt_recorded_arrival *arrival = find_arrival(handle);
+    if (arrival != NULL) {
+        arrival->need_ns = need_ns;
+        arrival->done_ns = done_ns;
+    }
+}
+
+int mt_record_layer(void)
+{
+    return record.layer;
+}
+
+int mt_record_micro(void)
+{
+    return record.micro;
+}
+
+void mt_record_charge_at(enum mt_phase phase, int layer, int64_t ns)
 {
     if (!record.is_on) {
         return;
     }
     record.since_ns[phase] += ns;
-    if ((phase == MT_PHASE_EXPERT || phase == MT_PHASE_EXPERT_BACKWARD) && has_layer()) {
-        record.expert_ns_now[record.layer] += ns;
+    if ((phase == MT_PHASE_EXPERT || phase == MT_PHASE_EXPERT_BACKWARD) && has_layer(layer)) {
+        record.expert_ns_now[layer] += ns;
     }
+}
+
+void mt_record_charge(enum mt_phase phase, int64_t ns)
+{
+    mt_record_charge_at(phase, record.layer, ns);
 }
 
 /* ---- steps ---- */
@@ -309,6 +339,14 @@ void mt_record_charge(enum mt_phase phase, int64_t ns)
 static struct mt_recorded_step *newest_step(void)
 {
     return &record.step[(record.n_step - 1) % MT_RECORD_STEPS];
+}
+
+void mt_record_device_error(int64_t error_ns)
+{
+    if (record.is_on && record.n_step > 0) {
+        struct mt_recorded_step *step = newest_step();
+        step->device_error_ns = mt_max_i64(step->device_error_ns, error_ns);
+    }
 }
 
 static int64_t peak_bytes(void)

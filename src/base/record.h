@@ -3,6 +3,7 @@
  *   mt_span_begin/end (clock.h)   -> spans: phase, layer, micro-batch, rows, bytes
  *   comm/exec.c                   -> arrivals: when a collective was posted, needed, complete
  *   train/ at each step           -> steps: sums by phase, rows and times of experts by layer
+ *   device/timeline.c             -> where a GPU computes: spans, and when collectives arrived
  *   moe/experts.c                 -> rows by layer and expert, summed since open
  *
  * A ring forgets its oldest entries, so it always has the last steps for whoever asks (SIGUSR2, the
@@ -55,6 +56,7 @@ struct mt_recorded_arrival {
     int32_t layer, micro;
     int16_t n_source, kind;
     uint8_t phase, busy_phase;
+    bool is_of_device; /* times are the device's */
 };
 
 struct mt_recorded_step {
@@ -63,6 +65,7 @@ struct mt_recorded_step {
     int64_t phase_ns[MT_N_PHASE], wait_ns[MT_N_PHASE];
     int64_t n_token;
     int64_t memory_bytes;
+    int64_t device_error_ns;            /* 0: there is no device's time in it */
     int64_t first_arrival, end_arrival; /* positions, ever growing: entry i is ring[i % size] */
     int64_t first_span, end_span;
     bool has_arrivals_written, has_spans_written;
@@ -93,6 +96,7 @@ struct mt_collective_facts {
     int64_t n_bytes;
     int n_source;
     uint64_t sources;
+    bool is_of_device; /* which tells later when it came to it: mt_record_device_arrive */
 };
 int64_t mt_record_arrive(const struct mt_collective_facts *facts);
 void mt_record_done(int64_t handle);                  /* found complete */
@@ -100,15 +104,20 @@ void mt_record_last(int64_t handle, int peer);        /* found that peer's messa
 void mt_record_need(int64_t handle, int64_t need_ns); /* its wait was entered */
 
 /* Work that a device does later and times itself, by events. begin: when it is enqueued; the span
- * has this place (layer, micro-batch). end: when its events have been read, in any order, with
- * times on mt_clock_ns's clock (an event's time, moved by what a reading of both clocks differs
- * by). Spans of a step are written when the next one has ended: what has no end by then is left
- * out. Traces show them on a track of their own, where they should nest; sums by phase are the
- * host's, and a wait for the device counts for the phase that waits. */
+ * has this place (layer, micro-batch). end: when its events have been read, with times on
+ * mt_clock_ns's clock. Spans of a step are written when the next one has ended: what has no end by
+ * then is left out. They have a track of their own. */
 int64_t mt_record_device_begin(enum mt_phase phase, int64_t rows, int64_t n_bytes);
-/* Whether that span is of this phase and of the present layer and micro-batch. */
-bool mt_record_device_is_at(int64_t handle, enum mt_phase phase);
 void mt_record_device_end(int64_t handle, int64_t begin_ns, int64_t end_ns);
+/* The same of a collective: when the device came to its begin, told in the order of its work, and
+ * later when it came to its end and when everything had travelled. */
+void mt_record_device_arrive(int64_t handle, int64_t begin_ns);
+void mt_record_device_done(int64_t handle, int64_t need_ns, int64_t done_ns);
+/* Times that the device told in this step may be off by so much. */
+void mt_record_device_error(int64_t error_ns);
+/* Where what is enqueued now belongs; -1: nowhere. */
+int mt_record_layer(void);
+int mt_record_micro(void);
 
 /* One step. Sums go from begin to end; what follows until the next begin counts as the phases
  * checkpoint, metrics and eval. */
@@ -137,7 +146,8 @@ const char *mt_record_kind(int kind);
 /* For clock.c: a span of `phase` is over. */
 void mt_record_span(enum mt_phase phase, int64_t begin_ns, int64_t end_ns, int64_t rows,
                     int64_t n_bytes);
-/* For clock.c: time that the innermost phase was charged. */
+/* For clock.c: time that the innermost phase was charged; that a phase was, in this layer. */
 void mt_record_charge(enum mt_phase phase, int64_t ns);
+void mt_record_charge_at(enum mt_phase phase, int layer, int64_t ns);
 
 #endif

@@ -53,6 +53,11 @@ void mt_comm_set_device(struct mt_comm *comm, struct mt_transport *device)
     comm->device = device;
 }
 
+void mt_comm_time_by(struct mt_comm *comm, struct mt_device *device)
+{
+    comm->timed = device;
+}
+
 void mt_comm_clear(struct mt_comm *comm)
 {
     mt_exec_destroy(comm->small_exec);

@@ -16,6 +16,7 @@ struct mt_traffic {
     int64_t sent_bytes;
 };
 
+struct mt_device;
 struct mt_exec;
 
 /* Stays in its place between init and clear: executors point to it. */
@@ -24,6 +25,7 @@ struct mt_comm {
     struct mt_topology topology;
     struct mt_transport *transport;
     struct mt_transport *device; /* between devices; NULL: everything is in host memory */
+    struct mt_device *timed;     /* whose plans are timed (device/timeline.h); NULL: none are */
     int64_t sequence;            /* collectives begun so far */
     int64_t slice_bytes; /* larger messages are cut, the same on every rank: a transport's limit */
     int n_active;
@@ -47,6 +49,8 @@ enum mt_status mt_comm_rehearse(struct mt_comm *comm, int64_t alpha_us);
 /* From here on executors of device memory run over this transport, which takes plans whole. Takes
  * it over. MPI sees host memory alone. */
 void mt_comm_set_device(struct mt_comm *comm, struct mt_transport *device);
+/* Their arrivals and ends are recorded by this device's clock, which has a timeline. */
+void mt_comm_time_by(struct mt_comm *comm, struct mt_device *device);
 void mt_comm_clear(struct mt_comm *comm);
 
 /* One running plan. Created once, with room for plans of up to max_op ops; used again and again. */

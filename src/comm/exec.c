@@ -17,6 +17,7 @@
 #include "base/memory.h"
 #include "base/record.h"
 #include "base/size.h"
+#include "device/timeline.h"
 
 #include <sched.h>
 #include <string.h>
@@ -41,6 +42,7 @@ struct mt_exec {
     int64_t wave_offset;      /* bytes of each message that earlier waves moved */
     int64_t largest_bytes;    /* largest message of the round */
     int64_t record;           /* of the recorder; -1: not recorded */
+    int timed;                /* of the device's timeline; -1: the host tells the times */
 };
 
 enum mt_status mt_exec_create(struct mt_comm *comm, int64_t max_op, struct mt_exec **out)
@@ -288,8 +290,22 @@ static bool is_next_tag_free(const struct mt_comm *comm)
 
 static enum mt_status begin_whole(struct mt_exec *exec, void *const buffer[MT_N_BUFFER])
 {
+    struct mt_device *timed = exec->comm->timed;
+    void *over = NULL;
+    exec->timed = timed != NULL ? mt_timeline_plan_begin(timed, exec->record, &over) : -1;
     return exec->device->verbs->plan->begin(exec->device, exec->urgency, exec->plan, buffer,
-                                            exec->number, &exec->ticket);
+                                            exec->number, over, &exec->ticket);
+}
+
+/* Where the device tells the times, nothing of it is waited for here. */
+static enum mt_status end_whole(struct mt_exec *exec)
+{
+    if (exec->timed >= 0) {
+        mt_timeline_plan_end(exec->comm->timed, exec->timed);
+    } else {
+        mt_record_need(exec->record, mt_clock_ns());
+    }
+    return exec->device->verbs->plan->end(exec->device, exec->ticket);
 }
 
 /* The rounds are the device's: done, or not. */
@@ -298,7 +314,9 @@ static enum mt_status poll_whole(struct mt_exec *exec, bool *done)
     MT_TRY(exec->device->verbs->plan->poll(exec->device, exec->ticket, done));
     if (*done) {
         exec->first_op = exec->plan->n_op;
-        mt_record_done(exec->record);
+        if (exec->timed < 0) {
+            mt_record_done(exec->record);
+        }
     }
     return MT_OK;
 }
@@ -319,7 +337,8 @@ enum mt_status mt_exec_begin(struct mt_exec *exec, const struct mt_plan *plan,
     exec->first_op = 0;
     exec->end_op = 0;
     comm->active[comm->n_active++] = exec;
-    const struct mt_collective_facts facts = facts_of(exec, comm->topology.n_rank);
+    struct mt_collective_facts facts = facts_of(exec, comm->topology.n_rank);
+    facts.is_of_device = exec->device != NULL && comm->timed != NULL;
     count_traffic(comm, facts.name, facts.n_bytes);
     exec->record = mt_record_arrive(&facts);
     return exec->device != NULL ? begin_whole(exec, buffer) : start_round(exec);
@@ -380,8 +399,10 @@ static enum mt_status wait_for(struct mt_exec *exec)
     return MT_OK;
 }
 
-static enum mt_status wait_watched(struct mt_exec *exec, int64_t start_ns)
+static enum mt_status wait_watched(struct mt_exec *exec)
 {
+    const int64_t start_ns = mt_clock_ns();
+    mt_record_need(exec->record, start_ns);
     mt_job_watch_begin(exec->plan->name, exec->number);
     const enum mt_status status = wait_for(exec);
     mt_job_watch_end();
@@ -394,10 +415,7 @@ enum mt_status mt_exec_end(struct mt_exec *exec)
     if (exec->plan == NULL) {
         return MT_OK;
     }
-    const int64_t start_ns = mt_clock_ns();
-    mt_record_need(exec->record, start_ns);
-    MT_TRY(exec->device != NULL ? exec->device->verbs->plan->end(exec->device, exec->ticket)
-                                : wait_watched(exec, start_ns));
+    MT_TRY(exec->device != NULL ? end_whole(exec) : wait_watched(exec));
     remove_active(exec->comm, exec);
     exec->plan = NULL;
     return MT_OK;

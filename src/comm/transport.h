@@ -24,9 +24,10 @@ union mt_request {
 /* Of a transport that takes plans whole, buffers on a device. None blocks but begin, which is
  * watched (base/job.h). */
 struct mt_transport_plan_verbs {
+    /* over: a mark of the device's (device/timeline.h), set when the plan is over; NULL: none. */
     enum mt_status (*begin)(struct mt_transport *transport, enum mt_urgency urgency,
                             const struct mt_plan *plan, void *const buffer[MT_N_BUFFER],
-                            int64_t number, int *ticket);
+                            int64_t number, void *over, int *ticket);
     enum mt_status (*poll)(struct mt_transport *transport, int ticket, bool *is_done);
     /* What the device gets to do from now on comes after the plan. */
     enum mt_status (*end)(struct mt_transport *transport, int ticket);

@@ -231,11 +231,11 @@ static enum mt_status start(struct transport_nccl *t, struct mt_cuda *cuda)
 
 static enum mt_status nccl_begin(struct mt_transport *transport, enum mt_urgency urgency,
                                  const struct mt_plan *plan, void *const buffer[MT_N_BUFFER],
-                                 int64_t number, int *ticket)
+                                 int64_t number, void *over, int *ticket)
 {
     const struct transport_nccl *t = nccl_of(transport);
     mt_job_watch_begin(plan->name, number);
-    const enum mt_status status = t->table->begin(t->nccl, urgency, plan, buffer, ticket);
+    const enum mt_status status = t->table->begin(t->nccl, urgency, plan, buffer, over, ticket);
     mt_job_watch_end();
     return status;
 }

@@ -248,7 +248,7 @@ static int take_ticket(struct mt_nccl *nccl)
 }
 
 static enum mt_status begin(struct mt_nccl *nccl, enum mt_urgency urgency,
-                            const struct mt_plan *plan, void *const buffer[MT_N_BUFFER],
+                            const struct mt_plan *plan, void *const buffer[MT_N_BUFFER], void *over,
                             int *ticket)
 {
     MT_TRY(nccl->status);
@@ -265,6 +265,10 @@ static enum mt_status begin(struct mt_nccl *nccl, enum mt_urgency urgency,
     MT_TRY(mt_nccl_check_cuda(nccl, cudaStreamWaitEvent(stream, nccl->ready, 0), "an event"));
     MT_TRY(mt_nccl_run_plan(&run));
     nccl->counts.n_plan++;
+    if (over != NULL) {
+        MT_TRY(mt_nccl_check_cuda(nccl, cudaEventRecord(static_cast<cudaEvent_t>(over), stream),
+                                  "an event"));
+    }
     *ticket = take_ticket(nccl);
     return mt_nccl_check_cuda(nccl, cudaEventRecord(nccl->ticket[*ticket].done, stream),
                               "an event");

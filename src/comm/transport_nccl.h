@@ -59,9 +59,10 @@ struct mt_nccl_table {
     enum mt_status (*poll_open)(struct mt_nccl *nccl, bool *is_open);
     /* Enqueues the plan behind what the main stream has now. Buffers are device memory, offsets and
      * sizes multiples of 4 bytes; plan and `buffer` are read before the call returns. Waits until
-     * NCCL has launched, which needs the peers the first time that two ranks meet. */
+     * NCCL has launched, which needs the peers the first time that two ranks meet. `over`: an event
+     * to be recorded behind the plan, which is over when the plan's end is; NULL: none. */
     enum mt_status (*begin)(struct mt_nccl *nccl, enum mt_urgency urgency,
-                            const struct mt_plan *plan, void *const buffer[MT_N_BUFFER],
+                            const struct mt_plan *plan, void *const buffer[MT_N_BUFFER], void *over,
                             int *ticket);
     enum mt_status (*poll)(struct mt_nccl *nccl, int ticket, bool *is_done);
     /* What the main stream gets from now on comes after the plan; gives the ticket back. */

@@ -13,7 +13,7 @@ enum { MT_N_ACCOUNT_ROW = MT_N_PHASE + 1 }; /* the last: outside all phases */
 
 struct mt_work_sum {
     double flops, bytes;
-    int64_t time_ns; /* computing, without what pacing sleeps */
+    int64_t time_ns; /* computing, without what pacing sleeps; a GPU's, known after a wait */
 };
 
 /* Zeroed by its owner. */

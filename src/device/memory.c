@@ -1,5 +1,6 @@
 #include "device/memory.h"
 
+#include "base/clock.h"
 #include "base/size.h"
 #include "base/watchdog.h"
 #include "device/module.h"
@@ -100,6 +101,7 @@ static void copy_by(struct mt_device *device, copy_fn copy, void *to, const void
 {
     MT_ASSERT(n_bytes >= 0);
     if (to != from && n_bytes > 0) {
+        mt_timeline_operation(device, MT_WORK_OTHER);
         copy(device, to, from, n_bytes);
     }
 }
@@ -146,22 +148,41 @@ void mt_device_fill_zero(struct mt_device *device, void *memory, int64_t n_bytes
     if (mt_device_is_host(device)) {
         memset(memory, 0, (size_t)n_bytes);
     } else if (n_bytes > 0) {
+        mt_timeline_operation(device, MT_WORK_OTHER);
         table_of(device)->fill_zero(device, memory, n_bytes);
     }
 }
 
+/* Looks until everything is over: *least_ns: it was not then, *most_ns: it was. */
+static void look(const struct mt_device *device, int64_t *least_ns, int64_t *most_ns)
+{
+    int64_t now_ns = *least_ns;
+    while (!table_of(device)->is_over(device)) {
+        *least_ns = now_ns;
+        if (device->idle != NULL) {
+            (void)device->idle(device->idle_context); /* notices when a peer is gone */
+        }
+        now_ns = mt_clock_ns();
+    }
+    *most_ns = mt_clock_ns();
+}
+
 enum mt_status mt_device_wait(struct mt_device *device)
 {
+    int64_t least_ns = 0;
+    int64_t most_ns = 0;
     if (mt_device_is_host(device)) {
         return MT_OK;
     }
     ++device->n_wait;
+    least_ns = mt_clock_ns();
     mt_timeline_end(device);
     mt_job_watch_begin("the GPU's work", 0); /* a collective in it may never end */
+    look(device, &least_ns, &most_ns);
     const enum mt_status status = table_of(device)->wait(device);
     mt_job_watch_end();
     MT_TRY(status);
-    mt_timeline_collect(device);
+    mt_timeline_collect(device, least_ns, most_ns);
     return MT_OK;
 }
 

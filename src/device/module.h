@@ -16,7 +16,7 @@ extern "C" {
 /* Raised whenever an argument or the meaning of a function changes. */
 enum { MT_MODULE_VERSION = 3 };
 
-enum { MT_DEVICE_MARKS = 4097 };
+enum { MT_DEVICE_MARKS = 8192 };
 
 /* Memory and order of a device whose memory is not the host's. All work, copies too, is one stream
  * in the order of the calls, but for what device/memory.h says goes beside it; only the two waits
@@ -40,11 +40,15 @@ struct mt_device_table {
     const void *(*lend)(struct mt_device *device, const void *from, int64_t n_bytes);
     void (*copy)(struct mt_device *device, void *to, const void *from, int64_t n_bytes);
     void (*fill_zero)(struct mt_device *device, void *memory, int64_t n_bytes);
+    /* A look: whether everything is over, or never will be. */
+    bool (*is_over)(const struct mt_device *device);
     /* Everything is over. The first error since opening. */
     enum mt_status (*wait)(struct mt_device *device);
-    /* Where the work so far ends, 0 <= which < MT_DEVICE_MARKS; may be set anew after a wait. */
-    void (*mark)(struct mt_device *device, int which);
-    /* From one mark to a later one, when both are over, on the device's clock. */
+    /* Where the work so far ends, 0 <= which < MT_DEVICE_MARKS; may be set anew when it is over. */
+    void (*mark)(const struct mt_device *device, int which);
+    /* The mark as an event of CUDA, for whoever sets it in another stream. */
+    void *(*event)(const struct mt_device *device, int which);
+    /* From one mark to another, when both are over, on the device's clock. */
     int64_t (*between_ns)(const struct mt_device *device, int from, int to);
     int64_t (*available_bytes)(const struct mt_device *device);
     void (*describe)(const struct mt_device *device, char *text, size_t bytes);

@@ -28,7 +28,7 @@ struct mt_profile_rank {
     bool is_there; /* its file was read */
     int node, local_rank;
     char host[MT_PROFILE_NAME_BYTES];
-    int64_t error_ns; /* largest of its knots; 0 for rank 0 */
+    int64_t error_ns; /* largest of its knots, 0 for rank 0; and the largest of its GPU's times */
     int n_knot;
     struct mt_profile_knot *knot; /* [n_knot] of its last start, as written; ascending */
     int64_t last_step;            /* the last that it recorded; 0: none */
@@ -39,20 +39,21 @@ struct mt_profile_rank {
  * in the next one (parameters travel under the next forward). Whoever entered the wait went on at
  * max(need_ns, done_ns), and stood still for max(0, done_ns - need_ns). */
 struct mt_profile_collective {
-    int64_t number;   /* in the order of begins, the same on every rank: joins them */
-    int kind;         /* index into kind[]; -1: unknown */
-    int phase;        /* enum mt_phase open when it was posted; MT_N_PHASE: none */
-    int busy_phase;   /* where this rank was longest since its previous record, not waiting */
-    int layer;        /* -1: of no layer */
-    int micro;        /* micro-batch; -1: of none */
-    int64_t begin_ns; /* posted: this rank has arrived */
-    int64_t need_ns;  /* the wait was entered; done_ns when nobody waited */
-    int64_t done_ns;  /* found complete, by a poll or in the wait; may lie before need_ns */
-    int64_t n_bytes;  /* sent by this rank */
-    int n_source;     /* ranks that this one receives from; 0: it waits for nobody */
-    int last_peer;    /* the rank whose messages, to or from it, were there last; -1: unknown */
-    int64_t last_ns;  /* since when its messages alone were known to be missing */
-    uint64_t sources; /* bit r: from rank r; 0 when R > 64 */
+    int64_t number;    /* in the order of begins, the same on every rank: joins them */
+    int kind;          /* index into kind[]; -1: unknown */
+    int phase;         /* enum mt_phase open when it was posted; MT_N_PHASE: none */
+    int busy_phase;    /* where this rank was longest since its previous record, not waiting */
+    int layer;         /* -1: of no layer */
+    int micro;         /* micro-batch; -1: of none */
+    int64_t begin_ns;  /* posted: this rank has arrived */
+    int64_t need_ns;   /* the wait was entered; done_ns when nobody waited */
+    int64_t done_ns;   /* found complete, by a poll or in the wait; may lie before need_ns */
+    int64_t n_bytes;   /* sent by this rank */
+    int n_source;      /* ranks that this one receives from; 0: it waits for nobody */
+    int last_peer;     /* the rank whose messages, to or from it, were there last; -1: unknown */
+    int64_t last_ns;   /* since when its messages alone were known to be missing */
+    uint64_t sources;  /* bit r: from rank r; 0 when R > 64 */
+    bool is_of_device; /* times are its GPU's */
 };
 
 /* A piece of one rank's time, for traces. Tracks nest by time: a span of the compute track may lie
@@ -68,7 +69,8 @@ struct mt_profile_span {
 
 /* One rank's account of one step, timed from begin to end (metrics: step_time_s); until is
  * when the next one begins: metrics, evaluation and the stall of a save lie between. Phases add up
- * to at most until - begin. */
+ * to at most until - begin; where a GPU computes, what is under way at a step's end counts in the
+ * next one (base/device_time.h). */
 struct mt_profile_step {
     bool is_there;
     int64_t session; /* number of the start that made it: collectives count from its begin */

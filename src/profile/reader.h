@@ -20,6 +20,7 @@ struct mt_reader {
     int n_knot;
     int64_t max_knot;
     struct mt_profile_knot *knot; /* of the start under way */
+    int64_t device_error_ns;      /* largest of its steps */
     int first_step;               /* indices of steps since its header, -1: none */
     int last_step;
     json_t *experts; /* the last line of rows by expert of the start under way; NULL: none */

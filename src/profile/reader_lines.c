@@ -74,6 +74,7 @@ static enum mt_status take_header(struct mt_reader *reader, const json_t *line)
     reader->has_same_ranks = mt_reader_integer(line, "ranks", 0) == profile->n_rank;
     reader->n_kind = 0;
     reader->n_knot = 0;
+    reader->device_error_ns = 0;
     reader->first_step = NO_STEP;
     reader->last_step = NO_STEP;
     take_phases(reader, json_object_get(line, "phases"));
@@ -150,6 +151,8 @@ static void take_step(struct mt_reader *reader, const json_t *line)
     }
     struct mt_profile_step *step = renew_step(reader, index);
     const json_t *phases = json_object_get(line, "phase");
+    reader->device_error_ns =
+        mt_max_i64(reader->device_error_ns, mt_reader_integer(line, "device_error", 0));
     step->session = reader->session;
     step->begin_ns = mt_reader_clock(line, "begin");
     step->end_ns = step->begin_ns + mt_reader_integer(line, "end", 0);
@@ -208,7 +211,8 @@ static enum mt_status take_waits(struct mt_reader *reader, const json_t *line)
         N_SOURCE,
         SOURCES,
         PEER,
-        LAST
+        LAST,
+        DEVICE
     };
     const json_t *list = json_object_get(line, "c");
     const int64_t first = mt_reader_integer(line, "first", 0);
@@ -237,7 +241,8 @@ static enum mt_status take_waits(struct mt_reader *reader, const json_t *line)
             .n_source = (int)mt_reader_item(item, N_SOURCE),
             .last_peer = peer >= 0 && peer < reader->profile->n_rank ? (int)peer : -1,
             .last_ns = begin_ns + mt_reader_item(item, LAST),
-            .sources = (uint64_t)json_integer_value(json_array_get(item, SOURCES))};
+            .sources = (uint64_t)json_integer_value(json_array_get(item, SOURCES)),
+            .is_of_device = mt_reader_item(item, DEVICE) == 1};
     }
     return is_ascending(step) ? MT_OK : mt_profile_reserve_collectives(step, 0);
 }
@@ -391,6 +396,7 @@ enum mt_status mt_reader_finish(struct mt_reader *reader)
         rank->knot[i] = reader->knot[i];
         rank->error_ns = mt_max_i64(rank->error_ns, reader->knot[i].error_ns);
     }
+    rank->error_ns += reader->device_error_ns;
     return MT_OK;
 }
 

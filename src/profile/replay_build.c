@@ -77,8 +77,10 @@ static int64_t list_events(const struct mt_profile *profile, const struct mt_seg
         const struct mt_profile_step *step = mt_profile_step(profile, s, rank);
         for (int i = 0; i < step->n_collective; ++i) {
             const struct mt_profile_collective *c = &step->collective[i];
-            struct event moment = {.at_ns = c->begin_ns,
-                                   .until_ns = c->begin_ns,
+            /* a GPU may come to it after the host's step */
+            const int64_t begin_ns = mt_min_i64(c->begin_ns, end_ns);
+            struct event moment = {.at_ns = begin_ns,
+                                   .until_ns = begin_ns,
                                    .kind = MT_NODE_POST,
                                    .collective = (int)(c->number - first),
                                    .step = s,
@@ -112,7 +114,8 @@ static int64_t list_events(const struct mt_profile *profile, const struct mt_seg
 struct reader {
     const struct mt_profile *profile;
     int rank, step, end_step, span;
-    int n_micro; /* of a step */
+    bool has_device; /* its GPU's work makes the chain, and what is the host's own beside it */
+    int n_micro;     /* of a step */
     int depth;
     struct mt_profile_span open[SPAN_DEPTH];
     struct mt_piece *piece;
@@ -128,13 +131,33 @@ static void add_piece(struct reader *reader, const struct event *to, int phase, 
     }
 }
 
+static bool has_device(const struct mt_profile *profile, const struct mt_segment *segment, int rank)
+{
+    for (int s = segment->first_step; s < segment->first_step + segment->n_step; ++s) {
+        const struct mt_profile_step *step = mt_profile_step(profile, s, rank);
+        for (int i = 0; i < step->n_span; ++i) {
+            if (step->span[i].track == MT_TRACK_DEVICE) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* What the host enqueues for a GPU is the GPU's work. */
+static bool is_of_chain(const struct reader *reader, const struct mt_profile_span *span)
+{
+    return !reader->has_device || span->track == MT_TRACK_DEVICE ||
+           mt_phase_is_of_host((enum mt_phase)span->phase);
+}
+
 static const struct mt_profile_span *peek_span(struct reader *reader)
 {
     while (reader->step < reader->end_step) {
         const struct mt_profile_step *step =
             mt_profile_step(reader->profile, reader->step, reader->rank);
-        while (reader->span < step->n_span && step->span[reader->span].track == MT_TRACK_DEVICE) {
-            ++reader->span; /* work of the host makes the chain */
+        while (reader->span < step->n_span && !is_of_chain(reader, &step->span[reader->span])) {
+            ++reader->span;
         }
         if (reader->span < step->n_span) {
             return &step->span[reader->span];
@@ -163,8 +186,26 @@ static int64_t move_to(struct reader *reader, int64_t now_ns)
     while (reader->depth > 0 && reader->open[reader->depth - 1].end_ns <= now_ns) {
         --reader->depth;
     }
-    const int64_t end_ns = reader->depth > 0 ? reader->open[reader->depth - 1].end_ns : INT64_MAX;
-    return next != NULL ? mt_min_i64(end_ns, next->begin_ns) : end_ns;
+    int64_t end_ns = next != NULL ? next->begin_ns : INT64_MAX;
+    for (int i = reader->depth - 1; i >= 0; --i) {
+        end_ns =
+            reader->open[i].end_ns > now_ns ? mt_min_i64(end_ns, reader->open[i].end_ns) : end_ns;
+    }
+    return end_ns;
+}
+
+/* The innermost open span, but a GPU's before what the host does beside it; NULL: none. */
+static const struct mt_profile_span *span_at(const struct reader *reader, int64_t now_ns)
+{
+    const struct mt_profile_span *innermost = NULL;
+    for (int i = reader->depth - 1; i >= 0; --i) {
+        const struct mt_profile_span *span = &reader->open[i];
+        if (span->end_ns > now_ns && span->track == MT_TRACK_DEVICE) {
+            return span;
+        }
+        innermost = innermost == NULL ? span : innermost;
+    }
+    return innermost;
 }
 
 static int64_t busy_ns(const struct mt_profile_step *step, int phase)
@@ -201,8 +242,7 @@ static void add_work(struct reader *reader, int64_t from_ns, const struct event 
     }
     while (from_ns < to->at_ns) {
         const int64_t until_ns = mt_min_i64(move_to(reader, from_ns), to->at_ns);
-        const struct mt_profile_span *in =
-            reader->depth > 0 ? &reader->open[reader->depth - 1] : NULL;
+        const struct mt_profile_span *in = span_at(reader, from_ns);
         add_piece(reader, to, in != NULL ? in->phase : MT_N_PHASE, in != NULL ? in->layer : -1,
                   until_ns - from_ns);
         from_ns = until_ns;
@@ -270,6 +310,7 @@ static enum mt_status build_chains(const struct mt_profile *profile, struct mt_s
         reader.end_step = segment->first_step + segment->n_step;
         reader.span = 0;
         reader.depth = 0;
+        reader.has_device = has_device(profile, segment, r);
         chain_rank(segment, &reader, event, list_events(profile, segment, r, first, event));
     }
 cleanup:

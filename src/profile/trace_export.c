@@ -125,7 +125,8 @@ static int64_t list_step(const struct mt_profile *profile, int s, int rank, stru
                                     .step = s,
                                     .collective = c};
         if (c->done_ns > c->need_ns) {
-            event[n++] = (struct event){.begin_ns = c->need_ns,
+            event[n++] = (struct event){.track = c->is_of_device ? TRACK_DEVICE : TRACK_WORK,
+                                        .begin_ns = c->need_ns,
                                         .end_ns = c->done_ns,
                                         .step = s,
                                         .collective = c,

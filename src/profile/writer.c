@@ -171,6 +171,9 @@ static void put_sums(struct mt_profile_writer *writer, int64_t position)
     put_field(writer, ",\"until\":", step->until_ns - step->begin_ns);
     put_field(writer, ",\"tokens\":", step->n_token);
     put_field(writer, ",\"memory\":", step->memory_bytes);
+    if (step->device_error_ns > 0) {
+        put_field(writer, ",\"device_error\":", step->device_error_ns);
+    }
     put_text(writer, ",\"phase\":[");
     for (int p = 0; p < MT_N_PHASE; ++p) {
         if (step->phase_ns[p] != 0) {
@@ -204,8 +207,10 @@ static void put_arrival(struct mt_profile_writer *writer, const struct mt_record
                             a->n_source,
                             (int64_t)a->sources,
                             a->last_peer + 1,
-                            a->last_peer >= 0 ? a->last_ns - a->begin_ns : 0};
-    put_list(writer, item, sizeof(item) / sizeof(item[0]));
+                            a->last_peer >= 0 ? a->last_ns - a->begin_ns : 0,
+                            1 /* of a device; left out of others */};
+    const int n_item = (int)(sizeof(item) / sizeof(item[0]));
+    put_list(writer, item, a->is_of_device ? n_item : n_item - 1);
 }
 
 /* What has not ended by now never will: the run is failing. */

@@ -205,7 +205,7 @@ enum mt_status mt_session_open_gpu(struct mt_session *session, const struct mt_s
 /* What is in the memory of GPUs travels between them. */
 static enum mt_status connect_gpus(struct mt_session *session)
 {
-    const struct mt_device *device = &session->device;
+    struct mt_device *device = &session->device;
     struct mt_transport *transport = NULL;
     if (device->kind != MT_DEVICE_CUDA || session->comm.topology.n_rank == 1) {
         return MT_OK;
@@ -219,6 +219,7 @@ static enum mt_status connect_gpus(struct mt_session *session)
     MT_TRY(mt_transport_create_nccl(mt_job_world(), device->module->nccl, device->context,
                                     &transport));
     mt_comm_set_device(&session->comm, transport);
+    mt_comm_time_by(&session->comm, device);
     return MT_OK;
 }
 

@@ -10,9 +10,8 @@
 #include <cstring>
 
 #include <algorithm>
-#include <chrono>
 #include <deque>
-#include <map>
+#include <memory>
 #include <mutex>
 
 #include <unistd.h>
@@ -23,6 +22,9 @@ struct emu_task {
     emu_clock clock; /* what must be over */
     uint64_t number;
     bool is_kernel;
+    bool takes_time;     /* it is work, not a mark or a wait */
+    int64_t enqueued_ns; /* by the host; on a paced device, which never lacks work: by the first
+                          * call since the host waited */
     emu_kernel kernel;
     std::function<void(const emu_actor *)> work;
     std::function<bool()> is_ready; /* none: as soon as its turn comes */
@@ -33,6 +35,7 @@ struct CUstream_st {
     uint64_t number; /* operations enqueued so far */
     emu_clock clock; /* what events made it wait for */
     std::deque<emu_task> tasks;
+    int64_t now_ns; /* when what has run was over, by the device's clock */
 };
 
 struct CUevent_st {
@@ -40,7 +43,7 @@ struct CUevent_st {
     uint64_t number;
     emu_clock clock;
     bool is_timed;
-    std::chrono::steady_clock::time_point when; /* its stream came to it */
+    std::shared_ptr<int64_t> when; /* its stream came to it, when it was last recorded */
 };
 
 namespace
@@ -59,8 +62,9 @@ struct runtime {
     std::vector<CUstream_st *> streams = {nullptr};
     emu_clock over = {0};       /* operations that have run, by stream */
     emu_clock host_clock = {0}; /* what the host has waited for */
-    std::map<char *, size_t> pinned;
     struct emu_counts counts = {0, 0, 0, 0};
+    bool has_waited = true; /* nothing was enqueued since */
+    int64_t enqueued_ns = 0;
 };
 
 runtime *rt()
@@ -87,10 +91,21 @@ bool is_over(const emu_clock &clock)
     return true;
 }
 
+/* What the task takes by the device's clock: what it takes the emulator, or as long as is asked
+ * for. */
+void pass_time(CUstream_st *stream, const emu_task &task)
+{
+    const int64_t pace_ns = emu_device_pace_ns();
+    stream->now_ns =
+        pace_ns == 0 ? emu_host_now_ns()
+                     : std::max(stream->now_ns, task.enqueued_ns) + (task.takes_time ? pace_ns : 0);
+}
+
 void run(CUstream_st *stream)
 {
     emu_task task = std::move(stream->tasks.front());
     stream->tasks.pop_front();
+    pass_time(stream, task);
     if (task.is_kernel) {
         rt()->counts.n_launch++;
         emu_memory_open();
@@ -168,18 +183,10 @@ void enqueue(cudaStream_t stream, emu_task task)
     if (task.is_kernel) {
         emu_note_kernel();
     }
+    rt()->enqueued_ns = rt()->has_waited ? emu_host_now_ns() : rt()->enqueued_ns;
+    rt()->has_waited = false;
+    task.enqueued_ns = rt()->enqueued_ns;
     stream->tasks.push_back(std::move(task));
-}
-
-bool is_pinned(const void *at, size_t bytes)
-{
-    const char *begin = static_cast<const char *>(at);
-    for (const auto &range : rt()->pinned) {
-        if (begin >= range.first && begin + bytes <= range.first + range.second) {
-            return true;
-        }
-    }
-    return false;
 }
 
 /* Whether both ends are where `kind` says. */
@@ -227,8 +234,26 @@ struct emu_counts *emu_counter()
 void emu_enqueue(cudaStream_t stream, std::function<void(const emu_actor *)> work)
 {
     emu_task task = {};
+    task.takes_time = true;
     task.work = std::move(work);
     enqueue(stream, std::move(task));
+}
+
+void emu_enqueue_mark(cudaStream_t stream, std::function<void(const emu_actor *)> work)
+{
+    emu_task task = {};
+    task.work = std::move(work);
+    enqueue(stream, std::move(task));
+}
+
+int64_t emu_stream_now_ns(cudaStream_t stream)
+{
+    return stream->now_ns;
+}
+
+void emu_stream_delay(cudaStream_t stream, int64_t until_ns)
+{
+    stream->now_ns = std::max(stream->now_ns, until_ns);
 }
 
 void emu_enqueue_when(cudaStream_t stream, std::function<bool()> is_ready,
@@ -250,6 +275,7 @@ void mt_emu_enqueue_kernel(dim3 grid, dim3 block, int64_t shared_bytes, cudaStre
 {
     emu_task task = {};
     task.is_kernel = true;
+    task.takes_time = true;
     task.kernel = {grid, block, size_t(shared_bytes), std::move(thread)};
     enqueue(stream, std::move(task));
 }
@@ -278,25 +304,6 @@ cudaError_t cudaFree(void *memory)
     return cudaSuccess;
 }
 
-cudaError_t cudaMallocHost(void **memory, size_t bytes)
-{
-    const in_turn lock(*turn());
-    *memory = std::malloc(bytes);
-    rt()->pinned[static_cast<char *>(*memory)] = bytes;
-    return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-
-cudaError_t cudaFreeHost(void *memory)
-{
-    const in_turn lock(*turn());
-    if (rt()->pinned.erase(static_cast<char *>(memory)) == 0 && memory != nullptr) {
-        emu_report("free of %p, which is no pinned memory", memory);
-        return cudaErrorInvalidValue;
-    }
-    std::free(memory);
-    return cudaSuccess;
-}
-
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind)
 {
     const in_turn lock(*turn());
@@ -320,7 +327,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
         return cudaErrorInvalidValue;
     }
     for (const void *side : {static_cast<const void *>(to), from}) {
-        if (!emu_memory_is_device(side) && !is_pinned(side, bytes)) {
+        if (!emu_memory_is_device(side) && !emu_is_pinned(side, bytes)) {
             emu_report("an asynchronous copy of host memory that is not pinned");
             return cudaErrorInvalidValue;
         }
@@ -351,7 +358,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
     if (flags != cudaStreamNonBlocking) {
         emu_report("a stream that the default stream orders");
     }
-    *stream = new CUstream_st{int(r->streams.size()), 0, {}, {}};
+    *stream = new CUstream_st{int(r->streams.size()), 0, {}, {}, 0};
     r->streams.push_back(*stream);
     r->over.push_back(0);
     return cudaSuccess;
@@ -374,6 +381,7 @@ static cudaError_t know_over(const CUstream_st *stream)
     clock.resize(rt()->streams.size());
     clock[size_t(stream->id)] = stream->number;
     join(&rt()->host_clock, clock);
+    rt()->has_waited = true;
     return verdict();
 }
 
@@ -382,19 +390,21 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     const in_turn lock(*turn());
     rt()->counts.n_wait++;
     run_until(stream, stream->number);
+    while (!emu_is_past(stream->now_ns) && !emu_has_error()) {
+    }
     return know_over(stream);
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     const in_turn lock(*turn());
-    const bool is_over = has_run_until(stream, stream->number);
+    const bool is_over = has_run_until(stream, stream->number) && emu_is_past(stream->now_ns);
     return is_over || emu_has_error() ? know_over(stream) : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
-    *event = new CUevent_st{nullptr, 0, {}, (flags & cudaEventDisableTiming) == 0, {}};
+    *event = new CUevent_st{nullptr, 0, {}, (flags & cudaEventDisableTiming) == 0, nullptr};
     return cudaSuccess;
 }
 
@@ -407,9 +417,10 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     const in_turn lock(*turn());
-    if (event->is_timed) {
-        emu_enqueue(stream,
-                    [event](const emu_actor *) { event->when = std::chrono::steady_clock::now(); });
+    if (event->is_timed || emu_device_pace_ns() > 0) {
+        const std::shared_ptr<int64_t> when = std::make_shared<int64_t>(0);
+        event->when = when;
+        emu_enqueue_mark(stream, [=](const emu_actor *) { *when = stream->now_ns; });
     }
     event->stream = stream;
     event->number = stream->number;
@@ -428,7 +439,11 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
         emu_report("a stream waits for an event that was never recorded");
     }
     join(&stream->clock, event->clock);
-    emu_enqueue(stream, [](const emu_actor *) {}); /* whoever waits for the stream waits for it */
+    const std::shared_ptr<int64_t> when = event->when;
+    emu_enqueue_mark(stream, [=](const emu_actor *) { /* waiting for the stream waits for it */
+                                                      emu_stream_delay(stream,
+                                                                       when == nullptr ? 0 : *when);
+    });
     return cudaSuccess;
 }
 
@@ -438,6 +453,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     rt()->counts.n_wait++;
     if (event->stream != nullptr) {
         run_until(event->stream, event->number);
+        while (event->when != nullptr && !emu_is_past(*event->when) && !emu_has_error()) {
+        }
         join(&rt()->host_clock, event->clock);
     }
     return verdict();
@@ -448,6 +465,9 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
     const in_turn lock(*turn());
     if (event->stream != nullptr && !has_run_until(event->stream, event->number)) {
         return emu_has_error() ? verdict() : cudaErrorNotReady;
+    }
+    if (event->when != nullptr && !emu_is_past(*event->when)) {
+        return cudaErrorNotReady;
     }
     join(&rt()->host_clock, event->clock);
     return verdict();
@@ -464,7 +484,7 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
             return cudaErrorNotReady;
         }
     }
-    *ms = std::chrono::duration<float, std::milli>(end->when - start->when).count();
+    *ms = float(1e-6 * double(*end->when - *start->when));
     return verdict();
 }
 

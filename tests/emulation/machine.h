@@ -108,6 +108,15 @@ bool emu_is_fiber_stack(const void *at);
 /* Whether so many bytes are free; they are taken then. */
 bool emu_device_takes(size_t bytes);
 void emu_device_gives(size_t bytes);
+/* What work takes by the device's clock; 0: what it takes the emulator. */
+int64_t emu_device_pace_ns();
+int64_t emu_host_now_ns();
+/* A device that is paced is not done before its own clock says so. */
+bool emu_is_past(int64_t when_ns);
+
+/* ---- pinned memory: pinned.cc ---- */
+
+bool emu_is_pinned(const void *at, size_t bytes);
 
 /* ---- streams ---- */
 
@@ -116,6 +125,12 @@ void emu_enqueue(cudaStream_t stream, std::function<void(const emu_actor *)> wor
 /* The same, once is_ready says so: what it waits for is another process. Others run meanwhile. */
 void emu_enqueue_when(cudaStream_t stream, std::function<bool()> is_ready,
                       std::function<void(const emu_actor *)> work);
+/* What takes no time: a mark, a wait. */
+void emu_enqueue_mark(cudaStream_t stream, std::function<void(const emu_actor *)> work);
+/* When what the stream has run was over, by the device's clock: that of CLOCK_MONOTONIC, but ahead
+ * of it on a paced device, and only as far behind as its work is late. */
+int64_t emu_stream_now_ns(cudaStream_t stream);
+void emu_stream_delay(cudaStream_t stream, int64_t until_ns);
 struct emu_counts *emu_counter();
 
 /* ---- what can run beside what: work.cc ---- */

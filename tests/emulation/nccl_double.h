@@ -38,6 +38,7 @@ struct emu_nccl_head {
     uint64_t order; /* among all messages of the pair in this direction */
     uint64_t count;
     int32_t kind, type;
+    int64_t sent_ns; /* by the device's clock, which devices of one machine share */
 };
 
 struct emu_nccl_sent {

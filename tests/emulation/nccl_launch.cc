@@ -49,7 +49,8 @@ void send(launch *l, const emu_nccl_operation &operation, int peer, uint64_t ord
           const emu_actor *actor)
 {
     const size_t n = operation.count * emu_nccl_bytes(operation.type);
-    const emu_nccl_head head = {order, operation.count, operation.kind, operation.type};
+    const emu_nccl_head head = {order, operation.count, operation.kind, operation.type,
+                                emu_stream_now_ns(operation.stream)};
     std::vector<char> bytes(sizeof(head) + n);
     if (!is_read(actor, block_for(operation, peer), n)) {
         return;
@@ -109,6 +110,7 @@ bool receive(const emu_nccl_state &state, message *m)
     emu_nccl_head head;
     std::memcpy(&head, all.data(), sizeof(head));
     compare(*m, head, all.size() - sizeof(head));
+    m->head.sent_ns = head.sent_ns;
     const size_t bytes = std::min(m->bytes.size(), all.size() - sizeof(head));
     std::memcpy(m->bytes.data(), all.data() + sizeof(head), bytes);
     m->is_there = true;
@@ -185,6 +187,7 @@ void write_sums(const launch &l, const emu_nccl_operation &operation, const emu_
 void arrive(const launch &l, const emu_actor *actor)
 {
     for (const message &m : l.in) {
+        emu_stream_delay(l.group.front().stream, m.head.sent_ns);
         if (m.to != nullptr) {
             write(actor, m.to, m.bytes.data(), m.bytes.size());
         }
@@ -205,7 +208,7 @@ void expect(launch *l, const emu_nccl_operation &operation, int peer)
     const size_t n = operation.count * emu_nccl_bytes(operation.type);
     const int kind = operation.kind == EMU_RECV ? EMU_SEND : operation.kind;
     const emu_nccl_head head = {++*order_of(&received_order, peer), operation.count, kind,
-                                operation.type};
+                                operation.type, 0};
     char *to = operation.kind == EMU_RECV     ? operation.to
                : operation.kind == EMU_GATHER ? operation.to + size_t(peer) * n
                                               : nullptr;

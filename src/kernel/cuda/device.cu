@@ -66,11 +66,21 @@ static void hand_on(struct mt_cuda_ring *ring, const char *begin, const char *en
     ring->n_arrival = n_kept;
 }
 
+static bool is_stream_over(const struct mt_cuda *cuda, cudaStream_t stream)
+{
+    return cuda->status != MT_OK || cudaStreamQuery(stream) != cudaErrorNotReady;
+}
+
+static bool is_over(const struct mt_device *device)
+{
+    return is_stream_over(cuda_of(device), cuda_of(device)->stream);
+}
+
 /* Everything on the ring's stream is over. */
 static enum mt_status wait_for_ring(struct mt_device *device, struct mt_cuda_ring *ring)
 {
     struct mt_cuda *cuda = cuda_of(device);
-    while (cuda->status == MT_OK && cudaStreamQuery(ring->stream) == cudaErrorNotReady) {
+    while (!is_stream_over(cuda, ring->stream)) {
         if (device->idle != NULL) {
             (void)device->idle(device->idle_context); /* notices when a peer is gone */
         }
@@ -239,10 +249,15 @@ static void destroy_marks(struct mt_cuda_device *d)
     }
 }
 
-static void mark(struct mt_device *device, int which)
+static void mark(const struct mt_device *device, int which)
 {
     struct mt_cuda_device *d = mt_cuda_device_of(device);
     mt_cuda_check(&d->cuda, cudaEventRecord(d->mark[which], d->cuda.stream), "recording a mark");
+}
+
+static void *event(const struct mt_device *device, int which)
+{
+    return mt_cuda_device_of(device)->mark[which];
 }
 
 static int64_t between_ns(const struct mt_device *device, int from, int to)
@@ -403,6 +418,7 @@ static void describe(const struct mt_device *device, char *text, size_t bytes)
 }
 
 const struct mt_device_table mt_cuda_device_table = {
-    open_device, close_device, allocate,  free_memory, reserve,     upload,     download,
-    lend,        copy,         fill_zero, wait,        mark,        between_ns, available_bytes,
-    describe,    fetch_begin,  fetch,     fetch_wait,  aside_begin, aside_end,  aside_join};
+    open_device, close_device, allocate,    free_memory,     reserve,   upload,
+    download,    lend,         copy,        fill_zero,       is_over,   wait,
+    mark,        event,        between_ns,  available_bytes, describe,  fetch_begin,
+    fetch,       fetch_wait,   aside_begin, aside_end,       aside_join};
