@@ -45,7 +45,7 @@ struct variant {
     const char *override[MAX_OVERRIDE];
     int n_half, n_dense; /* dense layers come first */
 };
-enum { PLAIN, RECOMPUTED, SHARED, HALVES, DENSE, N_VARIANT };
+enum { PLAIN, RECOMPUTED, SHARED, HALVES, ROUNDED, DENSE, N_VARIANT };
 static const struct variant variants[N_VARIANT] = {
     [PLAIN] = {"plain", {"comm.overlap='off'"}, 1, 0},
     [RECOMPUTED] = {"shared expert, recomputed",
@@ -54,6 +54,11 @@ static const struct variant variants[N_VARIANT] = {
                     0},
     [SHARED] = {"shared expert", {"comm.overlap='off'", "moe.num_shared_experts=1"}, 1, 0},
     [HALVES] = {"halves", {"comm.overlap='on'"}, 2, 0},
+    /* operands are rounded in scratch, beside the other half's */
+    [ROUNDED] = {"bfloat16, halves, shared expert",
+                 {"comm.overlap='on'", "device.dtype='bfloat16'", "moe.num_shared_experts=1"},
+                 2,
+                 0},
     [DENSE] = {"dense", {"model={first_k_dense=3, dense_intermediate_size=16}"}, 1, MAX_LAYER},
 };
 

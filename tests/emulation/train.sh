@@ -37,7 +37,7 @@ for wanted in "attention", "moe.gate", "moe.expert", "moe.expert.backward", "att
 assert all(a[0] + a[1] <= b[0] + 0.0011 for a, b in zip(device, device[1:])), "two things at a time"
 assert steps[0][0] <= device[0][0] and sum(dur for _, dur, _ in device) > 0.5 * sum(e - b for b, e in steps)
 PY
-copies=(--set 'placement.policy="fssdp"')
+copies=(--set 'placement.policy="fssdp"' --set moe.num_shared_experts=1)
 train cpu2 2 ranks "${copies[@]}"
 train gpu2 2 on_gpu "${copies[@]}"
 metrics close cpu2/metrics.jsonl gpu2/metrics.jsonl 1e-4 1e-4

@@ -63,6 +63,13 @@ if [ "$which" != quickstart ]; then
             --set 'comm.overlap="on"' --set train.global_batch_size=8
     done
     tiny "3 ranks, one without tokens" 3 --set train.global_batch_size=2 --set 'placement.policy="fssdp"'
+    for recompute in none layer; do
+        tiny "shared experts aside, halves, recompute $recompute" 2 --set comm.ranks_per_node=1 --set moe.num_shared_experts=1 \
+            --set moe.shared_gate=true --set "train.recompute=\"$recompute\""
+    done
+    tiny "shared experts, most tokens to few experts" 4 --set moe.num_shared_experts=1 --set 'train.recompute="layer"' \
+        --set 'moe.routing="synthetic"' --set 'moe.workload="hot_set"' --set moe.skew=4.0 --set 'placement.policy="ep"'
+    tiny "shared experts, 3 ranks, one without tokens" 3 --set train.global_batch_size=2 --set moe.num_shared_experts=1
     compare "bfloat16" 1e-2 1 "$config" --set train.steps=3 --set 'device.dtype="bfloat16"'
 fi
 if [ "$which" != parts ]; then
