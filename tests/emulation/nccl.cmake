@@ -24,7 +24,8 @@ function(mt_nccl_test name)
     foreach(ranks IN LISTS T_RANKS)
         add_test(NAME emulation.${name}.np${ranks}
                  COMMAND ${MT_MPIRUN} -np ${ranks} $<TARGET_FILE:${name}>)
-        set_tests_properties(emulation.${name}.np${ranks} PROPERTIES LABELS "emu;mpi" TIMEOUT 300
+        set_tests_properties(emulation.${name}.np${ranks} PROPERTIES LABELS "emu;mpi"
+                             TIMEOUT ${mt_emulated_timeout_s}
                              ENVIRONMENT "${MT_TEST_ENV}" PROCESSORS 2)
     endforeach()
 endfunction()
@@ -40,5 +41,5 @@ mt_nccl_test(emulated_collectives SOURCES ${CMAKE_SOURCE_DIR}/tests/cuda/collect
              ${mt_case_sources})
 add_test(NAME emulation.collectives.np3
          COMMAND ${MT_MPIRUN} -np 3 $<TARGET_FILE:emulated_collectives> small)
-set_tests_properties(emulation.collectives.np3 PROPERTIES LABELS "emu;mpi" TIMEOUT 300
+set_tests_properties(emulation.collectives.np3 PROPERTIES LABELS "emu;mpi" TIMEOUT ${mt_emulated_timeout_s}
                      ENVIRONMENT "${MT_TEST_ENV}" PROCESSORS 2)
