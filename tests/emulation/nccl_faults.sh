@@ -37,7 +37,11 @@ expect 124 '^moetrain: .*the start of NCCL did not complete within 8 s' job 2 "d
 late="did not complete within 8 s"
 expect 124 "step 3: collective 3 .* $late|step 4: collective 4 \(the GPU's work\) $late.* reached collective 3:" job 4 "hang 1 3" 8
 
-# The program itself, in the middle of a step.
+# The program itself, in the middle of a step. Builds with sanitizers have no module for it.
+if grep -q '^MT_SANITIZE:[A-Z]*=.' "$MT_BUILD/CMakeCache.txt"; then
+    echo "all NCCL faults end as they should; the program's were left out"
+    exit 0
+fi
 train() { # FAULT DEADLINE
     rm -rf r
     MT_EMULATED_NCCL=$1 MT_EMU_GPUS=2 MT_CUDA_MODULE=$MT_BUILD/tests/emulation/libmoetrain_emulated.so \

@@ -7,6 +7,7 @@
 #include "comm/comm.h"
 #include "comm/transport_nccl.h"
 #include "emulation/gpu.h"
+#include "emulation/watch.h"
 
 #include <string.h>
 
@@ -239,6 +240,7 @@ static void the_devices_work_is_ordered_without_a_host_wait(void **state)
     close_world(&w);
 }
 
+#if MT_EMU_WATCH == MT_EMU_HISTORY
 /* A copy that does not wait for the end is found, whatever the order in which streams ran. */
 static void reading_before_the_end_is_found(void **state)
 {
@@ -266,6 +268,7 @@ static void reading_before_the_end_is_found(void **state)
     close_ring(&ring);
     close_world(&w);
 }
+#endif
 
 /* ---- launches and bytes ---- */
 
@@ -437,7 +440,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_plan_gives_the_bits_that_it_gives_in_host_memory),
     cmocka_unit_test(plans_of_both_urgencies_do_not_mix),
     cmocka_unit_test(the_devices_work_is_ordered_without_a_host_wait),
+#if MT_EMU_WATCH == MT_EMU_HISTORY
     cmocka_unit_test(reading_before_the_end_is_found),
+#endif
     cmocka_unit_test(launches_and_bytes_are_those_of_the_plan),
     cmocka_unit_test(long_messages_of_the_background_are_cut),
     cmocka_unit_test(what_is_a_collective_of_nccl_is_launched_as_one),

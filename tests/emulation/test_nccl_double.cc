@@ -2,6 +2,7 @@
 #include <mpi.h>
 
 #include "emulation/nccl_double.h"
+#include "emulation/watch.h"
 
 extern "C" {
 #include "support/mpi_main.h"
@@ -205,6 +206,7 @@ void another_order_over_two_communicators_is_found(void **state)
     cudaFree(other.to);
 }
 
+#if MT_EMU_WATCH == MT_EMU_HISTORY
 void an_event_before_the_launch_is_done_orders_nothing(void **state)
 {
     (void)state;
@@ -231,6 +233,7 @@ void an_event_before_the_launch_is_done_orders_nothing(void **state)
     cudaFreeHost(pinned);
     close_fixture(&f);
 }
+#endif
 
 void a_group_that_ends_without_a_beginning_is_found(void **state)
 {
@@ -298,7 +301,9 @@ const struct CMUnitTest tests[] = {
     cmocka_unit_test(sizes_that_differ_are_found),
     cmocka_unit_test(kinds_that_differ_are_found),
     cmocka_unit_test(another_order_over_two_communicators_is_found),
+#if MT_EMU_WATCH == MT_EMU_HISTORY
     cmocka_unit_test(an_event_before_the_launch_is_done_orders_nothing),
+#endif
     cmocka_unit_test(a_group_that_ends_without_a_beginning_is_found),
     cmocka_unit_test(a_transfer_is_exposed_unless_a_product_may_run_beside_it),
 };
