@@ -315,7 +315,7 @@ static enum mt_status run_case(struct bench *bench, const struct bench_case *whi
     MT_TRY(run(bench));
     MT_TRY(verify(bench, which));
     for (int i = 0; i < MT_BENCH_REPEAT; ++i) {
-        MT_TRY(mt_bench_time(bench->comm, run, bench, bench->time_s, &sample[i]));
+        MT_TRY(mt_bench_time(bench->comm, run, bench, 1, bench->time_s, &sample[i]));
     }
     int64_t most_port = 0;
     MT_TRY(busiest_port_bytes(bench, &most_port));

@@ -14,9 +14,11 @@ enum mt_status mt_bench_exchanges(struct mt_comm *comm, const struct mt_bench_op
 struct mt_bench_sample {
     double slowest_s, busy_s;
 };
-/* From a common start: runs once; *sample is the same on every rank. time_s [R]: scratch. */
+/* From a common start: so many runs in a row; *sample is one's, the same on every rank. time_s [R]:
+ * scratch. */
 enum mt_status mt_bench_time(struct mt_comm *comm, enum mt_status (*run)(void *context),
-                             void *context, double *time_s, struct mt_bench_sample *sample);
+                             void *context, int n_run, double *time_s,
+                             struct mt_bench_sample *sample);
 /* Lower quartiles of sample [MT_BENCH_REPEAT]: other work on a machine only lengthens times. */
 struct mt_bench_sample mt_bench_typical(const struct mt_bench_sample *sample);
 /* Largest, and sum, over ranks of a number below 2^53. scratch [R] */

@@ -5,15 +5,19 @@
 #include "comm/bench_internal.h"
 
 enum mt_status mt_bench_time(struct mt_comm *comm, enum mt_status (*run)(void *context),
-                             void *context, double *time_s, struct mt_bench_sample *sample)
+                             void *context, int n_run, double *time_s,
+                             struct mt_bench_sample *sample)
 {
     int64_t nothing = 0;
     MT_TRY(mt_comm_sum_i64(comm, &nothing, 1));
     const int64_t start_ns = mt_clock_ns();
     const int64_t start_cpu_ns = mt_clock_cpu_ns();
-    MT_TRY(run(context));
-    const double mine = (double)(mt_clock_ns() - start_ns) * 1e-9;
-    sample->busy_s = (double)(mt_clock_cpu_ns() - start_cpu_ns) * 1e-9;
+    for (int i = 0; i < n_run; ++i) {
+        MT_TRY(run(context));
+    }
+    const double per_run = 1e-9 / (double)n_run;
+    const double mine = (double)(mt_clock_ns() - start_ns) * per_run;
+    sample->busy_s = (double)(mt_clock_cpu_ns() - start_cpu_ns) * per_run;
     MT_TRY(mt_comm_gather_f64(comm, &mine, 1, time_s));
     MT_TRY(mt_comm_sum_f64(comm, &sample->busy_s, 1));
     sample->slowest_s = 0.0;
