@@ -35,6 +35,7 @@ static enum mt_status measure(struct mt_comm *comm, struct mt_costs *costs)
         costs->alpha_ps[level] = mt_costs_quantise(costs->alpha_ps[level]);
         costs->kib_ps[level] = mt_costs_quantise(costs->kib_ps[level]);
     }
+    costs->alone_kib_ps = mt_costs_quantise(costs->alone_kib_ps);
     return MT_OK;
 }
 
@@ -51,15 +52,17 @@ static enum mt_status run(struct mt_comm *comm, struct chooser *chooser, int64_t
         .most_bytes = most_bytes,
         .only = only,
         .links = {.alpha_ps = {costs->alpha_ps[MT_LEVEL_NODE], costs->alpha_ps[MT_LEVEL_NETWORK]},
-                  .kib_ps = {costs->kib_ps[MT_LEVEL_NODE], costs->kib_ps[MT_LEVEL_NETWORK]}},
+                  .kib_ps = {costs->kib_ps[MT_LEVEL_NODE], costs->kib_ps[MT_LEVEL_NETWORK]},
+                  .alone_kib_ps = costs->alone_kib_ps},
         .choose = choose,
         .context = chooser};
     if (comm->rank == 0) {
         (void)printf(
             "links, all ranks together: a message %.4g us and %.4g us a KiB in a node, "
-            "%.4g and %.4g between nodes%s\n",
+            "%.4g and %.4g between nodes, %.4g alone%s\n",
             (double)options.links.alpha_ps[0] * 1e-6, (double)options.links.kib_ps[0] * 1e-6,
             (double)options.links.alpha_ps[1] * 1e-6, (double)options.links.kib_ps[1] * 1e-6,
+            (double)options.links.alone_kib_ps * 1e-6,
             alpha_us > 0 ? " (rehearsal: late on purpose)" : "");
     }
     return mt_bench_collectives(comm, &options, stdout);

@@ -310,22 +310,23 @@ static double bound_of(const struct bench *bench, const struct bench_case *which
 
 static enum mt_status run_case(struct bench *bench, const struct bench_case *which, FILE *out)
 {
-    double time_s[MT_BENCH_REPEAT];
+    struct mt_bench_sample sample[MT_BENCH_REPEAT];
     prepare(bench, which);
     MT_TRY(run(bench));
     MT_TRY(verify(bench, which));
     for (int i = 0; i < MT_BENCH_REPEAT; ++i) {
-        MT_TRY(mt_bench_time(bench->comm, run, bench, bench->time_s, &time_s[i]));
+        MT_TRY(mt_bench_time(bench->comm, run, bench, 1, bench->time_s, &sample[i]));
     }
     int64_t most_port = 0;
     MT_TRY(busiest_port_bytes(bench, &most_port));
-    const double typical_s = mt_bench_quartile(time_s, MT_BENCH_REPEAT);
+    const struct mt_bench_sample typical = mt_bench_typical(sample);
     const double bound = bound_of(bench, which);
     const int64_t n_bytes = bench->n_item * (int64_t)sizeof(float);
     if (bench->rank == 0) {
-        (void)fprintf(out, "%-17s %12" PRId64 " %12.1f %10.3f %14" PRId64, which->name, n_bytes,
-                      typical_s * 1e6, (double)n_bytes / typical_s * 1e-9, most_port);
-        (void)(bound > 0.0 ? fprintf(out, " %8.2f", typical_s / bound) : 0);
+        (void)fprintf(out, "%-17s %12" PRId64 " %12.1f %12.1f %10.3f %14" PRId64, which->name,
+                      n_bytes, typical.slowest_s * 1e6, typical.busy_s * 1e6,
+                      (double)n_bytes / typical.slowest_s * 1e-9, most_port);
+        (void)(bound > 0.0 ? fprintf(out, " %8.2f", typical.slowest_s / bound) : 0);
         (void)fprintf(out, which->way == MT_N_SPARSE_WAY ? "  %s\n" : "\n", bench->plan.name);
         (void)fflush(out);
     }
@@ -461,8 +462,8 @@ enum mt_status mt_bench_collectives(struct mt_comm *comm, const struct mt_bench_
     }
     MT_TRY_GOTO(mt_bench_exchanges(comm, options, out));
     if (bench.rank == 0) {
-        (void)fprintf(out, "%-17s %12s %12s %10s %14s %8s\n", "collective", "bytes", "time_us",
-                      "GB/s", "busiest_port", "of_bound");
+        (void)fprintf(out, "%-17s %12s %12s %12s %10s %14s %8s\n", "collective", "bytes", "time_us",
+                      "processor_us", "GB/s", "busiest_port", "of_bound");
     }
     for (int i = 0; i < N_BENCH_CASE; ++i) {
         if (options->only != NULL && strstr(bench_cases[i].name, options->only) == NULL) {

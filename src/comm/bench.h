@@ -33,16 +33,17 @@ struct mt_bench_options {
  * (others: unused, may be NULL). Times are lower quartiles, of the slowest rank; payloads are
  * verified first: MT_ERR_INTERNAL on every rank where any result is wrong.
  *
- * All-to-alls, for equal blocks (even), blocks of four times the size for rank 0 (hot), and rows of
- * tokens for 8 of 64 experts (rows): bytes of a block, time, algorithm bandwidth = bytes that a
- * rank sends / time, bytes between nodes on all ranks together, time over the least that the links
- * allow for blocks sent straight, and what `auto` chooses, over the best.
+ * All-to-alls, four in a row for blocks up to 4 KiB, for equal blocks (even), blocks of four times
+ * the size for rank 0 (hot), and rows of tokens for 8 of 64 experts (rows): bytes of a block, time,
+ * processor time of all ranks together, algorithm bandwidth = bytes that a rank sends / time, bytes
+ * between nodes on all ranks together, time over the least that the links allow for blocks sent
+ * straight, and what `auto` chooses, over the best.
  *
- * All collectives: bytes, time, algorithm bandwidth, bytes that the busiest rank sends or receives,
- * time over the bound. Bytes are what a rank receives in all (allgatherv; sparse_allgather of every
- * chunk to every rank; hot_* of four chunks of rank 0, one_* of one, directly, with relays, along
- * chains, and as training chooses, with the plan's name), or has before (reduce_scatter, allreduce,
- * hot_reduce_*). */
+ * All collectives: bytes, both times, algorithm bandwidth, bytes that the busiest rank sends or
+ * receives, time over the bound. Bytes are what a rank receives in all (allgatherv;
+ * sparse_allgather of every chunk to every rank; hot_* of four chunks of rank 0, one_* of one,
+ * directly, with relays, along chains, and as training chooses, with the plan's name), or has
+ * before (reduce_scatter, allreduce, hot_reduce_*). */
 enum mt_status mt_bench_collectives(struct mt_comm *comm, const struct mt_bench_options *options,
                                     FILE *out);
 

@@ -5,25 +5,39 @@
 #include "comm/bench_internal.h"
 
 enum mt_status mt_bench_time(struct mt_comm *comm, enum mt_status (*run)(void *context),
-                             void *context, double *time_s, double *slowest_s)
+                             void *context, int n_run, double *time_s,
+                             struct mt_bench_sample *sample)
 {
     int64_t nothing = 0;
     MT_TRY(mt_comm_sum_i64(comm, &nothing, 1));
     const int64_t start_ns = mt_clock_ns();
-    MT_TRY(run(context));
-    const double mine = (double)(mt_clock_ns() - start_ns) * 1e-9;
+    const int64_t start_cpu_ns = mt_clock_cpu_ns();
+    for (int i = 0; i < n_run; ++i) {
+        MT_TRY(run(context));
+    }
+    const double per_run = 1e-9 / (double)n_run;
+    const double mine = (double)(mt_clock_ns() - start_ns) * per_run;
+    sample->busy_s = (double)(mt_clock_cpu_ns() - start_cpu_ns) * per_run;
     MT_TRY(mt_comm_gather_f64(comm, &mine, 1, time_s));
-    *slowest_s = 0.0;
+    MT_TRY(mt_comm_sum_f64(comm, &sample->busy_s, 1));
+    sample->slowest_s = 0.0;
     for (int rank = 0; rank < comm->topology.n_rank; ++rank) {
-        *slowest_s = time_s[rank] > *slowest_s ? time_s[rank] : *slowest_s;
+        sample->slowest_s = time_s[rank] > sample->slowest_s ? time_s[rank] : sample->slowest_s;
     }
     return MT_OK;
 }
 
-double mt_bench_quartile(double *time_s, int n)
+struct mt_bench_sample mt_bench_typical(const struct mt_bench_sample *sample)
 {
-    mt_sort_f64(time_s, n);
-    return time_s[n / 4];
+    double slowest_s[MT_BENCH_REPEAT];
+    double busy_s[MT_BENCH_REPEAT];
+    for (int i = 0; i < MT_BENCH_REPEAT; ++i) {
+        slowest_s[i] = sample[i].slowest_s;
+        busy_s[i] = sample[i].busy_s;
+    }
+    mt_sort_f64(slowest_s, MT_BENCH_REPEAT);
+    mt_sort_f64(busy_s, MT_BENCH_REPEAT);
+    return (struct mt_bench_sample){slowest_s[MT_BENCH_REPEAT / 4], busy_s[MT_BENCH_REPEAT / 4]};
 }
 
 enum mt_status mt_bench_most(struct mt_comm *comm, int64_t mine, double *scratch, int64_t *most,

@@ -12,8 +12,8 @@ enum { MAX_OP = 2, PS_PER_NS = 1000 };
 enum mt_status mt_ping_pong_init(struct mt_ping_pong *p, struct mt_comm *comm)
 {
     *p = (struct mt_ping_pong){.comm = comm};
-    MT_TRY(MT_ALLOCATE(p->send, MT_PING_LARGE_BYTES, "measuring links"));
-    MT_TRY(MT_ALLOCATE(p->recv, MT_PING_LARGE_BYTES, "measuring links"));
+    MT_TRY(MT_ALLOCATE(p->send, MT_PING_LONG_BYTES, "measuring links"));
+    MT_TRY(MT_ALLOCATE(p->recv, MT_PING_LONG_BYTES, "measuring links"));
     MT_TRY(mt_plan_init(&p->plan, MAX_OP));
     return mt_exec_create(comm, MAX_OP, &p->exec);
 }
@@ -56,7 +56,7 @@ enum mt_status mt_ping_pong_time(struct mt_ping_pong *p, int partner, int64_t n_
     int64_t trip_ns[MT_PING_MAX_TRIPS];
     int64_t nothing = 0;
     void *const buffer[MT_N_BUFFER] = {p->send, p->recv, NULL};
-    MT_ASSERT(n_trip <= MT_PING_MAX_TRIPS && n_bytes <= MT_PING_LARGE_BYTES);
+    MT_ASSERT(n_trip <= MT_PING_MAX_TRIPS && n_bytes <= MT_PING_LONG_BYTES);
     plan_trip(p, partner, n_bytes);
     MT_TRY(mt_comm_sum_i64(p->comm, &nothing, 1));
     for (int i = -1; i < n_trip; ++i) {

@@ -1,18 +1,19 @@
 /* Prices of the ways, and the choice.
  *
  * A round takes as long as its busiest port: of each rank, direction and level, what its messages
- * take one after another. Direct: one round of all copies. Relays: the rounds of their hops. Chains
- * go in step: P + M - 2 rounds of the longest message, but no less than the busiest port's pieces
- * and the hops that the last of them has to go.
+ * take one after another; between nodes at the rate that a rank has alone, and of each node at that
+ * of all its links (mt_ps_link_kib). Direct: one round of all copies. Relays: the rounds of their
+ * hops. Chains go in step: P rounds of the longest message, but no less than the busiest port's
+ * pieces, and the hops that the last of them has to go. Heads of a node take turns, so of a round's
+ * alpha only a head's share counts; hops take all of it.
  *
- * A chain must be a quarter cheaper. Its rounds wait for the slowest of their ranks, which no cost
- * of links knows: rehearsed on a machine whose 2 cores had other work (a load of 30), 16 MiB took
- * 4 x 2 ranks 1.5 times as long along chains as by relays (2026-11-22).
+ * A chain must be a sixteenth cheaper: it has most rounds, which wait for the slowest of their
+ * ranks. By the clock what is chosen takes at most 1.1 of the best for one expert, 1.3 for four.
  *
- * Pieces. kib_ps is what a rank has when all of its node send; alone it may have up to as many
- * times that as the node has ranks, where they share a link, or no more, where each has its own.
- * The piece is the mean of the best ones for either: on 8 ranks a node 1.9 of the one and .7 of the
- * other, which costs at most a fifth of what pieces cost at all.
+ * Pieces. Where it is not known what a rank takes alone, it may be as much as when all of its node
+ * send, where each has a link of its own, or as many times less as the node has ranks, where they
+ * share one. Then the piece is the mean of the best ones for either: on 8 ranks a node 1.9 of the
+ * one and .7 of the other, which costs at most a fifth of what pieces cost at all.
  *
  * Reductions. By relays some node's link carries a chunk several times, along chains once. Chains
  * win where that decides: relays' busiest link has at least 1.5 of the bytes that chains bring it,
@@ -33,6 +34,7 @@ enum { WORTH_BYTES = 512 << 10 };
 
 struct port {
     int64_t out_ps[MT_N_LINK], in_ps[MT_N_LINK];
+    int64_t out_bytes, in_bytes; /* between nodes */
 };
 
 struct mt_sparse_auto {
@@ -93,9 +95,17 @@ static enum mt_link link_between(const struct mt_sparse_auto *ways, int from, in
     return node[from] == node[to] ? MT_LINK_INSIDE : MT_LINK_BETWEEN;
 }
 
+/* Of one rank that sends while the others of its node do not. */
+static int64_t kib_ps(const struct mt_sparse_auto *ways, enum mt_link link)
+{
+    const struct mt_links *links = &ways->links;
+    return link == MT_LINK_BETWEEN && links->alone_kib_ps > 0 ? links->alone_kib_ps
+                                                              : links->kib_ps[link];
+}
+
 static int64_t message_ps(const struct mt_sparse_auto *ways, enum mt_link link, int64_t n_bytes)
 {
-    return mt_ps_carry(ways->links.alpha_ps[link], ways->links.kib_ps[link], n_bytes);
+    return mt_ps_carry(ways->links.alpha_ps[link], kib_ps(ways, link), n_bytes);
 }
 
 static void add_message(struct mt_sparse_auto *ways, int from, int to, int64_t n_bytes)
@@ -106,12 +116,38 @@ static void add_message(struct mt_sparse_auto *ways, int from, int to, int64_t n
     int64_t *in = &ways->port[to].in_ps[link];
     *out = mt_ps_add(*out, ps);
     *in = mt_ps_add(*in, ps);
+    if (link == MT_LINK_BETWEEN) {
+        int64_t *out_bytes = &ways->port[from].out_bytes;
+        int64_t *in_bytes = &ways->port[to].in_bytes;
+        *out_bytes = mt_ps_add(*out_bytes, n_bytes);
+        *in_bytes = mt_ps_add(*in_bytes, n_bytes);
+    }
+}
+
+/* The busier direction of the node's links to others. */
+static int64_t links_ps(const struct mt_sparse_auto *ways, int node)
+{
+    const struct mt_topology *topology = ways->topology;
+    int64_t out_bytes = 0;
+    int64_t in_bytes = 0;
+    for (int i = topology->node_start[node]; i < topology->node_start[node + 1]; ++i) {
+        const struct port *port = &ways->port[topology->member[i]];
+        out_bytes = mt_ps_add(out_bytes, port->out_bytes);
+        in_bytes = mt_ps_add(in_bytes, port->in_bytes);
+    }
+    const int64_t link_kib_ps = mt_ps_link_kib(
+        ways->links.kib_ps[MT_LINK_BETWEEN], ways->links.alone_kib_ps,
+        mt_ceil_div(topology->n_rank, topology->n_node), mt_topology_node_size(topology, node));
+    return mt_ps_carry(0, link_kib_ps, mt_max_i64(out_bytes, in_bytes));
 }
 
 static int64_t busiest_ps(struct mt_sparse_auto *ways)
 {
     const int n_rank = ways->topology->n_rank;
     int64_t busiest = 0;
+    for (int node = 0; node < ways->topology->n_node; ++node) {
+        busiest = mt_max_i64(busiest, links_ps(ways, node));
+    }
     for (int rank = 0; rank < n_rank; ++rank) {
         for (int link = 0; link < MT_N_LINK; ++link) {
             const struct port *port = &ways->port[rank];
@@ -170,7 +206,7 @@ static int64_t add_chain(struct mt_sparse_auto *ways, const struct mt_sparse *sp
     for (int64_t i = sparse->holder_start[chunk]; i < sparse->holder_start[chunk + 1]; ++i) {
         ++n_holder[topology->node[sparse->holder[i]]];
     }
-    bool has_others = false;
+    int64_t least_heads = 0; /* ranks of a node that pieces come to in turn; 0: it has no others */
     for (int64_t i = sparse->holder_start[chunk]; i < sparse->holder_start[chunk + 1]; ++i) {
         const int node = topology->node[sparse->holder[i]];
         struct port *port = &ways->port[sparse->holder[i]];
@@ -183,17 +219,25 @@ static int64_t add_chain(struct mt_sparse_auto *ways, const struct mt_sparse *sp
             const int64_t near_ps = mt_ps_times(n_piece * (n - 1), inside_ps) / n;
             port->in_ps[MT_LINK_BETWEEN] = mt_ps_add(port->in_ps[MT_LINK_BETWEEN], far_ps);
             port->out_ps[MT_LINK_BETWEEN] = mt_ps_add(port->out_ps[MT_LINK_BETWEEN], far_ps);
+            port->in_bytes = mt_ps_add(port->in_bytes, sparse->chunk_bytes[chunk] / n);
+            port->out_bytes = mt_ps_add(port->out_bytes, sparse->chunk_bytes[chunk] / n);
             port->out_ps[MT_LINK_INSIDE] = mt_ps_add(port->out_ps[MT_LINK_INSIDE], near_ps);
-            has_others = true;
+            least_heads = least_heads == 0 ? n : mt_min_i64(least_heads, n);
         }
         most = mt_max_i64(most, node == home ? n : n - 1);
     }
     struct port *port = &ways->port[owner];
-    const int64_t far_ps = has_others ? mt_ps_times(n_piece, between_ps) : 0;
+    const int64_t far_ps =
+        least_heads > 0 ? mt_ps_carry(0, kib_ps(ways, MT_LINK_BETWEEN), n_piece * piece_bytes) : 0;
     port->out_ps[MT_LINK_BETWEEN] = mt_ps_add(port->out_ps[MT_LINK_BETWEEN], far_ps);
+    port->out_bytes = mt_ps_add(port->out_bytes, least_heads > 0 ? sparse->chunk_bytes[chunk] : 0);
     port->out_ps[MT_LINK_INSIDE] =
         mt_ps_add(port->out_ps[MT_LINK_INSIDE], mt_ps_times(n_piece * n_holder[home], inside_ps));
-    return mt_max_i64(has_others ? between_ps : 0, mt_ps_times(most, inside_ps));
+    const int64_t round_ps = least_heads == 0
+                                 ? 0
+                                 : mt_ps_carry(ways->links.alpha_ps[MT_LINK_BETWEEN] / least_heads,
+                                               kib_ps(ways, MT_LINK_BETWEEN), piece_bytes);
+    return mt_max_i64(round_ps, mt_ps_times(most, inside_ps));
 }
 
 static int64_t chain_ps(struct mt_sparse_auto *ways, const struct mt_sparse *sparse,
@@ -209,7 +253,9 @@ static int64_t chain_ps(struct mt_sparse_auto *ways, const struct mt_sparse *spa
     }
     const int64_t n_piece = mt_ceil_div(extent.n_bytes, piece_bytes);
     const int64_t steps_ps = mt_ps_times(n_piece, round_ps);
-    return mt_ps_add(mt_max_i64(steps_ps, busiest_ps(ways)), mt_ps_times(n_hop, round_ps));
+    const int64_t hop_ps = mt_max_i64(round_ps, message_ps(ways, MT_LINK_BETWEEN, piece_bytes));
+    const int64_t way_ps = mt_ps_times(n_hop, hop_ps);
+    return mt_ps_add(mt_max_i64(steps_ps, busiest_ps(ways)), mt_ps_add(way_ps, hop_ps - round_ps));
 }
 
 int64_t mt_sparse_way_ps(struct mt_sparse_auto *ways, const struct mt_sparse *sparse,
@@ -233,11 +279,11 @@ static int64_t choose_piece(struct mt_sparse_auto *ways, const struct mt_sparse 
     enum { KIB = 1024, PIECES = 32 };
     const struct mt_topology *topology = ways->topology;
     const int64_t alpha_ps = ways->links.alpha_ps[MT_LINK_BETWEEN];
-    const int64_t kib_ps = ways->links.kib_ps[MT_LINK_BETWEEN];
-    const int n_sharing = topology->n_rank / topology->n_node;
+    const int64_t alone_ps = kib_ps(ways, MT_LINK_BETWEEN);
+    const int n_sharing = ways->links.alone_kib_ps > 0 ? 1 : topology->n_rank / topology->n_node;
     int64_t piece =
-        (mt_chain_piece_bytes(extent->n_bytes, extent->n_node, alpha_ps, kib_ps) +
-         mt_chain_piece_bytes(extent->n_bytes, extent->n_node, alpha_ps, kib_ps / n_sharing)) /
+        (mt_chain_piece_bytes(extent->n_bytes, extent->n_node, alpha_ps, alone_ps) +
+         mt_chain_piece_bytes(extent->n_bytes, extent->n_node, alpha_ps, alone_ps / n_sharing)) /
         2;
     piece = ways->has_links ? piece : extent->n_bytes / PIECES;
     piece = mt_min_i64(mt_round_up(piece, KIB), most_bytes);
@@ -250,6 +296,7 @@ static int64_t choose_piece(struct mt_sparse_auto *ways, const struct mt_sparse 
 struct mt_sparse_choice mt_sparse_choose_gather(struct mt_sparse_auto *ways,
                                                 const struct mt_sparse *sparse)
 {
+    enum { SHARE = 16 };
     struct mt_sparse_choice best = {.way = MT_SPARSE_RELAY};
     if (!ways->has_links) {
         return best;
@@ -266,7 +313,8 @@ struct mt_sparse_choice mt_sparse_choose_gather(struct mt_sparse_auto *ways,
     struct mt_sparse_choice chain = {.way = MT_SPARSE_CHAIN};
     chain.piece_bytes = choose_piece(ways, sparse, &extent, extent.largest_bytes);
     best.piece_bytes = chain.piece_bytes;
-    return chain.piece_bytes > 0 && mt_sparse_way_ps(ways, sparse, &chain) < least_ps / 4 * 3
+    return chain.piece_bytes > 0 &&
+                   mt_sparse_way_ps(ways, sparse, &chain) < least_ps / SHARE * (SHARE - 1)
                ? chain
                : best;
 }

@@ -6,10 +6,13 @@
 
 #include "comm/collectives.h"
 
-/* What messages take: mt_ps_carry of alpha_ps and kib_ps, a rank's when all send at once. */
+/* What messages take: mt_ps_carry of alpha_ps and kib_ps, a rank's when all send at once. Between
+ * nodes, alone_kib_ps: of a rank while the others of its node are silent; 0: not known, then as
+ * with them. */
 enum mt_link { MT_LINK_INSIDE, MT_LINK_BETWEEN, MT_N_LINK };
 struct mt_links {
     int64_t alpha_ps[MT_N_LINK], kib_ps[MT_N_LINK];
+    int64_t alone_kib_ps;
 };
 
 enum mt_sparse_way { MT_SPARSE_DIRECT, MT_SPARSE_RELAY, MT_SPARSE_CHAIN, MT_N_SPARSE_WAY };

@@ -17,7 +17,7 @@ struct transport_mpi {
     int64_t port_free_ns; /* when the last of them had arrived */
 };
 
-enum { NOT_LATE = 0 };
+enum { NOT_LATE = 0, BATCH = 256 };
 /* Of a late message that is not there yet. */
 static const int64_t NOT_THERE = INT64_MAX;
 
@@ -68,15 +68,42 @@ static enum mt_status test_one(MPI_Request *request, int *is_complete)
     return MT_OK;
 }
 
-/* All of them: when each is there decides when it counts as arrived. */
+/* Looks at all of them with one call: each MPI_Test of a message that is not there makes progress,
+ * which asks the kernel for every connection and gives the core away. Of an exchange of 64 ranks,
+ * 56 such messages a look, tests one by one were most of the processor time (2026-11-22). */
+static enum mt_status test_batch(union mt_request *request, int n)
+{
+    MPI_Request open[BATCH];
+    int at[BATCH];
+    int done[BATCH];
+    int n_open = 0;
+    int n_done = 0;
+    for (int i = 0; i < n; ++i) {
+        if (request[i].mpi.request != MPI_REQUEST_NULL) {
+            open[n_open] = request[i].mpi.request;
+            at[n_open++] = i;
+        }
+    }
+    if (n_open > 0) {
+        MT_TRY_MPI(MPI_Testsome(n_open, open, &n_done, done, MPI_STATUSES_IGNORE));
+    }
+    for (int i = 0; i < n_done; ++i) {
+        request[at[done[i]]].mpi.request = MPI_REQUEST_NULL;
+    }
+    return MT_OK;
+}
+
+/* When each is there decides when it counts as arrived. */
 static enum mt_status test_late(struct transport_mpi *mpi, union mt_request *request, int64_t n,
                                 int64_t *n_done)
 {
     *n_done = 0;
+    for (int64_t i = 0; i < n; i += BATCH) {
+        MT_TRY(test_batch(request + i, (int)mt_min_i64(n - i, BATCH)));
+    }
+    const int64_t now_ns = mt_clock_ns();
     for (int64_t i = 0; i < n; ++i) {
-        int is_there = 0;
-        MT_TRY(test_one(&request[i].mpi.request, &is_there));
-        const int64_t now_ns = mt_clock_ns();
+        const bool is_there = request[i].mpi.request == MPI_REQUEST_NULL;
         if (is_there && request[i].mpi.ready_ns == NOT_THERE) {
             mpi->port_free_ns = mt_max_i64(mpi->port_free_ns, now_ns) + mpi->alpha_ns;
             request[i].mpi.ready_ns = mpi->port_free_ns;

@@ -400,7 +400,8 @@ void mt_moe_set_costs(struct mt_moe *moe, const struct mt_costs *costs)
 {
     const struct mt_links links = {
         .alpha_ps = {costs->alpha_ps[MT_LEVEL_NODE], costs->alpha_ps[MT_LEVEL_NETWORK]},
-        .kib_ps = {costs->kib_ps[MT_LEVEL_NODE], costs->kib_ps[MT_LEVEL_NETWORK]}};
+        .kib_ps = {costs->kib_ps[MT_LEVEL_NODE], costs->kib_ps[MT_LEVEL_NETWORK]},
+        .alone_kib_ps = costs->alone_kib_ps};
     moe->cluster.costs = *costs;
     mt_store_set_links(moe->store, &links);
 }

@@ -1,6 +1,8 @@
 #include "placement/cluster.h"
 
 #include "base/memory.h"
+#include "base/ps.h"
+#include "base/size.h"
 
 #include <string.h>
 
@@ -38,6 +40,14 @@ void mt_cluster_clear(struct mt_cluster *cluster)
     mt_memory_free(cluster->node_start);
     mt_memory_free(cluster->member);
     *cluster = (struct mt_cluster){0};
+}
+
+int64_t mt_cluster_link_kib_ps(const struct mt_cluster *cluster, int node)
+{
+    const struct mt_costs *costs = &cluster->costs;
+    return mt_ps_link_kib(costs->kib_ps[MT_LEVEL_NETWORK], costs->alone_kib_ps,
+                          mt_ceil_div(cluster->n_rank, cluster->n_node),
+                          cluster->node_start[node + 1] - cluster->node_start[node]);
 }
 
 int64_t mt_costs_message_ps(const struct mt_costs *costs, enum mt_level level, int64_t n_bytes)

@@ -21,7 +21,9 @@ struct mt_costs {
     int64_t attention_ps; /* what a layer of a micro-batch computes before its gate, forward: the
                              time under which copies travel unseen; backward twice that */
     int64_t alpha_ps[MT_N_LEVEL]; /* per message; [MT_LEVEL_RANK] is 0 */
-    int64_t kib_ps[MT_N_LEVEL];   /* per 1024 bytes that one rank sends (or receives) */
+    int64_t kib_ps[MT_N_LEVEL];   /* per 1024 bytes that one rank sends (or receives) when all do */
+    int64_t alone_kib_ps; /* between nodes, when no other rank of its node does; 0: not known, then
+                             it is as when all do */
 };
 
 /* Ways of the token exchange (placement/exchange.h), the simpler first. */
@@ -64,6 +66,15 @@ static inline enum mt_level mt_cluster_level(const struct mt_cluster *cluster, i
     }
     return cluster->node[from] == cluster->node[to] ? MT_LEVEL_NODE : MT_LEVEL_NETWORK;
 }
+
+/* Per 1024 bytes between nodes: of a rank while the others of its node are silent; of the links of
+ * `node`, all its ranks together. */
+static inline int64_t mt_cluster_alone_kib_ps(const struct mt_cluster *cluster)
+{
+    const struct mt_costs *costs = &cluster->costs;
+    return costs->alone_kib_ps > 0 ? costs->alone_kib_ps : costs->kib_ps[MT_LEVEL_NETWORK];
+}
+int64_t mt_cluster_link_kib_ps(const struct mt_cluster *cluster, int node);
 
 /* alpha + bytes beta of one message at that level */
 int64_t mt_costs_message_ps(const struct mt_costs *costs, enum mt_level level, int64_t n_bytes);

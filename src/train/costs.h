@@ -18,8 +18,9 @@
 
 /* ---- costs.c ---- */
 
-/* The costs as a checkpoint keeps them, with what they were measured for. All zeros: none. */
-enum { MT_COSTS_STATE = 12 };
+/* The costs as a checkpoint keeps them, with what they were measured for. All zeros: none. The last
+ * is an array of its own, which checkpoints from before it do not have: then it is 0. */
+enum { MT_COSTS_STATE = 13, MT_COSTS_STATE_LAST = MT_COSTS_STATE - 1 };
 
 enum mt_costs_origin { MT_COSTS_FILE, MT_COSTS_CHECKPOINT, MT_COSTS_MEASURED };
 
@@ -46,8 +47,9 @@ struct mt_costs_field {
     const char *name;
     size_t offset; /* in struct mt_costs */
     int64_t most;
+    bool is_optional; /* 0 where a file does not have it */
 };
-enum { MT_N_COSTS_FIELD = 7 };
+enum { MT_N_COSTS_FIELD = 8 };
 extern const struct mt_costs_field mt_costs_fields[MT_N_COSTS_FIELD];
 
 static inline int64_t *mt_costs_value(struct mt_costs *costs, const struct mt_costs_field *field)
@@ -69,13 +71,20 @@ enum mt_status mt_costs_write(const char *folder, const struct mt_costs *costs, 
 enum mt_status mt_costs_measure_compute(const struct mt_session *session, int64_t n_sequence,
                                         struct mt_costs *costs);
 
-/* Collective: alpha_ps and kib_ps, medians over the ranks, not yet quantised; the same on every
- * rank. All pairs of partners are at it together, as ranks are in an exchange. A level that this
- * cluster lacks is a copy of the other; one rank alone measures messages to itself. */
+/* Collective: alpha_ps, kib_ps and alone_kib_ps, medians over the ranks, not yet quantised; the
+ * same on every rank. All pairs of partners are at it together, as ranks are in an exchange; then,
+ * between nodes, the first rank of each node only. A level that this cluster lacks is a copy of the
+ * other; one rank alone measures messages to itself. */
 enum mt_status mt_costs_measure_links(struct mt_comm *comm, struct mt_costs *costs);
-/* A link from what a message of MT_PING_SMALL_BYTES and one of MT_PING_LARGE_BYTES take. At least
- * an eighth of the latter is the bytes' time, however near to each other they were measured. */
-void mt_costs_fit_link(int64_t small_ps, int64_t large_ps, int64_t *alpha_ps, int64_t *kib_ps);
+/* A link from what messages of MT_PING_SMALL_BYTES, MT_PING_LARGE_BYTES and MT_PING_LONG_BYTES
+ * take: bytes what the last takes beyond the one before it. At least an eighth of what that takes
+ * is its bytes' time, however near to each other they were measured. */
+void mt_costs_fit_link(int64_t small_ps, int64_t large_ps, int64_t long_ps, int64_t *alpha_ps,
+                       int64_t *kib_ps);
+
+/* What a rank can take alone is not less than its share when all ranks of a node send, n_member at
+ * most, and not more than all of them: what was measured, kept within that. */
+int64_t mt_costs_fit_alone(int64_t alone_kib_ps, int64_t kib_ps, int64_t n_member);
 
 /* Who `rank` measures with at that level, NODE or NETWORK; -1: nobody. Mutual. */
 int mt_costs_partner(const struct mt_topology *topology, int rank, enum mt_level level);

@@ -1,4 +1,4 @@
-/* costs.json: seven numbers in picoseconds and a line for people. Specified in docs/costs.md. */
+/* costs.json: eight numbers in picoseconds and a line for people. Specified in docs/costs.md. */
 #include "base/input_file.h"
 #include "base/memory.h"
 #include "checkpoint/disk.h"
@@ -17,18 +17,19 @@ enum { FORMAT_VERSION = 1, MAX_FILE_BYTES = 1 << 16 };
 
 /* A second for what is multiplied by rows or bytes, so that sums of plans stay inside 63 bits. */
 #define SECOND_PS INT64_C(1000000000000)
-#define LEVEL_FIELDS(name, level)                                              \
-    {name, "alpha_ps", offsetof(struct mt_costs, alpha_ps[level]), SECOND_PS}, \
-    {                                                                          \
-        name, "kib_ps", offsetof(struct mt_costs, kib_ps[level]), SECOND_PS    \
+#define LEVEL_FIELDS(name, level)                                                     \
+    {name, "alpha_ps", offsetof(struct mt_costs, alpha_ps[level]), SECOND_PS, false}, \
+    {                                                                                 \
+        name, "kib_ps", offsetof(struct mt_costs, kib_ps[level]), SECOND_PS, false    \
     }
 
 const struct mt_costs_field mt_costs_fields[MT_N_COSTS_FIELD] = {
-    {NULL, "row_ps", offsetof(struct mt_costs, row_ps), SECOND_PS},
-    {NULL, "instance_ps", offsetof(struct mt_costs, instance_ps), SECOND_PS},
-    {NULL, "attention_ps", offsetof(struct mt_costs, attention_ps), 1000 * SECOND_PS},
+    {NULL, "row_ps", offsetof(struct mt_costs, row_ps), SECOND_PS, false},
+    {NULL, "instance_ps", offsetof(struct mt_costs, instance_ps), SECOND_PS, false},
+    {NULL, "attention_ps", offsetof(struct mt_costs, attention_ps), 1000 * SECOND_PS, false},
     LEVEL_FIELDS("node", MT_LEVEL_NODE),
     LEVEL_FIELDS("network", MT_LEVEL_NETWORK),
+    {"network", "alone_kib_ps", offsetof(struct mt_costs, alone_kib_ps), SECOND_PS, true},
 };
 
 /* ---- reading ---- */
@@ -85,6 +86,9 @@ static enum mt_status read_field(const char *path, const json_t *root,
 {
     const json_t *object = field->level != NULL ? json_object_get(root, field->level) : root;
     const json_t *value = json_object_get(object, field->name);
+    if (value == NULL && object != NULL && field->is_optional) {
+        return MT_OK;
+    }
     if (!json_is_integer(value) || json_integer_value(value) < 0 ||
         json_integer_value(value) > field->most) {
         char key[64];

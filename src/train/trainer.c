@@ -14,9 +14,11 @@ static void connect_state(struct mt_trainer *trainer)
     int n = 0;
     if (moe != NULL) {
         mt_moe_state(moe, trainer->state_array, &n);
-        MT_ASSERT(n + 2 <= MT_MAX_STATE_ARRAY);
+        MT_ASSERT(n + 3 <= MT_MAX_STATE_ARRAY);
         trainer->state_array[n++] =
-            (struct mt_state_array){"costs", trainer->costs_state, MT_COSTS_STATE};
+            (struct mt_state_array){"costs", trainer->costs_state, MT_COSTS_STATE_LAST};
+        trainer->state_array[n++] =
+            (struct mt_state_array){"costs_alone", trainer->costs_state + MT_COSTS_STATE_LAST, 1};
     }
     trainer->state_array[n++] =
         (struct mt_state_array){"data", mt_mixture_state(trainer->data), MT_BLEND_STATE};
@@ -56,12 +58,12 @@ static enum mt_status prepare_costs(struct mt_trainer *trainer)
     describe_costs(trainer, origin, text, sizeof(text));
     mt_log_line(
         "costs %s: a row %.4g us, an instance %.4g us, attention %.4g us; a message %.4g us "
-        "and %.4g us a MiB in a node, %.4g and %.4g between nodes",
+        "and %.4g us a MiB in a node, %.4g and %.4g between nodes, %.4g alone",
         text, (double)costs.row_ps * 1e-6, (double)costs.instance_ps * 1e-6,
         (double)costs.attention_ps * 1e-6, (double)costs.alpha_ps[MT_LEVEL_NODE] * 1e-6,
         (double)costs.kib_ps[MT_LEVEL_NODE] * 1024e-6,
         (double)costs.alpha_ps[MT_LEVEL_NETWORK] * 1e-6,
-        (double)costs.kib_ps[MT_LEVEL_NETWORK] * 1024e-6);
+        (double)costs.kib_ps[MT_LEVEL_NETWORK] * 1024e-6, (double)costs.alone_kib_ps * 1024e-6);
     const bool is_first = trainer->session.comm.rank == 0;
     return mt_job_agree(is_first ? mt_costs_write(trainer->dir.path, &costs, text) : MT_OK);
 }

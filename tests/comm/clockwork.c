@@ -31,7 +31,7 @@ static struct {
     const struct clockwork *clockwork;
     const struct mt_plan *plans;
     struct rank_state rank[MAX_RANK];
-    int64_t link_out_ps[MAX_RANK], link_in_ps[MAX_RANK]; /* of nodes: free from then on */
+    int64_t link_out_ps[MAX_RANK], link_in_ps[MAX_RANK]; /* of nodes or ranks: free from then on */
     int64_t out_ps[MAX_RANK], in_ps[MAX_RANK];           /* of ranks inside their nodes */
     int64_t port_ps[2][MAX_RANK];                        /* of ranks: alphas, inside or not */
     struct event *heap;
@@ -85,6 +85,12 @@ static bool is_inside(int source, int target)
     return node[source] == node[target];
 }
 
+/* Which link to other nodes is the rank's. */
+static int link_of(int rank)
+{
+    return state.clockwork->is_link_own ? rank : state.clockwork->topology->node[rank];
+}
+
 static int64_t duration_of(int source, int target, int64_t n_bytes)
 {
     return n_bytes * (is_inside(source, target) ? state.clockwork->inside_byte_ps
@@ -135,9 +141,8 @@ static void leave(struct event message)
 {
     const int source = message.source;
     struct rank_state *own = &state.rank[source];
-    int64_t *out_ps = is_inside(source, message.target)
-                          ? &state.out_ps[source]
-                          : &state.link_out_ps[state.clockwork->topology->node[source]];
+    int64_t *out_ps = is_inside(source, message.target) ? &state.out_ps[source]
+                                                        : &state.link_out_ps[link_of(source)];
     const int64_t duration = duration_of(source, message.target, message.n_bytes);
     own->sent_ps = mt_max_i64(own->sent_ps, book(out_ps, message.at_ps, duration));
     message.at_ps = *out_ps - duration; /* bytes pass through */
@@ -150,9 +155,8 @@ static void leave(struct event message)
 static void cross(struct event message)
 {
     const int target = message.target;
-    int64_t *in_ps = is_inside(message.source, target)
-                         ? &state.in_ps[target]
-                         : &state.link_in_ps[state.clockwork->topology->node[target]];
+    int64_t *in_ps = is_inside(message.source, target) ? &state.in_ps[target]
+                                                       : &state.link_in_ps[link_of(target)];
     message.at_ps =
         book(in_ps, message.at_ps, duration_of(message.source, target, message.n_bytes));
     message.kind = ARRIVES;

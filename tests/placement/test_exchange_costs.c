@@ -68,18 +68,40 @@ static void costs_are_those_of_the_formulas(void **state)
     make_even(&machine, 4, 2, 3);
     machine.cluster.costs = costs;
     for (int back = 0; back <= 1; ++back) {
-        /* two messages of 3 rows between nodes */
-        assert_int_equal(price(&machine, MT_EXCHANGE_DIRECT, 1024, back), 2 * (20 + 3 * 4));
+        /* two messages of 3 rows between nodes: the second comes in under the first's alpha */
+        assert_int_equal(price(&machine, MT_EXCHANGE_DIRECT, 1024, back), 2 * 20 + 3 * 4);
         /* 3 rows handed over; one message of 6 rows */
         assert_int_equal(price(&machine, MT_EXCHANGE_TWO_LEVEL, 1024, back), 7 + 3 + 20 + 6 * 4);
-        /* 6 rows to the leader; 12 rows; 6 rows from the leader */
+        /* 6 rows to the leader beside 3 that are for it; 12 rows; 6 rows from the leader */
         assert_int_equal(price(&machine, MT_EXCHANGE_LEADER, 1024, back),
-                         2 * (7 + 6) + 20 + 12 * 4);
+                         2 * 7 + 9 / 2 + 20 + 12 * 4 + 7 + 6);
         /* 6 of a source's 12 rows, 2 a token: 6 (1 - 1/4) = 4.5 of its 6 tokens; then 3 rows from
          * the worker and 3 straight ones leave by the same port */
         assert_int_equal(price(&machine, MT_EXCHANGE_DEDUPLICATED, 1024, back),
-                         20 + 5 * 4 + 2 * (7 + 3));
+                         20 + 5 * 4 + 2 * 7 + 3);
     }
+    clear(&machine);
+}
+
+/* The same machine where a rank has twice the rate when its node's other is silent: they share one
+ * link. Rank 2 is the only one that receives; then rank 3 does as well. */
+static void a_shared_link_costs_one_rank_less_than_two(void **state)
+{
+    MT_UNUSED(state);
+    struct machine machine;
+    make_even(&machine, 4, 2, 0);
+    machine.cluster.costs = costs;
+    machine.n_row[0 * 4 + 2] = 3;
+    machine.n_row[1 * 4 + 2] = 3;
+    assert_int_equal(price(&machine, MT_EXCHANGE_DIRECT, 1024, false), 2 * 20 + 3 * 4);
+    machine.cluster.costs.alone_kib_ps = 2;
+    assert_int_equal(price(&machine, MT_EXCHANGE_DIRECT, 1024, false), 2 * 20 + 3 * 2);
+    machine.n_row[0 * 4 + 3] = 3;
+    machine.n_row[1 * 4 + 3] = 3;
+    /* a message of the other comes between */
+    assert_int_equal(price(&machine, MT_EXCHANGE_DIRECT, 1024, false), 2 * 20 + 3 * 2 + 3 * 2);
+    /* beyond alphas the link decides, whoever it serves */
+    assert_int_equal(price(&machine, MT_EXCHANGE_DIRECT, 1 << 20, false), 20 + 12 * 1024 * 2);
     clear(&machine);
 }
 
@@ -175,6 +197,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(costs_are_those_of_the_formulas),
+        cmocka_unit_test(a_shared_link_costs_one_rank_less_than_two),
         cmocka_unit_test(nothing_to_send_costs_nothing),
         cmocka_unit_test(small_messages_go_by_two_levels_and_large_ones_straight),
         cmocka_unit_test(deduplication_is_chosen_only_where_sums_may_differ),

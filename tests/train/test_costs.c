@@ -1,5 +1,6 @@
 /* Costs as numbers and as a file: quantising, medians, partners, costs.json. */
 #include "base/memory.h"
+#include "base/ps.h"
 #include "base/size.h"
 #include "support/test.h"
 #include "train/costs.h"
@@ -95,7 +96,8 @@ static const struct mt_costs example = {.row_ps = 6900000,
                                         .instance_ps = 140000000,
                                         .attention_ps = 1000000000000000,
                                         .alpha_ps = {0, 2800000, 13000000},
-                                        .kib_ps = {0, 230000, 0}};
+                                        .kib_ps = {0, 230000, 90000},
+                                        .alone_kib_ps = 45000};
 
 static void a_file_gives_back_what_was_written(void **state)
 {
@@ -139,6 +141,7 @@ static void a_file_by_hand_needs_no_origin(void **state)
     assert_int_equal(back.attention_ps, 3);
     assert_int_equal(back.alpha_ps[MT_LEVEL_NETWORK], 4);
     assert_int_equal(back.kib_ps[MT_LEVEL_RANK], 0);
+    assert_int_equal(back.alone_kib_ps, 0); /* as files from before it are: not known */
 }
 
 static void bad_files_are_refused_with_what_was_expected(void **state)
@@ -171,6 +174,13 @@ static void bad_files_are_refused_with_what_was_expected(void **state)
         {HEAD "\"row_ps\": 99999999999999999999, \"instance_ps\": 2, \"attention_ps\": 3, " LEVELS,
          "costs.json"},
         {HEAD "\"row_ps\": 1, " COSTS LEVELS, "duplicate"},
+        {HEAD COSTS "\"alone_kib_ps\": 1, " LEVELS, "unknown key \"alone_kib_ps\""},
+        {HEAD COSTS "\"node\": " LEVEL ", \"network\": {\"alpha_ps\": 4, \"kib_ps\": 5, "
+                    "\"alone_kib_ps\": -1}}",
+         "\"network.alone_kib_ps\""},
+        {HEAD COSTS "\"node\": {\"alpha_ps\": 4, \"kib_ps\": 5, \"alone_kib_ps\": 1}, "
+                    "\"network\": " LEVEL "}",
+         "unknown key \"alone_kib_ps\" in node"},
         {HEAD "\"origin\": 3, " COSTS LEVELS, "\"origin\""},
         {HEAD COSTS LEVELS " x", "costs.json"},
     };
@@ -207,16 +217,50 @@ static void what_is_no_small_file_is_refused(void **state)
 /* However small and large messages were measured, no level comes out free of bytes. */
 static void bytes_never_come_out_free(void **state)
 {
-    static const int64_t measured[][2] = {{100, 256100}, {9000000, 8000000}, {5000, 5001}, {0, 0}};
-    static const int64_t fitted[][2] = {{100, 1000}, {8000000, 3906}, {5000, 2}, {0, 1}};
+    static const int64_t measured[][3] = {{100, 256100, 1024100},
+                                          {100, 200100, 968100}, /* the first part is sooner */
+                                          {9000000, 8000000, 8500000},
+                                          {5000, 5001, 4000},
+                                          {0, 0, 0}};
+    static const int64_t fitted[][2] = {
+        {100, 1000}, {100, 1000}, {8000000, 3906}, {5000, 2}, {0, 1}};
     MT_UNUSED(state);
     for (size_t i = 0; i < sizeof(measured) / sizeof(measured[0]); i++) {
         int64_t alpha = -1;
         int64_t kib = -1;
-        mt_costs_fit_link(measured[i][0], measured[i][1], &alpha, &kib);
+        mt_costs_fit_link(measured[i][0], measured[i][1], measured[i][2], &alpha, &kib);
         assert_int_equal(alpha, fitted[i][0]);
         assert_int_equal(kib, fitted[i][1]);
     }
+}
+
+/* Alone a rank has its share at least, and at most what all of its node have. */
+static void what_a_rank_takes_alone_lies_between_its_share_and_all(void **state)
+{
+    MT_UNUSED(state);
+    assert_int_equal(mt_costs_fit_alone(500, 900, 2), 500);
+    assert_int_equal(mt_costs_fit_alone(1000, 900, 2), 900);
+    assert_int_equal(mt_costs_fit_alone(300, 900, 2), 450);
+    assert_int_equal(mt_costs_fit_alone(0, 1, 8), 1);
+}
+
+/* Links of a node from what its ranks take together and alone, where nodes usually have 4. */
+static void links_of_a_node_are_one_or_as_many_as_ranks(void **state)
+{
+    MT_UNUSED(state);
+    for (int64_t n_member = 1; n_member <= 9; ++n_member) {
+        assert_int_equal(mt_ps_link_kib(4000, 1000, 4, n_member), 1000);    /* one for all */
+        assert_in_range(mt_ps_link_kib(1000, 1000, 4, n_member) * n_member, /* one for each */
+                        1000 - n_member, 1000);
+        assert_int_equal(mt_ps_link_kib(1000, 0, 4, n_member),
+                         mt_ps_link_kib(1000, 1000, 4, n_member)); /* not known */
+    }
+    assert_in_range(mt_ps_link_kib(4000, 1000, 8, 8), 499, 500); /* two for 8 ranks */
+    assert_int_equal(mt_ps_link_kib(0, 0, 4, 4), 0);
+    assert_int_equal(mt_ps_link_kib(700, 700, 1, 1), 700);
+    const int64_t second_ps = 1000000000000;
+    assert_in_range(mt_ps_link_kib(second_ps, second_ps / 4096, 4096, 4096), second_ps / 4100,
+                    second_ps / 4096);
 }
 
 int main(void)
@@ -225,6 +269,8 @@ int main(void)
         cmocka_unit_test(quantised_costs_have_two_digits),
         cmocka_unit_test(partners_are_mutual_on_uneven_nodes),
         cmocka_unit_test(bytes_never_come_out_free),
+        cmocka_unit_test(what_a_rank_takes_alone_lies_between_its_share_and_all),
+        cmocka_unit_test(links_of_a_node_are_one_or_as_many_as_ranks),
         cmocka_unit_test(a_file_gives_back_what_was_written),
         cmocka_unit_test(a_file_by_hand_needs_no_origin),
         cmocka_unit_test(bad_files_are_refused_with_what_was_expected),

@@ -58,12 +58,14 @@ static void expect_sane(const struct mt_costs *costs)
                              costs->alpha_ps[MT_LEVEL_NODE],
                              costs->kib_ps[MT_LEVEL_NODE],
                              costs->alpha_ps[MT_LEVEL_NETWORK],
-                             costs->kib_ps[MT_LEVEL_NETWORK]};
+                             costs->kib_ps[MT_LEVEL_NETWORK],
+                             costs->alone_kib_ps};
     for (size_t i = 0; i < sizeof(value) / sizeof(value[0]); i++) {
         assert_true(value[i] > 0);
         assert_int_equal(mt_costs_quantise(value[i]), value[i]);
     }
     assert_int_equal(costs->alpha_ps[MT_LEVEL_RANK], 0);
+    assert_true(costs->alone_kib_ps <= costs->kib_ps[MT_LEVEL_NETWORK]);
 }
 
 static void measured_costs_are_sane_and_the_same_on_all_ranks(void **state)
@@ -152,8 +154,13 @@ static void costs_are_kept_as_long_as_the_run_is_the_same(void **state)
     MT_TEST_OK(mt_costs_decide(&world.session, 2, kept, &again, &origin));
     assert_int_equal(origin, MT_COSTS_CHECKPOINT);
     assert_int_equal(again.row_ps, 1234567 + MT_COSTS_STATE - MT_N_COSTS_FIELD);
-    assert_int_equal(again.kib_ps[MT_LEVEL_NETWORK], 1234567 + MT_COSTS_STATE - 1);
+    assert_int_equal(again.kib_ps[MT_LEVEL_NETWORK], 1234567 + MT_COSTS_STATE - 2);
+    assert_int_equal(again.alone_kib_ps, 1234567 + MT_COSTS_STATE - 1);
     assert_int_equal(kept[MT_COSTS_STATE - 1], 1234567 + MT_COSTS_STATE - 1);
+    kept[MT_COSTS_STATE_LAST] = 0; /* a checkpoint from before there was this number */
+    MT_TEST_OK(mt_costs_decide(&world.session, 2, kept, &again, &origin));
+    assert_int_equal(origin, MT_COSTS_CHECKPOINT);
+    assert_int_equal(again.alone_kib_ps, 0);
     MT_TEST_OK(mt_costs_decide(&world.session, 3, kept, &again, &origin)); /* larger micro-batch */
     assert_int_equal(origin, MT_COSTS_MEASURED);
     kept[MT_COSTS_STATE - 1] = -5; /* what no program has written */
