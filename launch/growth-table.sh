@@ -60,10 +60,10 @@ for i, label in enumerate(sys.stdin.read().splitlines()):
         min(run["outside_products"] for run in runs), r["peak_bytes"] / 2**20))' "$results" "$rounds"
 }
 
-experts() { # the same FLOPs; so many tokens that updating 8 times the parameters stays small beside them
+experts() { # the same FLOPs; so many tokens, a micro-batch too, that reading 8 times the parameters stays small
     head 'experts of 512, 16384 tokens' $((steps < 2 ? steps : 2))
     for n in 8 16 32 64; do
-        row "$n" 1 moe.num_experts="$n" train.global_batch_size=64
+        row "$n" 1 moe.num_experts="$n" train.global_batch_size=64 train.micro_batch_size=32
     done
 }
 few() { # 2048 tokens a step: with more experts, their update and packing take over
