@@ -311,6 +311,14 @@ void mt_store_drop_copies(struct mt_store *store, int layer)
 
 /* ---- reduce ---- */
 
+static void part_here(struct mt_store *store, struct mt_layer *l, int expert, bool is_kept)
+{
+    l->is_usable[expert] = is_kept;
+    if (!is_kept) {
+        mt_experts_settle_grad(store, l, l->here[expert]);
+    }
+}
+
 /* All copies are KEPT or REDUCING from now on. */
 static void part_copies(struct mt_store *store, struct mt_layer *l, const struct mt_placement *keep)
 {
@@ -323,10 +331,7 @@ static void part_copies(struct mt_store *store, struct mt_layer *l, const struct
             l->copies.state[i] = (unsigned char)state;
             ++l->copies.n_in[state];
             if (rank == store->comm->rank) {
-                l->is_usable[e] = is_kept;
-                if (!is_kept) {
-                    mt_experts_settle_grad(store, l, l->here[e]);
-                }
+                part_here(store, l, e, is_kept);
             }
         }
     }

@@ -92,7 +92,7 @@ static void many_rows_are_copied_as_few(void **state)
     }
     for (int64_t shift = 0; shift < 2; shift++) {
         float *out = memory + shift;
-        memset(memory, 0, sizeof(*memory) * (N * WIDTH + 1));
+        memset(memory, 0, sizeof(*memory) * ((size_t)N * WIDTH + 1));
         mt_rows_copy(&device, out, NULL, in, from, N, WIDTH);
         for (int64_t row = 0; row < N; row++) {
             const float *want = in + (from[row] < 0 ? 0 : from[row]);
