@@ -78,9 +78,10 @@ can_read_peers() {
         exit($is_refused ? 1 : 0)' 2>/dev/null
 }
 
-# choose_messages: sets message_flags, how ranks of this machine exchange messages: large ones are copied once, straight
-# out of the sender's memory, where that is allowed (docs/decisions/0011-node-memory.md).
+# choose_messages RANKS: sets message_flags, how that many ranks of this machine exchange messages: large ones are
+# copied once, straight out of the sender's memory, where that is allowed (docs/decisions/0011-node-memory.md). MPI
+# yields in every call that finds nothing only where ranks outnumber cores: else it yields to strangers, for a tick.
 choose_messages() {
-    message_flags=(--mca mpi_yield_when_idle 1)
+    message_flags=(--mca mpi_yield_when_idle "$(($1 > $(nproc)))")
     can_read_peers || message_flags+=(--mca btl_vader_single_copy_mechanism none)
 }

@@ -2,46 +2,68 @@
 # Cost as the work grows (docs/performance.md): launch/growth-table.sh [experts|few|fine|tokens|width|ranks ...]
 #
 # Every row is `moetrain bench step` on configs/bench-cpu.toml with one thing changed. `us/MFLOP` is the step's
-# processor time, all ranks, per million FLOPs of the model's count; `ratio` is that over the table's first row.
+# processor time, all ranks, per million FLOPs of the model's count; `ratio` is that over the table's first row. The
+# rows of a table take turns, ROUNDS times (default 3) with STEPS steps each, and the best step of each counts: other
+# programs that use the caches then disturb all rows alike. CORE=n: one rank runs on core n alone.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 steps=${STEPS:-4}
+rounds=${ROUNDS:-3}
 export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
 
-first=""
-row() { # LABEL RANKS SETTINGS...
-    local label=$1 ranks=$2 set=() setting
-    shift 2
-    for setting in "$@"; do
+n_row=0
+row() { # LABEL RANKS SETTINGS...: of the table that has begun
+    rows[n_row++]=$(printf '%s\n' "$@")
+}
+run() { # RESULT LABEL RANKS SETTINGS...
+    local result=$1 ranks=$3 core=() set=() setting
+    [ -z "${CORE:-}" ] || [ "$ranks" -gt 1 ] || core=(taskset -c "$CORE")
+    for setting in "${@:4}"; do
         set+=(--set "$setting")
     done
-    mpirun -q -np "$ranks" --oversubscribe --allow-run-as-root --bind-to none --mca mpi_yield_when_idle 1 \
-        --mca btl_vader_single_copy_mechanism none "$BUILD_DIR/moetrain" bench step "$root/configs/bench-cpu.toml" \
-        --json --warm-up 1 --steps "$steps" --set device.threads=1 "${set[@]}" |
-        python3 -c '
-import json, sys
-label, first = sys.argv[1], sys.argv[2]
-r = json.load(sys.stdin)
-each = r["best_cpu_s"] * r["ranks"] * 1e12 / r["model_flops"]
-ratio = each / float(first or each)
-print("%-30s %9.2f %9.1f %9.1f %9.1f %8.2f %8.2f %8.3f %9.1f" % (
-    label, r["model_flops"] * 1e-9, r["best_step_s"] * 1e3, r["best_cpu_s"] * 1e3,
-    r["tokens"] / r["best_step_s"], each, ratio, r["outside_products"], r["peak_bytes"] / 2**20))
-print(each, file=sys.stderr)' "$label" "$first" 2>"$each"
-    [ -n "$first" ] || first=$(cat "$each")
+    choose_messages "$ranks"
+    "${core[@]}" mpirun -q -np "$ranks" --oversubscribe --allow-run-as-root --bind-to none "${message_flags[@]}" \
+        "$BUILD_DIR/moetrain" bench step "$root/configs/bench-cpu.toml" --json --warm-up 1 --steps "$table_steps" \
+        --set device.threads=1 "${set[@]}" >"$result"
 }
-head() {
-    first=""
+head() { # TITLE [STEPS]: a table begins
+    table_steps=${2:-$steps}
+    n_row=0
+    rows=()
     printf '\n%-30s %9s %9s %9s %9s %8s %8s %8s %9s\n' "$1" GFLOP 'step ms' 'CPU ms' tokens/s us/MFLOP ratio \
         outside 'peak MiB'
 }
-each=$(mktemp)
-trap 'rm -f "$each"' EXIT
+end() { # measures and prints the table
+    local round i row=()
+    for ((round = 0; round < rounds; round++)); do
+        for ((i = 0; i < n_row; i++)); do
+            mapfile -t row <<<"${rows[i]}"
+            run "$results/$i.$round" "${row[@]}"
+        done
+    done
+    for ((i = 0; i < n_row; i++)); do
+        mapfile -t row <<<"${rows[i]}"
+        printf '%s\n' "${row[0]}"
+    done | python3 -c '
+import json, sys
+first = None
+for i, label in enumerate(sys.stdin.read().splitlines()):
+    runs = [json.load(open(f"{sys.argv[1]}/{i}.{n}")) for n in range(int(sys.argv[2]))]
+    r = min(runs, key=lambda run: run["best_cpu_s"])
+    step = min(run["best_step_s"] for run in runs)
+    each = r["best_cpu_s"] * r["ranks"] * 1e12 / r["model_flops"]
+    first = first or each
+    print("%-30s %9.2f %9.1f %9.1f %9.1f %8.2f %8.2f %8.3f %9.1f" % (
+        label, r["model_flops"] * 1e-9, step * 1e3, r["best_cpu_s"] * 1e3, r["tokens"] / step, each, each / first,
+        min(run["outside_products"] for run in runs), r["peak_bytes"] / 2**20))' "$results" "$rounds"
+}
 
-experts() { # the same FLOPs; so many tokens that updating 8 times the parameters stays small beside them
-    head 'experts of 512, 16384 tokens'
+experts() { # the same FLOPs; so many tokens, a micro-batch too, that reading 8 times the parameters stays small
+    head 'experts of 512, 16384 tokens' $((steps < 2 ? steps : 2))
     for n in 8 16 32 64; do
-        steps=2 row "$n" 1 moe.num_experts="$n" train.global_batch_size=64
+        row "$n" 1 moe.num_experts="$n" train.global_batch_size=64 train.micro_batch_size=32
     done
 }
 few() { # 2048 tokens a step: with more experts, their update and packing take over
@@ -78,7 +100,10 @@ ranks() { # waiting ranks compute nothing, but ask: their processor time counts
 [ $# -gt 0 ] || set -- experts few fine tokens width ranks
 for table in "$@"; do
     case $table in
-    experts | few | fine | tokens | width | ranks) "$table" ;;
+    experts | few | fine | tokens | width | ranks)
+        "$table"
+        end
+        ;;
     *) fail "no table $table; expected experts, few, fine, tokens, width or ranks" ;;
     esac
 done

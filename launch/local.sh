@@ -14,7 +14,7 @@ fi
 ranks=$1
 shift
 [ -x "$BUILD_DIR/moetrain" ] || fail "$BUILD_DIR/moetrain is not built; run launch/quickstart.sh once"
-choose_messages
+choose_messages "$ranks"
 
 [ "$ranks" -le "$(nproc)" ] || export OMP_WAIT_POLICY=passive
 # After *every* failure mpirun waits twice odls_base_sigkill_timeout (1 s) before it returns. Nobody needs that time: a

@@ -12,8 +12,8 @@ config=${1:-$root/configs/bench-cpu.toml}
 repeat=${2:-5}
 shift $(($# < 2 ? $# : 2))
 [ -x "$BUILD_DIR/moetrain" ] || fail "$BUILD_DIR/moetrain is not built; run launch/quickstart.sh once"
-choose_messages
 cores=$(nproc)
+choose_messages "$cores"
 runs=$(mktemp -d)
 trap 'rm -rf "$runs"' EXIT
 

@@ -37,6 +37,7 @@ struct mt_comm {
     struct mt_plan small_plan;
     struct mt_exec *small_exec;
     enum mt_status failure; /* of mt_comm_progress */
+    bool has_own_cores;     /* set by who knows: a wait need not leave its core to another rank */
 };
 
 /* Takes over transport and topology (cleared by mt_comm_clear). */

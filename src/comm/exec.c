@@ -379,13 +379,15 @@ enum mt_status mt_exec_poll(struct mt_exec *exec, bool *done)
 }
 
 /* Ranks may outnumber cores: whoever waits soon gives its core away. Between ranks on their own
- * cores a message takes about 1 us, so the first polls follow each other at once. */
-static void back_off(int64_t n_poll)
+ * cores a message takes about 1 us, so the first polls follow each other at once; and as no other
+ * rank wants such a core, who yields it to a program of lower priority gets it back at the next
+ * tick only, 4 ms later at 250 Hz, while a layer's exchange waits. */
+static void back_off(const struct mt_comm *comm, int64_t n_poll)
 {
     enum { SPIN_POLLS = 16, YIELD_POLLS = 2000, SLEEP_NS = 50000 };
     if (n_poll >= YIELD_POLLS) {
         mt_clock_sleep_until_ns(mt_clock_ns() + SLEEP_NS);
-    } else if (n_poll >= SPIN_POLLS) {
+    } else if (n_poll >= SPIN_POLLS && !comm->has_own_cores) {
         (void)sched_yield();
     }
 }
@@ -393,7 +395,7 @@ static void back_off(int64_t n_poll)
 static enum mt_status wait_for(struct mt_exec *exec)
 {
     for (int64_t n_poll = 0; !is_complete(exec); ++n_poll) {
-        back_off(n_poll);
+        back_off(exec->comm, n_poll);
         MT_TRY(mt_comm_poll(exec->comm)); /* the others too: their peers may be waiting for us */
     }
     return MT_OK;

@@ -35,6 +35,8 @@ struct mt_weight {
     void *forward_pack;  /* caller's memory, mt_weight_bytes() in all */
     void *backward_pack; /* NULL: inference only */
 };
+/* The products that read the one and the other. */
+enum mt_pass { MT_PASS_FORWARD, MT_PASS_BACKWARD, MT_N_PASS };
 
 /* Makes everything that products of this shape need (code generation included), so that the step
  * only computes. Idempotent. MT_ERR_INTERNAL with the library's words. */
@@ -49,6 +51,9 @@ void mt_weight_init(const struct mt_device *device, struct mt_weight *weight, in
                     int64_t n_in, bool with_backward, void *memory);
 /* values [n_out, n_in] */
 void mt_weight_pack(struct mt_device *device, struct mt_weight *weight, const float *values);
+/* What products of one pass read, as far as it is apart: a GPU packs once for both. */
+void mt_weight_pack_for(struct mt_device *device, struct mt_weight *weight, enum mt_pass pass,
+                        const float *values);
 
 /* y [n, n_out] = x [n, n_in] W^T */
 void mt_linear_forward(struct mt_device *device, float *y, const float *x,

@@ -1,5 +1,6 @@
 /* Public face of the matrix products: checks, accounting, dispatch. */
 #include "base/size.h"
+#include "device/memory.h"
 #include "kernel/cpu/cpu.h"
 #include "kernel/table.h"
 
@@ -65,13 +66,32 @@ void mt_weight_init(const struct mt_device *device, struct mt_weight *weight, in
         with_backward ? (char *)memory + mt_weight_bytes(device, n_out, n_in, false) : NULL;
 }
 
-void mt_weight_pack(struct mt_device *device, struct mt_weight *weight, const float *values)
+static void pack(struct mt_device *device, struct mt_weight *weight, const float *values)
 {
-    MT_ASSERT(weight != NULL && weight->forward_pack != NULL && values != NULL);
-    const double n_pack = weight->backward_pack != NULL ? 2.0 : 1.0;
+    const double n_pack = weight->forward_pack != NULL && weight->backward_pack != NULL ? 2.0 : 1.0;
     const double bytes = 8.0 * n_pack * (double)weight->n_out * (double)weight->n_in;
     mt_kernel_begin(device, 0.0, bytes)->weight_pack(device, weight, values);
     mt_device_operation_end(device);
+}
+
+void mt_weight_pack(struct mt_device *device, struct mt_weight *weight, const float *values)
+{
+    MT_ASSERT(weight != NULL && weight->forward_pack != NULL && values != NULL);
+    pack(device, weight, values);
+}
+
+void mt_weight_pack_for(struct mt_device *device, struct mt_weight *weight, enum mt_pass pass,
+                        const float *values)
+{
+    MT_ASSERT(weight != NULL && weight->forward_pack != NULL && values != NULL);
+    MT_ASSERT(pass == MT_PASS_FORWARD || weight->backward_pack != NULL);
+    struct mt_weight one = *weight;
+    if (mt_device_is_host(device) && pass == MT_PASS_FORWARD) {
+        one.backward_pack = NULL;
+    } else if (mt_device_is_host(device)) {
+        one.forward_pack = NULL;
+    }
+    pack(device, &one, values);
 }
 
 void mt_linear_forward(struct mt_device *device, float *y, const float *x,

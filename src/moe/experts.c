@@ -15,17 +15,25 @@ struct part {
     float *const *weight_grad[MT_EXPERT_MATRICES];
 };
 
-/* Fills moe->weight and weight_grad for groups [first, end) of the arrivals. */
-static struct part prepare(struct mt_moe *moe, int layer, const struct mt_moe_half *half, int first,
-                           int end)
+/* Groups of the arrivals, and the products that they are for. */
+struct wanted {
+    int first, end;
+    enum mt_pass pass;
+};
+
+/* Fills moe->weight and weight_grad for these groups. */
+static struct part prepare(struct mt_moe *moe, int layer, const struct mt_moe_half *half,
+                           struct wanted wanted)
 {
+    const int first = wanted.first;
+    const int end = wanted.end;
     const struct mt_arrivals *arrivals = &half->arrivals;
     const struct mt_route *route = half->saved->route;
     const int64_t matrix = moe->inner * moe->width;
     for (int g = first; g < end; ++g) {
+        const int expert = route->group_expert[arrivals->first_group + g];
         const struct mt_expert_copy *copy =
-            mt_store_expert(moe->store, layer, route->group_expert[arrivals->first_group + g]);
-        MT_ASSERT(copy != NULL);
+            mt_store_use_expert(moe->store, layer, expert, wanted.pass);
         moe->weight[GATE][g] = &copy->gate;
         moe->weight[UP][g] = &copy->up;
         moe->weight[DOWN][g] = &copy->down;
@@ -78,7 +86,8 @@ enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer, struct mt_m
     const struct mt_arrivals *arrivals = &half->arrivals;
     const int n_resident = arrivals->n_resident;
     mt_span_begin(MT_PHASE_EXPERT);
-    const struct part resident = prepare(moe, layer, half, 0, n_resident);
+    const struct part resident =
+        prepare(moe, layer, half, (struct wanted){0, n_resident, MT_PASS_FORWARD});
     record_rows(half, 0, n_resident);
     MT_TRY(forward_part(moe, half, &resident, rows));
     mt_span_end(MT_PHASE_EXPERT);
@@ -90,7 +99,8 @@ enum mt_status mt_moe_experts_forward(struct mt_moe *moe, int layer, struct mt_m
         MT_TRY(mt_moe_end_late(moe, layer));
     }
     mt_span_begin(MT_PHASE_EXPERT);
-    const struct part late = prepare(moe, layer, half, n_resident, arrivals->n_group);
+    const struct part late =
+        prepare(moe, layer, half, (struct wanted){n_resident, arrivals->n_group, MT_PASS_FORWARD});
     record_rows(half, n_resident, arrivals->n_group);
     MT_TRY(forward_part(moe, half, &late, rows));
     mt_span_end(MT_PHASE_EXPERT);
@@ -101,7 +111,8 @@ enum mt_status mt_moe_experts_again(struct mt_moe *moe, int layer, struct mt_moe
                                     const struct mt_moe_rows *rows)
 {
     mt_span_begin(MT_PHASE_EXPERT);
-    const struct part part = prepare(moe, layer, half, 0, half->arrivals.n_group);
+    const struct wanted wanted = {0, half->arrivals.n_group, MT_PASS_FORWARD};
+    const struct part part = prepare(moe, layer, half, wanted);
     mt_grouped_forward(moe->device, rows->gate, rows->x, part.weight[GATE], part.groups);
     MT_TRY(mt_comm_poll(moe->comm));
     mt_grouped_forward(moe->device, rows->up, rows->x, part.weight[UP], part.groups);
@@ -133,7 +144,8 @@ enum mt_status mt_moe_experts_backward(struct mt_moe *moe, int layer, struct mt_
                                        const struct mt_moe_rows *rows)
 {
     mt_span_begin(MT_PHASE_EXPERT_BACKWARD);
-    const struct part part = prepare(moe, layer, half, 0, half->arrivals.n_group);
+    const struct wanted wanted = {0, half->arrivals.n_group, MT_PASS_BACKWARD};
+    const struct part part = prepare(moe, layer, half, wanted);
     mt_span_add_work(half->arrivals.n_row, 0);
     MT_TRY(backward_part(moe, half, &part, rows));
     mt_span_end(MT_PHASE_EXPERT_BACKWARD);

@@ -251,25 +251,14 @@ static enum mt_status gather_begin(struct mt_store *store, int layer,
     return MT_OK;
 }
 
-/* What arrived here gets its packs and a zero gradient. */
-static enum mt_status receive(struct mt_store *store, struct mt_layer *l, int expert,
-                              enum mt_copy_state state)
+static void receive(const struct mt_store *store, struct mt_layer *l, int expert,
+                    enum mt_copy_state state)
 {
-    struct mt_expert_copy *copy = l->here[expert];
-    bool has_arrived = false;
     for (int64_t i = l->copies.start[expert]; i < l->copies.start[expert + 1]; ++i) {
-        has_arrived = has_arrived || (l->copies.rank[i] == store->comm->rank &&
-                                      l->copies.state[i] == (unsigned char)state);
+        if (l->copies.rank[i] == store->comm->rank && l->copies.state[i] == (unsigned char)state) {
+            l->is_usable[expert] = true;
+        }
     }
-    if (!has_arrived) {
-        return MT_OK;
-    }
-    mt_experts_pack(store, l, copy);
-    if (store->training) {
-        mt_fill_zero(store->device, copy->grad, l->n_element);
-    }
-    l->is_usable[expert] = true;
-    return mt_comm_poll(store->comm);
 }
 
 static enum mt_status gather_end(struct mt_store *store, int layer, enum mt_copy_state state)
@@ -282,7 +271,7 @@ static enum mt_status gather_end(struct mt_store *store, int layer, enum mt_copy
     mt_device_settle(store->device);
     MT_TRY(mt_lane_end_user(gather_lane(store, layer, state), layer));
     for (int e = 0; e < l->n_expert; ++e) {
-        MT_TRY(receive(store, l, e, state));
+        receive(store, l, e, state);
     }
     change_state(l, state, MT_COPY_PRESENT);
     mt_span_end(MT_PHASE_MATERIALIZE);
@@ -322,6 +311,14 @@ void mt_store_drop_copies(struct mt_store *store, int layer)
 
 /* ---- reduce ---- */
 
+static void part_here(struct mt_store *store, struct mt_layer *l, int expert, bool is_kept)
+{
+    l->is_usable[expert] = is_kept;
+    if (!is_kept) {
+        mt_experts_settle_grad(store, l, l->here[expert]);
+    }
+}
+
 /* All copies are KEPT or REDUCING from now on. */
 static void part_copies(struct mt_store *store, struct mt_layer *l, const struct mt_placement *keep)
 {
@@ -334,7 +331,7 @@ static void part_copies(struct mt_store *store, struct mt_layer *l, const struct
             l->copies.state[i] = (unsigned char)state;
             ++l->copies.n_in[state];
             if (rank == store->comm->rank) {
-                l->is_usable[e] = is_kept;
+                part_here(store, l, e, is_kept);
             }
         }
     }

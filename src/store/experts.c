@@ -1,4 +1,5 @@
 /* Experts: memory for those that this rank owns and for copies of others, and where each is. */
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/size.h"
 #include "device/memory.h"
@@ -121,6 +122,7 @@ void mt_experts_settle(struct mt_store *store, struct mt_layer *layer, int exper
     copy->value = store->expert_value + index * store->home_stride;
     copy->grad = store->training ? store->expert_grad + index * store->home_stride : NULL;
     init_weights(store, copy, layer, (char *)store->expert_pack + index * pack_bytes);
+    copy->is_ready[MT_PASS_FORWARD] = copy->is_ready[MT_PASS_BACKWARD] = true; /* by publish */
     layer->here[expert] = copy;
     layer->is_usable[expert] = true;
 }
@@ -128,7 +130,9 @@ void mt_experts_settle(struct mt_store *store, struct mt_layer *layer, int exper
 void mt_experts_use_slot(struct mt_store *store, const struct mt_layer *layer, int index)
 {
     const int64_t pack_bytes = mt_expert_pack_bytes(store->device, &store->layout, store->training);
-    init_weights(store, &store->slot[index], layer, (char *)store->slot_pack + index * pack_bytes);
+    struct mt_expert_copy *copy = &store->slot[index];
+    init_weights(store, copy, layer, (char *)store->slot_pack + index * pack_bytes);
+    copy->is_ready[MT_PASS_FORWARD] = copy->is_ready[MT_PASS_BACKWARD] = false;
 }
 
 static void place_owned(struct mt_store *store)
@@ -281,7 +285,7 @@ void mt_experts_destroy(struct mt_store *store)
     }
 }
 
-void mt_experts_pack(struct mt_store *store, const struct mt_layer *layer,
+static void pack_all(struct mt_store *store, const struct mt_layer *layer,
                      struct mt_expert_copy *copy)
 {
     const int64_t matrix = layer->width * layer->hidden;
@@ -296,7 +300,7 @@ static enum mt_status pack_layer(struct mt_store *store, const struct mt_layer *
         if (layer->owner[e] != store->comm->rank) {
             continue;
         }
-        mt_experts_pack(store, layer, layer->here[e]);
+        pack_all(store, layer, layer->here[e]);
         MT_TRY(mt_comm_poll(store->comm));
     }
     return MT_OK;
@@ -327,6 +331,42 @@ const struct mt_expert_copy *mt_store_expert(const struct mt_store *store, int l
     const struct mt_layer *l = mt_experts_layer(store, layer);
     MT_ASSERT(expert >= 0 && expert < l->n_expert);
     return l->is_usable[expert] ? l->here[expert] : NULL;
+}
+
+void mt_experts_settle_grad(struct mt_store *store, const struct mt_layer *layer,
+                            const struct mt_expert_copy *copy)
+{
+    if (!copy->is_ready[MT_PASS_BACKWARD]) {
+        mt_fill_zero(store->device, copy->grad, layer->n_element);
+    }
+}
+
+static void make_ready(struct mt_store *store, const struct mt_layer *layer,
+                       struct mt_expert_copy *copy, enum mt_pass pass)
+{
+    const int64_t matrix = layer->width * layer->hidden;
+    mt_weight_pack_for(store->device, &copy->gate, pass, copy->value);
+    mt_weight_pack_for(store->device, &copy->up, pass, copy->value + matrix);
+    mt_weight_pack_for(store->device, &copy->down, pass, copy->value + 2 * matrix);
+    if (pass == MT_PASS_BACKWARD) {
+        mt_experts_settle_grad(store, layer, copy);
+    }
+    copy->is_ready[pass] = true;
+}
+
+const struct mt_expert_copy *mt_store_use_expert(struct mt_store *store, int layer, int expert,
+                                                 enum mt_pass pass)
+{
+    const struct mt_layer *l = mt_experts_layer(store, layer);
+    MT_ASSERT(expert >= 0 && expert < l->n_expert && l->is_usable[expert]);
+    MT_ASSERT(pass == MT_PASS_FORWARD || store->training);
+    struct mt_expert_copy *copy = l->here[expert];
+    if (!copy->is_ready[pass]) {
+        mt_span_begin(MT_PHASE_MATERIALIZE);
+        make_ready(store, l, copy, pass);
+        mt_span_end(MT_PHASE_MATERIALIZE);
+    }
+    return copy;
 }
 
 int mt_store_capacity(const struct mt_store *store)

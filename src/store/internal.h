@@ -150,8 +150,9 @@ void mt_parts_list(struct mt_store *store);
 
 /* experts.c */
 struct mt_layer *mt_experts_layer(const struct mt_store *store, int layer);
-void mt_experts_pack(struct mt_store *store, const struct mt_layer *layer,
-                     struct mt_expert_copy *copy);
+/* Before a copy's gradient is sent: zero, if no backward has used it. */
+void mt_experts_settle_grad(struct mt_store *store, const struct mt_layer *layer,
+                            const struct mt_expert_copy *copy);
 enum mt_status mt_experts_pack_owned(struct mt_store *store);
 void mt_experts_zero_grad(struct mt_store *store);
 /* The expert's home is owned[index] from now on. */

@@ -38,6 +38,7 @@ struct mt_expert_copy {
     const float *value; /* [gate | up | down] */
     float *grad;        /* same layout; NULL for inference */
     struct mt_weight gate, up, down;
+    bool is_ready[MT_N_PASS]; /* the store's own: mt_store_use_expert has nothing to do */
 };
 
 struct mt_store;
@@ -137,8 +138,13 @@ enum mt_status mt_store_materialize_late_begin(struct mt_store *store, int layer
                                                const struct mt_placement *placement);
 enum mt_status mt_store_materialize_late_end(struct mt_store *store, int layer);
 /* The expert on this rank, owned (and not cut) or copied and arrived; NULL when it is not here
- * (yet). A copy has zero gradient when it arrives. */
+ * (yet). */
 const struct mt_expert_copy *mt_store_expert(const struct mt_store *store, int layer, int expert);
+/* One that is here (asserted), before its products of a pass: a copy is packed for that pass, and
+ * before its first backward its gradient becomes zero, once while it is held. Copies come for
+ * forward and again for backward, so either time half of the packs would be made for nobody. */
+const struct mt_expert_copy *mt_store_use_expert(struct mt_store *store, int layer, int expert,
+                                                 enum mt_pass pass);
 /* SparseReduceScatter: gradients of the copies that are not in `keep` (NULL: of all) are added to
  * their owners' (cut: to their pieces'), then their slots are free. Kept copies stay with their
  * values and go on accumulating gradients, until a later call does not keep them (sticky copies

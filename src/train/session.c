@@ -314,6 +314,7 @@ enum mt_status mt_session_open_beside(struct mt_session *session, const struct m
     MT_TRY(mt_job_agree(mt_session_place(&session->comm, &place)));
     MT_TRY(
         mt_job_agree(mt_device_init(&session->device, config, session->comm.rank, &place.share)));
+    session->comm.has_own_cores = place.share.is_alone && session->device.n_thread <= place.share.n;
     MT_TRY(mt_session_open_gpu(session, &place));
     MT_TRY(mt_job_agree(connect_gpus(session)));
     mt_device_set_idle(&session->device, mt_comm_progress, &session->comm);

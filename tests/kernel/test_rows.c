@@ -1,4 +1,5 @@
 /* mt_rows_*: copies by offsets and sums of rows, absent ones included. */
+#include "base/memory.h"
 #include "kernel/pair.h"
 #include "reference/rows.h"
 
@@ -69,6 +70,40 @@ static void rows_of_negative_offset_are_left_out(void **state)
         pair_check_canaries(out);
     }
     mt_arena_clear(&arena);
+}
+
+/* 17 MiB, which are written past the caches: to places that suit that and to others. */
+static void many_rows_are_copied_as_few(void **state)
+{
+    MT_UNUSED(state);
+    enum { N = 16500, WIDTH = 260 };
+    struct mt_device device = device_of(2);
+    float *memory = NULL;
+    float *in = NULL;
+    int64_t *from = NULL;
+    MT_TEST_OK(MT_ALLOCATE(memory, N * WIDTH + 1, "test"));
+    MT_TEST_OK(MT_ALLOCATE(in, 100 * WIDTH, "test"));
+    MT_TEST_OK(MT_ALLOCATE(from, N, "test"));
+    for (int64_t i = 0; i < (int64_t)100 * WIDTH; i++) {
+        in[i] = (float)i;
+    }
+    for (int64_t row = 0; row < N; row++) {
+        from[row] = row % 9 == 4 ? -1 : row % 100 * WIDTH;
+    }
+    for (int64_t shift = 0; shift < 2; shift++) {
+        float *out = memory + shift;
+        memset(memory, 0, sizeof(*memory) * ((size_t)N * WIDTH + 1));
+        mt_rows_copy(&device, out, NULL, in, from, N, WIDTH);
+        for (int64_t row = 0; row < N; row++) {
+            const float *want = in + (from[row] < 0 ? 0 : from[row]);
+            for (int64_t i = 0; i < WIDTH; i++) {
+                assert_true(out[row * WIDTH + i] == (from[row] < 0 ? 0.0F : want[i]));
+            }
+        }
+    }
+    mt_memory_free(memory);
+    mt_memory_free(in);
+    mt_memory_free(from);
 }
 
 /* Offsets [n * n_choice] into n * n_choice rows; every fifth is absent. */
@@ -163,6 +198,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(copies_follow_both_offsets),
         cmocka_unit_test(rows_of_negative_offset_are_left_out),
+        cmocka_unit_test(many_rows_are_copied_as_few),
         cmocka_unit_test(sums_match_the_reference_on_any_number_of_threads),
         cmocka_unit_test(choices_are_summed_in_order),
         cmocka_unit_test(reference_backward_matches_central_differences),

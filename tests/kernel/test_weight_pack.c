@@ -89,6 +89,30 @@ static void slabs_have_the_bytes_of_the_librarys_reorder(void **state)
     mt_kernel_clear();
 }
 
+/* The bytes of the other pack stay. */
+static void a_pass_alone_packs_what_its_products_read(void **state)
+{
+    MT_UNUSED(state);
+    static const int64_t shapes[][2] = {{256, 512}, {63, 65}};
+    for (int d = 0; d < N_DTYPE; d++) {
+        for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+            struct packs p;
+            packs_init(&p, dtypes[d], shapes[i][0], shapes[i][1]);
+            const int64_t backward = (char *)p.weight.backward_pack - (char *)p.memory;
+            mt_gemm_pack(p.pack.forward, 0, p.want, p.values);
+            mt_weight_pack_for(&p.device, &p.weight, MT_PASS_FORWARD, p.values);
+            assert_memory_equal(p.memory, p.want, (size_t)p.n_bytes);
+            memset(p.memory, 7, (size_t)p.n_bytes);
+            memset(p.want, 7, (size_t)p.n_bytes);
+            mt_gemm_pack(p.pack.backward, 0, p.want + backward, p.values);
+            mt_weight_pack_for(&p.device, &p.weight, MT_PASS_BACKWARD, p.values);
+            assert_memory_equal(p.memory, p.want, (size_t)p.n_bytes);
+            packs_clear(&p);
+        }
+    }
+    mt_kernel_clear();
+}
+
 static void infinities_and_ties_round_as_the_librarys(void **state)
 {
     MT_UNUSED(state);
@@ -129,6 +153,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slabs_have_the_bytes_of_the_librarys_reorder),
+        cmocka_unit_test(a_pass_alone_packs_what_its_products_read),
         cmocka_unit_test(infinities_and_ties_round_as_the_librarys),
         cmocka_unit_test(the_preferred_layout_of_common_shapes_has_slabs),
     };

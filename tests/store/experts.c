@@ -89,6 +89,8 @@ void mt_test_check_copy(struct mt_test_world *world, const struct mt_test_table 
     for (int64_t i = 0; i < MT_TEST_N_ELEMENT; ++i) {
         assert_true(copy->value[i] == mt_test_expert_value(table, layer, expert, i));
     }
+    mt_store_use_expert(world->store, layer, expert, MT_PASS_FORWARD);
+    mt_store_use_expert(world->store, layer, expert, MT_PASS_BACKWARD);
     check_packs(world, copy);
 }
 

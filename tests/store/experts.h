@@ -21,7 +21,7 @@ void mt_test_set_values(struct mt_store *store);
  * copies of `held` (or NULL) are among them, not late. Cleared by the caller. */
 void mt_test_random_placement(struct mt_placement *placement, const int *owner, int n_rank,
                               uint64_t seed, int n_slot, const struct mt_placement *held);
-/* A copy has its expert's values, and packs of them. */
+/* A copy has its expert's values, and packs of them where it is used. */
 void mt_test_check_copy(struct mt_test_world *world, const struct mt_test_table *table, int layer,
                         int expert, const struct mt_expert_copy *copy);
 

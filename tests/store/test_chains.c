@@ -57,7 +57,7 @@ static void run_step(struct mt_test_world *world, const struct mt_placement *pla
     mt_comm_reset_traffic(&world->comm);
     MT_TEST_OK(mt_store_materialize_begin(store, 0, placement));
     MT_TEST_OK(mt_store_materialize_end(store, 0));
-    const struct mt_expert_copy *copy = mt_store_expert(store, 0, 0);
+    const struct mt_expert_copy *copy = mt_store_use_expert(store, 0, 0, MT_PASS_BACKWARD);
     check_values(copy);
     for (int64_t i = 0; i < N_ELEMENT; ++i) {
         copy->grad[i] += gradient(world->comm.rank, i);

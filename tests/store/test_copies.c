@@ -268,6 +268,46 @@ static void copies_of_two_layers_are_held_at_once(void **state)
     mt_test_world_close(&world);
 }
 
+/* Every expert on every rank twice: used in backward, then only held, in the same slots. */
+static void copies_that_no_backward_uses_add_nothing(void **state)
+{
+    MT_UNUSED(state);
+    const struct mt_test_world_options options = {
+        .world = MPI_COMM_WORLD, .training = true, .n_slot = MT_TEST_N_EXPERT, .turn = -1};
+    struct mt_test_world world;
+    struct mt_placement all;
+    mt_test_world_open(&world, &small, &options);
+    mt_test_set_values(world.store);
+    const int n_rank = world.comm.topology.n_rank;
+    MT_TEST_OK(mt_placement_init(&all, n_rank, MT_TEST_N_EXPERT, MT_TEST_N_EXPERT * n_rank));
+    mt_placement_default_owners(&all, FIRST);
+    for (int i = 0; i < MT_TEST_N_EXPERT * n_rank; ++i) {
+        if (mt_placement_find(&all, i / n_rank, i % n_rank) < 0) {
+            mt_placement_add(&all, i / n_rank, i % n_rank, false);
+        }
+    }
+    mt_store_zero_grad(world.store);
+    for (int round = 0; round < 2; ++round) {
+        MT_TEST_OK(mt_store_materialize_begin(world.store, FIRST, &all));
+        MT_TEST_OK(mt_store_materialize_end(world.store, FIRST));
+        for (int e = 0; e < MT_TEST_N_EXPERT; ++e) {
+            mt_store_use_expert(world.store, FIRST, e, MT_PASS_FORWARD);
+            if (round == 0) {
+                mt_store_use_expert(world.store, FIRST, e, MT_PASS_BACKWARD)->grad[7] += 1.0F;
+            }
+        }
+        MT_TEST_OK(mt_store_reduce_experts_begin(world.store, FIRST, NULL));
+        MT_TEST_OK(mt_store_reduce_experts_end(world.store, FIRST));
+    }
+    for (int e = 0; e < MT_TEST_N_EXPERT; ++e) {
+        const struct mt_expert_copy *home = mt_store_expert(world.store, FIRST, e);
+        assert_true(home == NULL || home->grad[7] == (float)n_rank);
+        assert_true(home == NULL || home->grad[8] == 0.0F);
+    }
+    mt_placement_clear(&all);
+    mt_test_world_close(&world);
+}
+
 /* Experts of 288 KiB, as many on rank 0 as it can own, copied everywhere: with 4 ranks and more
  * holders pass them on. */
 static void run_relays(int ranks_per_node)
@@ -308,7 +348,8 @@ static void run_relays(int ranks_per_node)
         MT_TEST_OK(mt_store_materialize_begin(world.store, 0, &all));
         MT_TEST_OK(mt_store_materialize_end(world.store, 0));
         for (int e = 0; e < MT_TEST_N_EXPERT; ++e) {
-            const struct mt_expert_copy *copy = mt_store_expert(world.store, 0, e);
+            const struct mt_expert_copy *copy =
+                mt_store_use_expert(world.store, 0, e, MT_PASS_BACKWARD);
             for (int64_t i = 0; i < 3 * SIZE; ++i) {
                 assert_true(copy->value[i] == mt_test_payload(9, i / SIZE, e * SIZE + i % SIZE));
                 copy->grad[i] += (float)(world.comm.rank + i % 7);
@@ -395,6 +436,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(kept_and_late_copies_give_the_sum_over_micro_batches),
         cmocka_unit_test(so_do_copies_dropped_after_forward_and_gathered_again),
         cmocka_unit_test(copies_of_two_layers_are_held_at_once),
+        cmocka_unit_test(copies_that_no_backward_uses_add_nothing),
         cmocka_unit_test(copies_that_travel_by_relays_have_the_owners_values),
         cmocka_unit_test(late_copies_without_a_slot_are_refused_on_all_ranks_alike),
         cmocka_unit_test(late_and_kept_copies_allocate_nothing),

@@ -57,6 +57,7 @@ static void expect_copy(const struct step *step, int layer, int e)
     const int gate = gate_of(step->table, layer);
     const struct mt_expert_copy *copy = mt_store_expert(step->world->store, layer, e);
     assert_non_null(copy);
+    mt_store_use_expert(step->world->store, layer, e, MT_PASS_BACKWARD);
     for (int64_t i = 0; i < MT_EXPERT_MATRICES * matrix; ++i) {
         assert_true(copy->value[i] ==
                     mt_test_payload(9, gate + i / matrix, e * matrix + i % matrix));

@@ -24,7 +24,10 @@ int64_t mt_weight_pack_n_slab(const struct mt_weight *weight)
 void mt_weight_pack_slab(const struct mt_weight_pack *pack, const struct mt_weight *weight,
                          const float *values, int64_t slab, bool streams)
 {
-    mt_gemm_pack_slab(mt_gemm_pack_of(pack->forward), weight->forward_pack, values, slab, streams);
+    if (weight->forward_pack != NULL) {
+        mt_gemm_pack_slab(mt_gemm_pack_of(pack->forward), weight->forward_pack, values, slab,
+                          streams);
+    }
     if (weight->backward_pack != NULL) {
         mt_gemm_pack_slab(mt_gemm_pack_of(pack->backward), weight->backward_pack, values, slab,
                           streams);
@@ -47,8 +50,11 @@ static void pack_whole(void *context, const struct mt_cpu_chunk *chunk)
 {
     const struct pack_job *job = context;
     const bool forward = chunk->index == MT_GEMM_FORWARD;
-    mt_gemm_pack(forward ? job->pack.forward : job->pack.backward, chunk->thread,
-                 forward ? job->weight->forward_pack : job->weight->backward_pack, job->values);
+    void *pack = forward ? job->weight->forward_pack : job->weight->backward_pack;
+    if (pack != NULL) {
+        mt_gemm_pack(forward ? job->pack.forward : job->pack.backward, chunk->thread, pack,
+                     job->values);
+    }
 }
 
 void mt_cpu_weight_pack(struct mt_device *device, struct mt_weight *weight, const float *values)
@@ -57,7 +63,6 @@ void mt_cpu_weight_pack(struct mt_device *device, struct mt_weight *weight, cons
     if (job.pack.has_slabs) {
         mt_cpu_for_chunks(device, mt_weight_pack_n_slab(weight), 1, pack_slab, &job);
     } else {
-        mt_cpu_for_chunks(device, weight->backward_pack != NULL ? MT_N_GEMM_KIND : 1, 1, pack_whole,
-                          &job);
+        mt_cpu_for_chunks(device, MT_N_GEMM_KIND, 1, pack_whole, &job);
     }
 }
