@@ -17,15 +17,15 @@ shift
 choose_messages
 
 [ "$ranks" -le "$(nproc)" ] || export OMP_WAIT_POLICY=passive
-# mpirun waits twice odls_base_sigkill_timeout (1 s) after *every* failure before it returns, so that is
-# left as it is; a stop request goes as SIGUSR1, which mpirun forwards and does not time
+# mpirun waits twice odls_base_sigkill_timeout (1 s) after *every* failure before it returns, for ranks that
+# have no more to do. It is 0 here: a stop request goes as SIGUSR1, which mpirun forwards and does not time
 # (docs/decisions/0005-stopping.md).
 pid=""
 pass() { [ -z "$pid" ] || kill "-$1" "$pid" 2>/dev/null; }
 trap 'pass USR1' TERM USR1
 trap 'pass INT' INT
 mpirun -q -np "$ranks" --oversubscribe --allow-run-as-root --bind-to none \
-    "${message_flags[@]}" \
+    --mca odls_base_sigkill_timeout 0 "${message_flags[@]}" \
     "$BUILD_DIR/moetrain" "$@" <&0 &
 pid=$!
 while :; do

@@ -19,6 +19,9 @@ static const int64_t PERIOD_NS = 100000000;
  * debugger, a suspended machine): that time is not the collective's. */
 static const int64_t SUSPENDED_NS = 2000000000;
 static const int64_t STAGGER_NS = 20000000;
+/* The first rank that goes makes the launcher kill the others: each stays as long as the others may
+ * need to find out, and to write their last words. */
+static const int64_t LINGER_NS = 1000000000;
 
 static struct {
     _Atomic(const char *) collective;
@@ -50,6 +53,14 @@ void mt_job_watch_end(void)
     atomic_store_explicit(&watch.since_ns, 0, memory_order_release);
 }
 
+static void leave(int code) __attribute__((noreturn));
+static void leave(int code)
+{
+    mt_job_speak_last_words();
+    mt_clock_sleep_until_ns(mt_clock_ns() + LINGER_NS);
+    _exit(code);
+}
+
 static void bark(void) __attribute__((noreturn));
 static void bark(void)
 {
@@ -57,10 +68,7 @@ static void bark(void)
     const int64_t number = atomic_load_explicit(&watch.number, memory_order_relaxed);
     const int winner = mt_job_claim(MT_ERR_TIMEOUT);
     if (winner != 0) {
-        mt_job_speak_last_words();
-        /* Leave the speaker time for its message: this exit makes mpirun kill the others. */
-        mt_clock_sleep_until_ns(mt_clock_ns() + 2 * PERIOD_NS);
-        _exit(winner);
+        leave(winner); /* another rank speaks */
     }
     char name[128];
     if (number > 0) {
@@ -80,8 +88,7 @@ static void bark(void)
                        : "no rank of this machine has stopped, so one of another machine has, or "
                          "one that is there waits for something else, e.g. its disk");
     mt_job_speak(true, text);
-    mt_job_speak_last_words();
-    _exit(MT_ERR_TIMEOUT);
+    leave(MT_ERR_TIMEOUT);
 }
 
 /* Sleeps one period; false when asked to stop. */
