@@ -291,6 +291,7 @@ int mt_job_finish(enum mt_status status)
         speak_once(true, status);
     }
     mt_job_signals_finish();
+    (void)fflush(NULL); /* when one rank has gone with a code, the launcher kills the others */
     int is_initialized = 0;
     int is_finalized = 0;
     (void)MPI_Initialized(&is_initialized);

@@ -19,7 +19,9 @@ static const int64_t PERIOD_NS = 100000000;
  * debugger, a suspended machine): that time is not the collective's. */
 static const int64_t SUSPENDED_NS = 2000000000;
 static const int64_t STAGGER_NS = 20000000;
-static const int64_t LONGEST_TURNS_NS = 2000000000;
+/* The first rank that goes makes the launcher kill the others: each stays as long as the others may
+ * need to find out, and to write their last words. */
+static const int64_t LINGER_NS = 1000000000;
 
 static struct {
     _Atomic(const char *) collective;
@@ -51,14 +53,12 @@ void mt_job_watch_end(void)
     atomic_store_explicit(&watch.since_ns, 0, memory_order_release);
 }
 
-/* The exit of the first rank makes mpirun kill the others, some launches without a pause
- * (docs/decisions/0005-stopping.md): until then each of this host has had its turn to bark and to
- * write its last words. */
-static void leave_others_their_turn(void)
+static void leave(int code) __attribute__((noreturn));
+static void leave(int code)
 {
-    const int64_t turns_ns = mt_job.size * STAGGER_NS + 3 * PERIOD_NS;
-    mt_clock_sleep_until_ns(mt_clock_ns() +
-                            (turns_ns < LONGEST_TURNS_NS ? turns_ns : LONGEST_TURNS_NS));
+    mt_job_speak_last_words();
+    mt_clock_sleep_until_ns(mt_clock_ns() + LINGER_NS);
+    _exit(code);
 }
 
 static void bark(void) __attribute__((noreturn));
@@ -68,9 +68,7 @@ static void bark(void)
     const int64_t number = atomic_load_explicit(&watch.number, memory_order_relaxed);
     const int winner = mt_job_claim(MT_ERR_TIMEOUT);
     if (winner != 0) {
-        mt_job_speak_last_words();
-        leave_others_their_turn();
-        _exit(winner);
+        leave(winner); /* another rank speaks */
     }
     char name[128];
     if (number > 0) {
@@ -90,9 +88,7 @@ static void bark(void)
                        : "no rank of this machine has stopped, so one of another machine has, or "
                          "one that is there waits for something else, e.g. its disk");
     mt_job_speak(true, text);
-    mt_job_speak_last_words();
-    leave_others_their_turn();
-    _exit(MT_ERR_TIMEOUT);
+    leave(MT_ERR_TIMEOUT);
 }
 
 /* Sleeps one period; false when asked to stop. */

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { BUFFER_BYTES = 1 << 20 };
+enum { BUFFER_BYTES = 1 << 20, TEXT_BYTES = 256 };
 
 /* Bytes that cannot be read are not what was saved either. */
 static bool is_whole(int descriptor, const char *path, const struct mt_manifest_tensor *tensor,
@@ -52,8 +52,11 @@ static bool find_damage(int descriptor, const char *path, const struct mt_manife
     return false;
 }
 
-enum mt_status mt_damage_describe(const char *path, const struct mt_manifest *manifest,
-                                  int64_t index, char *text, size_t n_byte)
+/* text [n_byte] about file[index] at `path`: "; the first damage is in rows 3 to 5 of /model/norm",
+ * or that no tensor has suffered; "" when the manifest cannot tell. A file that is not what it was
+ * is never given to HDF5. */
+static enum mt_status describe(const char *path, const struct mt_manifest *manifest, int64_t index,
+                               char *text, size_t n_byte)
 {
     int descriptor = -1;
     char *buffer = NULL;
@@ -70,4 +73,31 @@ enum mt_status mt_damage_describe(const char *path, const struct mt_manifest *ma
     mt_memory_free(buffer);
     (void)close(descriptor);
     return status;
+}
+
+enum mt_status mt_damage_check_file(const char *folder, const struct mt_manifest *manifest,
+                                    int64_t index)
+{
+    const struct mt_manifest_file *file = &manifest->file[index];
+    char path[MT_PATH_BYTES];
+    char where[TEXT_BYTES];
+    int64_t n_byte = 0;
+    uint64_t checksum = 0;
+    MT_TRY(mt_disk_join(path, folder, file->name));
+    MT_TRY(mt_disk_checksum(path, &n_byte, &checksum));
+    if (n_byte == file->n_byte && checksum == file->checksum) {
+        return MT_OK;
+    }
+    MT_TRY(describe(path, manifest, index, where, sizeof(where)));
+    if (n_byte != file->n_byte) {
+        return MT_FAIL(MT_ERR_INPUT,
+                       "%s has %lld bytes; %lld were expected from the manifest%s; use another "
+                       "checkpoint",
+                       path, (long long)n_byte, (long long)file->n_byte, where);
+    }
+    return MT_FAIL(
+        MT_ERR_INPUT,
+        "%s is damaged: its XXH3 is %016llx; %016llx was expected from the manifest%s; use another "
+        "checkpoint",
+        path, (unsigned long long)checksum, (unsigned long long)file->checksum, where);
 }

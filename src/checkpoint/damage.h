@@ -1,15 +1,13 @@
-/* What a damaged shard has lost: found by the manifest's offsets and plain reads, for a file that
- * is not what it was is never given to HDF5. */
+/* Whether a file of a checkpoint is what it was when it was saved; of a shard that is not, what has
+ * suffered: found by the manifest's offsets and plain reads. */
 #ifndef MT_CHECKPOINT_DAMAGE_H
 #define MT_CHECKPOINT_DAMAGE_H
 
 #include "checkpoint/manifest.h"
 
-enum { MT_DAMAGE_BYTES = 256 };
-
-/* text [n_byte] about file[index] at `path`: "; the first damage is in rows 3 to 5 of /model/norm",
- * or that no tensor has suffered; "" when the manifest cannot tell. */
-enum mt_status mt_damage_describe(const char *path, const struct mt_manifest *manifest,
-                                  int64_t index, char *text, size_t n_byte);
+/* Size and checksum of file[index] in `folder`. MT_ERR_INPUT when they are others, naming the
+ * file, and of a shard the first tensor and rows that have suffered. */
+enum mt_status mt_damage_check_file(const char *folder, const struct mt_manifest *manifest,
+                                    int64_t index);
 
 #endif

@@ -128,9 +128,9 @@ static bool is_full(const char *folder, int64_t step)
         mt_error_clear();
         return false; /* nothing to fall back to */
     }
-    const bool is_full = mt_manifest_is_full(&manifest);
+    const bool has_all = mt_manifest_is_full(&manifest);
     mt_manifest_clear(&manifest);
-    return is_full;
+    return has_all;
 }
 
 /* step [n], newest first; those that go move to the front. Returns how many. */

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -38,9 +39,20 @@ static char *shorten(char *reason)
     return words;
 }
 
+/* The library has no locks: whoever came first, or its child process, is the one that may call. */
+static void check_thread(void)
+{
+    static _Thread_local char mine;
+    static _Atomic(char *) first;
+    char *known = NULL;
+    const bool is_first = atomic_compare_exchange_strong(&first, &known, &mine);
+    MT_ASSERT(is_first || known == &mine);
+}
+
 enum mt_status mt_hdf5_status(int64_t result, enum mt_status code, const char *path,
                               const char *call, const char *file, int line)
 {
+    check_thread();
     if (result >= 0) {
         return MT_OK;
     }
@@ -57,6 +69,7 @@ enum mt_status mt_hdf5_status(int64_t result, enum mt_status code, const char *p
 
 void mt_hdf5_init(void)
 {
+    check_thread();
     /* After a close that failed on a full disk, 1.10.8 crashes in its own work at exit; every file
      * is closed here anyway. Must come before anything else of the library, refuses later calls. */
     (void)H5dont_atexit();

@@ -1,7 +1,7 @@
 /* HDF5, as far as checkpoints use it: contiguous datasets of one file, without filters, plugins,
  * links out of the file or types of variable length (attributes for h5py aside, never read here).
  *
- * The library is not thread-safe: one thread of a process calls these. */
+ * The library is not thread-safe: one thread of a process calls these, which is asserted. */
 #ifndef MT_CHECKPOINT_HDF5_FILE_H
 #define MT_CHECKPOINT_HDF5_FILE_H
 

@@ -84,8 +84,7 @@ int mt_manifest_n_shard(const struct mt_manifest *manifest);
 /* All experts are of the checkpoint's own step. */
 bool mt_manifest_is_full(const struct mt_manifest *manifest);
 
-/* Fills in every piece's shard_row: within a shard, the pieces of a tensor lie in ascending order.
- * */
+/* Fills in every piece's shard_row: pieces of a tensor lie in ascending order in a shard. */
 enum mt_status mt_manifest_number_rows(struct mt_manifest *manifest);
 /* Rows of a tensor's dataset in a shard; 0: the shard has none. */
 int64_t mt_manifest_shard_rows(const struct mt_manifest *manifest,

@@ -2,12 +2,12 @@
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "checkpoint/checksum.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/hdf5_file.h"
 
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 enum mt_status mt_shard_open(struct mt_shard_reader *reader, const char *folder,
                              const struct mt_manifest *manifest, int shard)
@@ -178,36 +178,21 @@ enum mt_status mt_shard_fail_piece(const struct mt_shard_reader *reader,
                    (long long)(piece->first_row + piece->n_row - 1), tensor->name);
 }
 
-static enum mt_status sum_piece(struct mt_shard_reader *reader,
-                                const struct mt_manifest_tensor *tensor,
-                                const struct mt_manifest_piece *piece, char *buffer,
-                                int64_t buffer_bytes, XXH3_state_t *state)
-{
-    const int64_t row_bytes = mt_manifest_row_bytes(tensor);
-    const int64_t n_byte = piece->n_row * row_bytes;
-    (void)XXH3_64bits_reset(state);
-    for (int64_t done = 0; done < n_byte; done += buffer_bytes) {
-        const int64_t n = mt_min_i64(buffer_bytes, n_byte - done);
-        MT_TRY(read_bytes(reader, piece->shard_row * row_bytes + done, buffer, n));
-        (void)XXH3_64bits_update(state, buffer, (size_t)n);
-    }
-    return XXH3_64bits_digest(state) == piece->checksum
-               ? MT_OK
-               : mt_shard_fail_piece(reader, tensor, piece);
-}
-
 enum mt_status mt_shard_check_piece(struct mt_shard_reader *reader,
                                     const struct mt_manifest_tensor *tensor,
                                     const struct mt_manifest_piece *piece, char *buffer,
                                     int64_t buffer_bytes)
 {
+    const int64_t row_bytes = mt_manifest_row_bytes(tensor);
+    const int64_t n_byte = piece->n_row * row_bytes;
+    XXH3_state_t sum;
     MT_TRY(locate(reader, tensor));
-    XXH3_state_t *state = XXH3_createState();
-    if (state == NULL) {
-        return MT_FAIL(MT_ERR_RESOURCE, "no memory for a checksum's state; it needs 1 KiB; free "
-                                        "memory on this machine");
+    mt_checksum_begin(&sum);
+    for (int64_t done = 0; done < n_byte; done += buffer_bytes) {
+        const int64_t n = mt_min_i64(buffer_bytes, n_byte - done);
+        MT_TRY(read_bytes(reader, piece->shard_row * row_bytes + done, buffer, n));
+        mt_checksum_add(&sum, buffer, (size_t)n);
     }
-    const enum mt_status status = sum_piece(reader, tensor, piece, buffer, buffer_bytes, state);
-    (void)XXH3_freeState(state);
-    return status;
+    return mt_checksum_end(&sum) == piece->checksum ? MT_OK
+                                                    : mt_shard_fail_piece(reader, tensor, piece);
 }

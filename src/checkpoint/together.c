@@ -3,7 +3,6 @@
 #include "base/job.h"
 #include "base/memory.h"
 #include "checkpoint/damage.h"
-#include "checkpoint/disk.h"
 
 #include <string.h>
 
@@ -62,40 +61,13 @@ enum mt_status mt_together_share(struct mt_comm *comm, int64_t *values, int64_t 
     return mt_comm_sum_i64(comm, values, n);
 }
 
-enum mt_status mt_checkpoint_check_file(const char *folder, const struct mt_manifest *manifest,
-                                        int64_t index)
-{
-    const struct mt_manifest_file *file = &manifest->file[index];
-    char path[MT_PATH_BYTES];
-    char where[MT_DAMAGE_BYTES];
-    int64_t n_byte = 0;
-    uint64_t checksum = 0;
-    MT_TRY(mt_disk_join(path, folder, file->name));
-    MT_TRY(mt_disk_checksum(path, &n_byte, &checksum));
-    if (n_byte == file->n_byte && checksum == file->checksum) {
-        return MT_OK;
-    }
-    MT_TRY(mt_damage_describe(path, manifest, index, where, sizeof(where)));
-    if (n_byte != file->n_byte) {
-        return MT_FAIL(MT_ERR_INPUT,
-                       "%s has %lld bytes; %lld were expected from the manifest%s; use another "
-                       "checkpoint",
-                       path, (long long)n_byte, (long long)file->n_byte, where);
-    }
-    return MT_FAIL(
-        MT_ERR_INPUT,
-        "%s is damaged: its XXH3 is %016llx; %016llx was expected from the manifest%s; use another "
-        "checkpoint",
-        path, (unsigned long long)checksum, (unsigned long long)file->checksum, where);
-}
-
 enum mt_status mt_together_verify(struct mt_comm *comm, const char *path,
                                   struct mt_manifest *manifest)
 {
     enum mt_status status = mt_manifest_read(path, manifest);
     for (int64_t i = comm->rank; i < manifest->n_file && status == MT_OK;
          i += comm->topology.n_rank) {
-        status = mt_checkpoint_check_file(path, manifest, i);
+        status = mt_damage_check_file(path, manifest, i);
     }
     status = mt_together_agree(comm, status);
     if (status != MT_OK) {

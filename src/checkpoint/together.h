@@ -22,9 +22,4 @@ enum mt_status mt_together_verify(struct mt_comm *comm, const char *path,
 enum mt_status mt_together_verify_step(struct mt_comm *comm, const char *path, int64_t step,
                                        struct mt_manifest *manifest);
 
-/* Size and checksum of one file of the directory, file[index]; of a damaged shard the first tensor
- * that has suffered is named. */
-enum mt_status mt_checkpoint_check_file(const char *folder, const struct mt_manifest *manifest,
-                                        int64_t index);
-
 #endif

@@ -2,11 +2,11 @@
 #include "checkpoint/checkpoint.h"
 
 #include "base/memory.h"
+#include "checkpoint/damage.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/index.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/shard_read.h"
-#include "checkpoint/together.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -138,7 +138,7 @@ static enum mt_status check_all(const char *path, const struct mt_manifest *mani
 {
     char index_path[MT_PATH_BYTES];
     for (int64_t i = 0; i < manifest->n_file; ++i) {
-        MT_TRY(mt_checkpoint_check_file(path, manifest, i));
+        MT_TRY(mt_damage_check_file(path, manifest, i));
     }
     MT_TRY(check_listing(path, manifest));
     MT_TRY(check_tensor_set(path, manifest));

@@ -1,6 +1,7 @@
 #include "train/interval.h"
 
 #include "base/log.h"
+#include "base/size.h"
 
 /* More apart than this is never; it also bounds the search. */
 static const int64_t MOST_FACTOR = (int64_t)1 << 20;
@@ -46,6 +47,8 @@ static int64_t choose_factor(const struct mt_interval *interval)
 
 bool mt_interval_is_due(struct mt_interval *interval, int64_t step)
 {
+    /* A run that went back comes again by the step of a save that failed. */
+    interval->last = mt_min_i64(interval->last, step - 1);
     if (interval->base == 0 || step % interval->base != 0) {
         return false;
     }

@@ -26,6 +26,7 @@ void mt_interval_init(struct mt_interval *interval, const struct mt_config *conf
 /* After each step: how long it took, and what saving has cost since the one before: time that the
  * step loop was blocked and the writer's own time, for it may compute on the same cores. */
 void mt_interval_add_step(struct mt_interval *interval, double step_s, double cost_s);
+/* After each step, once; steps may begin anew from an earlier one. */
 bool mt_interval_is_due(struct mt_interval *interval, int64_t step);
 void mt_interval_begin_save(struct mt_interval *interval, int64_t step);
 

@@ -147,8 +147,6 @@ cleanup:
     return status;
 }
 
-/* Collective. Ranks of this machine, which share its cores and its memory; comm.ranks_per_node may
- * make nodes of another size. */
 /* What the ranks of this machine are granted decides which cores are this rank's. */
 static enum mt_status share_cores(struct mt_comm *comm, const struct mt_topology *machine,
                                   struct mt_core_share *share)
@@ -178,6 +176,8 @@ cleanup:
     return status;
 }
 
+/* Ranks of this machine share its cores and its memory; comm.ranks_per_node may make nodes of
+ * another size. */
 enum mt_status mt_session_place(struct mt_comm *comm, struct mt_session_place *place)
 {
     struct mt_topology machine;

@@ -15,8 +15,8 @@ PROGRAM = os.environ["MOETRAIN"]
 SOURCE = pathlib.Path(os.environ["MT_SOURCE"])
 LIBRARY = pathlib.Path(os.environ["MT_BUILD"]) / "tests/fault/libmt_fault.so"
 MPIRUN = ["mpirun", "-q", "--oversubscribe", "--allow-run-as-root", "--bind-to", "none",
-          "--mca", "odls_base_sigkill_timeout", "0",  # as launch/local.sh
-          "--mca", "mpi_yield_when_idle", "1", "--mca", "btl_vader_single_copy_mechanism", "none"]
+          "--mca", "mpi_yield_when_idle", "1", "--mca", "btl_vader_single_copy_mechanism", "none",
+          "--mca", "odls_base_sigkill_timeout", "0"]  # as launch/local.sh does
 
 # The layout of struct mt_fault, interpose.h.
 N_ORDER, MAX_RANKS, PREFIX_BYTES = 6, 64, 1024

@@ -9,11 +9,11 @@
  * test_retention [SEQUENCES SEED]: more of them, or others. */
 #include "base/memory.h"
 #include "base/random.h"
+#include "checkpoint/damage.h"
 #include "checkpoint/folder.h"
 #include "checkpoint/intercept.h"
 #include "checkpoint/saved.h"
 #include "checkpoint/saver.h"
-#include "checkpoint/together.h"
 #include "fault/interpose.h"
 #include "support/mpi_main.h"
 
@@ -153,7 +153,7 @@ static void expect_whole(const struct run *run, const struct saved *saved)
         assert_int_equal(manifest.parts.step[p], saved->part_step[p]);
     }
     for (int64_t i = 0; i < manifest.n_file; ++i) {
-        MT_TEST_OK(mt_checkpoint_check_file(path_of(saved->step), &manifest, i));
+        MT_TEST_OK(mt_damage_check_file(path_of(saved->step), &manifest, i));
     }
     mt_manifest_clear(&manifest);
     expect_names(run, saved);

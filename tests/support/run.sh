@@ -12,7 +12,7 @@ fail() {
 }
 
 mpirun_flags=(-q --oversubscribe --allow-run-as-root --bind-to none --mca mpi_yield_when_idle 1
-    --mca btl_vader_single_copy_mechanism none)
+    --mca btl_vader_single_copy_mechanism none --mca odls_base_sigkill_timeout 0) # the last as launch/local.sh does
 
 # ranks N ARGUMENTS...: moetrain on N ranks, with a limit on its time.
 ranks() {

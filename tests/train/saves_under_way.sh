@@ -2,7 +2,7 @@
 # Saves under the following steps change nothing: not the run, not the files, not what a run that was killed
 # or stopped in the middle of a save goes on to do. And a checkpoint that no start survives is left for the one before.
 . "$(dirname "$0")/../support/run.sh"
-rm -rf whole waited killed stopped failed
+rm -rf whole waited overtaking killed stopped failed
 train() { # NAME ARGUMENTS
     local name=$1
     shift
@@ -19,6 +19,15 @@ train waited --set checkpoint.async=false || fail "waited ended with $?"
 metrics same whole/metrics.jsonl waited/metrics.jsonl
 same_shards whole waited 38
 same_shards whole waited 40
+# A save a step: each finds the one before it still going on, since that takes two meetings of the ranks after steps,
+# waits for it, and is counted.
+train overtaking --set train.steps=6 --set checkpoint.interval=1 || fail "overtaking ended with $?"
+python3 - <<'PY' || fail "saves that waited were not counted"
+import json
+lines = [line for line in map(json.loads, open("overtaking/metrics.jsonl")) if "loss" in line]
+counts = [(line["checkpoint_s"]["overtaken"], line["checkpoint_s"]["saved"]) for line in lines]
+assert counts == [(0, 0), (0, 0), (1, 1), (2, 2), (3, 3), (4, 4)], counts
+PY
 # Killed while saves are going on - with one every other step there always is one - then on to the end.
 pids() { pgrep -f -- "^$MOETRAIN .*--run-dir $1 "; }
 for steps in 3 8 15; do

@@ -83,6 +83,18 @@ static void a_stop_in_between_does_not_shift_the_multiples(void **state)
     assert_true(mt_interval_is_due(&interval, 20));
 }
 
+static void a_run_that_went_back_saves_the_steps_again(void **state)
+{
+    MT_UNUSED(state);
+    init(10, 0.0);
+    mt_interval_begin_save(&interval, 50); /* which failed, and 40 was damaged: back to 30 */
+    int n_due = 0;
+    for (int64_t step = 31; step <= 50; ++step) {
+        n_due += mt_interval_is_due(&interval, step);
+    }
+    assert_int_equal(n_due, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -91,6 +103,7 @@ int main(void)
         cmocka_unit_test(dear_saves_are_rarer_by_a_power_of_two_and_cost_no_more_than_they_may),
         cmocka_unit_test(without_an_interval_the_limit_alone_decides),
         cmocka_unit_test(a_stop_in_between_does_not_shift_the_multiples),
+        cmocka_unit_test(a_run_that_went_back_saves_the_steps_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
