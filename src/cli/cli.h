@@ -84,6 +84,9 @@ void mt_help_versions(char version[MT_N_VERSION][MT_VERSION_BYTES]);
 enum { MT_VERSIONS_LINE_BYTES = MT_N_VERSION * (MT_VERSION_BYTES + 16) };
 void mt_help_versions_line(char line[MT_VERSIONS_LINE_BYTES]);
 
+/* MT_ERR_INPUT for a run directory, which is often named where one of its checkpoints is meant. */
+enum mt_status mt_check_is_no_run(const char *path);
+
 /* Collective for commands that are jobs: loads the configuration, agrees on it, handles
  * --check-config (then *config stays NULL). Free with mt_memory_free. */
 enum mt_status mt_load_config(const struct mt_arguments *arguments, struct mt_config **config);

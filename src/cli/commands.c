@@ -97,8 +97,8 @@ const struct mt_command mt_commands[] = {
                 {"--inter-latency-us", "L", "of a message between nodes [8]"},
                 {"--no-policies", NULL, "only what is known without studying policies"},
                 {"--print-topology", NULL,
-                 "instead: nodes and ranks, as given or below mpirun as found, and this "
-                 "machine's packages, caches, cores, GPUs and network cards"}},
+                 "instead: nodes and ranks, as given or below mpirun as found, and "
+                 "machines' packages, caches, cores, GPUs and network cards"}},
      .run = mt_command_plan},
     {.name = "bench",
      .synopsis = "bench kernels|step|collectives|planner|policies|checkpoint [CONFIG]",

@@ -285,6 +285,7 @@ static enum mt_status read_options(const struct mt_arguments *arguments, struct 
 static enum mt_status read_config(const char *path, struct mt_config **config)
 {
     struct mt_checkpoint_info info;
+    MT_TRY(mt_check_is_no_run(path));
     MT_TRY(mt_checkpoint_read_info(path, &info));
     enum mt_status status = MT_ALLOCATE(*config, 1, "configuration");
     if (status == MT_OK) {

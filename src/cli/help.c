@@ -23,6 +23,8 @@ static const char *const EXIT_CODES =
     "again\n"
     "  124  a collective did not complete within comm.watchdog_seconds\n";
 
+enum { OPTION_COLUMNS = 26 };
+
 void mt_help_program(FILE *out)
 {
     (void)fprintf(out,
@@ -32,7 +34,8 @@ void mt_help_program(FILE *out)
                   "  mpirun -np 64 moetrain configs/x.toml       trains on 64\n\ncommands:\n",
                   MT_VERSION);
     for (int i = 0; i < mt_n_command; i++) {
-        (void)fprintf(out, "  %-18s %s\n", mt_commands[i].name, mt_commands[i].summary);
+        const int column = fprintf(out, "  %-18s ", mt_commands[i].name);
+        mt_write_wrapped(out, mt_commands[i].summary, column, column);
     }
     (void)fprintf(out,
                   "\nmoetrain COMMAND --help explains a command; moetrain train --help lists all "
@@ -44,17 +47,19 @@ void mt_help_program(FILE *out)
 
 void mt_help_command(const struct mt_command *command, FILE *out)
 {
-    (void)fprintf(out, "usage: moetrain %s [OPTIONS]\n\n%s\n\noptions:\n", command->synopsis,
-                  command->summary);
+    (void)fprintf(out, "usage: moetrain %s [OPTIONS]\n\n", command->synopsis);
+    mt_write_wrapped(out, command->summary, 0, 0);
+    (void)fprintf(out, "\noptions:\n");
     for (int i = 0; i < MT_MAX_OPTION && command->option[i].name != NULL; i++) {
         char left[64];
         const struct mt_option *option = &command->option[i];
         (void)snprintf(left, sizeof(left), "%s%s%s", option->name,
                        option->value_name != NULL ? " " : "",
                        option->value_name != NULL ? option->value_name : "");
-        (void)fprintf(out, "  %-26s %s\n", left, option->help);
+        const int column = fprintf(out, "  %-*s ", OPTION_COLUMNS, left);
+        mt_write_wrapped(out, option->help, column, OPTION_COLUMNS + 3);
     }
-    (void)fprintf(out, "  %-26s %s\n", "--help", "this text");
+    (void)fprintf(out, "  %-*s %s\n", OPTION_COLUMNS, "--help", "this text");
     if (command->takes_config) {
         (void)fprintf(out, "\nkeys of CONFIG (TOML; defaults in brackets):\n");
         mt_config_write_help(MT_CONFIG_PLAIN, out);
@@ -92,30 +97,6 @@ void mt_help_man(FILE *out)
     (void)fprintf(out, ".SH EXIT STATUS\n.nf\n%s.fi\n", EXIT_CODES);
 }
 
-void mt_help_version(FILE *out)
-{
-    unsigned major = 0;
-    unsigned minor = 0;
-    unsigned release = 0;
-    int length = 0;
-    char mpi[MPI_MAX_LIBRARY_VERSION_STRING];
-    const dnnl_version_t *dnnl = dnnl_version();
-    (void)H5get_libversion(&major, &minor, &release);
-    (void)MPI_Get_library_version(mpi, &length);
-    for (int i = 0; i < length; i++) {
-        if (mpi[i] == ',' || mpi[i] == '\n') {
-            mpi[i] = '\0';
-        }
-    }
-    (void)fprintf(out, "moetrain %s (%s)\n", MT_VERSION, MT_REVISION);
-    (void)fprintf(out, "built with %s, backends: cpu (%s)\n", __VERSION__,
-                  mt_isa_name(mt_isa_detect()));
-    (void)fprintf(out, "%s, HDF5 %u.%u.%u, oneDNN %d.%d.%d, Jansson %s, xxHash %u.%u.%u\n", mpi,
-                  major, minor, release, dnnl->major, dnnl->minor, dnnl->patch,
-                  jansson_version_str(), XXH_versionNumber() / 10000,
-                  XXH_versionNumber() / 100 % 100, XXH_versionNumber() % 100);
-}
-
 void mt_help_versions(char version[MT_N_VERSION][MT_VERSION_BYTES])
 {
     unsigned major = 0;
@@ -134,6 +115,18 @@ void mt_help_versions(char version[MT_N_VERSION][MT_VERSION_BYTES])
     (void)snprintf(version[3], MT_VERSION_BYTES, "%u.%u.%u", major, minor, release);
     (void)snprintf(version[4], MT_VERSION_BYTES, "%u.%u.%u", hwloc >> 16, hwloc >> 8 & 255,
                    hwloc & 255);
+}
+
+void mt_help_version(FILE *out)
+{
+    char version[MT_N_VERSION][MT_VERSION_BYTES];
+    mt_help_versions(version);
+    (void)fprintf(out, "moetrain %s\n", version[0]);
+    (void)fprintf(out, "built with %s, backends: cpu (%s)\n", __VERSION__,
+                  mt_isa_name(mt_isa_detect()));
+    (void)fprintf(out, "%s, HDF5 %s, oneDNN %s, Jansson %s, xxHash %u.%u.%u\n", version[1],
+                  version[3], version[2], jansson_version_str(), XXH_versionNumber() / 10000,
+                  XXH_versionNumber() / 100 % 100, XXH_versionNumber() % 100);
 }
 
 void mt_help_versions_line(char line[MT_VERSIONS_LINE_BYTES])

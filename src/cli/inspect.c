@@ -3,7 +3,25 @@
 
 #include "checkpoint/checkpoint.h"
 
+#include <unistd.h>
+
 enum { OWNERS_BYTES = 1024 };
+
+enum mt_status mt_check_is_no_run(const char *path)
+{
+    char folder[MT_PATH_BYTES];
+    char manifest[MT_PATH_BYTES];
+    const size_t room = MT_PATH_BYTES;
+    if ((size_t)snprintf(folder, room, "%s/checkpoints", path) < room &&
+        (size_t)snprintf(manifest, room, "%s/manifest.json", path) < room &&
+        access(folder, F_OK) == 0 && access(manifest, F_OK) != 0) {
+        return MT_FAIL(MT_ERR_INPUT,
+                       "%s is a run directory; one of its checkpoints was expected; name a folder "
+                       "in %s",
+                       path, folder);
+    }
+    return MT_OK;
+}
 
 static enum mt_status print_tensor(const char *path, const struct mt_checkpoint_tensor *tensor)
 {
@@ -105,6 +123,7 @@ enum mt_status mt_command_inspect(const struct mt_arguments *arguments)
 {
     const char *path = arguments->positional[0];
     struct mt_checkpoint_info info;
+    MT_TRY(mt_check_is_no_run(path));
     MT_TRY(mt_checkpoint_read_info(path, &info));
     enum mt_status status = check_files(path, &info);
     if (status == MT_OK) {
@@ -127,6 +146,7 @@ enum mt_status mt_command_inspect(const struct mt_arguments *arguments)
 
 enum mt_status mt_command_verify(const struct mt_arguments *arguments)
 {
+    MT_TRY(mt_check_is_no_run(arguments->positional[0]));
     MT_TRY(mt_checkpoint_verify(arguments->positional[0]));
     (void)printf("%s: every file, tensor and checksum is right\n", arguments->positional[0]);
     return MT_OK;

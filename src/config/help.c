@@ -8,9 +8,7 @@
 
 enum { WIDTH = 100, HEAD_BYTES = 512, PLAIN_INDENT = 6 };
 
-/* `text` in lines of at most WIDTH columns, `column` of the first already used, the others indented
- * by `indent`; ends the line. */
-static void put_wrapped(FILE *out, const char *text, int column, int indent)
+void mt_write_wrapped(FILE *out, const char *text, int column, int indent)
 {
     bool at_start = true;
     while (*text != '\0') {
@@ -66,10 +64,10 @@ static void put_key_plain(FILE *out, const struct mt_key *key)
     mt_key_describe_values(key, values, sizeof(values));
     describe_only(key, only, sizeof(only));
     const int column = fprintf(out, "  %s %s ", key->name, text);
-    put_wrapped(out, values, column, PLAIN_INDENT);
+    mt_write_wrapped(out, values, column, PLAIN_INDENT);
     (void)snprintf(text, sizeof(text), "%s%s", key->help, only);
     (void)fprintf(out, "%*s", PLAIN_INDENT, "");
-    put_wrapped(out, text, PLAIN_INDENT, PLAIN_INDENT);
+    mt_write_wrapped(out, text, PLAIN_INDENT, PLAIN_INDENT);
 }
 
 /* roff takes `\` and leading dots for itself, and prints a bare - as a hyphen. */
@@ -118,7 +116,7 @@ static void put_key_markdown(FILE *out, const struct mt_key *key)
     }
     (void)snprintf(text, sizeof(text), "- `%s` (%s; %s): %s%s", key->name, standard, values,
                    key->help, only);
-    put_wrapped(out, text, 0, 2);
+    mt_write_wrapped(out, text, 0, 2);
 }
 
 static void put_heading(enum mt_config_style style, FILE *out, bool is_first, const char *section)

@@ -174,6 +174,30 @@ static bool is_unquoted_text(const char *value)
            strcasecmp(value, "false") != 0;
 }
 
+/* The key of `section.name = ..`, `length` bytes before the sign; NULL: there is none. */
+static const struct mt_key *key_of_override(const char *text, size_t length)
+{
+    char path[64];
+    while (length > 0 && isspace((unsigned char)text[length - 1])) {
+        length--;
+    }
+    (void)snprintf(path, sizeof(path), "%.*s", (int)mt_min_i64((int64_t)length, 63), text);
+    char *dot = strrchr(path, '.');
+    if (dot == NULL) {
+        return NULL;
+    }
+    *dot = '\0';
+    const int index = mt_table_find(path, dot + 1);
+    return index >= 0 ? mt_table_key(index) : NULL;
+}
+
+/* Keys that take words, in quotation marks. */
+static bool takes_words(const struct mt_key *key)
+{
+    return key == NULL || key->type == MT_KEY_TEXT || key->type == MT_KEY_CHOICE ||
+           key->type == MT_KEY_AUTO_INTEGER;
+}
+
 static void refuse_override(struct mt_load *load, const char *text, struct mt_text_place place,
                             const struct mt_toml_document *document)
 {
@@ -182,7 +206,16 @@ static void refuse_override(struct mt_load *load, const char *text, struct mt_te
     while (isspace((unsigned char)*value)) {
         value++;
     }
-    if (equals != NULL && is_unquoted_text(value)) {
+    const struct mt_key *key =
+        equals == NULL ? NULL : key_of_override(text, (size_t)(equals - text));
+    if (!takes_words(key) && is_unquoted_text(value)) {
+        char values[256];
+        mt_key_describe_values(key, values, sizeof(values));
+        const char *example = key->example != NULL ? key->example : key->value;
+        mt_report_add(&load->report, place, "%.80s is no TOML value; %s.%s takes: %s%s%s", value,
+                      key->section, key->name, values, example != NULL ? "; e.g. " : "",
+                      example != NULL ? example : "");
+    } else if (equals != NULL && is_unquoted_text(value)) {
         mt_report_add(&load->report, place,
                       "%.80s is no TOML value; a string stands in quotation marks; write --set "
                       "'%.*s=\"%.80s\"'",

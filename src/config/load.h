@@ -38,6 +38,10 @@ uint64_t mt_config_hash(const struct mt_config *config);
 enum mt_status mt_config_check_resume(const struct mt_config *now, const struct mt_config *then,
                                       char *changes, size_t changes_bytes);
 
+/* `text` in lines of at most 100 columns, `column` of the first already used, the others indented
+ * by `indent`; ends the line. */
+void mt_write_wrapped(FILE *out, const char *text, int column, int indent);
+
 /* The table as text: for `train --help`, for the man page (roff), and for docs (markdown). */
 enum mt_config_style { MT_CONFIG_PLAIN, MT_CONFIG_ROFF, MT_CONFIG_MARKDOWN };
 void mt_config_write_help(enum mt_config_style style, FILE *out);

@@ -31,6 +31,10 @@ for variant in "${variants[@]}"; do
         fail "\"$variant\": plan counts $(total plan.txt) parameters, inspect lists $(listed out.txt)"
     expect 0 "" one verify $run/checkpoints/step-00000001
 done
+for command in "inspect run3" "verify run3" "generate --prompt x --checkpoint run3"; do
+    # shellcheck disable=SC2086
+    expect 3 'run3 is a run directory; .*; name a folder in run3/checkpoints' one $command
+done
 expect 0 "" one inspect run3/checkpoints/step-00000001
 for word in '^step +1$' '^tokens seen +128$' '^written by +3 ranks' \
     '^/optimizer/layers/1/moe/experts/gate_proj/exp_avg +\[8, 32, 32\]' \

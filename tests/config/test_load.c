@@ -197,7 +197,17 @@ static void an_unquoted_word_is_told_to_quote(void **state)
     mt_case_override_says("run.dir=/tmp/x",
                           "/tmp/x is no TOML value; a string stands in quotation marks; write "
                           "--set 'run.dir=\"/tmp/x\"'");
-    const char *override = "model.tie_word_embeddings=True";
+    mt_case_override_says("placement.slots=auto",
+                          "auto is no TOML value; a string stands in quotation marks; write --set "
+                          "'placement.slots=\"auto\"'");
+    mt_case_override_says("train.zork=x", "x is no TOML value; a string stands in quotation marks; "
+                                          "write --set 'train.zork=\"x\"'");
+    const char *override = "train.steps =banana"; /* no quotation marks would help */
+    mt_case_has(mt_case_refuse(mt_case_text, 1, &override),
+                "banana is no TOML value; train.steps takes: integer, 1 to ");
+    override = "optimizer.betas=x";
+    mt_case_has(mt_case_refuse(mt_case_text, 1, &override), "two numbers, each 0 to below 1; e.g.");
+    override = "model.tie_word_embeddings=True";
     mt_case_has(mt_case_refuse(mt_case_text, 1, &override), "expected 'true'");
     override = "train.steps=007";
     mt_case_has(mt_case_refuse(mt_case_text, 1, &override), "leading zeroes");

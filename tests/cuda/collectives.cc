@@ -97,12 +97,12 @@ enum mt_status run(void *context)
 /* Lower quartile over repetitions of the slowest rank's seconds; the first connects the ranks. */
 enum mt_status time_plan(struct running *r, double *seconds)
 {
-    double all[MT_BENCH_REPEAT];
+    struct mt_bench_sample sample[MT_BENCH_REPEAT];
     MT_TRY(run(r));
-    for (int i = 0; i < r->job->n_repeat; i++) {
-        MT_TRY(mt_bench_time(&r->job->comm, run, r, r->job->time_s, &all[i]));
+    for (int i = 0; i < MT_BENCH_REPEAT; i++) {
+        MT_TRY(mt_bench_time(&r->job->comm, run, r, 1, r->job->time_s, &sample[i]));
     }
-    *seconds = mt_bench_quartile(all, r->job->n_repeat);
+    *seconds = mt_bench_typical(sample).slowest_s;
     return MT_OK;
 }
 

@@ -1,8 +1,10 @@
 #include "store/experts.h"
-#include "base/memory.h"
 
+#include "base/memory.h"
 #include "base/random.h"
 #include "support/test.h"
+
+#include <string.h>
 
 float mt_test_expert_value(const struct mt_test_table *table, int layer, int expert, int64_t i)
 {
@@ -80,6 +82,42 @@ static void check_packs(struct mt_test_world *world, const struct mt_expert_copy
     for (int64_t i = 0; i < MT_TEST_HIDDEN; ++i) {
         assert_true(y[i] == copy->value[2 * matrix + i * MT_TEST_WIDTH + 3]);
     }
+}
+
+void mt_test_keep_some(struct mt_placement *kept, const struct mt_placement *placement,
+                       uint64_t seed)
+{
+    const int n_expert = placement->n_expert;
+    MT_TEST_OK(
+        mt_placement_init(kept, placement->n_rank, n_expert, mt_placement_n_instance(placement)));
+    memcpy(kept->owner, placement->owner, (size_t)n_expert * sizeof(*kept->owner));
+    mt_placement_owners_only(kept);
+    for (int e = 0; e < n_expert; ++e) {
+        for (int i = placement->instance_start[e]; i < placement->instance_start[e + 1]; ++i) {
+            if (placement->rank[i] != kept->owner[e] &&
+                mt_random_u64(seed, (uint64_t)i, 0) % 2 == 0) {
+                mt_placement_add(kept, e, placement->rank[i], false);
+            }
+        }
+    }
+}
+
+void mt_test_materialize(struct mt_store *store, int layer, const struct mt_placement *placement,
+                         bool is_late_begun_early)
+{
+    MT_TEST_OK(mt_store_materialize_begin(store, layer, placement));
+    if (is_late_begun_early) {
+        MT_TEST_OK(mt_store_materialize_late_begin(store, layer, placement));
+    }
+    MT_TEST_OK(mt_store_materialize_end(store, layer));
+    if (!is_late_begun_early) {
+        MT_TEST_OK(mt_store_materialize_late_begin(store, layer, placement));
+    }
+}
+
+float mt_test_amount(int micro, int expert, int rank)
+{
+    return (float)(1 + micro * 5 + expert * 3 + rank);
 }
 
 void mt_test_check_copy(struct mt_test_world *world, const struct mt_test_table *table, int layer,

@@ -21,6 +21,15 @@ void mt_test_set_values(struct mt_store *store);
  * copies of `held` (or NULL) are among them, not late. Cleared by the caller. */
 void mt_test_random_placement(struct mt_placement *placement, const int *owner, int n_rank,
                               uint64_t seed, int n_slot, const struct mt_placement *held);
+/* kept: the owners of placement and, at random, about half of its other instances. Cleared by the
+ * caller. */
+void mt_test_keep_some(struct mt_placement *kept, const struct mt_placement *placement,
+                       uint64_t seed);
+/* All but late copies are there; those travel, begun before or after the others came. */
+void mt_test_materialize(struct mt_store *store, int layer, const struct mt_placement *placement,
+                         bool is_late_begun_early);
+/* What an instance adds to every element of its gradient, beside an index's payload. */
+float mt_test_amount(int micro, int expert, int rank);
 /* A copy has its expert's values, and packs of them where it is used. */
 void mt_test_check_copy(struct mt_test_world *world, const struct mt_test_table *table, int layer,
                         int expert, const struct mt_expert_copy *copy);

@@ -28,12 +28,6 @@ static uint64_t bits_of(const struct step *step, int micro, int layer, int what)
     return mt_random_u64(step->seed, (uint64_t)(micro * N_LAYER + layer), (uint64_t)what);
 }
 
-/* What an instance adds to every element of its gradient, beside an index's payload. */
-static float amount(int micro, int expert, int rank)
-{
-    return (float)(1 + micro * 5 + expert * 3 + rank);
-}
-
 static const int *owners(const struct step *step, int layer)
 {
     return mt_store_owners(step->world->store, layer);
@@ -69,15 +63,7 @@ static void materialize_with_late(const struct step *step, int micro, int layer)
 {
     struct mt_store *store = step->world->store;
     const struct mt_placement *placement = &step->placement[layer];
-    const bool is_early = bits_of(step, micro, layer, 1) % 2 == 0;
-    MT_TEST_OK(mt_store_materialize_begin(store, layer, placement));
-    if (is_early) {
-        MT_TEST_OK(mt_store_materialize_late_begin(store, layer, placement));
-    }
-    MT_TEST_OK(mt_store_materialize_end(store, layer));
-    if (!is_early) {
-        MT_TEST_OK(mt_store_materialize_late_begin(store, layer, placement));
-    }
+    mt_test_materialize(store, layer, placement, bits_of(step, micro, layer, 1) % 2 == 0);
     for (int e = 0; e < MT_TEST_N_EXPERT; ++e) {
         const int at = mt_placement_find(placement, e, step->world->comm.rank);
         const bool is_late = at >= 0 && placement->is_late[at];
@@ -111,13 +97,13 @@ static void add_gradients(struct step *step, int micro, int layer)
     const struct mt_placement *placement = &step->placement[layer];
     for (int e = 0; e < MT_TEST_N_EXPERT; ++e) {
         for (int i = placement->instance_start[e]; i < placement->instance_start[e + 1]; ++i) {
-            step->sum[layer][e] += amount(micro, e, placement->rank[i]);
+            step->sum[layer][e] += mt_test_amount(micro, e, placement->rank[i]);
         }
         const struct mt_expert_copy *copy = mt_store_expert(step->world->store, layer, e);
         for (int64_t i = 0; copy != NULL && i < MT_TEST_N_ELEMENT; ++i) {
-            copy->grad[i] += amount(micro, e, rank);
+            copy->grad[i] += mt_test_amount(micro, e, rank);
         }
-        step->copy_grad[layer][e] += copy != NULL ? amount(micro, e, rank) : 0.0F;
+        step->copy_grad[layer][e] += copy != NULL ? mt_test_amount(micro, e, rank) : 0.0F;
     }
 }
 
@@ -127,22 +113,8 @@ static void choose_kept(struct step *step, int micro, int layer)
     struct mt_placement *kept = &step->kept[layer];
     const struct mt_placement *placement = &step->placement[layer];
     mt_placement_clear(kept);
-    if (micro == N_MICRO - 1) {
-        return;
-    }
-    MT_TEST_OK(mt_placement_init(kept, placement->n_rank, MT_TEST_N_EXPERT,
-                                 mt_placement_n_instance(placement)));
-    for (int e = 0; e < MT_TEST_N_EXPERT; ++e) {
-        kept->owner[e] = placement->owner[e];
-    }
-    mt_placement_owners_only(kept);
-    for (int e = 0; e < MT_TEST_N_EXPERT; ++e) {
-        for (int i = placement->instance_start[e]; i < placement->instance_start[e + 1]; ++i) {
-            if (placement->rank[i] != kept->owner[e] &&
-                bits_of(step, micro, layer, 10 + i) % 2 == 0) {
-                mt_placement_add(kept, e, placement->rank[i], false);
-            }
-        }
+    if (micro < N_MICRO - 1) {
+        mt_test_keep_some(kept, placement, bits_of(step, micro, layer, 10));
     }
 }
 

@@ -45,12 +45,6 @@ static uint64_t bits_of(const struct step *step, int micro, int layer, int what)
     return mt_random_u64(step->seed, (uint64_t)(micro * MAX_LAYER + layer), (uint64_t)what);
 }
 
-/* What an instance adds to element i of its gradient: amount + i % 5. */
-static float amount(int micro, int expert, int rank)
-{
-    return (float)(1 + micro * 5 + expert * 3 + rank);
-}
-
 static void expect_copy(const struct step *step, int layer, int e)
 {
     const int64_t matrix = matrix_of(step->table, layer);
@@ -98,15 +92,7 @@ static void forward(struct step *step, int micro, int layer)
     mt_test_random_placement(placement, mt_store_owners(store, layer),
                              step->world->comm.topology.n_rank, bits_of(step, micro, layer, 0),
                              SLOTS_A_LAYER, kept->owner != NULL ? kept : NULL);
-    const bool is_early = bits_of(step, micro, layer, 1) % 2 == 0;
-    MT_TEST_OK(mt_store_materialize_begin(store, layer, placement));
-    if (is_early) {
-        MT_TEST_OK(mt_store_materialize_late_begin(store, layer, placement));
-    }
-    MT_TEST_OK(mt_store_materialize_end(store, layer));
-    if (!is_early) {
-        MT_TEST_OK(mt_store_materialize_late_begin(store, layer, placement));
-    }
+    mt_test_materialize(store, layer, placement, bits_of(step, micro, layer, 1) % 2 == 0);
     expect_here(step, layer, placement);
     MT_TEST_OK(mt_store_materialize_late_end(store, layer));
     forget_late(placement);
@@ -123,15 +109,15 @@ static void add_gradients(struct step *step, int micro, int layer)
     const int rank = step->world->comm.rank;
     for (int e = 0; e < N_EXPERT; ++e) {
         for (int i = placement->instance_start[e]; i < placement->instance_start[e + 1]; ++i) {
-            step->sum[layer][e] += amount(micro, e, placement->rank[i]);
+            step->sum[layer][e] += mt_test_amount(micro, e, placement->rank[i]);
             ++step->n_instance[layer][e];
         }
         const struct mt_expert_copy *copy = mt_store_expert(step->world->store, layer, e);
         const int64_t n_element = MT_EXPERT_MATRICES * matrix_of(step->table, layer);
         for (int64_t i = 0; copy != NULL && i < n_element; ++i) {
-            copy->grad[i] += amount(micro, e, rank) + (float)(i % 5);
+            copy->grad[i] += mt_test_amount(micro, e, rank) + (float)(i % 5);
         }
-        step->copy_grad[layer][e] += copy != NULL ? amount(micro, e, rank) : 0.0F;
+        step->copy_grad[layer][e] += copy != NULL ? mt_test_amount(micro, e, rank) : 0.0F;
     }
 }
 
@@ -141,21 +127,8 @@ static void choose_kept(struct step *step, int micro, int layer)
     struct mt_placement *kept = &step->kept[layer];
     const struct mt_placement *placement = &step->placement[layer];
     mt_placement_clear(kept);
-    memset(kept, 0, sizeof(*kept));
-    if (micro == N_MICRO - 1 || bits_of(step, micro, layer, 3) % 4 == 0) {
-        return;
-    }
-    MT_TEST_OK(
-        mt_placement_init(kept, placement->n_rank, N_EXPERT, mt_placement_n_instance(placement)));
-    memcpy(kept->owner, placement->owner, N_EXPERT * sizeof(*kept->owner));
-    mt_placement_owners_only(kept);
-    for (int e = 0; e < N_EXPERT; ++e) {
-        for (int i = placement->instance_start[e]; i < placement->instance_start[e + 1]; ++i) {
-            if (placement->rank[i] != kept->owner[e] &&
-                bits_of(step, micro, layer, 10 + i) % 2 == 0) {
-                mt_placement_add(kept, e, placement->rank[i], false);
-            }
-        }
+    if (micro < N_MICRO - 1 && bits_of(step, micro, layer, 3) % 4 != 0) {
+        mt_test_keep_some(kept, placement, bits_of(step, micro, layer, 10));
     }
 }
 
