@@ -135,7 +135,7 @@ struct mt_rope {
  * In bfloat16 a device may round what its products multiply: q and k once they are rotated, v, d_o,
  * exponentials relative to a largest score (at most 1), and d_s. Sums, softmax, lse and <d_o, o>
  * stay float32. Compared with exact results for rounded q, k, v and d_o, o is then within 2^-8 of
- * the largest |o|, each gradient within 2^-7 of its largest, and lse as in float32. The CPU rounds
+ * the largest |o|, each gradient within 2^-6 of its largest, and lse as in float32. The CPU rounds
  * none. */
 struct mt_attention {
     int64_t n_sequence, length, n_head, n_kv_head, head_dim; /* B T H Hk Dh */

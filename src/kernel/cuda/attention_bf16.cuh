@@ -193,6 +193,18 @@ struct head_out {
     int64_t stride;
 };
 
+/* Element d of a gradient's row [Dh], turned back by the angles of its position. What store_row
+ * does, which spills on sm_100 when it calls this. */
+__device__ __forceinline__ float turned_back(const struct attention &a, const float *row,
+                                             int64_t position, int64_t d)
+{
+    const int64_t half = a.shape.head_dim / 2;
+    const float *c = a.cosine + position * half;
+    const float *s = a.sine + position * half;
+    return d < half ? row[d] * c[d] + row[d + half] * s[d]
+                    : row[d] * c[d - half] - row[d - half] * s[d - half];
+}
+
 /* The block's sums, two rows of a thread times their factors, to global memory; a gradient of what
  * was rotated is turned back. `room` in shared memory is free for the warp. */
 template <int WIDTH>
@@ -202,6 +214,7 @@ __device__ void store_rows(const struct head_out &out, float *room,
 {
     enum { STRIDE = WIDTH + 8, QUADS = WIDTH / 4 };
     const int64_t width = a.shape.head_dim;
+    const bool rotates = is_rotated && a.cosine != nullptr;
     float *own = room + (int)threadIdx.x / MT_WARP * BLOCK * STRIDE;
     float *mine = room + row_of_thread() * STRIDE + column_of_thread();
 #pragma unroll
@@ -217,7 +230,7 @@ __device__ void store_rows(const struct head_out &out, float *room,
             continue;
         }
         float4 value = mt_load4(row + d);
-        if (is_rotated && a.cosine != nullptr) {
+        if (rotates) {
             value.x = turned_back(a, row, position, d);
             value.y = d + 1 < width ? turned_back(a, row, position, d + 1) : 0.0F;
             value.z = d + 2 < width ? turned_back(a, row, position, d + 2) : 0.0F;

@@ -43,6 +43,29 @@ __device__ __forceinline__ float4 values_of(uint2 pairs)
                        mt_bf16_float((uint16_t)pairs.y), mt_bf16_float((uint16_t)(pairs.y >> 16)));
 }
 
+/* Quad d < Dh of a head's row [Dh], turned by the angles of its position where `rotates`. What
+ * load_tile does, which spills on sm_100 when it calls this. */
+__device__ __forceinline__ float4 load_quad_of_head(const struct attention &a, const float *row,
+                                                    int64_t position, int64_t d, bool rotates)
+{
+    const int64_t width = a.shape.head_dim;
+    const int64_t half = width / 2;
+    const float *c = a.cosine + position * half;
+    const float *s = a.sine + position * half;
+    float4 value;
+    if (!rotates) {
+        value = mt_load_quad(row, d, width, a.has_quads);
+    } else if (a.rope_has_quads) {
+        value = rotated_quad(row, c, s, half, d);
+    } else {
+        value.x = rotated(row, c, s, half, d);
+        value.y = d + 1 < width ? rotated(row, c, s, half, d + 1) : 0.0F;
+        value.z = d + 2 < width ? rotated(row, c, s, half, d + 2) : 0.0F;
+        value.w = d + 3 < width ? rotated(row, c, s, half, d + 3) : 0.0F;
+    }
+    return value;
+}
+
 /* Quad d of a row of d_o with that of o, summed over the row's lanes. */
 template <int LANES>
 __device__ __forceinline__ float dot_of_row(float4 d_o, const float *o, int64_t d,
@@ -78,9 +101,11 @@ __global__ void __launch_bounds__(OPERAND_THREADS) round_operands(const struct o
         const bool is_there = position < at.length;
         const int64_t row = ((first + position) * x.n_head + blockIdx.y) * width;
         uint2 pairs = make_uint2(0, 0);
+        if (is_there && d < width) {
+            pairs = rounded_quad(load_quad_of_head(a, x.from + row, x.n_past + position, d,
+                                                   x.is_rotated && a.cosine != nullptr));
+        }
         if (is_there && d < WIDTH) {
-            pairs = rounded_quad(
-                load_quad_of_head(a, x.from + row, x.n_past + position, d, x.is_rotated));
             mt_store_bits4(x.to + ((int64_t)blockIdx.y * n_row + first + position) * WIDTH + d,
                            pairs);
         }

@@ -103,43 +103,32 @@ __device__ __forceinline__ float4 rotated_quad(const float *row, const float *c,
                        x.z * cosine.z + sign * y.z * sine.z, x.w * cosine.w + sign * y.w * sine.w);
 }
 
-/* Quad d of a head's row [head_dim] at a position, zeros beyond its end. */
-__device__ __forceinline__ float4 load_quad_of_head(const struct attention &a, const float *row,
-                                                    int64_t position, int64_t d, bool is_rotated)
-{
-    const int64_t width = a.shape.head_dim;
-    const int64_t half = width / 2;
-    const float *c = a.cosine + position * half;
-    const float *s = a.sine + position * half;
-    float4 value = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-    if (d >= width) {
-        return value;
-    }
-    if (!is_rotated || a.cosine == nullptr) {
-        return mt_load_quad(row, d, width, a.has_quads);
-    }
-    if (a.rope_has_quads) {
-        return rotated_quad(row, c, s, half, d);
-    }
-    value.x = rotated(row, c, s, half, d);
-    value.y = d + 1 < width ? rotated(row, c, s, half, d + 1) : 0.0F;
-    value.z = d + 2 < width ? rotated(row, c, s, half, d + 2) : 0.0F;
-    value.w = d + 3 < width ? rotated(row, c, s, half, d + 3) : 0.0F;
-    return value;
-}
-
 /* Rows first .. first + 31 into a tile, zeros beyond the segment and the head. */
 template <int QUADS>
 __device__ void load_tile(float *out, const struct attention &a, const struct strip &rows,
                           int first, bool is_rotated)
 {
+    const int64_t width = a.shape.head_dim;
+    const int64_t half = width / 2;
+    const bool rotates = is_rotated && a.cosine != nullptr;
     for (int i = (int)threadIdx.x; i < TILE * TEAM * QUADS; i += ATTENTION_THREADS) {
         const int at = first + i / (TEAM * QUADS);
         const int64_t d = 4 * (i % (TEAM * QUADS));
         float4 value = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-        if (at < rows.n) {
-            value =
-                load_quad_of_head(a, rows.at + at * rows.stride, rows.n_past + at, d, is_rotated);
+        if (at < rows.n && d < width) {
+            const float *row = rows.at + at * rows.stride;
+            const float *c = a.cosine + (rows.n_past + at) * half;
+            const float *s = a.sine + (rows.n_past + at) * half;
+            if (!rotates) {
+                value = mt_load_quad(row, d, width, a.has_quads);
+            } else if (a.rope_has_quads) {
+                value = rotated_quad(row, c, s, half, d);
+            } else {
+                value.x = rotated(row, c, s, half, d);
+                value.y = d + 1 < width ? rotated(row, c, s, half, d + 1) : 0.0F;
+                value.z = d + 2 < width ? rotated(row, c, s, half, d + 2) : 0.0F;
+                value.w = d + 3 < width ? rotated(row, c, s, half, d + 3) : 0.0F;
+            }
         }
         mt_store4(out + (i / (TEAM * QUADS)) * tile<QUADS>::STRIDE + d, value);
     }
@@ -181,17 +170,6 @@ __device__ __forceinline__ void add_rows(float4 sum[QUADS], const float *factors
     }
 }
 
-/* Element d of a gradient's row [head_dim], turned back by the angles of its position. */
-__device__ __forceinline__ float turned_back(const struct attention &a, const float *row,
-                                             int64_t position, int64_t d)
-{
-    const int64_t half = a.shape.head_dim / 2;
-    const float *c = a.cosine + position * half;
-    const float *s = a.sine + position * half;
-    return d < half ? row[d] * c[d] + row[d + half] * s[d]
-                    : row[d] * c[d - half] - row[d - half] * s[d - half];
-}
-
 /* A gradient's row [head_dim] to global memory, turned back, of a position below `length`; row:
  * TILE's own in shared memory, which the 8 threads of the position write and read. */
 template <int QUADS>
@@ -199,6 +177,8 @@ __device__ void store_row(float *out, float *row, const float4 sum[QUADS],
                           const struct attention &a, int64_t position, int length, bool is_rotated)
 {
     const int lane = (int)(threadIdx.x % TEAM);
+    const int64_t width = a.shape.head_dim;
+    const int64_t half = width / 2;
     const bool rotates = is_rotated && a.cosine != nullptr;
 #pragma unroll
     for (int q = 0; q < QUADS; q++) {
@@ -208,8 +188,16 @@ __device__ void store_row(float *out, float *row, const float4 sum[QUADS],
     if (position >= length) {
         return;
     }
-    for (int64_t d = lane; d < a.shape.head_dim; d += TEAM) {
-        out[d] = rotates ? turned_back(a, row, position, d) : row[d];
+    for (int64_t d = lane; d < width; d += TEAM) {
+        float value = row[d];
+        if (rotates && d < half) {
+            value = row[d] * a.cosine[position * half + d] +
+                    row[d + half] * a.sine[position * half + d];
+        } else if (rotates) {
+            value = row[d] * a.cosine[position * half + d - half] -
+                    row[d - half] * a.sine[position * half + d - half];
+        }
+        out[d] = value;
     }
 }
 
