@@ -16,7 +16,7 @@ set -u
 no_gpu=77
 float32_bound=1e-4  # of losses, which agree to rounding
 bfloat16_bound=1e-2 # what is rounded to bfloat16 may flip where sums differ in their last bit
-kernels="adamw attention bfloat16 bias cross_entropy embedding expert gate grouped linear rms_norm router rows sigmoid
+kernels="adamw attention attention_bf16 bfloat16 bias cross_entropy embedding expert gate grouped linear rms_norm router rows sigmoid
     sums"
 parts="parity sanitizer training start speed links"
 only_build=0

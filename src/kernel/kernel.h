@@ -136,7 +136,12 @@ struct mt_rope {
  * at 0 in each: scores depend on differences of positions alone, so this changes no result beyond
  * rounding, and a document's results do not depend on where in a sequence it lies.
  * q and k are rotated as they are read, with rope, and their gradients are those of what is given;
- * Dh is even then. T x T is never stored for more than one block of one head. */
+ * Dh is even then. T x T is never stored for more than one block of one head.
+ * In bfloat16 a device may round what its products multiply: q and k once they are rotated, v, d_o,
+ * exponentials relative to a largest score (at most 1), and d_s. Sums, softmax, lse and <d_o, o>
+ * stay float32. Compared with exact results for rounded q, k, v and d_o, o is then within 2^-8 of
+ * the largest |o|, each gradient within 2^-6 of its largest, and lse as in float32. The CPU rounds
+ * none. */
 struct mt_attention {
     int64_t n_sequence, length, n_head, n_kv_head, head_dim; /* B T H Hk Dh */
     /* Forward of one sequence only: positions before the first query, whose keys and values stand

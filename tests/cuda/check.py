@@ -46,6 +46,10 @@ def check_ptx(name, body, words):
         yield f"{name}: 16-byte accesses are {'missing' if 'v4' in words else 'not promised'}"
     if ("mma" in words) != ("mma.sync" in body):
         yield f"{name}: matrix instructions are {'missing' if 'mma' in words else 'not promised'}"
+    if ("async" in words) != bool(re.search(r"cp\.async\.cg\.shared\.global.*, 16,", body)):
+        yield f"{name}: asynchronous copies are {'missing' if 'async' in words else 'not promised'}"
+    if ("ldmatrix" in words) != ("ldmatrix.sync.aligned.m8n8.x4" in body):
+        yield f"{name}: loads of matrices are {'missing' if 'ldmatrix' in words else 'not promised'}"
     if "f64" not in words and re.search(r"\.f64\b", body):
         yield f"{name}: float64 where none is stated"
     if re.search(r"\.local\b", body):
@@ -107,6 +111,12 @@ def self_test():
     assert messages("name 10 0 v4", body="ld.global.v4.f32\nmma.sync.aligned")
     assert messages("name 10 0 v4 mma")
     assert not messages("name 10 0 v4 mma", body="ld.global.v4.f32\nmma.sync.aligned")
+    copies = "cp.async.cg.shared.global [%r1], [%rd1], 16, %r2;\nldmatrix.sync.aligned.m8n8.x4.trans"
+    assert not messages("name 10 0 async ldmatrix", body=copies)
+    assert messages("name 10 0 ldmatrix", body=copies)
+    assert messages("name 10 0 async", body=copies)
+    assert messages("name 10 0 async ldmatrix", body=copies.replace("16", "4"))
+    assert messages("name 10 0 async ldmatrix", body="ldmatrix.sync.aligned.m8n8.x2")
     assert messages("name 10 0 v4", body="ld.global.v4.f32\n.local .b8 depot[4]")
     print("planted faults found")
 

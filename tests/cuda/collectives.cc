@@ -97,12 +97,15 @@ enum mt_status run(void *context)
 /* Lower quartile over repetitions of the slowest rank's seconds; the first connects the ranks. */
 enum mt_status time_plan(struct running *r, double *seconds)
 {
-    struct mt_bench_sample sample[MT_BENCH_REPEAT];
+    double all[MT_BENCH_REPEAT];
+    struct mt_bench_sample sample;
     MT_TRY(run(r));
-    for (int i = 0; i < MT_BENCH_REPEAT; i++) {
-        MT_TRY(mt_bench_time(&r->job->comm, run, r, 1, r->job->time_s, &sample[i]));
+    for (int i = 0; i < r->job->n_repeat; i++) {
+        MT_TRY(mt_bench_time(&r->job->comm, run, r, 1, r->job->time_s, &sample));
+        all[i] = sample.slowest_s;
     }
-    *seconds = mt_bench_typical(sample).slowest_s;
+    mt_sort_f64(all, r->job->n_repeat);
+    *seconds = all[r->job->n_repeat / 4];
     return MT_OK;
 }
 

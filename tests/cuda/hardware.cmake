@@ -37,6 +37,11 @@ foreach(op adamw attention bfloat16 bias cross_entropy embedding expert gate gro
                    $<TARGET_OBJECTS:mt_gpu_table>)
     target_link_options(gpu_${op} PRIVATE -Wl,--wrap=_cmocka_run_group_tests)
 endforeach()
+mt_gpu_program(gpu_attention_bf16 ${CMAKE_SOURCE_DIR}/tests/kernel/test_attention.c
+               $<TARGET_OBJECTS:mt_gpu_table>)
+target_compile_definitions(gpu_attention_bf16 PRIVATE MT_TEST_DTYPE=MT_BFLOAT16
+                           MT_TEST_ROUNDED_HEAD=128)
+target_link_options(gpu_attention_bf16 PRIVATE -Wl,--wrap=_cmocka_run_group_tests)
 
 # What measures the kernels; the same on the emulated device with small sizes is a test, so that
 # nothing in it waits for the first GPU to be tried.

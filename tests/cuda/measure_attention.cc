@@ -1,7 +1,7 @@
 /* Attention, norms and biases. */
 #include "cuda/measure.h"
 
-static void measure_attention_itself(bench *b)
+static void measure_attention_of(bench *b, enum mt_dtype dtype)
 {
     const struct sizes &s = b->s;
     const struct mt_attention shape = {s.n_sequence, s.length,   s.n_head,
@@ -9,7 +9,7 @@ static void measure_attention_itself(bench *b)
     const int64_t n_query = n_token(s) * s.n_head * s.head_dim;
     const int64_t n_key = n_token(s) * s.n_kv_head * s.head_dim;
     const int64_t n_row = n_token(s) * s.n_head;
-    struct mt_cuda *cuda = b->cuda(MT_FLOAT32);
+    struct mt_cuda *cuda = b->cuda(dtype);
     /* Half of T x T, two products forward; backward has the scores again and four more. */
     const double product = (double)(s.length * n_query);
     const double bytes = 8.0 * (double)(n_query + n_key);
@@ -22,11 +22,11 @@ static void measure_attention_itself(bench *b)
             b->values(n_query),
             b->values(n_key),
             b->values(n_key),
-            b->zeros(mt_cuda_attention_scratch_bytes(&shape)),
+            b->zeros(mt_cuda_attention_scratch_bytes(dtype, &shape)),
             &rope,
             nullptr};
         if (is_forward) {
-            b->measure("attention forward", MT_FLOAT32, bytes, 2.0 * product,
+            b->measure("attention forward", dtype, bytes, 2.0 * product,
                        [&] { mt_cuda_attention_forward(cuda, &forward, &shape); });
             continue;
         }
@@ -42,7 +42,7 @@ static void measure_attention_itself(bench *b)
                                                    forward.scratch,
                                                    &rope,
                                                    nullptr};
-        b->measure("attention backward", MT_FLOAT32, 2.0 * bytes, 5.0 * product,
+        b->measure("attention backward", dtype, 2.0 * bytes, 5.0 * product,
                    [&] { mt_cuda_attention_backward(cuda, &back, &shape); });
     }
 }
@@ -93,7 +93,8 @@ static void measure_biases(bench *b)
 
 void measure_attention(bench *b)
 {
-    measure_attention_itself(b);
+    measure_attention_of(b, MT_FLOAT32);
+    measure_attention_of(b, MT_BFLOAT16);
     measure_norms(b);
     measure_biases(b);
 }

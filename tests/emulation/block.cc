@@ -65,6 +65,7 @@ void fiber_main()
     machine *m = gpu();
     emu_order_take(&m->orders.begin);
     m->kernel->thread();
+    emu_copies_end(m->actor.thread);
     m->running->at = DONE;
     emu_abandon();
 }
@@ -184,37 +185,6 @@ static int lanes_of(int warp)
     return left < LANES ? left : LANES;
 }
 
-/* What a lane brings to a matrix instruction (dev.cuh), on its stack. */
-struct fragments {
-    float *sum;
-    const unsigned *a, *b;
-};
-
-static float element(const unsigned *words, int word, int k)
-{
-    return mt_bf16_float(uint16_t(words[word] >> (k % 2 * 16)));
-}
-
-/* Of all 32 lanes. Products are exact in float32; how the hardware sums them is not documented. */
-static void multiply_fragments(const fiber *lane)
-{
-    const auto of = [lane](int i) {
-        return reinterpret_cast<const fragments *>(static_cast<uintptr_t>(lane[i].given));
-    };
-    for (int row = 0; row < 16; row++) {
-        for (int column = 0; column < 8; column++) {
-            float dot = 0.0F;
-            for (int k = 0; k < 16; k++) {
-                const int high = k / 8; /* words of k = 8 and on come later */
-                const int t = k % 8 / 2;
-                dot += element(of(row % 8 * 4 + t)->a, row / 8 + 2 * high, k) *
-                       element(of(column * 4 + t)->b, high, k);
-            }
-            of(row % 8 * 4 + column / 2)->sum[row / 8 * 2 + column % 2] += dot;
-        }
-    }
-}
-
 /* The threads that the operation of `first` waits for are all there; it is done for all. */
 static void complete(int warp, const fiber *first)
 {
@@ -230,8 +200,12 @@ static void complete(int warp, const fiber *first)
         m->warp_barriers[warp]++;
         m->actor.warp_barriers = m->warp_barriers[warp];
     }
-    if (first->kind == KIND_MATRIX) {
-        multiply_fragments(lane);
+    if (first->kind >= KIND_MATRIX) {
+        const void *given[LANES];
+        for (int i = 0; i < LANES; i++) {
+            given[i] = reinterpret_cast<const void *>(static_cast<uintptr_t>(lane[i].given));
+        }
+        emu_matrix_complete(emu_matrix(first->kind - KIND_MATRIX), given);
     }
     const unsigned mask = first->mask;
     for (int i = 0; i < n_lane; i++) {
@@ -296,13 +270,12 @@ void mt_emu_warp_barrier(unsigned mask)
     }
 }
 
-void mt_emu_multiply_add(float *sum, const unsigned *a, const unsigned *b)
+void emu_matrix_operation(enum emu_matrix operation, const void *given)
 {
-    const fragments mine = {sum, a, b};
     if (lanes_of(gpu()->actor.thread / LANES) < LANES) {
         emu_report("a matrix instruction needs all lanes of its warp");
     }
-    warp_operation(~0U, KIND_MATRIX, reinterpret_cast<uintptr_t>(&mine), 0);
+    warp_operation(~0U, KIND_MATRIX + operation, reinterpret_cast<uintptr_t>(given), 0);
 }
 
 uint64_t mt_emu_exchange(unsigned mask, int kind, uint64_t bits, int source)
@@ -374,6 +347,7 @@ static void begin_block(int index)
         emu_fiber_begin(t, fiber_main);
         m->fibers[t].at = READY;
         m->fibers[t].is_inside = false;
+        emu_copies_forget(t);
         m->warp_barriers[t / LANES] = 0;
     }
 }

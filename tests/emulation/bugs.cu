@@ -154,6 +154,32 @@ __global__ void multiply_matrices(float *sum, const uint16_t *a, const uint16_t 
     }
 }
 
+__global__ void load_matrices(unsigned *words, const uint16_t *rows)
+{
+    MT_SHARED(uint16_t, tile, [32 * 8]);
+    unsigned got[2][4];
+    for (int i = 0; i < 8; i++) {
+        tile[threadIdx.x * 8 + i] = rows[threadIdx.x * 8 + i];
+    }
+    __syncwarp();
+    mt_load_matrices(got[0], tile + threadIdx.x * 8);
+    mt_load_matrices_turned(got[1], tile + threadIdx.x * 8);
+    for (int i = 0; i < 8; i++) {
+        words[i * 32 + threadIdx.x] = got[i / 4][i % 4];
+    }
+}
+
+__global__ void turn_around(float *out, const float *in, bool is_right)
+{
+    MT_SHARED(float, all, [N_THREAD]);
+    mt_copy_async(all + threadIdx.x, in + threadIdx.x, true);
+    if (is_right) {
+        mt_copies_wait();
+    }
+    __syncthreads();
+    out[threadIdx.x] = all[N_THREAD - 1 - threadIdx.x];
+}
+
 void bug_shared_rotation(float *out, bool is_right, cudaStream_t stream)
 {
     mt_launch(rotate_shared, 1, N_THREAD, 0, stream, out, is_right);
@@ -209,4 +235,12 @@ void bug_half_words(uint16_t *out, const uint16_t *in, cudaStream_t stream)
 void bug_matrix(float *sum, const uint16_t *a, const uint16_t *b, int n_lane, cudaStream_t stream)
 {
     mt_launch(multiply_matrices, 1, MT_WARP, 0, stream, sum, a, b, n_lane);
+}
+void bug_load(unsigned *words, const uint16_t *rows, cudaStream_t stream)
+{
+    mt_launch(load_matrices, 1, MT_WARP, 0, stream, words, rows);
+}
+void bug_copies(float *out, const float *in, bool is_right, cudaStream_t stream)
+{
+    mt_launch(turn_around, 1, N_THREAD, 0, stream, out, in, is_right);
 }

@@ -22,5 +22,9 @@ void bug_own_array(float *out, int n, cudaStream_t stream);                  /* 
 void bug_half_words(uint16_t *out, const uint16_t *in, cudaStream_t stream); /* out, in [64] */
 /* sum [16,8] += a [16,16] b [16,8], row-major, of which `n_lane` lanes of a warp are there */
 void bug_matrix(float *sum, const uint16_t *a, const uint16_t *b, int n_lane, cudaStream_t stream);
+/* words [8][32]: of each lane, what mt_load_matrices gives of rows [32,8], then turned */
+void bug_load(unsigned *words, const uint16_t *rows, cudaStream_t stream);
+/* out [64] = in [64] backwards, by copies that threads wait for or not */
+void bug_copies(float *out, const float *in, bool is_right, cudaStream_t stream);
 
 #endif

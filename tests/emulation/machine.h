@@ -103,6 +103,17 @@ const emu_actor *emu_current();
 bool emu_is_fiber_stack(const void *at);
 [[noreturn]] void emu_abandon();
 
+/* ---- matrix instructions, and copies that a thread does not wait for: matrix.cc ---- */
+
+enum emu_matrix { EMU_MULTIPLY, EMU_LOAD, EMU_LOAD_TURNED };
+/* By a lane of a warp that does it together; `given` stays where it is until then. */
+void emu_matrix_operation(enum emu_matrix operation, const void *given);
+/* given [32]: of all lanes. */
+void emu_matrix_complete(enum emu_matrix operation, const void *const *given);
+/* A thread's copies when it ends, which must be over; and when its block is given up. */
+void emu_copies_end(int thread);
+void emu_copies_forget(int thread);
+
 /* ---- the device among others: cudart_device.cc ---- */
 
 /* Whether so many bytes are free; they are taken then. */

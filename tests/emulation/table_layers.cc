@@ -55,9 +55,10 @@ static void rms_norm_backward(struct mt_device *device, const struct mt_rms_norm
     c.finish();
 }
 
-static int64_t attention_scratch_bytes(const struct mt_device *, const struct mt_attention *shape)
+static int64_t attention_scratch_bytes(const struct mt_device *device,
+                                       const struct mt_attention *shape)
 {
-    return mt_cuda_attention_scratch_bytes(shape);
+    return mt_cuda_attention_scratch_bytes(device->dtype, shape);
 }
 
 static struct mt_rope rope_of(call *c, const struct mt_rope *rope, const struct mt_attention *shape)
@@ -80,7 +81,7 @@ static void attention_forward(struct mt_device *device, const struct mt_attentio
                                               c.in(args->q, n_query),
                                               c.in(args->k, n_key),
                                               c.in(args->v, n_key),
-                                              c.scratch(mt_cuda_attention_scratch_bytes(shape)),
+                                              c.scratch(attention_scratch_bytes(device, shape)),
                                               args->rope != nullptr ? &rope : nullptr,
                                               args->segments};
     mt_cuda_attention_forward(c.cuda, &copy, shape);
@@ -104,7 +105,7 @@ static void attention_backward(struct mt_device *device, const struct mt_attenti
                                                c.in(args->q, n_query),
                                                c.in(args->k, n_key),
                                                c.in(args->v, n_key),
-                                               c.scratch(mt_cuda_attention_scratch_bytes(shape)),
+                                               c.scratch(attention_scratch_bytes(device, shape)),
                                                args->rope != nullptr ? &rope : nullptr,
                                                args->segments};
     mt_cuda_attention_backward(c.cuda, &copy, shape);

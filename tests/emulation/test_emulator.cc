@@ -1,11 +1,8 @@
 /* The emulator itself: every planted bug is found, in every order of threads, and the right twin of
  * each kernel passes. A build that does not look for a kind of bug runs the right twins only. */
-#include "emulation/bugs.h"
-#include "emulation/emulator.h"
-#include "emulation/watch.h"
+#include "emulation/world.h"
 
 #include <atomic>
-#include <cmath>
 #include <csetjmp>
 #include <cstdarg>
 #include <cstddef>
@@ -39,64 +36,6 @@ extern "C" const char *__tsan_default_options()
 namespace
 {
 enum { ALL = MT_EMU_HISTORY | MT_EMU_ADDRESS | MT_EMU_THREAD };
-
-float value_of(uint16_t bits)
-{
-    const uint32_t word = uint32_t(bits) << 16;
-    float value = 0.0F;
-    std::memcpy(&value, &word, sizeof(value));
-    return value;
-}
-
-/* Whether this build finds what these do. */
-bool is_watched_by(int watches)
-{
-    return (emu_watch() & watches) != 0;
-}
-
-struct world {
-    cudaStream_t stream, other;
-    float *a, *b; /* device [64], of which a is initialised */
-};
-
-void order_by(int i)
-{
-    emu_set_order(static_cast<enum emu_order>(i % 3), 17 + uint64_t(i));
-}
-
-world make_world()
-{
-    world w = {};
-    float ones[64];
-    for (float &one : ones) {
-        one = 1.0F;
-    }
-    cudaStreamCreateWithFlags(&w.stream, cudaStreamNonBlocking);
-    cudaStreamCreateWithFlags(&w.other, cudaStreamNonBlocking);
-    cudaMalloc(reinterpret_cast<void **>(&w.a), sizeof(ones));
-    cudaMalloc(reinterpret_cast<void **>(&w.b), sizeof(ones));
-    cudaMemcpy(w.a, ones, sizeof(ones), cudaMemcpyHostToDevice);
-    return w;
-}
-
-/* Waits for everything, then the first error is about `part`; NULL: there is none. */
-void expect_and_clear(world *w, const char *part)
-{
-    cudaDeviceSynchronize();
-    const char *error = emu_take_error();
-    if (part == nullptr) {
-        if (error != nullptr) {
-            fail_msg("unexpected: %s", error);
-        }
-    } else if (error == nullptr || std::strstr(error, part) == nullptr) {
-        fail_msg("expected \"%s\", got: %s", part, error != nullptr ? error : "nothing");
-    }
-    cudaFree(w->a);
-    cudaFree(w->b);
-    cudaStreamDestroy(w->stream);
-    cudaStreamDestroy(w->other);
-    assert_null(emu_take_error());
-}
 
 /* Both twins of a kernel that writes b; what the wrong one is found as, by whom. */
 void check_twins(void (*launch)(float *, bool, cudaStream_t), const char *part, int watches)
@@ -270,48 +209,6 @@ void halves_of_a_word_are_apart(void **)
 }
 #endif
 
-/* Every element of random matrices is where the fragments say, in every order of lanes. */
-void a_matrix_instruction_multiplies(void **)
-{
-    uint16_t a[16 * 16];
-    uint16_t b[16 * 8];
-    float sum[16 * 8];
-    for (int i = 0; i < 256; i++) {
-        a[i] = uint16_t(0x3f00 + (i * 37 + i / 16 * 11) % 251); /* 0.5 to 2 */
-        b[i % 128] = uint16_t((i % 3 == 0 ? 0xbf00 : 0x3f00) + i * 53 % 239);
-        sum[i % 128] = float(i % 128) - 60.0F;
-    }
-    for (int i = 0; i < 6; i++) {
-        order_by(i);
-        world w = make_world();
-        float *all[3] = {nullptr, nullptr, nullptr};
-        const void *const host[3] = {sum, a, b};
-        const size_t bytes[3] = {sizeof(sum), sizeof(a), sizeof(b)};
-        for (int j = 0; j < 3; j++) {
-            cudaMalloc(reinterpret_cast<void **>(&all[j]), bytes[j]);
-            cudaMemcpy(all[j], host[j], bytes[j], cudaMemcpyHostToDevice);
-        }
-        bug_matrix(all[0], reinterpret_cast<uint16_t *>(all[1]),
-                   reinterpret_cast<uint16_t *>(all[2]), i < 3 ? 31 : 32, w.stream);
-        cudaStreamSynchronize(w.stream);
-        float got[16 * 8] = {0.0F};
-        if (i >= 3) {
-            cudaMemcpy(got, all[0], sizeof(got), cudaMemcpyDeviceToHost);
-        }
-        for (int j = 0; i >= 3 && j < 128; j++) {
-            double want = double(sum[j]);
-            for (int k = 0; k < 16; k++) {
-                want += double(value_of(a[j / 8 * 16 + k])) * double(value_of(b[k * 8 + j % 8]));
-            }
-            assert_true(std::fabs(double(got[j]) - want) < 1e-4);
-        }
-        for (float *memory : all) {
-            cudaFree(memory);
-        }
-        expect_and_clear(&w, i >= 3 ? nullptr : "divergent mask");
-    }
-}
-
 /* ---- threads of the host ---- */
 
 void threads_of_the_host_work_beside_each_other(void **)
@@ -480,7 +377,6 @@ int main(void)
         cmocka_unit_test(a_device_pointer_on_the_host_ends_the_process),
         cmocka_unit_test(a_library_that_goes_beyond_an_allocation_is_found),
         cmocka_unit_test(an_array_of_a_thread_has_bounds),
-        cmocka_unit_test(a_matrix_instruction_multiplies),
         cmocka_unit_test(threads_of_the_host_work_beside_each_other),
         cmocka_unit_test(a_thread_that_reads_what_another_waits_for_is_found),
         cmocka_unit_test(atomic_additions_of_all_blocks_are_no_race),

@@ -2,7 +2,7 @@
  * With p = exp(s - lse), D = <d_o, o> of a row: d_s = p (<d_o, v> - D), d_q = scale d_s k, d_k =
  * scale d_s^T q, d_v = p^T d_o. Queries and keys have a kernel each, so that every sum belongs
  * to one block and has one order; scores are computed twice for it. */
-#include "kernel/cuda/attention_tile.cuh"
+#include "kernel/cuda/attention_bf16.cuh"
 
 enum { DOT_WARPS = 8 };
 
@@ -164,8 +164,11 @@ template <int QUADS> static void launch_differ(struct mt_cuda *cuda, const struc
               bytes, cuda->stream, a);
 }
 
-int64_t mt_cuda_attention_scratch_bytes(const struct mt_attention *shape)
+int64_t mt_cuda_attention_scratch_bytes(enum mt_dtype dtype, const struct mt_attention *shape)
 {
+    if (attention_is_bf16(dtype, shape)) {
+        return mt_cuda_attention_bf16_bytes(shape);
+    }
     return shape->n_sequence * shape->n_head * shape->length * (int64_t)sizeof(float);
 }
 
@@ -182,14 +185,20 @@ void mt_cuda_attention_backward(struct mt_cuda *cuda, const struct mt_attention_
     a.out = args->o;
     a.out_dot = out_dot;
     a.lse = const_cast<float *>(args->lse);
-    a.has_quads = a.has_quads && mt_has_quads(args->d_o, shape->head_dim);
+    a.has_quads = a.has_quads && mt_has_quads(args->d_o, shape->head_dim) &&
+                  mt_has_quads(args->o, shape->head_dim);
     a.rope_has_quads = a.rope_has_quads && a.has_quads;
     if (shape->head_dim > MT_CUDA_HEAD_DIM) {
         mt_cuda_refuse(cuda, "heads wider than 256 do not fit the GPU's attention; expected "
                              "model.head_dim <= 256; use more heads, or device.kind = \"cpu\"");
         return;
     }
-    if (!mt_cuda_attention_places(cuda, &a, args->segments)) {
+    const bool is_bf16 = attention_is_bf16(cuda->dtype, shape);
+    if (!mt_cuda_attention_places(cuda, &a, args->segments, is_bf16 ? (int)ROWS : (int)TILE)) {
+        return;
+    }
+    if (is_bf16) {
+        mt_cuda_attention_backward_bf16(cuda, a, args->scratch);
         return;
     }
     mt_launch(multiply_outputs, mt_cuda_blocks(n, DOT_WARPS), DOT_WARPS * MT_WARP, 0, cuda->stream,

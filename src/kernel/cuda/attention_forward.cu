@@ -1,7 +1,7 @@
 /* Attention forward in tiles of 32 queries by 32 keys: scores live in registers and one tile of
  * shared memory, the softmax is carried along (running maximum and sum of Milakov & Gimelshein
  * 2018, blocks as in FlashAttention, Dao et al. 2022). T x T exists nowhere. */
-#include "kernel/cuda/attention_tile.cuh"
+#include "kernel/cuda/attention_bf16.cuh"
 
 /* One position's running softmax. */
 struct running {
@@ -139,7 +139,13 @@ void mt_cuda_attention_forward(struct mt_cuda *cuda, const struct mt_attention_f
                              "model.head_dim <= 256; use more heads, or device.kind = \"cpu\"");
         return;
     }
-    if (mt_cuda_attention_places(cuda, &a, args->segments)) {
+    const bool is_bf16 = attention_is_bf16(cuda->dtype, shape);
+    if (!mt_cuda_attention_places(cuda, &a, args->segments, is_bf16 ? (int)ROWS : (int)TILE)) {
+        return;
+    }
+    if (is_bf16) {
+        mt_cuda_attention_forward_bf16(cuda, a, args->scratch);
+    } else {
         MT_ATTENTION_BY_WIDTH(launch_attend, cuda, a);
     }
 }

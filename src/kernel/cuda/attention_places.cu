@@ -15,17 +15,18 @@ __global__ void store_places(struct place *table, const struct places list)
     table[threadIdx.x] = list.at[threadIdx.x];
 }
 
-static int64_t count_tiles(const struct mt_attention_segments *segments)
+static int64_t count_tiles(const struct mt_attention_segments *segments, int tile)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < segments->n; i++) {
-        n += mt_cuda_ceil(segments->start[i + 1] - segments->start[i], TILE);
+        n += mt_cuda_ceil(segments->start[i + 1] - segments->start[i], tile);
     }
     return n;
 }
 
 static void fill_table(struct mt_cuda *cuda, struct place *table,
-                       const struct mt_attention_segments *segments, int64_t sequence_length)
+                       const struct mt_attention_segments *segments, int64_t sequence_length,
+                       int tile)
 {
     const int64_t *start = segments->start;
     struct places list = {};
@@ -33,7 +34,7 @@ static void fill_table(struct mt_cuda *cuda, struct place *table,
     for (int64_t i = 0; i < segments->n; i++) {
         const int64_t token = start[i] - start[0];
         const int32_t length = (int32_t)(start[i + 1] - start[i]);
-        for (int32_t first = 0; first < length; first += TILE) {
+        for (int32_t first = 0; first < length; first += tile) {
             list.at[n++] = {(int32_t)(token / sequence_length), (int32_t)(token % sequence_length),
                             first, length};
             if (n == PLACES_AT_ONCE) {
@@ -49,20 +50,20 @@ static void fill_table(struct mt_cuda *cuda, struct place *table,
 }
 
 bool mt_cuda_attention_places(struct mt_cuda *cuda, struct attention *a,
-                              const struct mt_attention_segments *segments)
+                              const struct mt_attention_segments *segments, int tile)
 {
     if (segments == NULL) {
-        a->n_place = a->shape.n_sequence * mt_cuda_ceil(a->shape.length, TILE);
+        a->n_place = a->shape.n_sequence * mt_cuda_ceil(a->shape.length, tile);
         return true;
     }
-    a->n_place = count_tiles(segments);
+    a->n_place = count_tiles(segments, tile);
     mt_cuda_begin(cuda);
     struct place *table =
         static_cast<struct place *>(mt_cuda_cut(cuda, a->n_place * (int64_t)sizeof(struct place)));
     if (table == NULL) {
         return false;
     }
-    fill_table(cuda, table, segments, a->shape.length);
+    fill_table(cuda, table, segments, a->shape.length, tile);
     a->places = table;
     return true;
 }

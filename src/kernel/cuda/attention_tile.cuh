@@ -48,19 +48,25 @@ struct strip {
     int n, n_past;
 };
 
-__device__ __forceinline__ struct place place_of_block(const struct attention &a)
+/* Number i of the table, or of the tiles of sequences of `length`. */
+__device__ __forceinline__ struct place place_at(const struct place *places, unsigned i, int length,
+                                                 unsigned tile)
 {
-    if (a.places != nullptr) {
-        return a.places[blockIdx.x];
+    if (places != nullptr) {
+        return places[i];
     }
-    const int length = (int)a.shape.length;
-    const unsigned n_tile = ((unsigned)length + TILE - 1) / TILE;
+    const unsigned n_tile = ((unsigned)length + tile - 1) / tile;
     struct place at;
-    at.sequence = (int)(blockIdx.x / n_tile);
+    at.sequence = (int)(i / n_tile);
     at.start = 0;
-    at.first = (int)(blockIdx.x % n_tile * TILE);
+    at.first = (int)(i % n_tile * tile);
     at.length = length;
     return at;
+}
+
+__device__ __forceinline__ struct place place_of_block(const struct attention &a)
+{
+    return place_at(a.places, blockIdx.x, (int)a.shape.length, TILE);
 }
 
 /* Where the segment begins in an array [N,...], and where a head of it in an array [B,H,T]. */
@@ -209,10 +215,10 @@ __device__ void store_row(float *out, float *row, const float4 sum[QUADS],
         }                                       \
     } while (0)
 
-/* The blocks of a launch; with segments their table is in the context's scratch. False when there
- * is not as much of it. */
+/* The blocks of a launch, one for each tile of so many positions; with segments their table is in
+ * the context's scratch. False when there is not as much of it. */
 bool mt_cuda_attention_places(struct mt_cuda *cuda, struct attention *a,
-                              const struct mt_attention_segments *segments);
+                              const struct mt_attention_segments *segments, int tile);
 
 /* The arguments that forward and backward have in common. */
 inline struct attention attention_of(const struct mt_attention *shape, const float *q,

@@ -105,7 +105,7 @@ void mt_cuda_rms_norm_backward(struct mt_cuda *cuda, const struct mt_rms_norm_ba
 /* Segments are host memory, read before the call returns; sequences are shorter than 2^31.
  * Heads of up to MT_CUDA_HEAD_DIM; wider ones are refused by the wait. */
 enum { MT_CUDA_HEAD_DIM = 256 };
-int64_t mt_cuda_attention_scratch_bytes(const struct mt_attention *shape);
+int64_t mt_cuda_attention_scratch_bytes(enum mt_dtype dtype, const struct mt_attention *shape);
 void mt_cuda_attention_forward(struct mt_cuda *cuda, const struct mt_attention_forward *args,
                                const struct mt_attention *shape);
 void mt_cuda_attention_backward(struct mt_cuda *cuda, const struct mt_attention_backward *args,

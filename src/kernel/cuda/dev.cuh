@@ -7,7 +7,10 @@
  *   mt_load4, mt_store4                                                  16 bytes at once, aligned
  *   mt_load_bits8                                                        8 bfloat16 at once
  *   mt_bf16_bits, mt_bf16_float                                          the only bfloat16 there is
+ *   mt_bf16_pair                                                         two, rounded, in one word
  *   mt_multiply_add                                                      a warp's matrix product
+ *   mt_load_matrices, mt_load_matrices_turned                            what goes into one
+ *   mt_copy_async, mt_copies_wait                                        to shared memory, later
  *
  * Kernels compute in float; double stands only where a sum is promised in it. Blocks of one launch
  * know nothing of each other: no atomics decide a result, no block waits for another. */
@@ -63,6 +66,13 @@ __device__ __forceinline__ float mt_bf16_float(uint16_t bits)
     return __bfloat162float(__ushort_as_bfloat16(bits));
 }
 
+/* low, high as the halves of a word: one instruction where mt_bf16_bits would be three. */
+__device__ __forceinline__ unsigned mt_bf16_pair(float low, float high)
+{
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return __bfloat16_as_ushort(pair.x) | (unsigned)__bfloat16_as_ushort(pair.y) << 16;
+}
+
 /* sum [16,8] += a [16,16] b [16,8] by all lanes of a warp, bfloat16 into float32: mma.m16n8k16 of
  * the PTX ISA. A lane with g = lane / 4, t = lane % 4 has, two neighbours in k a word,
  *   a[0] (g, 2t)  a[1] (g + 8, 2t)  a[2] (g, 2t + 8)  a[3] (g + 8, 2t + 8)
@@ -71,10 +81,54 @@ __device__ __forceinline__ float mt_bf16_float(uint16_t bits)
 __device__ __forceinline__ void mt_multiply_add(float (&sum)[4], const unsigned (&a)[4],
                                                 const unsigned (&b)[2])
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* Four matrices [8,8] of bfloat16 from shared memory by all lanes of a warp (ldmatrix): lane 8 i +
+ * r says where row r of matrix i is, 16 bytes. Lane l gets of each the elements (l / 4, 2 (l % 4))
+ * and the next in its row as one word; turned, the elements (2 (l % 4), l / 4) and the next in its
+ * column. */
+__device__ __forceinline__ void mt_load_matrices(unsigned (&to)[4], const uint16_t *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"((unsigned)__cvta_generic_to_shared(row))
+                 : "memory");
+}
+
+__device__ __forceinline__ void mt_load_matrices_turned(unsigned (&to)[4], const uint16_t *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"((unsigned)__cvta_generic_to_shared(row))
+                 : "memory");
+}
+
+/* 16 bytes, or one float, of global memory on their way to shared memory (cp.async); zeros where
+ * is_there is false, and nothing is read then. They are there when their thread has waited, for the
+ * others of the block behind a barrier after that. Until then nobody may touch them. */
+__device__ __forceinline__ void mt_copy_async(uint16_t *to, const uint16_t *from, bool is_there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(is_there ? 16 : 0)
+                 : "memory");
+}
+
+__device__ __forceinline__ void mt_copy_async(float *to, const float *from, bool is_there)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+                 :
+                 : "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(is_there ? 4 : 0)
+                 : "memory");
+}
+
+__device__ __forceinline__ void mt_copies_wait()
+{
+    asm volatile("cp.async.wait_all;" : : : "memory");
 }
 
 #else

@@ -30,9 +30,10 @@ static int64_t weight_bytes(const struct mt_device *device, int64_t n_out, int64
     return mt_cuda_weight_bytes(cuda_of(device), n_out, n_in);
 }
 
-static int64_t attention_scratch_bytes(const struct mt_device *, const struct mt_attention *shape)
+static int64_t attention_scratch_bytes(const struct mt_device *device,
+                                       const struct mt_attention *shape)
 {
-    return mt_cuda_attention_scratch_bytes(shape);
+    return mt_cuda_attention_scratch_bytes(cuda_of(device)->dtype, shape);
 }
 
 static int64_t expert_scratch_bytes(const struct mt_device *, int64_t inner, int64_t n)

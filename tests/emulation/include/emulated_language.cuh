@@ -158,6 +158,32 @@ inline void mt_multiply_add(float (&sum)[4], const unsigned (&a)[4], const unsig
     mt_emu_multiply_add(sum, a, b);
 }
 
+/* to [4] */
+void mt_emu_load_matrices(unsigned *to, const uint16_t *row, bool is_turned);
+inline void mt_load_matrices(unsigned (&to)[4], const uint16_t *row)
+{
+    mt_emu_load_matrices(to, row, false);
+}
+inline void mt_load_matrices_turned(unsigned (&to)[4], const uint16_t *row)
+{
+    mt_emu_load_matrices(to, row, true);
+}
+
+void mt_emu_copy_async(void *to, const void *from, size_t bytes, bool is_there);
+void mt_emu_copies_wait();
+inline void mt_copy_async(uint16_t *to, const uint16_t *from, bool is_there)
+{
+    mt_emu_copy_async(to, from, 16, is_there);
+}
+inline void mt_copy_async(float *to, const float *from, bool is_there)
+{
+    mt_emu_copy_async(to, from, 4, is_there);
+}
+inline void mt_copies_wait()
+{
+    mt_emu_copies_wait();
+}
+
 inline float mt_bf16_float(uint16_t bits)
 {
     const uint32_t word = (uint32_t)bits << 16;
@@ -174,6 +200,10 @@ inline uint16_t mt_bf16_bits(float x)
         return 0x7fff;
     }
     return (uint16_t)((word + 0x7fffU + ((word >> 16) & 1U)) >> 16);
+}
+inline unsigned mt_bf16_pair(float low, float high)
+{
+    return mt_bf16_bits(low) | (unsigned)mt_bf16_bits(high) << 16;
 }
 inline float rsqrtf(float x)
 {
