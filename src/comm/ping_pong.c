@@ -27,37 +27,33 @@ void mt_ping_pong_clear(struct mt_ping_pong *p)
     *p = (struct mt_ping_pong){0};
 }
 
-/* One round trip; a message to itself goes one way. Ranks without a partner take part: all begin
- * the same collectives. */
-static void plan_trip(struct mt_ping_pong *p, int partner, int64_t n_bytes)
+/* One trip; a message to itself goes one way. Ranks without a partner take part: all begin the same
+ * collectives. */
+static void plan_trip(struct mt_ping_pong *p, int partner, enum mt_ping_way way, int64_t n_bytes)
 {
     const int rank = p->comm->rank;
+    const int second = way == MT_PING_IN_TURN && partner != rank ? 1 : 0;
     mt_plan_reset(&p->plan, "costs", MT_ELEMENT_BYTE);
     if (partner < 0) {
         return;
     }
     if (rank <= partner) {
         mt_plan_send(&p->plan, 0, partner, MT_BUFFER_SEND, 0, n_bytes);
-    }
-    if (rank >= partner) {
+        mt_plan_recv(&p->plan, second, partner, MT_BUFFER_RECV, 0, n_bytes);
+    } else {
         mt_plan_recv(&p->plan, 0, partner, MT_BUFFER_RECV, 0, n_bytes);
-    }
-    if (rank < partner) {
-        mt_plan_recv(&p->plan, 1, partner, MT_BUFFER_RECV, 0, n_bytes);
-    }
-    if (rank > partner) {
-        mt_plan_send(&p->plan, 1, partner, MT_BUFFER_SEND, 0, n_bytes);
+        mt_plan_send(&p->plan, second, partner, MT_BUFFER_SEND, 0, n_bytes);
     }
 }
 
-enum mt_status mt_ping_pong_time(struct mt_ping_pong *p, int partner, int64_t n_bytes, int n_trip,
-                                 int64_t *message_ps)
+enum mt_status mt_ping_pong_time(struct mt_ping_pong *p, int partner, enum mt_ping_way way,
+                                 int64_t n_bytes, int n_trip, int64_t *message_ps)
 {
     int64_t trip_ns[MT_PING_MAX_TRIPS];
     int64_t nothing = 0;
     void *const buffer[MT_N_BUFFER] = {p->send, p->recv, NULL};
     MT_ASSERT(n_trip <= MT_PING_MAX_TRIPS && n_bytes <= MT_PING_LONG_BYTES);
-    plan_trip(p, partner, n_bytes);
+    plan_trip(p, partner, way, n_bytes);
     MT_TRY(mt_comm_sum_i64(p->comm, &nothing, 1));
     for (int i = -1; i < n_trip; ++i) {
         const int64_t start_ns = mt_clock_ns();
@@ -67,7 +63,7 @@ enum mt_status mt_ping_pong_time(struct mt_ping_pong *p, int partner, int64_t n_
             trip_ns[i] = mt_clock_ns() - start_ns;
         }
     }
-    const int n_message = partner == p->comm->rank ? 1 : 2;
+    const int n_message = partner == p->comm->rank || way == MT_PING_BOTH_AT_ONCE ? 1 : 2;
     *message_ps = mt_median_i64(trip_ns, n_trip) * PS_PER_NS / n_message;
     return MT_OK;
 }

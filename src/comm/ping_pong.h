@@ -3,6 +3,7 @@
  *
  *   one round trip    rank a   --ping-->   rank b        round 0
  *                     rank a   <--pong--   rank b        round 1
+ *   both at once      rank a   <-------->  rank b        round 0
  */
 #ifndef MT_COMM_PING_PONG_H
 #define MT_COMM_PING_PONG_H
@@ -31,11 +32,14 @@ struct mt_ping_pong {
 enum mt_status mt_ping_pong_init(struct mt_ping_pong *p, struct mt_comm *comm);
 void mt_ping_pong_clear(struct mt_ping_pong *p);
 
+enum mt_ping_way { MT_PING_IN_TURN, MT_PING_BOTH_AT_ONCE };
+
 /* Collective: all pairs at once. partner: mutual; -1: none, then the rank only takes part; itself:
  * a message goes one way. *message_ps: median of this rank's n_trip <= MT_PING_MAX_TRIPS round
- * trips, for one message of n_bytes <= MT_PING_LONG_BYTES; a first trip does not count. */
-enum mt_status mt_ping_pong_time(struct mt_ping_pong *p, int partner, int64_t n_bytes, int n_trip,
-                                 int64_t *message_ps);
+ * trips or exchanges, for one message of n_bytes <= MT_PING_LONG_BYTES; a first one does not
+ * count. */
+enum mt_status mt_ping_pong_time(struct mt_ping_pong *p, int partner, enum mt_ping_way way,
+                                 int64_t n_bytes, int n_trip, int64_t *message_ps);
 
 /* A clock that is read; tests bring their own, with skew and drift. */
 struct mt_ping_clock {

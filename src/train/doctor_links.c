@@ -25,7 +25,7 @@ static enum mt_status measure_round(struct mt_ping_pong *p, const struct mt_doct
     MT_ASSERT(mine != NULL);
     for (int i = 0; i < 2; i++) {
         int64_t time_ps = 0;
-        MT_TRY(mt_ping_pong_time(p, partner, n_bytes[i], n_trip[i], &time_ps));
+        MT_TRY(mt_ping_pong_time(p, partner, MT_PING_IN_TURN, n_bytes[i], n_trip[i], &time_ps));
         if (partner >= 0 && is_better(time_ps, mine[2 * round + i])) {
             mine[2 * round + i] = time_ps;
         }

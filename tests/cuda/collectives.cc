@@ -14,6 +14,7 @@ extern "C" {
 #include "base/clock.h"
 #include "base/job.h"
 #include "base/memory.h"
+#include "base/sort.h"
 #include "comm/bench_internal.h"
 #include "comm/cases.h"
 #include "comm/comm.h"
