@@ -23,8 +23,7 @@ struct emu_task {
     uint64_t number;
     bool is_kernel;
     bool takes_time;     /* it is work, not a mark or a wait */
-    int64_t enqueued_ns; /* by the host; on a paced device, which never lacks work: by the first
-                          * call since the host waited */
+    int64_t enqueued_ns; /* by the host; on a paced device by its first call since it waited */
     emu_kernel kernel;
     std::function<void(const emu_actor *)> work;
     std::function<bool()> is_ready; /* none: as soon as its turn comes */
@@ -218,11 +217,6 @@ void copy(const emu_actor *actor, void *to, const void *from, size_t bytes)
     }
 }
 }  // namespace
-
-struct emu_counts emu_count(void)
-{
-    return rt()->counts;
-}
 
 struct emu_counts *emu_counter()
 {

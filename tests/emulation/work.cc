@@ -87,3 +87,8 @@ struct emu_work emu_work_end(void)
     *all() = notes();
     return work;
 }
+
+struct emu_counts emu_count(void)
+{
+    return *emu_counter();
+}
