@@ -71,6 +71,9 @@ if [ "$which" != quickstart ]; then
         --set 'moe.routing="synthetic"' --set 'moe.workload="hot_set"' --set moe.skew=4.0 --set 'placement.policy="ep"'
     tiny "shared experts, 3 ranks, one without tokens" 3 --set train.global_batch_size=2 --set moe.num_shared_experts=1
     compare "bfloat16" 1e-2 1 "$config" --set train.steps=3 --set 'device.dtype="bfloat16"'
+    cat "$MT_SOURCE"/docs/*.md >text.txt
+    compare "bfloat16, a curve on text" 1e-2 1 "$config" --set train.steps=150 --set 'device.dtype="bfloat16"' \
+        --set 'data.format="bytes"' --set 'data.train=["text.txt"]' --set 'data.validation=[]'
 fi
 if [ "$which" != parts ]; then
     cat "$MT_SOURCE"/docs/*.md >text.txt
