@@ -297,14 +297,19 @@ static enum mt_status begin_whole(struct mt_exec *exec, void *const buffer[MT_N_
                                             exec->number, over, &exec->ticket);
 }
 
-/* Where the device tells the times, nothing of it is waited for here. */
-static enum mt_status end_whole(struct mt_exec *exec)
+/* What follows needs the plan. Where the device tells the times, nothing of it is waited for. */
+static void need_whole(struct mt_exec *exec)
 {
     if (exec->timed >= 0) {
         mt_timeline_plan_end(exec->comm->timed, exec->timed);
     } else {
         mt_record_need(exec->record, mt_clock_ns());
     }
+}
+
+static enum mt_status end_whole(struct mt_exec *exec)
+{
+    need_whole(exec);
     return exec->device->verbs->plan->end(exec->device, exec->ticket);
 }
 
@@ -428,6 +433,7 @@ enum mt_status mt_exec_end_fetched(struct mt_exec *exec)
     if (exec->plan == NULL || exec->device == NULL) {
         return mt_exec_end(exec);
     }
+    need_whole(exec); /* the host has nothing more for the device until it knows */
     MT_TRY(exec->device->verbs->plan->end_fetched(exec->device, exec->ticket));
     remove_active(exec->comm, exec);
     exec->plan = NULL;

@@ -205,6 +205,7 @@ enum mt_status mt_device_fetch_wait(struct mt_device *device)
         return MT_OK;
     }
     ++device->n_wait;
+    mt_timeline_break(device); /* what the host enqueues when it knows may come late */
     mt_job_watch_begin("what the GPU tells", 0);
     const enum mt_status status = table_of(device)->fetch_wait(device);
     mt_job_watch_end();

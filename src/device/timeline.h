@@ -28,8 +28,9 @@ void mt_timeline_close(struct mt_device *device);
 
 /* An operation is about to be enqueued; nothing happens where there is no timeline. */
 void mt_timeline_operation(struct mt_device *device, enum mt_work work);
-/* What comes next goes to another stream. Pieces of both are one row in the order of the calls:
- * what runs beside an earlier one counts from that one's end. */
+/* What comes next goes to another stream, or comes after a wait of the host. Pieces of both streams
+ * are one row in the order of the calls: what runs beside an earlier one counts from that one's
+ * end. */
 void mt_timeline_break(struct mt_device *device);
 
 /* A plan that the device runs beside its operations, begun here; `record`: of the recorder. *over:

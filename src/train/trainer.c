@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "device/memory.h"
 #include "train/internal.h"
 
 #include <string.h>
@@ -279,6 +280,8 @@ static enum mt_status run(struct mt_trainer *trainer, const struct mt_train_opti
     MT_TRY(mt_traces_open(trainer));
     MT_TRY(mt_job_agree(mt_samples_open(trainer)));
     MT_TRY(mt_job_agree(mt_replicas_open(trainer)));
+    /* A GPU has done all that came before: what failed is said now, and no step's time is of it. */
+    MT_TRY(mt_job_agree(mt_device_wait(&trainer->session.device)));
     return run_steps(trainer);
 }
 

@@ -26,7 +26,7 @@ def read(rank):
     return tuple({n: t for n, t in s.items() if n not in HOST and t > 0} for s in (sums, spans))
 healthy, slow = read(0), read(1)
 for sums, spans in healthy, slow:
-    assert sums.pop("materialize") > spans.pop("materialize") > 0  # parameters travel before the first step, too
+    assert sums.pop("materialize") >= spans.pop("materialize") > 0  # parameters travel before the first step, too
     assert sums == spans, (sums, spans)
 for phase in "attention", "head", "attention.backward", "moe.gate.backward", "embed":
     assert healthy[0][phase] >= 4000000 and slow[0][phase] == 3 * healthy[0][phase], (phase, healthy, slow)
