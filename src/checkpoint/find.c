@@ -118,6 +118,6 @@ enum mt_status mt_checkpoint_find_to_start(struct mt_comm *comm, const char *fol
     if (search.step < 0) {
         return find(comm, folder, NOTHING, &search); /* the last one is never given up */
     }
-    return mt_together_agree(comm,
-                             comm->rank == 0 ? mt_folder_set_aside(folder, distrusted) : MT_OK);
+    return mt_together_agree(
+        comm, comm->rank == 0 ? mt_folder_set_aside(folder, distrusted, MT_ASIDE_FAILED) : MT_OK);
 }

@@ -108,14 +108,14 @@ enum mt_status mt_folder_discard(const char *folder, int64_t step)
     return remove_from(folder, removed);
 }
 
-enum mt_status mt_folder_set_aside(const char *folder, int64_t step)
+enum mt_status mt_folder_set_aside(const char *folder, int64_t step, const char *ending)
 {
     char name[MT_STEP_NAME_BYTES];
-    char failed[MT_STEP_NAME_BYTES + 16];
+    char aside[MT_STEP_NAME_BYTES + 16];
     mt_folder_step_name(name, step);
-    (void)snprintf(failed, sizeof(failed), "%s.failed", name);
-    MT_TRY(remove_from(folder, failed)); /* of the same step, once before */
-    return mt_disk_rename(folder, name, failed);
+    (void)snprintf(aside, sizeof(aside), "%s%s", name, ending);
+    MT_TRY(remove_from(folder, aside)); /* of the same step, once before */
+    return mt_disk_rename(folder, name, aside);
 }
 
 static bool is_full(const char *folder, int64_t step)

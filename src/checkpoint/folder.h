@@ -2,6 +2,7 @@
  *
  *   step-00000100         a checkpoint
  *   step-00000080.failed  set aside: starts from it came to nothing (attempts.h)
+ *   step-00000120.left    set aside: training went on from an earlier one
  *   .step-00000200.tmp    being written, or left by a killed save
  *   .step-00000050.old.tmp  being removed, or left by a killed removal */
 #ifndef MT_CHECKPOINT_FOLDER_H
@@ -17,8 +18,10 @@ void mt_folder_temporary_name(char *name, int64_t step); /* [MT_STEP_NAME_BYTES]
 
 /* Of a checkpoint's name, spelled as above; -1: it is none. */
 int64_t mt_folder_parse_step(const char *name);
-/* Keeps a checkpoint that failed under another name, step-00000100.failed, as none. */
-enum mt_status mt_folder_set_aside(const char *folder, int64_t step);
+/* Keeps a checkpoint under another name, as none; one of the same name from before goes. */
+#define MT_ASIDE_FAILED ".failed"
+#define MT_ASIDE_LEFT   ".left"
+enum mt_status mt_folder_set_aside(const char *folder, int64_t step, const char *ending);
 /* step [n], newest first; freed by mt_memory_free. n = 0 when the folder is missing. */
 enum mt_status mt_folder_steps(const char *folder, int64_t **step, int64_t *n);
 /* Removes what killed saves and removals left, all that it can; the first failure is returned. */

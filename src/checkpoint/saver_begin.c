@@ -106,8 +106,9 @@ static enum mt_status make_way(const struct mt_saver *saver, int64_t step)
     if (saver->comm->rank != 0) {
         return MT_OK;
     }
-    return holds_another_step(saver->path, step) ? mt_folder_set_aside(folder, step)
-                                                 : mt_folder_discard(folder, step);
+    return holds_another_step(saver->path, step)
+               ? mt_folder_set_aside(folder, step, MT_ASIDE_FAILED)
+               : mt_folder_discard(folder, step);
 }
 
 /* Rank 0. */

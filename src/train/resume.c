@@ -179,17 +179,6 @@ static enum mt_status refuse_used(struct mt_trainer *trainer)
                 trainer->dir.path));
 }
 
-/* Rank 0: the newest step in the run's own folder, valid or not; -1: none. */
-static enum mt_status newest_own(const struct mt_trainer *trainer, int64_t *newest)
-{
-    int64_t *step = NULL;
-    int64_t n = 0;
-    MT_TRY(mt_folder_steps(trainer->dir.checkpoints, &step, &n));
-    *newest = n > 0 ? step[0] : -1;
-    mt_memory_free(step);
-    return MT_OK;
-}
-
 /* The path, however spelled, is that of the run's own checkpoint of this step. */
 static bool is_own(const struct mt_trainer *trainer, const char *path, int64_t step)
 {
@@ -203,32 +192,40 @@ static bool is_own(const struct mt_trainer *trainer, const char *path, int64_t s
            a.st_ino == b.st_ino;
 }
 
-static enum mt_status compare_to_own(const struct mt_trainer *trainer, const char *path,
-                                     int64_t newest)
+/* Rank 0: another course of training begins, from `path`. What an earlier one has saved from here
+ * on is kept under other names: steps that both reach would be saved of that one alone, and the
+ * next start would go on with it. */
+static enum mt_status leave_course(const struct mt_trainer *trainer, const char *path)
 {
-    struct mt_checkpoint_info info;
-    MT_TRY(mt_checkpoint_read_info(path, &info));
-    const int64_t step = info.step;
-    mt_checkpoint_info_clear(&info);
-    if (newest < step || (newest == step && is_own(trainer, path, step))) {
-        return MT_OK;
+    const char *folder = trainer->dir.checkpoints;
+    const int64_t here = trainer->state.step;
+    int64_t *step = NULL;
+    int64_t n = 0;
+    int64_t n_left = 0;
+    enum mt_status status = mt_folder_steps(folder, &step, &n);
+    for (int64_t i = 0; i < n && status == MT_OK; ++i) {
+        if (step[i] > here || (step[i] == here && !is_own(trainer, path, here))) {
+            status = mt_folder_set_aside(folder, step[i], MT_ASIDE_LEFT);
+            ++n_left;
+        }
     }
-    return MT_FAIL(MT_ERR_CONFIG,
-                   "%s is of step %lld, and %s has checkpoints up to step %lld, which the next "
-                   "start would take for this course; the newest of the run directory was expected "
-                   "with --resume; leave it out, choose another --run-dir, or move the later ones "
-                   "away",
-                   path, (long long)step, trainer->dir.checkpoints, (long long)newest);
+    mt_memory_free(step);
+    if (status == MT_OK && n_left > 0) {
+        mt_log_line("another course begins at step %lld: %lld checkpoint%s of the one before %s "
+                    "kept beside, as .left",
+                    (long long)here, (long long)n_left, n_left == 1 ? "" : "s",
+                    n_left == 1 ? "is" : "are");
+    }
+    return status;
 }
 
-/* Two courses in one folder cannot be told apart: steps that both reach are saved of one alone. */
-static enum mt_status refuse_older(struct mt_trainer *trainer, const char *path)
+/* Rank 0: the run directory holds what led to this step, and no more. */
+static enum mt_status cut_to_start(const struct mt_trainer *trainer, const char *path)
 {
-    int64_t newest = 0;
-    const bool is_first = trainer->session.comm.rank == 0;
-    MT_TRY(mt_job_agree(is_first ? newest_own(trainer, &newest) : MT_OK));
-    MT_TRY(share(trainer, &newest));
-    return mt_job_agree(compare_to_own(trainer, path, newest));
+    if (path[0] != '\0') {
+        MT_TRY(leave_course(trainer, path));
+    }
+    return mt_metrics_cut(trainer->dir.metrics, trainer->state.step);
 }
 
 enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_options *options,
@@ -243,7 +240,6 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
         MT_TRY(refuse_used(trainer));
     } else if (options->resume == MT_RESUME_PATH) {
         (void)snprintf(path, sizeof(path), "%s", options->resume_path);
-        MT_TRY(refuse_older(trainer, path));
     } else {
         MT_TRY(find_own(trainer, path));
     }
@@ -266,10 +262,8 @@ enum mt_status mt_resume(struct mt_trainer *trainer, const struct mt_train_optio
         MT_TRY(start_fresh(trainer, options->init_from));
     }
     *is_finished = trainer->state.step >= trainer->config->train.steps;
-    const enum mt_status cut = is_first && !*is_finished
-                                   ? mt_metrics_cut(trainer->dir.metrics, trainer->state.step)
-                                   : MT_OK;
-    return mt_job_agree(cut);
+    const char *from = options->resume == MT_RESUME_PATH ? path : "";
+    return mt_job_agree(is_first && !*is_finished ? cut_to_start(trainer, from) : MT_OK);
 }
 
 enum mt_status mt_resume_newest(struct mt_trainer *trainer, bool *is_found)

@@ -67,18 +67,30 @@ also 'step-00000002 is not used: .*shard-00000-of-00002.h5: No such file'
 [ -e $last ] || fail "the refused checkpoint is gone"
 cmp base/metrics.jsonl run/metrics.jsonl || fail "the refused run was changed"
 
-# Back to an older one, or on from elsewhere, in a folder that has later steps: saves of steps that both courses
-# reach would be of the first alone, and the next start would take the wrong one.
+# Back to an older one, or on from elsewhere, in a folder that has later steps: another course of training, whose steps
+# the next start must not take for those of the one before. That one's are kept beside.
+steps_of() { # RUN: the steps of its metrics
+    python3 -c 'import json, sys
+print(*(line["step"] for line in map(json.loads, open(sys.argv[1])) if "loss" in line))' "$1/metrics.jsonl"
+}
 fresh
-refuse_everywhere 2 'step-00000002 is of step 2, and run/checkpoints has checkpoints up to step 4' \
-    "${checkpointed[@]}" --run-dir run --resume $before
-refuse 2 'is of step 4, and run/checkpoints has checkpoints up to step 4' \
-    "${checkpointed[@]}" --run-dir run --resume base/checkpoints/step-00000004
-cmp base/metrics.jsonl run/metrics.jsonl || fail "the refused run was changed"
+expect 0 "" one "${checkpointed[@]}" --run-dir run --set train.steps=5 --set optimizer.lr=5e-4 --resume $before
+grep -q '1 checkpoint of the one before is kept beside, as .left' run/run.log || fail "the log does not tell of it"
+[ -e $last.left ] && [ -e $last ] || fail "the later checkpoint was not kept beside: $(ls run/checkpoints)"
+! cmp -s $last/shard-00000-of-00002.h5 $last.left/shard-00000-of-00002.h5 || fail "both courses have saved the same"
+[ "$(steps_of run)" = "1 2 3 4 5" ] || fail "metrics of steps $(steps_of run)"
+fresh
+expect 0 "" one "${checkpointed[@]}" --run-dir run --set train.steps=5 --resume base/checkpoints/step-00000004
+[ -e $last.left ] || fail "the checkpoint of another course was not kept beside"
+fresh
 expect 0 "" one "${checkpointed[@]}" --run-dir run --set train.steps=5 --set checkpoint.keep=9 \
     --resume "$PWD/$last/"
-rm -r run/checkpoints/step-0000000[45]
-expect 0 "" one "${checkpointed[@]}" --run-dir run --set train.steps=3 --resume $before
+[ ! -e $last.left ] || fail "the run's own newest was set aside"
+# A start that fails changes nothing.
+fresh
+damage flip $before/shard-00000-of-00002.h5
+refuse 3 'shard-00000-of-00002.h5 is damaged' "${checkpointed[@]}" --run-dir run --resume $before
+[ -e $last ] && [ ! -e $last.left ] || fail "a refused start has set a checkpoint aside"
 
 # Other models, and other configurations of this one.
 fresh
