@@ -250,8 +250,10 @@ static void put_event(struct writer *writer, int rank, const struct event *event
     const struct mt_profile *profile = writer->profile;
     const struct mt_profile_collective *c = event->collective;
     const struct mt_profile_span *span = event->span;
-    const double begin_us = (double)(event->begin_ns - writer->base_ns) * 1e-3;
-    const double length_us = (double)(event->end_ns - event->begin_ns) * 1e-3;
+    /* A GPU's clock is known to a few us: what it began at once may seem to be before its step. */
+    const int64_t begin_ns = mt_max_i64(event->begin_ns, writer->base_ns);
+    const double begin_us = (double)(begin_ns - writer->base_ns) * 1e-3;
+    const double length_us = (double)mt_max_i64(0, event->end_ns - begin_ns) * 1e-3;
     put(writer, ",\n{\"ph\":\"X\",\"pid\":%d,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f,", rank,
         event->track, begin_us, length_us);
     ++writer->n_event;
