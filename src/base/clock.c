@@ -86,6 +86,20 @@ const char *mt_phase_name(enum mt_phase phase)
     return phase_names[phase];
 }
 
+bool mt_phase_is_of_host(enum mt_phase phase)
+{
+    switch (phase) {
+    case MT_PHASE_DATA:
+    case MT_PHASE_PLAN:
+    case MT_PHASE_CHECKPOINT:
+    case MT_PHASE_EVAL:
+    case MT_PHASE_METRICS:
+        return true;
+    default:
+        return false;
+    }
+}
+
 enum mt_phase mt_span_phase(void)
 {
     return span.depth > 0 ? span.stack[span.depth - 1].phase : MT_N_PHASE;

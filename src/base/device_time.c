@@ -48,20 +48,6 @@ void mt_device_time_change_phase(void)
     }
 }
 
-bool mt_phase_is_of_host(enum mt_phase phase)
-{
-    switch (phase) {
-    case MT_PHASE_DATA:
-    case MT_PHASE_PLAN:
-    case MT_PHASE_CHECKPOINT:
-    case MT_PHASE_EVAL:
-    case MT_PHASE_METRICS:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static void count(const struct piece *piece)
 {
     const int64_t ns = piece->end_ns - piece->begin_ns;
