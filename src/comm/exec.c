@@ -383,14 +383,15 @@ enum mt_status mt_exec_poll(struct mt_exec *exec, bool *done)
     return MT_OK;
 }
 
-/* Ranks may outnumber cores: whoever waits soon gives its core away. Between ranks on their own
- * cores a message takes about 1 us, so the first polls follow each other at once; and as no other
- * rank wants such a core, who yields it to a program of lower priority gets it back at the next
- * tick only, 4 ms later at 250 Hz, while a layer's exchange waits. */
+/* Ranks may outnumber cores: whoever waits soon gives its core away, and after about .1 ms sleeps.
+ * Between ranks on their own cores a message takes about 1 us, so polls follow each other at once;
+ * and as no other rank wants such a core, who yields it to a program of lower priority gets it back
+ * at the next tick only, 4 ms later at 250 Hz, while a layer's exchange waits. Nor do they sleep in
+ * the first 5 to 10 ms: .1 ms too late each time was 1 ms of a step of 16 exchanges and 312 ms. */
 static void back_off(const struct mt_comm *comm, int64_t n_poll)
 {
-    enum { SPIN_POLLS = 16, YIELD_POLLS = 2000, SLEEP_NS = 50000 };
-    if (n_poll >= YIELD_POLLS) {
+    enum { SPIN_POLLS = 16, YIELD_POLLS = 2000, OWN_CORE_POLLS = 200000, SLEEP_NS = 50000 };
+    if (n_poll >= (comm->has_own_cores ? OWN_CORE_POLLS : YIELD_POLLS)) {
         mt_clock_sleep_until_ns(mt_clock_ns() + SLEEP_NS);
     } else if (n_poll >= SPIN_POLLS && !comm->has_own_cores) {
         (void)sched_yield();

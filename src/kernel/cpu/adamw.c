@@ -10,10 +10,6 @@
  * instead, so that its values are packed while a core's cache has them. */
 enum { CHUNK = 32768 };
 
-/* Packs of more bytes than this leave the caches before they are used anyway, and are written past
- * them, which spares reading what is overwritten. */
-static const int64_t STREAM_FROM_BYTES = INT64_C(16) << 20;
-
 /* The scalars of the update, folded in double precision and rounded once. */
 struct scalars {
     float grad_scale, beta1, beta2;
@@ -29,7 +25,6 @@ struct job {
     struct scalars decaying, other;
     const struct mt_adamw_item *item;
     int64_t n_item;
-    bool streams;
 };
 
 static struct scalars fold(const struct mt_adamw *args, double weight_decay)
@@ -106,7 +101,7 @@ static void update_chunk(void *context, const struct mt_cpu_chunk *chunk)
            mt_min_i64(item->n, (index + 1) * size));
     if (in_slabs) {
         const struct mt_weight_pack pack = mt_weight_pack_find(job->dtype, item->weight);
-        mt_weight_pack_slab(&pack, item->weight, item->value, index, job->streams);
+        mt_weight_pack_slab(&pack, item->weight, item->value, index);
     }
 }
 
@@ -119,14 +114,10 @@ void mt_cpu_adamw_update(struct mt_device *device, struct mt_adamw_item *item, i
                       .item = item,
                       .n_item = n_item};
     int64_t n_chunk = 0;
-    const int64_t item_bytes = device->dtype == MT_BFLOAT16 ? 2 : 4;
-    int64_t pack_bytes = 0;
     for (int64_t i = 0; i < n_item; i++) {
         item[i].first_chunk = n_chunk;
         n_chunk += count_chunks(&job, &item[i]);
-        pack_bytes += item[i].weight != NULL ? 2 * item[i].n * item_bytes : 0;
     }
-    job.streams = pack_bytes >= STREAM_FROM_BYTES;
     mt_cpu_for_chunks(device, n_chunk, 1, update_chunk, &job);
     for (int64_t i = 0; i < n_item; i++) {
         if (item[i].weight != NULL && !is_in_slabs(&job, &item[i])) {

@@ -123,16 +123,15 @@ struct slab {
     int64_t end_row, end_column; /* with padding */
 };
 
-/* How a slab is packed, known when each way is compiled: with edges, without, past the caches. */
-enum way { EDGES, INSIDE, STREAMS };
+/* How a slab is read, known when each way is compiled: with edges, without. */
+enum way { EDGES, INSIDE };
 
-AVX512_TARGET UNROLLS void store(uint32_t *to, __m512i x, enum way way)
+/* Past the caches, which spares reading what is overwritten: packing what lies in the second level
+ * goes 1.7 to 3.5 times as fast on Zen 4, and whole steps are faster for packs of 10 MB and of 100
+ * (docs/performance.md). */
+AVX512_TARGET UNROLLS void store(uint32_t *to, __m512i x)
 {
-    if (way == STREAMS) {
-        _mm512_stream_si512((__m512i *)to, x);
-    } else {
-        _mm512_store_si512(to, x);
-    }
+    _mm512_stream_si512((__m512i *)to, x);
 }
 
 /* Numbers column .. column + 15 of a row, 0 beyond the edges. */
@@ -195,7 +194,7 @@ AVX512_TARGET UNROLLS void pack_floats_transposed(const struct slab *s, enum way
             transpose(tile);
 #pragma GCC unroll 16
             for (int i = 0; i < N_LANE; i++) {
-                store(s->out + (column + i) * PANEL + first, tile[i], way);
+                store(s->out + (column + i) * PANEL + first, tile[i]);
             }
         }
     }
@@ -209,7 +208,7 @@ AVX512_TARGET UNROLLS void pack_floats(const struct slab *s, enum way way)
 #pragma GCC unroll 4
             for (int64_t column = 0; column < PANEL; column += N_LANE) {
                 store(to + row * PANEL + column,
-                      _mm512_castps_si512(load(s, row, panel + column, way)), way);
+                      _mm512_castps_si512(load(s, row, panel + column, way)));
             }
         }
     }
@@ -229,7 +228,7 @@ BF16_TARGET UNROLLS void pack_pairs_transposed(const struct slab *s, enum way wa
             transpose(tile);
 #pragma GCC unroll 16
             for (int i = 0; i < N_LANE; i++) {
-                store(s->out + (pair + i) * PANEL + first, tile[i], way);
+                store(s->out + (pair + i) * PANEL + first, tile[i]);
             }
         }
     }
@@ -248,8 +247,8 @@ BF16_TARGET UNROLLS void pack_pairs(const struct slab *s, enum way way)
             for (int64_t column = 0; column < PANEL; column += N_LANE) {
                 const __m512bh both = _mm512_cvtne2ps_pbh(load(s, row + 1, panel + column, way),
                                                           load(s, row, panel + column, way));
-                store(to + row / 2 * PANEL + column, _mm512_permutexvar_epi16(order, (__m512i)both),
-                      way);
+                store(to + row / 2 * PANEL + column,
+                      _mm512_permutexvar_epi16(order, (__m512i)both));
             }
         }
     }
@@ -259,9 +258,7 @@ BF16_TARGET UNROLLS void pack_pairs(const struct slab *s, enum way way)
 #define PACK_IN_WAYS(name, TARGET, turned_name, plain_name)                  \
     TARGET static void name(const struct slab *s, bool turned, enum way way) \
     {                                                                        \
-        if (way == STREAMS) {                                                \
-            turned ? turned_name(s, STREAMS) : plain_name(s, STREAMS);       \
-        } else if (way == INSIDE) {                                          \
+        if (way == INSIDE) {                                                 \
             turned ? turned_name(s, INSIDE) : plain_name(s, INSIDE);         \
         } else {                                                             \
             turned ? turned_name(s, EDGES) : plain_name(s, EDGES);           \
@@ -271,7 +268,7 @@ PACK_IN_WAYS(pack_as_floats, AVX512_TARGET, pack_floats_transposed, pack_floats)
 PACK_IN_WAYS(pack_as_pairs, BF16_TARGET, pack_pairs_transposed, pack_pairs)
 
 void mt_gemm_pack_slab(const struct mt_gemm_pack *pack, void *out, const float *values,
-                       int64_t slab, bool streams)
+                       int64_t slab)
 {
     MT_ASSERT(pack->has_slabs);
     const bool turned = pack->is_transposed;
@@ -289,26 +286,23 @@ void mt_gemm_pack_slab(const struct mt_gemm_pack *pack, void *out, const float *
         .end_column = pack->layout.padded_dims[turned ? 0 : 1],
     };
     const bool is_inside = s.n_row == MT_PACK_SLAB && s.n_column % PANEL == 0;
-    const enum way way = !is_inside ? EDGES : streams ? STREAMS : INSIDE;
+    const enum way way = is_inside ? INSIDE : EDGES;
     if (has_pairs) {
         pack_as_pairs(&s, turned, way);
     } else {
         pack_as_floats(&s, turned, way);
     }
-    if (way == STREAMS) {
-        _mm_sfence();
-    }
+    _mm_sfence();
 }
 
 #else
 
 void mt_gemm_pack_slab(const struct mt_gemm_pack *pack, void *out, const float *values,
-                       int64_t slab, bool streams)
+                       int64_t slab)
 {
     (void)out;
     (void)values;
     (void)slab;
-    (void)streams;
     MT_ASSERT(pack->has_slabs);
 }
 

@@ -41,9 +41,8 @@ void mt_gemm_pack_clear(struct mt_gemm_pack *pack);
 void mt_gemm_pack_whole(const struct mt_gemm_pack *pack, dnnl_stream_t stream, void *out,
                         const float *values);
 /* has_slabs (asserted): rows [64 slab, 64 slab + 64) of values, as far as there are; out 64-byte
- * aligned. `streams`: past the caches (except slabs with edges), for packs that will not be in them
- * when they are used. */
+ * aligned. */
 void mt_gemm_pack_slab(const struct mt_gemm_pack *pack, void *out, const float *values,
-                       int64_t slab, bool streams);
+                       int64_t slab);
 
 #endif

@@ -22,15 +22,13 @@ int64_t mt_weight_pack_n_slab(const struct mt_weight *weight)
 }
 
 void mt_weight_pack_slab(const struct mt_weight_pack *pack, const struct mt_weight *weight,
-                         const float *values, int64_t slab, bool streams)
+                         const float *values, int64_t slab)
 {
     if (weight->forward_pack != NULL) {
-        mt_gemm_pack_slab(mt_gemm_pack_of(pack->forward), weight->forward_pack, values, slab,
-                          streams);
+        mt_gemm_pack_slab(mt_gemm_pack_of(pack->forward), weight->forward_pack, values, slab);
     }
     if (weight->backward_pack != NULL) {
-        mt_gemm_pack_slab(mt_gemm_pack_of(pack->backward), weight->backward_pack, values, slab,
-                          streams);
+        mt_gemm_pack_slab(mt_gemm_pack_of(pack->backward), weight->backward_pack, values, slab);
     }
 }
 
@@ -43,7 +41,7 @@ struct pack_job {
 static void pack_slab(void *context, const struct mt_cpu_chunk *chunk)
 {
     const struct pack_job *job = context;
-    mt_weight_pack_slab(&job->pack, job->weight, job->values, chunk->index, false);
+    mt_weight_pack_slab(&job->pack, job->weight, job->values, chunk->index);
 }
 
 static void pack_whole(void *context, const struct mt_cpu_chunk *chunk)

@@ -19,6 +19,6 @@ struct mt_weight_pack mt_weight_pack_find(enum mt_dtype dtype, const struct mt_w
 int64_t mt_weight_pack_n_slab(const struct mt_weight *weight);
 /* One slab of values [n_out, n_in] into the packs that the weight has. */
 void mt_weight_pack_slab(const struct mt_weight_pack *pack, const struct mt_weight *weight,
-                         const float *values, int64_t slab, bool streams);
+                         const float *values, int64_t slab);
 
 #endif
