@@ -331,7 +331,7 @@ static const struct mt_key table[] = {
            "What matrix products round operands to; sums, parameters and the rest are float32.",
            DEFAULT("\"float32\""), FIELD(device.dtype)),
     AUTO_INTEGER(
-        "device", "threads", 1, 4096,
+        "device", "threads", 1, 512, /* as many as kernels have memory for */
         "OpenMP threads of a rank; auto: its share of the cores, a thread bound to each unless "
         "ranks outnumber cores or time is limited; a number binds nothing.",
         DEFAULT("\"auto\""), FIELD(device.threads)),

@@ -63,6 +63,7 @@ enum mt_status mt_device_init(struct mt_device *device, const struct mt_config *
                               const struct mt_core_share *share)
 {
     MT_ASSERT(rank >= 0 && share->n >= 1);
+    MT_TRY(mt_isa_check());
     mt_device_init_plain(device);
     device->dtype = config->device.dtype;
     const bool is_given = config->device.threads > 0;

@@ -20,16 +20,27 @@ static enum mt_isa ask_processor(void)
     return MT_ISA_BASELINE;
 }
 
-/* What MT_ISA allows; everything when it names nothing known. */
-static enum mt_isa most_allowed(void)
+enum { N_ISA = (int)(sizeof(names) / sizeof(names[0])) };
+
+/* What MT_ISA allows, everything where it is not set; N_ISA when it names nothing known. */
+static int most_allowed(void)
 {
     const char *most = getenv("MT_ISA");
-    for (int isa = MT_ISA_BASELINE; most != NULL && isa < MT_ISA_AVX512; isa++) {
-        if (strcmp(most, names[isa]) == 0) {
-            return (enum mt_isa)isa;
-        }
+    int isa = most != NULL ? MT_ISA_BASELINE : MT_ISA_AVX512;
+    while (most != NULL && isa < N_ISA && strcmp(most, names[isa]) != 0) {
+        isa++;
     }
-    return MT_ISA_AVX512;
+    return isa;
+}
+
+enum mt_status mt_isa_check(void)
+{
+    return most_allowed() < N_ISA
+               ? MT_OK
+               : MT_FAIL(MT_ERR_CONFIG,
+                         "the environment variable MT_ISA = \"%s\" names no instructions; expected "
+                         "baseline, avx2 or avx512; correct or unset it",
+                         getenv("MT_ISA"));
 }
 
 enum mt_isa mt_isa_detect(void)
@@ -38,7 +49,7 @@ enum mt_isa mt_isa_detect(void)
     int isa = atomic_load_explicit(&known, memory_order_relaxed);
     if (isa < 0) {
         const int has = (int)ask_processor();
-        const int most = (int)most_allowed();
+        const int most = most_allowed();
         isa = has < most ? has : most;
         atomic_store_explicit(&known, isa, memory_order_relaxed);
     }

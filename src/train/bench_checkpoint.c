@@ -52,7 +52,6 @@ static enum mt_status prepare(struct bench *b)
     b->config->checkpoint.async = true;
     b->config->checkpoint.interval = b->order->n_step;
     b->config->checkpoint.sparse_saves = 0; /* all saves of the same bytes */
-    b->config->moe.trace[0] = '\0';
     MT_TRY(MT_ALLOCATE(b->trainer, 1, "trainer"));
     MT_TRY(MT_ALLOCATE(b->all, (int64_t)mt_job_size() * N_ITEM, "times of ranks"));
     MT_TRY(MT_ALLOCATE(b->column, mt_max_i64(n_save, N_SPEED), "times"));
@@ -85,23 +84,12 @@ static enum mt_status make_folder(const struct bench *b, bool *was_there)
 static enum mt_status open_all(struct bench *b)
 {
     struct mt_trainer *trainer = b->trainer;
-    trainer->config = b->config;
     (void)snprintf(trainer->dir.checkpoints, sizeof(trainer->dir.checkpoints), "%s", b->folder);
-    MT_TRY(mt_trainer_open(trainer));
-    MT_TRY(mt_trainer_start(trainer));
-    MT_TRY(mt_job_agree(mt_comm_reserve_small(&trainer->session.comm, N_ITEM)));
+    MT_TRY(mt_bench_open(trainer, b->config, N_ITEM));
     return mt_saving_open(trainer, NULL);
 }
 
 /* ---- steps ---- */
-
-/* A rank alone fails: the others wait for it. */
-static void or_abort(enum mt_status status)
-{
-    if (status != MT_OK) {
-        mt_job_abort(status);
-    }
-}
 
 /* The trainer's metrics gather, as far as saves need it. */
 static enum mt_status meet(struct bench *b)
@@ -119,9 +107,8 @@ static enum mt_status make_steps(struct bench *b, int64_t n_step)
     struct mt_trainer *trainer = b->trainer;
     for (int64_t i = 0; i < n_step; ++i) {
         struct mt_step_result result = {0};
-        trainer->state.step++;
-        mt_span_reset();
-        or_abort(mt_train_step(trainer, &result));
+        MT_TRY(mt_bench_begin_step(trainer));
+        mt_bench_train_step(trainer, &result);
         MT_TRY(meet(b));
     }
     return MT_OK;
@@ -336,9 +323,8 @@ static void clear(struct bench *b)
 {
     if (b->trainer != NULL) {
         mt_saving_close(b->trainer);
-        mt_trainer_close(b->trainer);
     }
-    mt_memory_free(b->trainer);
+    mt_bench_close(b->trainer);
     mt_memory_free(b->config);
     mt_memory_free(b->bytes);
     mt_memory_free(b->all);

@@ -55,9 +55,6 @@ static enum mt_status prepare(struct bench *b, const struct mt_bench_step *bench
     b->config->train.steps =
         mt_max_i64(bench->config->train.steps, bench->n_warm + bench->n_step); /* of the schedule */
     b->config->checkpoint.interval = 0;
-    if (b->config->moe.routing != MT_ROUTING_REPLAY) {
-        b->config->moe.trace[0] = '\0';
-    }
     MT_TRY(MT_ALLOCATE(b->sample, bench->n_step * N_SAMPLE, "times"));
     MT_TRY(MT_ALLOCATE(b->column, bench->n_step, "times"));
     MT_TRY(MT_ALLOCATE(b->all, (int64_t)mt_job_size() * N_VERDICT, "times of ranks"));
@@ -66,13 +63,8 @@ static enum mt_status prepare(struct bench *b, const struct mt_bench_step *bench
 
 static enum mt_status open_trainer(struct bench *b)
 {
-    struct mt_trainer *trainer = b->trainer;
-    trainer->config = b->config;
-    MT_TRY(mt_trainer_open(trainer));
-    MT_TRY(mt_trainer_start(trainer));
-    MT_TRY(mt_job_agree(mt_comm_reserve_small(&trainer->session.comm, N_VERDICT)));
-    MT_TRY(mt_traces_open(trainer));
-    trainer->session.device.account = &b->account;
+    MT_TRY(mt_bench_open(b->trainer, b->config, N_VERDICT));
+    b->trainer->session.device.account = &b->account;
     return MT_OK;
 }
 
@@ -105,16 +97,11 @@ static enum mt_status make_step(struct bench *b, double *values)
 {
     struct mt_trainer *trainer = b->trainer;
     struct mt_step_result result = {0};
-    trainer->state.step++;
-    MT_TRY(mt_traces_begin_step(trainer));
+    MT_TRY(mt_bench_begin_step(trainer));
     memset(&b->account, 0, sizeof(b->account));
-    mt_span_reset();
     const int64_t cpu_start_ns = mt_clock_cpu_ns();
     const int64_t start_ns = mt_clock_ns();
-    const enum mt_status status = mt_train_step(trainer, &result);
-    if (status != MT_OK) {
-        mt_job_abort(status); /* this rank's alone: the others wait for it */
-    }
+    mt_bench_train_step(trainer, &result);
     const int64_t elapsed_ns = mt_clock_ns() - start_ns;
     b->mine.loss = result.loss;
     b->mine.model_flops = mt_metrics_flops(b->trainer, &result);
@@ -255,11 +242,7 @@ enum mt_status mt_bench_step(const struct mt_bench_step *bench, FILE *out)
     MT_TRY_GOTO(run(b, bench));
     MT_TRY_GOTO(mt_job_agree(mt_job_rank() == 0 ? report(b, bench, out) : MT_OK));
 cleanup:
-    if (b->trainer != NULL) {
-        mt_traces_close(b->trainer);
-        mt_trainer_close(b->trainer);
-    }
-    mt_memory_free(b->trainer);
+    mt_bench_close(b->trainer);
     mt_memory_free(b->all);
     mt_memory_free(b->column);
     mt_memory_free(b->sample);

@@ -111,6 +111,14 @@ void mt_trainer_close(struct mt_trainer *trainer); /* of whatever was opened */
 /* The same for what can make steps but is no run, after opening: costs and first values. */
 enum mt_status mt_trainer_start(struct mt_trainer *trainer);
 
+/* bench_trainer.c: a trainer whose steps are timed. Open is collective and agreed, and leaves room
+ * for gathers of n_gathered numbers a rank; it replays a trace, but config keeps none to record. */
+enum mt_status mt_bench_open(struct mt_trainer *trainer, struct mt_config *config, int n_gathered);
+void mt_bench_close(struct mt_trainer *trainer); /* and frees it; NULL is allowed */
+/* Before the clock is read: the number of the step, its routing, spans at zero. */
+enum mt_status mt_bench_begin_step(struct mt_trainer *trainer);
+void mt_bench_train_step(struct mt_trainer *trainer, struct mt_step_result *result);
+
 /* batch.c. Plan is collective, before the first load of a step: which sequences are whose. */
 enum mt_status mt_batch_open(struct mt_trainer *trainer);
 void mt_batch_close(struct mt_trainer *trainer);

@@ -72,7 +72,7 @@ static void values_out_of_range_name_the_limit(void **state)
     mt_case_override_says("optimizer.lr=-1e-3",
                           "optimizer.lr = -0.001 is out of range; allowed: 0 to 1e+38");
     mt_case_override_says("device.threads=0",
-                          "device.threads = 0 is out of range; allowed: 1 to 4096");
+                          "device.threads = 0 is out of range; allowed: 1 to 512");
     mt_case_override_says("schedule.min_lr_ratio=1.5",
                           "schedule.min_lr_ratio = 1.5 is out of range; allowed: 0 to 1");
 }

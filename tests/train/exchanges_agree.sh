@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Training does not depend on which all-to-all carries the rows: by two levels and through leaders losses and
+# With the same copies training does not depend on which all-to-all carries the rows (`adaptive` prices the one it has,
+# so costs are given here by which its plans are alike): by two levels and through leaders losses and
 # norms are those of the direct one to the bit, deduplicated within 1e-6 - on nodes of 1, 2 and 3 ranks, uneven
 # ones too, with several slices of rows, with a rank without tokens. MT_ALL=1: also 6 and 8 ranks.
 . "$(dirname "$0")/../support/run.sh"
