@@ -1,6 +1,7 @@
 /* moetrain bench collectives: measures the links as training does, then the collectives. */
 #include "cli/cli.h"
 
+#include "base/clock.h"
 #include "base/job.h"
 #include "base/memory.h"
 #include "comm/bench.h"
@@ -74,7 +75,9 @@ static enum mt_status run(struct mt_comm *comm, struct chooser *chooser, int64_t
     MT_TRY(mt_job_agree(mt_cluster_init(&chooser->cluster, topology->n_rank, topology->node)));
     MT_TRY(mt_job_agree(
         mt_arena_init(&chooser->scratch, mt_exchange_scratch_bytes(topology->n_rank), "bench")));
+    const int64_t start_ns = mt_clock_ns();
     MT_TRY(measure(comm, costs));
+    const double measuring_s = (double)(mt_clock_ns() - start_ns) * 1e-9;
     const struct mt_bench_options options = {
         .most_bytes = most_bytes,
         .only = only,
@@ -85,6 +88,7 @@ static enum mt_status run(struct mt_comm *comm, struct chooser *chooser, int64_t
         .context = chooser};
     if (comm->rank == 0) {
         print_costs(costs, alpha_us);
+        (void)printf("measured in %.2g s\n", measuring_s);
     }
     return mt_bench_collectives(comm, &options, stdout);
 }

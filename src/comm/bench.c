@@ -319,7 +319,7 @@ static enum mt_status run_case(struct bench *bench, const struct bench_case *whi
     }
     int64_t most_port = 0;
     MT_TRY(busiest_port_bytes(bench, &most_port));
-    const struct mt_trial_sample typical = mt_bench_typical(sample);
+    const struct mt_trial_sample typical = mt_bench_typical(sample, MT_BENCH_REPEAT);
     const double bound = bound_of(bench, which);
     const int64_t n_bytes = bench->n_item * (int64_t)sizeof(float);
     if (bench->rank == 0) {
@@ -457,8 +457,9 @@ enum mt_status mt_bench_collectives(struct mt_comm *comm, const struct mt_bench_
     MT_TRY_GOTO(mt_job_agree(allocate(&bench, max_item)));
     if (bench.rank == 0) {
         (void)fprintf(out,
-                      "%d ranks, %d nodes; lower quartile of %d, slowest rank; payloads verified\n",
-                      bench.n_rank, comm->topology.n_node, MT_BENCH_REPEAT);
+                      "%d ranks, %d nodes; lower quartile of %d (exchanges: to %d), slowest rank; "
+                      "payloads verified\n",
+                      bench.n_rank, comm->topology.n_node, MT_BENCH_REPEAT, MT_BENCH_MOST_REPEAT);
     }
     MT_TRY_GOTO(mt_bench_exchanges(comm, options, out));
     if (bench.rank == 0) {

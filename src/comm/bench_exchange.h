@@ -35,7 +35,7 @@ bool mt_bench_is_way(const struct mt_bench_exchange *bench, int way);
 const char *mt_bench_way_name(int way);
 /* Collective: rank 0 prints a line a way, and one of what `auto` takes. */
 enum mt_status mt_bench_exchange_report(struct mt_bench_exchange *bench,
-                                        struct mt_trial_sample (*sample)[MT_BENCH_REPEAT],
-                                        FILE *out);
+                                        struct mt_trial_sample (*sample)[MT_BENCH_MOST_REPEAT],
+                                        int n_sample, FILE *out);
 
 #endif

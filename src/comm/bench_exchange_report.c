@@ -91,8 +91,8 @@ static void print_auto(const struct mt_bench_exchange *bench, const struct mt_tr
 }
 
 enum mt_status mt_bench_exchange_report(struct mt_bench_exchange *bench,
-                                        struct mt_trial_sample (*sample)[MT_BENCH_REPEAT],
-                                        FILE *out)
+                                        struct mt_trial_sample (*sample)[MT_BENCH_MOST_REPEAT],
+                                        int n_sample, FILE *out)
 {
     struct mt_trial_sample typical[MT_N_BENCH_WAY] = {{0.0, 0.0}};
     const double bound = bound_s(bench);
@@ -103,7 +103,7 @@ enum mt_status mt_bench_exchange_report(struct mt_bench_exchange *bench,
         if (!mt_bench_is_way(bench, way)) {
             continue;
         }
-        typical[way] = mt_bench_typical(sample[way]);
+        typical[way] = mt_bench_typical(sample[way], n_sample);
         MT_TRY(mt_bench_most(bench->comm, crossing_bytes(bench, (enum mt_bench_way)way),
                              bench->time_s, &most, &crossing));
         if (bench->rank != 0) {

@@ -2,16 +2,15 @@
 #include "base/size.h"
 #include "comm/bench_internal.h"
 
-struct mt_trial_sample mt_bench_typical(const struct mt_trial_sample *sample)
+struct mt_trial_sample mt_bench_typical(const struct mt_trial_sample *sample, int n)
 {
-    double slowest_s[MT_BENCH_REPEAT];
-    double busy_s[MT_BENCH_REPEAT];
-    for (int i = 0; i < MT_BENCH_REPEAT; ++i) {
+    double slowest_s[MT_BENCH_MOST_REPEAT];
+    double busy_s[MT_BENCH_MOST_REPEAT];
+    for (int i = 0; i < n; ++i) {
         slowest_s[i] = sample[i].slowest_s;
         busy_s[i] = sample[i].busy_s;
     }
-    return (struct mt_trial_sample){mt_trial_typical(slowest_s, MT_BENCH_REPEAT),
-                                    mt_trial_typical(busy_s, MT_BENCH_REPEAT)};
+    return (struct mt_trial_sample){mt_trial_typical(slowest_s, n), mt_trial_typical(busy_s, n)};
 }
 
 enum mt_status mt_bench_most(struct mt_comm *comm, int64_t mine, double *scratch, int64_t *most,
