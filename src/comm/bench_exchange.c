@@ -310,12 +310,13 @@ static enum mt_status time_round(struct mt_bench_exchange *bench, int round,
     for (int way = 0; way < MT_N_BENCH_WAY; ++way) {
         struct mt_trial_sample *turn = &sample[way][round];
         bench->way = (enum mt_bench_way)way;
-        if (mt_bench_is_way(bench, way)) {
-            MT_TRY(mt_trial_time(bench->comm, run, bench, n_in_a_row(bench), bench->time_s, turn));
-            *spent_s += turn->slowest_s * n_in_a_row(bench);
-            turn->slowest_s /= 2;
-            turn->busy_s /= 2;
+        if (!mt_bench_is_way(bench, way)) {
+            continue;
         }
+        MT_TRY(mt_trial_time(bench->comm, run, bench, n_in_a_row(bench), bench->time_s, turn));
+        *spent_s += turn->slowest_s * n_in_a_row(bench);
+        turn->slowest_s /= 2;
+        turn->busy_s /= 2;
     }
     return MT_OK;
 }

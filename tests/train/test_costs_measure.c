@@ -194,7 +194,9 @@ static void exchanges_are_timed_where_there_is_a_choice(void **state)
         struct world world;
         struct mt_costs costs;
         open_world(&world, to_all[is_auto]);
+        const int64_t n_live = mt_memory_n_live();
         MT_TEST_OK(mt_costs_measure(&world.session, 2, &costs));
+        assert_int_equal(mt_memory_n_live(), n_live);
         const int64_t *percent = &costs.exchange_percent[0][0][0];
         for (int i = 0; i < MT_COSTS_PERCENTS; i++) {
             const bool is_timed = is_auto == 1 && mt_job_size() > 1;
