@@ -1,11 +1,14 @@
 /* moetrain bench collectives: measures the links as training does, then the collectives. */
 #include "cli/cli.h"
 
+#include "base/clock.h"
 #include "base/job.h"
 #include "base/memory.h"
 #include "comm/bench.h"
 #include "placement/exchange.h"
 #include "train/costs.h"
+
+#include <inttypes.h>
 
 _Static_assert((int)MT_BENCH_DIRECT == (int)MT_EXCHANGE_DIRECT &&
                    (int)MT_BENCH_TWO_LEVEL == (int)MT_EXCHANGE_TWO_LEVEL &&
@@ -36,7 +39,32 @@ static enum mt_status measure(struct mt_comm *comm, struct mt_costs *costs)
         costs->kib_ps[level] = mt_costs_quantise(costs->kib_ps[level]);
     }
     costs->alone_kib_ps = mt_costs_quantise(costs->alone_kib_ps);
-    return MT_OK;
+    return mt_costs_measure_exchanges(comm, costs);
+}
+
+/* What the choice rests on. */
+static void print_costs(const struct mt_costs *costs, int64_t alpha_us)
+{
+    static const char *const loads[MT_N_EXCHANGE_LOAD] = {"even", "hot"};
+    (void)printf("links, all ranks together: a message %.4g us and %.4g us a KiB in a node, "
+                 "%.4g and %.4g between nodes, %.4g alone%s\n",
+                 (double)costs->alpha_ps[MT_LEVEL_NODE] * 1e-6,
+                 (double)costs->kib_ps[MT_LEVEL_NODE] * 1e-6,
+                 (double)costs->alpha_ps[MT_LEVEL_NETWORK] * 1e-6,
+                 (double)costs->kib_ps[MT_LEVEL_NETWORK] * 1e-6, (double)costs->alone_kib_ps * 1e-6,
+                 alpha_us > 0 ? " (rehearsal: late on purpose)" : "");
+    for (int load = 0; load < MT_N_EXCHANGE_LOAD && mt_exchange_is_measured(costs); ++load) {
+        (void)printf("exchanges took, in percents of their price by links, %s, from %" PRId64
+                     " bytes a pair:",
+                     loads[load], mt_exchange_timed_bytes(0));
+        for (int way = 0; way < MT_N_EXCHANGE_TIMED; ++way) {
+            (void)printf(" %s", mt_exchange_name((enum mt_exchange_kind)way));
+            for (int size = 0; size < MT_N_EXCHANGE_SIZE; ++size) {
+                (void)printf(" %" PRId64, costs->exchange_percent[load][way][size]);
+            }
+        }
+        (void)printf("\n");
+    }
 }
 
 static enum mt_status run(struct mt_comm *comm, struct chooser *chooser, int64_t alpha_us,
@@ -47,7 +75,9 @@ static enum mt_status run(struct mt_comm *comm, struct chooser *chooser, int64_t
     MT_TRY(mt_job_agree(mt_cluster_init(&chooser->cluster, topology->n_rank, topology->node)));
     MT_TRY(mt_job_agree(
         mt_arena_init(&chooser->scratch, mt_exchange_scratch_bytes(topology->n_rank), "bench")));
+    const int64_t start_ns = mt_clock_ns();
     MT_TRY(measure(comm, costs));
+    const double measuring_s = (double)(mt_clock_ns() - start_ns) * 1e-9;
     const struct mt_bench_options options = {
         .most_bytes = most_bytes,
         .only = only,
@@ -57,13 +87,8 @@ static enum mt_status run(struct mt_comm *comm, struct chooser *chooser, int64_t
         .choose = choose,
         .context = chooser};
     if (comm->rank == 0) {
-        (void)printf(
-            "links, all ranks together: a message %.4g us and %.4g us a KiB in a node, "
-            "%.4g and %.4g between nodes, %.4g alone%s\n",
-            (double)options.links.alpha_ps[0] * 1e-6, (double)options.links.kib_ps[0] * 1e-6,
-            (double)options.links.alpha_ps[1] * 1e-6, (double)options.links.kib_ps[1] * 1e-6,
-            (double)options.links.alone_kib_ps * 1e-6,
-            alpha_us > 0 ? " (rehearsal: late on purpose)" : "");
+        print_costs(costs, alpha_us);
+        (void)printf("measured in %.2g s\n", measuring_s);
     }
     return mt_bench_collectives(comm, &options, stdout);
 }

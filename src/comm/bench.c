@@ -310,16 +310,16 @@ static double bound_of(const struct bench *bench, const struct bench_case *which
 
 static enum mt_status run_case(struct bench *bench, const struct bench_case *which, FILE *out)
 {
-    struct mt_bench_sample sample[MT_BENCH_REPEAT];
+    struct mt_trial_sample sample[MT_BENCH_REPEAT];
     prepare(bench, which);
     MT_TRY(run(bench));
     MT_TRY(verify(bench, which));
     for (int i = 0; i < MT_BENCH_REPEAT; ++i) {
-        MT_TRY(mt_bench_time(bench->comm, run, bench, 1, bench->time_s, &sample[i]));
+        MT_TRY(mt_trial_time(bench->comm, run, bench, 1, bench->time_s, &sample[i]));
     }
     int64_t most_port = 0;
     MT_TRY(busiest_port_bytes(bench, &most_port));
-    const struct mt_bench_sample typical = mt_bench_typical(sample);
+    const struct mt_trial_sample typical = mt_bench_typical(sample, MT_BENCH_REPEAT);
     const double bound = bound_of(bench, which);
     const int64_t n_bytes = bench->n_item * (int64_t)sizeof(float);
     if (bench->rank == 0) {
@@ -457,8 +457,9 @@ enum mt_status mt_bench_collectives(struct mt_comm *comm, const struct mt_bench_
     MT_TRY_GOTO(mt_job_agree(allocate(&bench, max_item)));
     if (bench.rank == 0) {
         (void)fprintf(out,
-                      "%d ranks, %d nodes; lower quartile of %d, slowest rank; payloads verified\n",
-                      bench.n_rank, comm->topology.n_node, MT_BENCH_REPEAT);
+                      "%d ranks, %d nodes; lower quartile of %d (exchanges: to %d), slowest rank; "
+                      "payloads verified\n",
+                      bench.n_rank, comm->topology.n_node, MT_BENCH_REPEAT, MT_BENCH_MOST_REPEAT);
     }
     MT_TRY_GOTO(mt_bench_exchanges(comm, options, out));
     if (bench.rank == 0) {

@@ -33,8 +33,9 @@ struct mt_bench_options {
  * (others: unused, may be NULL). Times are lower quartiles, of the slowest rank; payloads are
  * verified first: MT_ERR_INTERNAL on every rank where any result is wrong.
  *
- * All-to-alls, four in a row for blocks up to 4 KiB, for equal blocks (even), blocks of four times
- * the size for rank 0 (hot), and rows of tokens for 8 of 64 experts (rows): bytes of a block, time,
+ * All-to-alls, there and back as rows travel (a time is the mean of both), twice in a row for
+ * blocks up to 4 KiB, for equal blocks (even), blocks of four times the size for rank 0 (hot), and
+ * rows of tokens for 8 of 64 experts (rows): bytes of a block, time,
  * processor time of all ranks together, algorithm bandwidth = bytes that a rank sends / time, bytes
  * between nodes on all ranks together, time over the least that the links allow for blocks sent
  * straight, and what `auto` chooses, over the best.

@@ -3,24 +3,18 @@
 #define MT_COMM_BENCH_INTERNAL_H
 
 #include "comm/bench.h"
+#include "comm/trial.h"
 
-enum { MT_BENCH_REPEAT = 11 };
+/* Times of a case; of exchanges, which are compared, up to so many while they take little time: two
+ * of .2 ms on 2 cores differ by a seventh from one lower quartile of 11 to the next. */
+enum { MT_BENCH_REPEAT = 11, MT_BENCH_MOST_REPEAT = 33 };
 
 /* bench_exchange.c: the all-to-alls, side by side. */
 enum mt_status mt_bench_exchanges(struct mt_comm *comm, const struct mt_bench_options *options,
                                   FILE *out);
 
-/* One run: the slowest rank's seconds, and processor time of all ranks together. */
-struct mt_bench_sample {
-    double slowest_s, busy_s;
-};
-/* From a common start: so many runs in a row; *sample is one's, the same on every rank. time_s [R]:
- * scratch. */
-enum mt_status mt_bench_time(struct mt_comm *comm, enum mt_status (*run)(void *context),
-                             void *context, int n_run, double *time_s,
-                             struct mt_bench_sample *sample);
-/* Lower quartiles of sample [MT_BENCH_REPEAT]: other work on a machine only lengthens times. */
-struct mt_bench_sample mt_bench_typical(const struct mt_bench_sample *sample);
+/* Lower quartiles of sample [n <= MT_BENCH_MOST_REPEAT]. */
+struct mt_trial_sample mt_bench_typical(const struct mt_trial_sample *sample, int n);
 /* Largest, and sum, over ranks of a number below 2^53. scratch [R] */
 enum mt_status mt_bench_most(struct mt_comm *comm, int64_t mine, double *scratch, int64_t *most,
                              int64_t *sum);

@@ -1,43 +1,16 @@
 /* Times of the benchmark, and the bound that they are held against. */
-#include "base/clock.h"
 #include "base/size.h"
-#include "base/sort.h"
 #include "comm/bench_internal.h"
 
-enum mt_status mt_bench_time(struct mt_comm *comm, enum mt_status (*run)(void *context),
-                             void *context, int n_run, double *time_s,
-                             struct mt_bench_sample *sample)
+struct mt_trial_sample mt_bench_typical(const struct mt_trial_sample *sample, int n)
 {
-    int64_t nothing = 0;
-    MT_TRY(mt_comm_sum_i64(comm, &nothing, 1));
-    const int64_t start_ns = mt_clock_ns();
-    const int64_t start_cpu_ns = mt_clock_cpu_ns();
-    for (int i = 0; i < n_run; ++i) {
-        MT_TRY(run(context));
-    }
-    const double per_run = 1e-9 / (double)n_run;
-    const double mine = (double)(mt_clock_ns() - start_ns) * per_run;
-    sample->busy_s = (double)(mt_clock_cpu_ns() - start_cpu_ns) * per_run;
-    MT_TRY(mt_comm_gather_f64(comm, &mine, 1, time_s));
-    MT_TRY(mt_comm_sum_f64(comm, &sample->busy_s, 1));
-    sample->slowest_s = 0.0;
-    for (int rank = 0; rank < comm->topology.n_rank; ++rank) {
-        sample->slowest_s = time_s[rank] > sample->slowest_s ? time_s[rank] : sample->slowest_s;
-    }
-    return MT_OK;
-}
-
-struct mt_bench_sample mt_bench_typical(const struct mt_bench_sample *sample)
-{
-    double slowest_s[MT_BENCH_REPEAT];
-    double busy_s[MT_BENCH_REPEAT];
-    for (int i = 0; i < MT_BENCH_REPEAT; ++i) {
+    double slowest_s[MT_BENCH_MOST_REPEAT];
+    double busy_s[MT_BENCH_MOST_REPEAT];
+    for (int i = 0; i < n; ++i) {
         slowest_s[i] = sample[i].slowest_s;
         busy_s[i] = sample[i].busy_s;
     }
-    mt_sort_f64(slowest_s, MT_BENCH_REPEAT);
-    mt_sort_f64(busy_s, MT_BENCH_REPEAT);
-    return (struct mt_bench_sample){slowest_s[MT_BENCH_REPEAT / 4], busy_s[MT_BENCH_REPEAT / 4]};
+    return (struct mt_trial_sample){mt_trial_typical(slowest_s, n), mt_trial_typical(busy_s, n)};
 }
 
 enum mt_status mt_bench_most(struct mt_comm *comm, int64_t mine, double *scratch, int64_t *most,

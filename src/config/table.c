@@ -180,9 +180,10 @@ static const struct mt_key table[] = {
     BOOL("placement", "shadow",
          "Every other policy plans along on the same counts; metrics tell what each would cost.",
          DEFAULT("false"), FIELD(placement.shadow)),
-    CHOICE("comm", "all_to_all", "auto|direct|hierarchical|leader|deduplicated",
-           "Algorithm of the token exchange; auto: what costs least by the measured links.",
-           DEFAULT("\"auto\""), FIELD(comm.all_to_all)),
+    CHOICE(
+        "comm", "all_to_all", "auto|direct|hierarchical|leader|deduplicated",
+        "Algorithm of the token exchange; auto: what costs least by measured links and exchanges.",
+        DEFAULT("\"auto\""), FIELD(comm.all_to_all)),
     BOOL("comm", "exact", "auto chooses no exchange that sums in another order.", DEFAULT("true"),
          FIELD(comm.exact)),
     CHOICE("comm", "overlap", "auto|on|off",

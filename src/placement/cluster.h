@@ -14,6 +14,19 @@
 /* How far apart two ranks are. */
 enum mt_level { MT_LEVEL_RANK, MT_LEVEL_NODE, MT_LEVEL_NETWORK, MT_N_LEVEL };
 
+/* Ways of the token exchange (placement/exchange.h), the simpler first. */
+enum mt_exchange_kind {
+    MT_EXCHANGE_DIRECT,
+    MT_EXCHANGE_TWO_LEVEL,
+    MT_EXCHANGE_LEADER,
+    MT_EXCHANGE_DEDUPLICATED,
+    MT_N_EXCHANGE
+};
+/* Loads on which they are timed: equal blocks; blocks of four times the size for rank 0. Sizes are
+ * mt_exchange_timed_bytes. */
+enum mt_exchange_load { MT_EXCHANGE_EVEN, MT_EXCHANGE_HOT, MT_N_EXCHANGE_LOAD };
+enum { MT_N_EXCHANGE_TIMED = MT_EXCHANGE_DEDUPLICATED, MT_N_EXCHANGE_SIZE = 4 };
+
 /* Measured once, quantised, broadcast, kept (train/costs.h), or read from a file. All >= 0. */
 struct mt_costs {
     int64_t row_ps;       /* one row through one expert, forward; backward takes twice that */
@@ -24,15 +37,9 @@ struct mt_costs {
     int64_t kib_ps[MT_N_LEVEL];   /* per 1024 bytes that one rank sends (or receives) when all do */
     int64_t alone_kib_ps; /* between nodes, when no other rank of its node does; 0: not known, then
                              it is as when all do */
-};
-
-/* Ways of the token exchange (placement/exchange.h), the simpler first. */
-enum mt_exchange_kind {
-    MT_EXCHANGE_DIRECT,
-    MT_EXCHANGE_TWO_LEVEL,
-    MT_EXCHANGE_LEADER,
-    MT_EXCHANGE_DEDUPLICATED,
-    MT_N_EXCHANGE
+    /* What an exchange took, there and back, in whole percents of its price by the above; the
+     * deduplicated one has those of two levels. All 0: not measured. */
+    int64_t exchange_percent[MT_N_EXCHANGE_LOAD][MT_N_EXCHANGE_TIMED][MT_N_EXCHANGE_SIZE];
 };
 
 /* Invariants: node[] is ascending in each node's lowest rank, as mt_topology numbers them; members

@@ -17,14 +17,40 @@ struct mt_exchange_rows {
     int64_t top_k; /* K: rows of a token */
 };
 
-/* One exchange, to the experts or back (is_back): rounds one after another, each as long as its
- * busiest port. Levels are ports of their own; so are ranks. The scratch is given back. */
+/* ---- exchange_price.c ---- */
+
+/* One exchange, to the experts or back (is_back), by alpha and beta of links: rounds one after
+ * another, each as long as its busiest port. Levels are ports of their own; so are ranks. The
+ * scratch is given back. */
 int64_t mt_exchange_ps(const struct mt_cluster *cluster, enum mt_exchange_kind kind,
                        const struct mt_exchange_rows *rows, bool is_back, struct mt_arena *scratch);
+/* Bytes of scratch for any function of this file. */
+int64_t mt_exchange_scratch_bytes(int n_rank);
+/* How many tokens are expected among n of the n_all rows of a source, K rows a token, when rows are
+ * drawn evenly: N (1 - (1 - n / n_all)^K) of its N = n_all / K tokens. */
+int64_t mt_exchange_n_token(int64_t n, int64_t n_all, int64_t top_k);
 
-/* There and back cost least; a later kind only when it is a twentieth cheaper than those before:
- * measured links are not more exact than that, and what is simpler has fewer rounds to be disturbed
- * in. sums_may_differ: also those count that add in another order. */
+/* ---- exchange_measured.c: links do not tell when a process gets its turn, nor what passes at once
+ * before a link's rate holds. The price has the shape, what real exchanges took the level. ---- */
+
+bool mt_exchange_is_measured(const struct mt_costs *costs);
+/* Bytes of a block, on average, of the load that was timed at `size` in [0, MT_N_EXCHANGE_SIZE). */
+int64_t mt_exchange_timed_bytes(int size);
+/* The percents of the timed load that these rows are like: between sizes by the logarithm of what
+ * crosses between two ranks of different nodes, and between even and hot by how much more crosses
+ * at the busiest rank than at the mean one. 100 where nothing was measured. */
+int64_t mt_exchange_percent(const struct mt_cluster *cluster, enum mt_exchange_kind kind,
+                            const struct mt_exchange_rows *rows);
+/* There and back, as measured. */
+int64_t mt_exchange_both_ps(const struct mt_cluster *cluster, enum mt_exchange_kind kind,
+                            const struct mt_exchange_rows *rows, struct mt_arena *scratch);
+
+/* ---- exchange.c ---- */
+
+/* There and back cost least; a later kind only when it is cheaper than those before: by a sixteenth
+ * where links are all that is known, which are not measured more exactly, and what is simpler has
+ * fewer rounds to be disturbed in; by a 64th where exchanges were timed, rounds and disturbances
+ * included. sums_may_differ: also those count that add in another order. */
 enum mt_exchange_kind mt_exchange_choose(const struct mt_cluster *cluster,
                                          const struct mt_exchange_rows *rows, bool sums_may_differ,
                                          struct mt_arena *scratch);
@@ -34,7 +60,7 @@ void mt_exchange_describe(struct mt_cluster *cluster, const struct mt_config *co
  * pair of ranks. */
 enum { MT_EXCHANGE_RANKS = 256 };
 bool mt_exchange_is_direct(const struct mt_cluster *cluster);
-/* One way, the mean of there and back, of the cluster's exchange: n_row [R,R]. */
+/* One way, the mean of there and back, of the cluster's exchange, as measured: n_row [R,R]. */
 int64_t mt_exchange_way_ps(const struct mt_cluster *cluster, const int64_t *n_row,
                            struct mt_arena *scratch);
 /* What a layer's four ways add to its time when each takes way_ps and its experts experts_ps in
@@ -42,11 +68,5 @@ int64_t mt_exchange_way_ps(const struct mt_cluster *cluster, const int64_t *n_ro
  * under experts (docs/decisions/0012-halves.md). */
 int64_t mt_exchange_exposed_ps(const struct mt_cluster *cluster, int64_t way_ps,
                                int64_t experts_ps);
-/* Bytes of scratch for any of these. */
-int64_t mt_exchange_scratch_bytes(int n_rank);
-
-/* How many tokens are expected among n of the n_all rows of a source, K rows a token, when rows are
- * drawn evenly: N (1 - (1 - n / n_all)^K) of its N = n_all / K tokens. */
-int64_t mt_exchange_n_token(int64_t n, int64_t n_all, int64_t top_k);
 
 #endif

@@ -9,15 +9,18 @@
 #include <math.h>
 #include <string.h>
 
-/* The state array: what the costs were measured for, then the costs. */
-enum { N_SETUP = MT_COSTS_STATE - MT_N_COSTS_FIELD };
+/* The state: what the costs were measured for, their times, then percents. */
+enum { N_SETUP = MT_COSTS_STATE_EXCHANGE - MT_N_COSTS_FIELD };
+/* What is taken from a file or the state, and put there. */
+enum { N_VALUE = MT_N_COSTS_FIELD + MT_COSTS_PERCENTS };
 
-/* value [MT_N_COSTS_FIELD] */
+/* value [N_VALUE] */
 static void take_values(int64_t *value, struct mt_costs *costs)
 {
     for (int i = 0; i < MT_N_COSTS_FIELD; i++) {
         value[i] = *mt_costs_value(costs, &mt_costs_fields[i]);
     }
+    memcpy(value + MT_N_COSTS_FIELD, costs->exchange_percent, sizeof(costs->exchange_percent));
 }
 
 static void put_values(struct mt_costs *costs, const int64_t *value)
@@ -25,12 +28,21 @@ static void put_values(struct mt_costs *costs, const int64_t *value)
     for (int i = 0; i < MT_N_COSTS_FIELD; i++) {
         *mt_costs_value(costs, &mt_costs_fields[i]) = value[i];
     }
+    memcpy(costs->exchange_percent, value + MT_N_COSTS_FIELD, sizeof(costs->exchange_percent));
 }
 
 static bool is_in_range(const int64_t *value)
 {
+    const int64_t *percent = value + MT_N_COSTS_FIELD;
+    const int64_t least = percent[0] == 0 ? 0 : 1; /* all or none */
+    const int64_t most = percent[0] == 0 ? 0 : MT_COSTS_MOST_PERCENT;
     for (int i = 0; i < MT_N_COSTS_FIELD; i++) {
         if (value[i] < 0 || value[i] > mt_costs_fields[i].most) {
+            return false;
+        }
+    }
+    for (int i = 0; i < MT_COSTS_PERCENTS; i++) {
+        if (percent[i] < least || percent[i] > most) {
             return false;
         }
     }
@@ -98,13 +110,15 @@ enum mt_status mt_costs_measure(struct mt_session *session, int64_t n_sequence,
         int64_t *value = mt_costs_value(costs, &mt_costs_fields[i]);
         *value = mt_min_i64(mt_costs_quantise(*value), mt_costs_fields[i].most);
     }
-    return MT_OK;
+    return session->config->comm.all_to_all == MT_COMM_A2A_AUTO
+               ? mt_costs_measure_exchanges(&session->comm, costs)
+               : MT_OK;
 }
 
 /* Rank 0 reads; the others hear it. */
 static enum mt_status read_file(struct mt_session *session, struct mt_costs *costs)
 {
-    int64_t value[MT_N_COSTS_FIELD] = {0};
+    int64_t value[N_VALUE] = {0};
     enum mt_status status = MT_OK;
     *costs = (struct mt_costs){0};
     if (session->comm.rank == 0) {
@@ -112,7 +126,7 @@ static enum mt_status read_file(struct mt_session *session, struct mt_costs *cos
     }
     MT_TRY(mt_job_agree(status));
     take_values(value, costs);
-    MT_TRY(mt_comm_sum_i64(&session->comm, value, MT_N_COSTS_FIELD));
+    MT_TRY(mt_comm_sum_i64(&session->comm, value, N_VALUE));
     put_values(costs, value);
     return MT_OK;
 }

@@ -18,9 +18,15 @@
 
 /* ---- costs.c ---- */
 
-/* The costs as a checkpoint keeps them, with what they were measured for. All zeros: none. The last
- * is an array of its own, which checkpoints from before it do not have: then it is 0. */
-enum { MT_COSTS_STATE = 13, MT_COSTS_STATE_LAST = MT_COSTS_STATE - 1 };
+/* The costs as a checkpoint keeps them, with what they were measured for: all zeros, none. Then, in
+ * arrays of their own, what checkpoints from before it do not have and is 0 then: alone_kib_ps, and
+ * the percents of exchanges. */
+enum {
+    MT_COSTS_PERCENTS = MT_N_EXCHANGE_LOAD * MT_N_EXCHANGE_TIMED * MT_N_EXCHANGE_SIZE,
+    MT_COSTS_STATE_ALONE = 12,
+    MT_COSTS_STATE_EXCHANGE = MT_COSTS_STATE_ALONE + 1,
+    MT_COSTS_STATE = MT_COSTS_STATE_EXCHANGE + MT_COSTS_PERCENTS
+};
 
 enum mt_costs_origin { MT_COSTS_FILE, MT_COSTS_CHECKPOINT, MT_COSTS_MEASURED };
 
@@ -30,7 +36,8 @@ enum mt_status mt_costs_decide(struct mt_session *session, int64_t n_sequence, i
                                struct mt_costs *costs, enum mt_costs_origin *origin);
 
 /* Collective, agreed; about 50 ms on 2 ranks. Every rank measures at the same time as the others,
- * for so they work in a step; medians over ranks, quantised. */
+ * for so they work in a step; medians over ranks, quantised. Exchanges are timed where
+ * comm.all_to_all = "auto" has a choice. */
 enum mt_status mt_costs_measure(struct mt_session *session, int64_t n_sequence,
                                 struct mt_costs *costs);
 
@@ -41,7 +48,7 @@ int64_t mt_costs_quantise(int64_t value);
 
 /* ---- costs_file.c ---- */
 
-/* The numbers of a costs file, in the order in which they are written and kept. */
+/* The times of a costs file, in the order in which they are written and kept. */
 struct mt_costs_field {
     const char *level; /* object that holds the key; NULL: the root */
     const char *name;
@@ -57,13 +64,16 @@ static inline int64_t *mt_costs_value(struct mt_costs *costs, const struct mt_co
     return (int64_t *)((char *)costs + field->offset);
 }
 
+/* Percents are whole and from 1 to this, all of them or none (then 0). */
+enum { MT_COSTS_MOST_PERCENT = 10000 };
+
 /* Strict: MT_ERR_INPUT naming the file, the key and what was expected. */
 enum mt_status mt_costs_read(const char *path, struct mt_costs *costs);
 /* Replaces folder/costs.json whole. origin: a line for people. MT_ERR_RESOURCE when the disk
  * refuses. */
 enum mt_status mt_costs_write(const char *folder, const struct mt_costs *costs, const char *origin);
 
-/* ---- costs_compute.c, costs_links.c ---- */
+/* ---- costs_compute.c, costs_links.c, costs_exchange.c ---- */
 
 /* This rank's row_ps, instance_ps, attention_ps at the shapes of the run: modelled exactly where
  * the device is paced, else the least of a few measurements. A slowdown is left out: plans are made
@@ -76,6 +86,9 @@ enum mt_status mt_costs_measure_compute(const struct mt_session *session, int64_
  * between nodes, the first rank of each node only. A level that this cluster lacks is a copy of the
  * other; one rank alone measures messages to itself. */
 enum mt_status mt_costs_measure_links(struct mt_comm *comm, struct mt_costs *costs);
+/* Collective, agreed, the same on every rank: exchange_percent of these costs, which are quantised.
+ * Memory is given back. Leaves them alone on one node and beyond MT_EXCHANGE_RANKS. */
+enum mt_status mt_costs_measure_exchanges(struct mt_comm *comm, struct mt_costs *costs);
 /* A link from what messages of MT_PING_SMALL_BYTES, MT_PING_LARGE_BYTES and MT_PING_LONG_BYTES
  * take: bytes what the last takes beyond the one before it. At least an eighth of what that takes
  * is its bytes' time, however near to each other they were measured. */

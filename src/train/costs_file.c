@@ -1,7 +1,9 @@
-/* costs.json: eight numbers in picoseconds and a line for people. Specified in docs/costs.md. */
+/* costs.json: eight numbers in picoseconds, percents, and a line for people. Specified in
+ * docs/costs.md. */
 #include "base/input_file.h"
 #include "base/memory.h"
 #include "checkpoint/disk.h"
+#include "placement/exchange.h"
 #include "train/costs.h"
 
 #include <errno.h>
@@ -32,6 +34,10 @@ const struct mt_costs_field mt_costs_fields[MT_N_COSTS_FIELD] = {
     {"network", "alone_kib_ps", offsetof(struct mt_costs, alone_kib_ps), SECOND_PS, true},
 };
 
+/* Percents of exchanges: an object of loads, of ways, of sizes. */
+#define PERCENTS "exchange_percent"
+static const char *const loads[MT_N_EXCHANGE_LOAD] = {"even", "hot"};
+
 /* ---- reading ---- */
 
 static enum mt_status fail_key(const char *path, const char *key, const char *expected)
@@ -58,7 +64,8 @@ static bool is_key_of(const char *key, const char *level)
         return false;
     }
     return strcmp(key, "format") == 0 || strcmp(key, "format_version") == 0 ||
-           strcmp(key, "origin") == 0 || strcmp(key, "node") == 0 || strcmp(key, "network") == 0;
+           strcmp(key, "origin") == 0 || strcmp(key, "node") == 0 || strcmp(key, "network") == 0 ||
+           strcmp(key, PERCENTS) == 0;
 }
 
 /* No key that this program would overlook. level NULL: the root. */
@@ -103,6 +110,43 @@ static enum mt_status read_field(const char *path, const json_t *root,
     return MT_OK;
 }
 
+/* value: of one way, a list with a percent for every size. */
+static bool take_percents(const json_t *value, int64_t *percent)
+{
+    bool is_good = json_is_array(value) && json_array_size(value) == MT_N_EXCHANGE_SIZE;
+    for (size_t size = 0; size < MT_N_EXCHANGE_SIZE && is_good; size++) {
+        const json_t *item = json_array_get(value, size);
+        percent[size] = json_integer_value(item);
+        is_good =
+            json_is_integer(item) && percent[size] >= 1 && percent[size] <= MT_COSTS_MOST_PERCENT;
+    }
+    return is_good;
+}
+
+/* All of them, and no others; or the key is not there. */
+static enum mt_status read_percents(const char *path, const json_t *root, struct mt_costs *costs)
+{
+    const json_t *all = json_object_get(root, PERCENTS);
+    char expected[128];
+    (void)snprintf(expected, sizeof(expected),
+                   "a list of %d whole numbers from 1 to %d for each way of \"even\" and \"hot\"",
+                   MT_N_EXCHANGE_SIZE, MT_COSTS_MOST_PERCENT);
+    if (all == NULL) {
+        return MT_OK;
+    }
+    bool is_good = json_object_size(all) == MT_N_EXCHANGE_LOAD;
+    for (int load = 0; load < MT_N_EXCHANGE_LOAD && is_good; load++) {
+        const json_t *ways = json_object_get(all, loads[load]);
+        is_good = json_object_size(ways) == MT_N_EXCHANGE_TIMED;
+        for (int way = 0; way < MT_N_EXCHANGE_TIMED && is_good; way++) {
+            const char *name = mt_exchange_name((enum mt_exchange_kind)way);
+            is_good =
+                take_percents(json_object_get(ways, name), costs->exchange_percent[load][way]);
+        }
+    }
+    return is_good ? MT_OK : fail_key(path, PERCENTS, expected);
+}
+
 static enum mt_status check_format(const char *path, const json_t *root)
 {
     const char *format = json_string_value(json_object_get(root, "format"));
@@ -129,7 +173,7 @@ static enum mt_status read_root(const char *path, json_t *root, struct mt_costs 
     for (int i = 0; i < MT_N_COSTS_FIELD; i++) {
         MT_TRY(read_field(path, root, &mt_costs_fields[i], costs));
     }
-    return MT_OK;
+    return read_percents(path, root, costs);
 }
 
 static enum mt_status fail_file(const char *path, const char *problem)
@@ -193,6 +237,24 @@ enum mt_status mt_costs_read(const char *path, struct mt_costs *costs)
 
 /* ---- writing ---- */
 
+static json_t *percents_json(const struct mt_costs *costs)
+{
+    json_t *all = json_object();
+    for (int load = 0; load < MT_N_EXCHANGE_LOAD; load++) {
+        json_t *ways = json_object();
+        (void)json_object_set_new(all, loads[load], ways);
+        for (int way = 0; way < MT_N_EXCHANGE_TIMED; way++) {
+            json_t *list = json_array();
+            (void)json_object_set_new(ways, mt_exchange_name((enum mt_exchange_kind)way), list);
+            for (int size = 0; size < MT_N_EXCHANGE_SIZE; size++) {
+                (void)json_array_append_new(list,
+                                            json_integer(costs->exchange_percent[load][way][size]));
+            }
+        }
+    }
+    return all;
+}
+
 static json_t *costs_json(const struct mt_costs *costs, const char *origin)
 {
     struct mt_costs copy = *costs;
@@ -209,6 +271,9 @@ static json_t *costs_json(const struct mt_costs *costs, const char *origin)
             }
         }
         (void)json_object_set_new(object, field->name, json_integer(*mt_costs_value(&copy, field)));
+    }
+    if (mt_exchange_is_measured(costs)) {
+        (void)json_object_set_new(root, PERCENTS, percents_json(costs));
     }
     return root;
 }

@@ -15,11 +15,13 @@ static void connect_state(struct mt_trainer *trainer)
     int n = 0;
     if (moe != NULL) {
         mt_moe_state(moe, trainer->state_array, &n);
-        MT_ASSERT(n + 3 <= MT_MAX_STATE_ARRAY);
+        int64_t *costs = trainer->costs_state;
+        MT_ASSERT(n + 4 <= MT_MAX_STATE_ARRAY);
+        trainer->state_array[n++] = (struct mt_state_array){"costs", costs, MT_COSTS_STATE_ALONE};
         trainer->state_array[n++] =
-            (struct mt_state_array){"costs", trainer->costs_state, MT_COSTS_STATE_LAST};
-        trainer->state_array[n++] =
-            (struct mt_state_array){"costs_alone", trainer->costs_state + MT_COSTS_STATE_LAST, 1};
+            (struct mt_state_array){"costs_alone", costs + MT_COSTS_STATE_ALONE, 1};
+        trainer->state_array[n++] = (struct mt_state_array){
+            "costs_exchange", costs + MT_COSTS_STATE_EXCHANGE, MT_COSTS_PERCENTS};
     }
     trainer->state_array[n++] =
         (struct mt_state_array){"data", mt_mixture_state(trainer->data), MT_BLEND_STATE};

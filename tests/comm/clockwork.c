@@ -34,6 +34,7 @@ static struct {
     int64_t link_out_ps[MAX_RANK], link_in_ps[MAX_RANK]; /* of nodes or ranks: free from then on */
     int64_t out_ps[MAX_RANK], in_ps[MAX_RANK];           /* of ranks inside their nodes */
     int64_t port_ps[2][MAX_RANK];                        /* of ranks: alphas, inside or not */
+    int64_t core_ps;
     struct event *heap;
     int64_t n_event, n_made, end_ps;
 } state;
@@ -167,8 +168,10 @@ static void arrive(const struct event *message)
 {
     const bool inside = is_inside(message->source, message->target);
     struct rank_state *target = &state.rank[message->target];
+    const int64_t turn_ps = book(&state.core_ps, message->at_ps, state.clockwork->turn_ps);
     const int64_t there_ps =
-        book(&state.port_ps[inside][message->target], message->at_ps,
+        book(&state.port_ps[inside][message->target],
+             state.clockwork->turn_ps > 0 ? turn_ps : message->at_ps,
              inside ? state.clockwork->inside_alpha_ps : state.clockwork->between_alpha_ps);
     int64_t *last_ps = &target->there_ps[message->round];
     ++target->n_there[message->round];

@@ -99,14 +99,13 @@ enum mt_status run(void *context)
 enum mt_status time_plan(struct running *r, double *seconds)
 {
     double all[MT_BENCH_REPEAT];
-    struct mt_bench_sample sample;
+    struct mt_trial_sample sample;
     MT_TRY(run(r));
     for (int i = 0; i < r->job->n_repeat; i++) {
-        MT_TRY(mt_bench_time(&r->job->comm, run, r, 1, r->job->time_s, &sample));
+        MT_TRY(mt_trial_time(&r->job->comm, run, r, 1, r->job->time_s, &sample));
         all[i] = sample.slowest_s;
     }
-    mt_sort_f64(all, r->job->n_repeat);
-    *seconds = all[r->job->n_repeat / 4];
+    *seconds = mt_trial_typical(all, r->job->n_repeat);
     return MT_OK;
 }
 

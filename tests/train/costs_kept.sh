@@ -39,6 +39,13 @@ origin b 'measured (R = 2'
 cp -r a c
 train c 3 --set train.steps=10 --set comm.ranks_per_node=2 || fail "c ended with $?"
 origin c 'measured (R = 3, M = 2'
+# What exchanges took is measured where there is a choice of them, and kept like the rest.
+grep -q exchange_percent a/costs.json && fail "one node has nothing to choose: $(costs a)"
+first=$(costs c)
+train c 3 --set train.steps=12 --set comm.ranks_per_node=2 || fail "c ended with $?"
+origin c 'from the checkpoint'
+[ "$(costs c)" = "$first" ] || fail "resuming changed the costs: $first, $(costs c)"
+case $first in *'"exchange_percent"'*) ;; *) fail "no exchange was timed: $first" ;; esac
 # A file wins over the checkpoint, and gives what it says; without it they are measured again.
 sed 's/"row_ps": [0-9]*/"row_ps": 4321/' before.json >mine.json
 train a 3 --set train.steps=12 --set 'placement.costs="mine.json"' || fail "a with a file ended with $?"

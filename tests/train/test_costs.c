@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "base/ps.h"
 #include "base/size.h"
+#include "placement/exchange.h"
 #include "support/test.h"
 #include "train/costs.h"
 
@@ -92,12 +93,15 @@ static void partners_are_mutual_on_uneven_nodes(void **state)
     }
 }
 
-static const struct mt_costs example = {.row_ps = 6900000,
-                                        .instance_ps = 140000000,
-                                        .attention_ps = 1000000000000000,
-                                        .alpha_ps = {0, 2800000, 13000000},
-                                        .kib_ps = {0, 230000, 90000},
-                                        .alone_kib_ps = 45000};
+static const struct mt_costs example = {
+    .row_ps = 6900000,
+    .instance_ps = 140000000,
+    .attention_ps = 1000000000000000,
+    .alpha_ps = {0, 2800000, 13000000},
+    .kib_ps = {0, 230000, 90000},
+    .alone_kib_ps = 45000,
+    .exchange_percent = {{{1, 20, 300, 10000}, {5, 6, 7, 8}, {9, 8, 7, 6}},
+                         {{11, 12, 13, 14}, {15, 16, 17, 18}, {1, 1, 1, 1}}}};
 
 static void a_file_gives_back_what_was_written(void **state)
 {
@@ -115,6 +119,7 @@ static void a_file_gives_back_what_was_written(void **state)
     MT_TEST_OK(mt_costs_write(folder, &(struct mt_costs){.row_ps = 1}, "replaced"));
     MT_TEST_OK(mt_costs_read(path, &back));
     assert_int_equal(back.row_ps, 1);
+    assert_false(mt_exchange_is_measured(&back));
     assert_int_equal(stat(leftover, &about), -1);
 }
 
@@ -141,7 +146,48 @@ static void a_file_by_hand_needs_no_origin(void **state)
     assert_int_equal(back.attention_ps, 3);
     assert_int_equal(back.alpha_ps[MT_LEVEL_NETWORK], 4);
     assert_int_equal(back.kib_ps[MT_LEVEL_RANK], 0);
+    assert_false(mt_exchange_is_measured(&back));
     assert_int_equal(back.alone_kib_ps, 0); /* as files from before it are: not known */
+}
+
+#define WAYS(leader) \
+    "{\"direct\": [1, 2, 3, 4], \"hierarchical\": [1, 2, 3, 4], \"leader\": " leader "}"
+#define PERCENTS(even, hot) \
+    HEAD COSTS "\"exchange_percent\": {\"even\": " even ", \"hot\": " hot "}, " LEVELS
+#define GOOD_WAYS WAYS("[1, 2, 3, 10000]")
+
+static void percents_are_all_there_and_in_range(void **state)
+{
+    static const char good[] = PERCENTS(GOOD_WAYS, WAYS("[9, 8, 7, 6]"));
+    static const char *const bad[] = {
+        PERCENTS(GOOD_WAYS, WAYS("[1, 2, 3]")),
+        PERCENTS(GOOD_WAYS, WAYS("[1, 2, 3, 4, 5]")),
+        PERCENTS(GOOD_WAYS, WAYS("[1, 2, 3, 0]")),
+        PERCENTS(GOOD_WAYS, WAYS("[1, 2, 3, 10001]")),
+        PERCENTS(GOOD_WAYS, WAYS("[1, 2, 3, -1]")),
+        PERCENTS(GOOD_WAYS, WAYS("[1, 2, 3, 1.5]")),
+        PERCENTS(GOOD_WAYS, WAYS("[1, 2, 3, \"4\"]")),
+        PERCENTS(GOOD_WAYS, WAYS("[1, 2, 3, null]")),
+        PERCENTS(GOOD_WAYS, WAYS("{}")),
+        PERCENTS(GOOD_WAYS, WAYS("7")),
+        PERCENTS(GOOD_WAYS, WAYS("[1, 2, 3, 4], \"deduplicated\": [1, 2, 3, 4]")),
+        PERCENTS("{}", GOOD_WAYS),
+        PERCENTS("3", GOOD_WAYS),
+        PERCENTS(GOOD_WAYS, GOOD_WAYS ", \"cold\": " GOOD_WAYS),
+        HEAD COSTS "\"exchange_percent\": [], " LEVELS,
+        HEAD COSTS "\"exchange_percent\": {\"even\": " GOOD_WAYS "}, " LEVELS};
+    struct mt_costs costs;
+    MT_UNUSED(state);
+    write_text(good, strlen(good));
+    MT_TEST_OK(mt_costs_read(path, &costs));
+    assert_int_equal(costs.exchange_percent[MT_EXCHANGE_EVEN][MT_EXCHANGE_LEADER][3], 10000);
+    assert_int_equal(costs.exchange_percent[MT_EXCHANGE_HOT][MT_EXCHANGE_LEADER][0], 9);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        write_text(bad[i], strlen(bad[i]));
+        MT_TEST_FAILS(mt_costs_read(path, &costs), MT_ERR_INPUT,
+                      "\"exchange_percent\" is missing or wrong; a list of 4 whole numbers from 1 "
+                      "to 10000");
+    }
 }
 
 static void bad_files_are_refused_with_what_was_expected(void **state)
@@ -273,6 +319,7 @@ int main(void)
         cmocka_unit_test(links_of_a_node_are_one_or_as_many_as_ranks),
         cmocka_unit_test(a_file_gives_back_what_was_written),
         cmocka_unit_test(a_file_by_hand_needs_no_origin),
+        cmocka_unit_test(percents_are_all_there_and_in_range),
         cmocka_unit_test(bad_files_are_refused_with_what_was_expected),
         cmocka_unit_test(what_is_no_small_file_is_refused),
     };

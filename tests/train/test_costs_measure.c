@@ -2,6 +2,7 @@
 #include "base/job.h"
 #include "base/memory.h"
 #include "config/load.h"
+#include "placement/exchange.h"
 #include "support/mpi_main.h"
 #include "train/costs.h"
 
@@ -80,6 +81,7 @@ static void measured_costs_are_sane_and_the_same_on_all_ranks(void **state)
         MT_TEST_OK(mt_costs_measure(&world.session, 2, &costs));
         expect_same_everywhere(&world, &costs);
         expect_sane(&costs);
+        assert_int_equal(mt_exchange_is_measured(&costs), world.session.comm.topology.n_node > 1);
         if (world.session.comm.topology.n_node == 1 ||
             world.session.comm.topology.n_node == mt_job_size()) {
             assert_int_equal(costs.alpha_ps[MT_LEVEL_NODE], costs.alpha_ps[MT_LEVEL_NETWORK]);
@@ -148,29 +150,61 @@ static void costs_are_kept_as_long_as_the_run_is_the_same(void **state)
     MT_TEST_OK(mt_costs_decide(&world.session, 2, kept, &first, &origin));
     assert_int_equal(origin, MT_COSTS_MEASURED);
     /* Numbers that no measurement gives, so that one would be seen. */
-    for (int i = MT_COSTS_STATE - MT_N_COSTS_FIELD; i < MT_COSTS_STATE; i++) {
-        kept[i] = 1234567 + i;
+    enum { FIRST = MT_COSTS_STATE_EXCHANGE - MT_N_COSTS_FIELD };
+    for (int i = FIRST; i < MT_COSTS_STATE; i++) {
+        kept[i] = i < MT_COSTS_STATE_EXCHANGE ? 1234567 + i : 7 + i;
     }
     MT_TEST_OK(mt_costs_decide(&world.session, 2, kept, &again, &origin));
     assert_int_equal(origin, MT_COSTS_CHECKPOINT);
-    assert_int_equal(again.row_ps, 1234567 + MT_COSTS_STATE - MT_N_COSTS_FIELD);
-    assert_int_equal(again.kib_ps[MT_LEVEL_NETWORK], 1234567 + MT_COSTS_STATE - 2);
-    assert_int_equal(again.alone_kib_ps, 1234567 + MT_COSTS_STATE - 1);
-    assert_int_equal(kept[MT_COSTS_STATE - 1], 1234567 + MT_COSTS_STATE - 1);
-    kept[MT_COSTS_STATE_LAST] = 0; /* a checkpoint from before there was this number */
+    assert_int_equal(again.row_ps, 1234567 + FIRST);
+    assert_int_equal(again.kib_ps[MT_LEVEL_NETWORK], 1234567 + MT_COSTS_STATE_ALONE - 1);
+    assert_int_equal(again.alone_kib_ps, 1234567 + MT_COSTS_STATE_ALONE);
+    assert_int_equal(again.exchange_percent[0][0][0], 7 + MT_COSTS_STATE_EXCHANGE);
+    assert_int_equal(
+        again.exchange_percent[MT_EXCHANGE_HOT][MT_EXCHANGE_LEADER][MT_N_EXCHANGE_SIZE - 1],
+        7 + MT_COSTS_STATE - 1);
+    assert_int_equal(kept[MT_COSTS_STATE - 1], 7 + MT_COSTS_STATE - 1);
+    /* a checkpoint from before there were these */
+    memset(kept + MT_COSTS_STATE_ALONE, 0, (1 + MT_COSTS_PERCENTS) * sizeof(*kept));
     MT_TEST_OK(mt_costs_decide(&world.session, 2, kept, &again, &origin));
     assert_int_equal(origin, MT_COSTS_CHECKPOINT);
     assert_int_equal(again.alone_kib_ps, 0);
+    assert_false(mt_exchange_is_measured(&again));
     MT_TEST_OK(mt_costs_decide(&world.session, 3, kept, &again, &origin)); /* larger micro-batch */
     assert_int_equal(origin, MT_COSTS_MEASURED);
-    kept[MT_COSTS_STATE - 1] = -5; /* what no program has written */
-    MT_TEST_OK(mt_costs_decide(&world.session, 3, kept, &again, &origin));
-    assert_int_equal(origin, MT_COSTS_MEASURED);
+    for (int bad = 0; bad <= 1; bad++) { /* what no program has written */
+        kept[bad == 0 ? MT_COSTS_STATE_ALONE : MT_COSTS_STATE - 1] = -5;
+        MT_TEST_OK(mt_costs_decide(&world.session, 3, kept, &again, &origin));
+        assert_int_equal(origin, MT_COSTS_MEASURED);
+    }
     kept[0]++; /* other ranks */
     MT_TEST_OK(mt_costs_decide(&world.session, 3, kept, &again, &origin));
     assert_int_equal(origin, MT_COSTS_MEASURED);
     assert_int_equal(kept[0], mt_job_size());
     close_world(&world);
+}
+
+/* Of one way there is nothing to learn; and what exchanges took is sane. */
+static void exchanges_are_timed_where_there_is_a_choice(void **state)
+{
+    static const char *const to_all[] = {"comm={all_to_all=\"direct\", ranks_per_node=1}",
+                                         "comm={all_to_all=\"auto\", ranks_per_node=1}"};
+    MT_UNUSED(state);
+    for (int is_auto = 0; is_auto <= 1; is_auto++) {
+        struct world world;
+        struct mt_costs costs;
+        open_world(&world, to_all[is_auto]);
+        const int64_t n_live = mt_memory_n_live();
+        MT_TEST_OK(mt_costs_measure(&world.session, 2, &costs));
+        assert_int_equal(mt_memory_n_live(), n_live);
+        const int64_t *percent = &costs.exchange_percent[0][0][0];
+        for (int i = 0; i < MT_COSTS_PERCENTS; i++) {
+            const bool is_timed = is_auto == 1 && mt_job_size() > 1;
+            assert_in_range(percent[i], is_timed ? 1 : 0, is_timed ? MT_COSTS_MOST_PERCENT : 0);
+        }
+        expect_same_everywhere(&world, &costs);
+        close_world(&world);
+    }
 }
 
 static void measuring_leaves_nothing_begun_and_nothing_allocated(void **state)
@@ -235,6 +269,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_device_that_is_paced_to_a_standstill_has_costs),
     cmocka_unit_test(bandwidth_makes_instances_cost_something),
     cmocka_unit_test(costs_are_kept_as_long_as_the_run_is_the_same),
+    cmocka_unit_test(exchanges_are_timed_where_there_is_a_choice),
     cmocka_unit_test(measuring_leaves_nothing_begun_and_nothing_allocated),
     cmocka_unit_test(the_device_of_a_session_advances_what_the_session_began),
 };
