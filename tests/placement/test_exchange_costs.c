@@ -193,6 +193,55 @@ static void expected_tokens_lie_between_all_alike_and_all_different(void **state
     assert_true(quarter >= 899 && quarter <= 902);
 }
 
+static int64_t percent(const struct machine *machine, enum mt_exchange_kind kind)
+{
+    const struct mt_exchange_rows rows = {.n_row = machine->n_row, .row_bytes = 1, .top_k = 1};
+    return mt_exchange_percent(&machine->cluster, kind, &rows);
+}
+
+/* 4 ranks: `hot` bytes of every other one to rank 0, `cold` between all others. */
+static void fill(struct machine *machine, int64_t hot, int64_t cold)
+{
+    for (int i = 0; i < 4 * 4; ++i) {
+        machine->n_row[i] = i % 4 == 0 ? hot : cold;
+    }
+}
+
+static void percents_lie_between_those_of_the_loads_that_were_timed(void **state)
+{
+    MT_UNUSED(state);
+    static const struct mt_costs measured = {
+        .exchange_percent = {{{100, 200, 300, 400}, {110, 210, 310, 410}, {120, 220, 320, 420}},
+                             {{500, 600, 700, 800}, {510, 610, 710, 810}, {520, 620, 720, 820}}}};
+    static const struct {
+        int64_t hot, cold, percent;
+    } cases[] = {{0, 0, 100},
+                 {8, 8, 100},
+                 {64, 64, 100},
+                 {256, 256, 150},
+                 {1024, 1024, 200},
+                 {2048, 2048, 250},
+                 {1 << 20, 1 << 20, 400},
+                 {64, 0, 500},
+                 {1024, 0, 600},
+                 {1 << 20, 0, 800}, /* all to rank 0, four times the mean */
+                 /* 2.5 times the mean is half as hot; between nodes 64 and 256 bytes a pair */
+                 {160, 32, 300},
+                 {640, 128, 350}};
+    struct machine machine;
+    make_even(&machine, 4, 2, 0);
+    assert_int_equal(percent(&machine, MT_EXCHANGE_LEADER), 100); /* nothing was measured */
+    machine.cluster.costs = measured;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
+        fill(&machine, cases[i].hot, cases[i].cold);
+        assert_int_equal(percent(&machine, MT_EXCHANGE_DIRECT), cases[i].percent);
+        assert_int_equal(percent(&machine, MT_EXCHANGE_TWO_LEVEL), cases[i].percent + 10);
+        assert_int_equal(percent(&machine, MT_EXCHANGE_DEDUPLICATED), cases[i].percent + 10);
+        assert_int_equal(percent(&machine, MT_EXCHANGE_LEADER), cases[i].percent + 20);
+    }
+    clear(&machine);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -203,6 +252,7 @@ int main(void)
         cmocka_unit_test(deduplication_is_chosen_only_where_sums_may_differ),
         cmocka_unit_test(one_node_goes_straight),
         cmocka_unit_test(uneven_nodes_have_a_price),
+        cmocka_unit_test(percents_lie_between_those_of_the_loads_that_were_timed),
         cmocka_unit_test(expected_tokens_lie_between_all_alike_and_all_different),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
