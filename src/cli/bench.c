@@ -4,6 +4,7 @@
 #include "base/job.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "device/isa.h"
 #include "kernel/bench.h"
 #include "placement/bench.h"
 #include "train/bench_policies.h"
@@ -58,6 +59,7 @@ static enum mt_status bench_policies(const struct mt_arguments *arguments)
 static enum mt_status bench_kernels(const struct mt_arguments *arguments)
 {
     struct mt_config *config = NULL;
+    MT_TRY(mt_isa_check());
     MT_TRY(mt_load_config_text(arguments, arguments->n_positional < 2 ? mt_bench_config : NULL,
                                &config));
     if (config == NULL) {

@@ -260,8 +260,8 @@ static enum mt_status check_memory(const struct mt_session *session, bool traini
     const double wanted = total * (double)n_local;
     if (wanted > (double)available) {
         return MT_FAIL(MT_ERR_RESOURCE,
-                       "this run needs about %.1f GiB on each machine (%d ranks of %.1f GiB), and "
-                       "%.1f GiB are available; expected it to fit; use more machines, fewer ranks "
+                       "this run needs about %.2f GiB on each machine (%d ranks of %.2f GiB), and "
+                       "%.2f GiB are available; expected it to fit; use more machines, fewer ranks "
                        "a machine, or a smaller model or micro-batch (see: moetrain plan)",
                        wanted / GIB, n_local, total / GIB, (double)available / GIB);
     }
