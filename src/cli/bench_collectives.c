@@ -45,7 +45,6 @@ static enum mt_status measure(struct mt_comm *comm, struct mt_costs *costs)
 /* What the choice rests on. */
 static void print_costs(const struct mt_costs *costs, int64_t alpha_us)
 {
-    static const char *const loads[MT_N_EXCHANGE_LOAD] = {"even", "hot"};
     (void)printf("links, all ranks together: a message %.4g us and %.4g us a KiB in a node, "
                  "%.4g and %.4g between nodes, %.4g alone%s\n",
                  (double)costs->alpha_ps[MT_LEVEL_NODE] * 1e-6,
@@ -56,7 +55,8 @@ static void print_costs(const struct mt_costs *costs, int64_t alpha_us)
     for (int load = 0; load < MT_N_EXCHANGE_LOAD && mt_exchange_is_measured(costs); ++load) {
         (void)printf("exchanges took, in percents of their price by links, %s, from %" PRId64
                      " bytes a pair:",
-                     loads[load], mt_exchange_timed_bytes(0));
+                     mt_exchange_load_name((enum mt_exchange_load)load),
+                     mt_exchange_timed_bytes(0));
         for (int way = 0; way < MT_N_EXCHANGE_TIMED; ++way) {
             (void)printf(" %s", mt_exchange_name((enum mt_exchange_kind)way));
             for (int size = 0; size < MT_N_EXCHANGE_SIZE; ++size) {

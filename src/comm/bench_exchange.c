@@ -157,8 +157,7 @@ static enum mt_status run(void *context)
 /* MPI_Alltoallv takes seconds where ranks outnumber cores. */
 static int n_in_a_row(const struct mt_bench_exchange *bench)
 {
-    enum { IN_A_ROW = 2 };
-    return bench->way != MT_BENCH_MPI && bench->pair_bytes <= MT_TRIAL_SMALL_BYTES ? IN_A_ROW : 1;
+    return bench->way != MT_BENCH_MPI ? mt_trial_n_in_a_row(bench->pair_bytes) : 1;
 }
 
 static void plan_mpi(struct mt_bench_exchange *bench)

@@ -116,6 +116,12 @@ enum mt_status mt_trial_run(struct mt_trial *trial, enum mt_trial_way way)
     return mt_exec_end(trial->exec);
 }
 
+int mt_trial_n_in_a_row(int64_t pair_bytes)
+{
+    enum { SMALL_BYTES = 4096, IN_A_ROW = 2 };
+    return pair_bytes <= SMALL_BYTES ? IN_A_ROW : 1;
+}
+
 enum mt_status mt_trial_time(struct mt_comm *comm, enum mt_status (*run)(void *context),
                              void *context, int n_run, double *time_s,
                              struct mt_trial_sample *sample)

@@ -32,9 +32,9 @@ void mt_trial_clear(struct mt_trial *trial);
 /* Collective: one exchange there, and one back. */
 enum mt_status mt_trial_run(struct mt_trial *trial, enum mt_trial_way way);
 
-/* Sizes of blocks up to which several runs are timed in a row. Where ranks outnumber cores they
- * leave the common start milliseconds after each other, which is not the exchange's time. */
-enum { MT_TRIAL_SMALL_BYTES = 4096 };
+/* How many runs are timed in a row: of small blocks several. Where ranks outnumber cores they leave
+ * the common start milliseconds after each other, which is not the exchange's time. */
+int mt_trial_n_in_a_row(int64_t pair_bytes);
 /* One run: the slowest rank's seconds, and processor time of all ranks together. */
 struct mt_trial_sample {
     double slowest_s, busy_s;

@@ -22,9 +22,10 @@ enum mt_exchange_kind {
     MT_EXCHANGE_DEDUPLICATED,
     MT_N_EXCHANGE
 };
-/* Loads on which they are timed: equal blocks; blocks of four times the size for rank 0. Sizes are
- * mt_exchange_timed_bytes. */
+/* Loads on which they are timed: equal blocks; blocks of HOT_FACTOR times the size for rank 0.
+ * Sizes are mt_exchange_timed_bytes. */
 enum mt_exchange_load { MT_EXCHANGE_EVEN, MT_EXCHANGE_HOT, MT_N_EXCHANGE_LOAD };
+enum { MT_EXCHANGE_HOT_FACTOR = 4 };
 enum { MT_N_EXCHANGE_TIMED = MT_EXCHANGE_DEDUPLICATED, MT_N_EXCHANGE_SIZE = 4 };
 
 /* Measured once, quantised, broadcast, kept (train/costs.h), or read from a file. All >= 0. */

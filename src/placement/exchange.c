@@ -11,6 +11,13 @@ const char *mt_exchange_name(enum mt_exchange_kind kind)
     return names[kind];
 }
 
+const char *mt_exchange_load_name(enum mt_exchange_load load)
+{
+    static const char *const names[MT_N_EXCHANGE_LOAD] = {"even", "hot"};
+    MT_ASSERT(load >= MT_EXCHANGE_EVEN && load < MT_N_EXCHANGE_LOAD);
+    return names[load];
+}
+
 enum mt_exchange_kind mt_exchange_choose(const struct mt_cluster *cluster,
                                          const struct mt_exchange_rows *rows, bool sums_may_differ,
                                          struct mt_arena *scratch)

@@ -9,7 +9,8 @@
 #include "config/config.h"
 #include "placement/cluster.h"
 
-const char *mt_exchange_name(enum mt_exchange_kind kind); /* as comm.all_to_all has it */
+const char *mt_exchange_name(enum mt_exchange_kind kind);      /* as comm.all_to_all has it */
+const char *mt_exchange_load_name(enum mt_exchange_load load); /* as costs.json has it */
 
 struct mt_exchange_rows {
     const int64_t *n_row; /* [R,R] of source s at target t */

@@ -3,7 +3,7 @@
 #include "base/size.h"
 #include "placement/exchange.h"
 
-enum { HOT_FACTOR = 4, WHOLE = 100 };
+enum { WHOLE = 100 };
 /* Close where a link's first bytes pass sooner than it can go on: half a millisecond of a gigabit
  * is 62 KB. */
 static const int64_t timed_bytes[MT_N_EXCHANGE_SIZE] = {64, 1 << 10, 1 << 12, 1 << 14};
@@ -78,7 +78,7 @@ static struct likeness likeness_of(const struct mt_cluster *cluster,
     if (n_all == 0) {
         return like;
     }
-    const int64_t hottest = (int64_t)ONE * (mt_min_i64(HOT_FACTOR, n_rank) - 1);
+    const int64_t hottest = (int64_t)ONE * (mt_min_i64(MT_EXCHANGE_HOT_FACTOR, n_rank) - 1);
     const int64_t beyond = mt_ps_times(busiest, (int64_t)ONE * n_rank) / n_all - ONE;
     place_size(mt_ps_times(n_all, rows->row_bytes) / n_pair, &like);
     like.hot = mt_max_i64(0, mt_min_i64(beyond * ONE / hottest, ONE));

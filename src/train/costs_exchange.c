@@ -19,7 +19,8 @@
 _Static_assert((int)MT_TRIAL_DIRECT == (int)MT_EXCHANGE_DIRECT &&
                    (int)MT_TRIAL_TWO_LEVEL == (int)MT_EXCHANGE_TWO_LEVEL &&
                    (int)MT_TRIAL_LEADER == (int)MT_EXCHANGE_LEADER &&
-                   (int)MT_N_TRIAL_WAY == (int)MT_N_EXCHANGE_TIMED,
+                   (int)MT_N_TRIAL_WAY == (int)MT_N_EXCHANGE_TIMED &&
+                   (int)MT_TRIAL_HOT_FACTOR == (int)MT_EXCHANGE_HOT_FACTOR,
                "what is timed is what is priced");
 
 enum { MIN_ROUND = 3, MAX_ROUND = 25 };
@@ -64,12 +65,6 @@ static double price_s(struct exchanges *e, int way)
            SECONDS_PER_PS;
 }
 
-static int n_in_a_row(int64_t pair_bytes)
-{
-    enum { IN_A_ROW = 2 };
-    return pair_bytes <= MT_TRIAL_SMALL_BYTES ? IN_A_ROW : 1;
-}
-
 static void fill(struct exchanges *e, enum mt_exchange_load load, int64_t pair_bytes)
 {
     const int n_rank = e->cluster.n_rank;
@@ -85,7 +80,7 @@ static bool is_worth_it(struct exchanges *e, int64_t pair_bytes)
 {
     double round_s = 0.0;
     for (int way = 0; way < MT_N_TRIAL_WAY; ++way) {
-        round_s += price_s(e, way) * e->slowness[way] * n_in_a_row(pair_bytes);
+        round_s += price_s(e, way) * e->slowness[way] * mt_trial_n_in_a_row(pair_bytes);
     }
     return e->cluster.n_rank * pair_bytes <= MOST_BYTES &&
            e->spent_s + MIN_ROUND * round_s <= WHOLE_S;
@@ -136,7 +131,7 @@ static enum mt_status time_load(struct exchanges *e, enum mt_exchange_load load,
         status = mt_trial_run(&run.trial, (enum mt_trial_way)way);
     }
     if (status == MT_OK) {
-        status = time_rounds(e, &run, n_in_a_row(pair_bytes), time_s, &n_round);
+        status = time_rounds(e, &run, mt_trial_n_in_a_row(pair_bytes), time_s, &n_round);
     }
     mt_trial_clear(&run.trial);
     for (int way = 0; way < MT_N_TRIAL_WAY && status == MT_OK; ++way) {

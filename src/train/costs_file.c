@@ -36,7 +36,6 @@ const struct mt_costs_field mt_costs_fields[MT_N_COSTS_FIELD] = {
 
 /* Percents of exchanges: an object of loads, of ways, of sizes. */
 #define PERCENTS "exchange_percent"
-static const char *const loads[MT_N_EXCHANGE_LOAD] = {"even", "hot"};
 
 /* ---- reading ---- */
 
@@ -136,7 +135,8 @@ static enum mt_status read_percents(const char *path, const json_t *root, struct
     }
     bool is_good = json_object_size(all) == MT_N_EXCHANGE_LOAD;
     for (int load = 0; load < MT_N_EXCHANGE_LOAD && is_good; load++) {
-        const json_t *ways = json_object_get(all, loads[load]);
+        const json_t *ways =
+            json_object_get(all, mt_exchange_load_name((enum mt_exchange_load)load));
         is_good = json_object_size(ways) == MT_N_EXCHANGE_TIMED;
         for (int way = 0; way < MT_N_EXCHANGE_TIMED && is_good; way++) {
             const char *name = mt_exchange_name((enum mt_exchange_kind)way);
@@ -242,7 +242,7 @@ static json_t *percents_json(const struct mt_costs *costs)
     json_t *all = json_object();
     for (int load = 0; load < MT_N_EXCHANGE_LOAD; load++) {
         json_t *ways = json_object();
-        (void)json_object_set_new(all, loads[load], ways);
+        (void)json_object_set_new(all, mt_exchange_load_name((enum mt_exchange_load)load), ways);
         for (int way = 0; way < MT_N_EXCHANGE_TIMED; way++) {
             json_t *list = json_array();
             (void)json_object_set_new(ways, mt_exchange_name((enum mt_exchange_kind)way), list);
