@@ -9,7 +9,7 @@ case $BUILD_DIR in
 esac
 
 build_packages="gcc g++ cmake ninja-build pkg-config git libopenmpi-dev openmpi-bin libhdf5-dev
-    libdnnl-dev libtomlplusplus-dev libjansson-dev libxxhash-dev libhwloc-dev libcmocka-dev zlib1g-dev
+    libdnnl-dev ocl-icd-opencl-dev libtomlplusplus-dev libjansson-dev libxxhash-dev libhwloc-dev libcmocka-dev zlib1g-dev
     libpcre2-dev libutf8proc-dev libsentencepiece-dev libprotobuf-c-dev protobuf-c-compiler"
 
 say() { printf '%s\n' "$*"; }
