@@ -1,4 +1,6 @@
-/* Packs written slab by slab have the bytes of the library's reorder: both types, any edges. */
+/* Packs written slab by slab have the bytes of whole ones: both types, any edges. Whole ones come
+ * from the library's reorder; in panels (gemm_panel.h) from one call, and test_gemm_panel knows the
+ * layout. */
 #include "base/memory.h"
 #include "device/isa.h"
 #include "kernel/cpu/weight_pack.h"

@@ -4,8 +4,9 @@
 #include "device/isa.h"
 #include "kernel/cpu/bf16.h"
 #include "kernel/cpu/dnnl_try.h"
+#include "kernel/cpu/gemm_panel.h"
 
-enum { N_LANE = 16, PANEL = 64 };
+enum { N_LANE = 16, PANEL = 64, PACK_ALIGNMENT = 64 };
 
 /* ---- the library's way ---- */
 
@@ -67,6 +68,10 @@ static bool processor_packs(const struct mt_gemm_pack *pack)
 
 enum mt_status mt_gemm_pack_init(struct mt_gemm_pack *pack, dnnl_engine_t engine)
 {
+    if (pack->in_panels) {
+        pack->has_slabs = true;
+        return MT_OK;
+    }
     dnnl_memory_desc_t values;
     MT_TRY_DNNL(describe_values(&values, pack));
     MT_TRY(make_reorder(pack, &values, engine));
@@ -84,9 +89,33 @@ void mt_gemm_pack_clear(struct mt_gemm_pack *pack)
     (void)dnnl_memory_destroy(pack->scratch);
 }
 
+int64_t mt_gemm_pack_size(const struct mt_gemm_pack *pack)
+{
+    /* n_x and n_y of P change places with its transposition, which changes nothing. */
+    const int64_t n_bytes = pack->in_panels ? mt_gemm_panel_pack_floats(pack->n_in, pack->n_out) *
+                                                  (int64_t)sizeof(float)
+                                            : (int64_t)dnnl_memory_desc_get_size(&pack->layout);
+    return mt_round_up(n_bytes, PACK_ALIGNMENT);
+}
+
+static void pack_panels(const struct mt_gemm_pack *pack, float *out, const float *values,
+                        int64_t row, int64_t end)
+{
+    const struct mt_panel_values from = {.values = values,
+                                         .n_out = pack->n_out,
+                                         .n_in = pack->n_in,
+                                         .is_transposed = pack->is_transposed,
+                                         .rounds = pack->rounds};
+    mt_gemm_panel_pack(out, &from, row, mt_min_i64(end, mt_round_up(pack->n_out, MT_PANEL_WIDTH)));
+}
+
 void mt_gemm_pack_whole(const struct mt_gemm_pack *pack, dnnl_stream_t stream, void *out,
                         const float *values)
 {
+    if (pack->in_panels) {
+        pack_panels(pack, out, values, 0, INT64_MAX);
+        return;
+    }
     /* The library has one handle type for what it reads and what it writes. */
     union {
         const float *in;
@@ -267,10 +296,8 @@ BF16_TARGET UNROLLS void pack_pairs(const struct slab *s, enum way way)
 PACK_IN_WAYS(pack_as_floats, AVX512_TARGET, pack_floats_transposed, pack_floats)
 PACK_IN_WAYS(pack_as_pairs, BF16_TARGET, pack_pairs_transposed, pack_pairs)
 
-void mt_gemm_pack_slab(const struct mt_gemm_pack *pack, void *out, const float *values,
-                       int64_t slab)
+static void pack_slab(const struct mt_gemm_pack *pack, void *out, const float *values, int64_t slab)
 {
-    MT_ASSERT(pack->has_slabs);
     const bool turned = pack->is_transposed;
     const bool has_pairs = pack->layout.data_type == dnnl_bf16;
     const int64_t row = slab * MT_PACK_SLAB;
@@ -297,13 +324,21 @@ void mt_gemm_pack_slab(const struct mt_gemm_pack *pack, void *out, const float *
 
 #else
 
-void mt_gemm_pack_slab(const struct mt_gemm_pack *pack, void *out, const float *values,
-                       int64_t slab)
+static void pack_slab(const struct mt_gemm_pack *pack, void *out, const float *values, int64_t slab)
 {
-    (void)out;
-    (void)values;
-    (void)slab;
-    MT_ASSERT(pack->has_slabs);
+    (void)pack, (void)out, (void)values, (void)slab;
+    MT_ASSERT(!"only AVX-512 has slabs of the library's layout");
 }
 
 #endif
+
+void mt_gemm_pack_slab(const struct mt_gemm_pack *pack, void *out, const float *values,
+                       int64_t slab)
+{
+    MT_ASSERT(pack->has_slabs);
+    if (pack->in_panels) {
+        pack_panels(pack, out, values, slab * MT_PACK_SLAB, (slab + 1) * MT_PACK_SLAB);
+    } else {
+        pack_slab(pack, out, values, slab);
+    }
+}

@@ -6,8 +6,8 @@
  * (bfloat16); 0 beyond the edges. A slab goes
  *   to P = values^T: as its transpose, into one panel
  *   to P = values:   as it is, in runs of 64, into every panel
- * Other layouts, and processors without AVX-512, are left to oneDNN, which makes the same bytes in
- * one piece.
+ * On AVX2 products are ours, and so is the layout (gemm_panel.h). Other layouts and processors are
+ * left to oneDNN, which makes the bytes in one piece.
  *
  * Both packs of a weight on one Zen 4 core, oneDNN 2.6.3 and here, best of 300, 2026-11, in us:
  *   bfloat16  512 x 256: 80, 24    256 x 512: 117, 24    1024 x 1024: 1628, 276
@@ -27,6 +27,7 @@ struct mt_gemm_pack {
     int64_t n_out, n_in;
     bool is_transposed;        /* P = values^T [n_in, n_out], else P = values */
     bool rounds;               /* bfloat16 numbers held in float32 */
+    bool in_panels;            /* of gemm_panel.h: what follows but has_slabs is not used */
     bool has_slabs;            /* mt_gemm_pack_slab can be used */
     dnnl_memory_desc_t layout; /* of P: dnnl_f32, or dnnl_bf16, which rounds */
     dnnl_primitive_t reorder;  /* the library's way, and what it is handed */
@@ -37,7 +38,10 @@ struct mt_gemm_pack {
 enum mt_status mt_gemm_pack_init(struct mt_gemm_pack *pack, dnnl_engine_t engine);
 void mt_gemm_pack_clear(struct mt_gemm_pack *pack);
 
-/* By the library; one at a time per pack. */
+/* Bytes of the pack, a multiple of 64. */
+int64_t mt_gemm_pack_size(const struct mt_gemm_pack *pack);
+
+/* By the library where it is not in panels; one at a time per pack. */
 void mt_gemm_pack_whole(const struct mt_gemm_pack *pack, dnnl_stream_t stream, void *out,
                         const float *values);
 /* has_slabs (asserted): rows [64 slab, 64 slab + 64) of values, as far as there are; out 64-byte

@@ -5,10 +5,11 @@
 #include "kernel/cpu/bf16.h"
 #include "kernel/cpu/dnnl_try.h"
 #include "kernel/cpu/gemm_pack.h"
+#include "kernel/cpu/gemm_panel.h"
 
 #include <string.h>
 
-enum { MAX_SHAPE = 128, N_PIECE = 11, PACK_ALIGNMENT = 64 };
+enum { MAX_SHAPE = 128, N_PIECE = 11 };
 
 static const int64_t piece_rows[N_PIECE] = {MT_GEMM_TILE, 32, 16, 8, 7, 6, 5, 4, 3, 2, 1};
 
@@ -169,6 +170,7 @@ static void set_shape(struct mt_gemm *gemm, enum mt_dtype dtype, enum mt_gemm_ki
     gemm->pack.n_out = n_out;
     gemm->pack.n_in = n_in;
     gemm->pack.is_transposed = kind == MT_GEMM_FORWARD;
+    gemm->pack.in_panels = mt_gemm_panel_fits();
     gemm->pack.rounds = dtype == MT_BFLOAT16 && gemm->x_type == dnnl_f32;
 }
 
@@ -176,10 +178,11 @@ static enum mt_status make_gemm(struct mt_gemm *gemm, enum mt_dtype dtype, enum 
                                 int64_t n_out, int64_t n_in)
 {
     set_shape(gemm, dtype, kind, n_out, n_in);
-    MT_TRY(choose_layout(gemm));
-    MT_TRY(make_pieces(gemm, false));
-    if (kind == MT_GEMM_BACKWARD_INPUT) {
-        MT_TRY(make_pieces(gemm, true));
+    MT_TRY(open_engine());
+    if (!gemm->pack.in_panels) {
+        MT_TRY(choose_layout(gemm));
+        MT_TRY(make_pieces(gemm, false));
+        MT_TRY(kind == MT_GEMM_BACKWARD_INPUT ? make_pieces(gemm, true) : MT_OK);
     }
     return mt_gemm_pack_init(&gemm->pack, cache.engine);
 }
@@ -202,7 +205,7 @@ static enum mt_status make_shape(enum mt_dtype dtype, int64_t n_out, int64_t n_i
 /* Room for a tile of rows of n_x floats. */
 static enum mt_status make_rounded(int thread, int64_t n_x)
 {
-    const int64_t n_bytes = MT_GEMM_TILE * n_x * (int64_t)sizeof(float);
+    const int64_t n_bytes = mt_gemm_panel_sheet_floats(MT_GEMM_TILE, n_x) * (int64_t)sizeof(float);
     if (cache.rounded_bytes[thread] < n_bytes) {
         (void)dnnl_memory_destroy(cache.rounded[thread]);
         cache.rounded[thread] = NULL;
@@ -223,7 +226,9 @@ static enum mt_status make_threads(struct mt_gemm *gemm, int n_thread)
                                        dnnl_stream_default_flags));
     }
     for (; gemm->n_thread < n_thread; gemm->n_thread++) {
-        MT_TRY(make_thread(gemm, &gemm->thread[gemm->n_thread]));
+        if (!gemm->pack.in_panels) {
+            MT_TRY(make_thread(gemm, &gemm->thread[gemm->n_thread]));
+        }
     }
     return MT_OK;
 }
@@ -269,10 +274,10 @@ int64_t mt_gemm_pack_bytes(enum mt_dtype dtype, enum mt_gemm_kind kind, int64_t 
     const struct mt_gemm *gemm = find(dtype, kind, n_out, n_in);
     if (gemm == NULL) {
         set_shape(&probe, dtype, kind, n_out, n_in);
-        MT_ASSERT(choose_layout(&probe) == MT_OK);
+        MT_ASSERT(probe.pack.in_panels || choose_layout(&probe) == MT_OK);
         gemm = &probe;
     }
-    return mt_round_up((int64_t)dnnl_memory_desc_get_size(&gemm->pack.layout), PACK_ALIGNMENT);
+    return mt_gemm_pack_size(&gemm->pack);
 }
 
 int64_t mt_gemm_n_x(const struct mt_gemm *gemm)
@@ -307,15 +312,25 @@ void mt_gemm_pack(const struct mt_gemm *gemm, int thread, void *pack, const floa
     mt_gemm_pack_whole(&gemm->pack, cache.stream[thread], pack, values);
 }
 
+static void lay_rows(const struct mt_gemm *gemm, float *sheet, const float *x, int64_t n)
+{
+    mt_gemm_panel_lay(sheet, x, n, mt_gemm_n_x(gemm));
+    if (gemm->pack.rounds) {
+        mt_bf16_round_values(sheet, sheet, mt_gemm_panel_sheet_floats(n, mt_gemm_n_x(gemm)));
+    }
+}
+
 const void *mt_gemm_round(const struct mt_gemm *gemm, int thread, const float *x, int64_t n)
 {
     MT_ASSERT(n >= 1 && n <= MT_GEMM_TILE && thread >= 0 && thread < gemm->n_thread);
-    if (gemm->dtype == MT_FLOAT32) {
+    if (gemm->dtype == MT_FLOAT32 && !gemm->pack.in_panels) {
         return x;
     }
     void *rounded = NULL;
     MT_ASSERT(dnnl_memory_get_data_handle(cache.rounded[thread], &rounded) == dnnl_success);
-    if (gemm->x_type == dnnl_bf16) {
+    if (gemm->pack.in_panels) {
+        lay_rows(gemm, rounded, x, n);
+    } else if (gemm->x_type == dnnl_bf16) {
         mt_bf16_round(rounded, x, n * mt_gemm_n_x(gemm));
     } else {
         mt_bf16_round_values(rounded, x, n * mt_gemm_n_x(gemm));
@@ -329,11 +344,10 @@ void mt_gemm_tile(const struct mt_gemm *gemm, int thread, float *y, const float 
     mt_gemm_tile_rounded(gemm, thread, y, mt_gemm_round(gemm, thread, x, n), pack, n, accumulate);
 }
 
-void mt_gemm_tile_rounded(const struct mt_gemm *gemm, int thread, float *y, const void *rounded,
-                          const void *pack, int64_t n, bool accumulate)
+/* Piece by piece of rows that the library has code for. */
+static void multiply_pieces(const struct mt_gemm *gemm, int thread, float *y, const void *rounded,
+                            const void *pack, int64_t n, bool accumulate)
 {
-    MT_ASSERT(n >= 1 && n <= MT_GEMM_TILE && thread >= 0 && thread < gemm->n_thread);
-    MT_ASSERT(!accumulate || gemm->kind == MT_GEMM_BACKWARD_INPUT);
     const struct thread_memory *memory = &gemm->thread[thread];
     const int64_t item_bytes = gemm->x_type == dnnl_bf16 ? 2 : 4;
     const int64_t row_bytes = item_bytes * mt_gemm_n_x(gemm);
@@ -353,6 +367,25 @@ void mt_gemm_tile_rounded(const struct mt_gemm *gemm, int thread, float *y, cons
         MT_ASSERT(dnnl_primitive_execute(gemm->product[accumulate ? 1 : 0][piece],
                                          cache.stream[thread], n_arg, args) == dnnl_success);
         row += piece_rows[piece];
+    }
+}
+
+void mt_gemm_tile_rounded(const struct mt_gemm *gemm, int thread, float *y, const void *rounded,
+                          const void *pack, int64_t n, bool accumulate)
+{
+    MT_ASSERT(n >= 1 && n <= MT_GEMM_TILE && thread >= 0 && thread < gemm->n_thread);
+    MT_ASSERT(!accumulate || gemm->kind == MT_GEMM_BACKWARD_INPUT);
+    if (gemm->pack.in_panels) {
+        const struct mt_panel_product product = {.y = y,
+                                                 .sheet = rounded,
+                                                 .pack = pack,
+                                                 .n = n,
+                                                 .n_x = mt_gemm_n_x(gemm),
+                                                 .n_y = mt_gemm_n_y(gemm),
+                                                 .accumulate = accumulate};
+        mt_gemm_panel_multiply(&product);
+    } else {
+        multiply_pieces(gemm, thread, y, rounded, pack, n, accumulate);
     }
 }
 

@@ -1,4 +1,5 @@
-/* Products y [n, n_y] (=, or +=) x [n, n_x] P with a packed matrix P, over oneDNN.
+/* Products y [n, n_y] (=, or +=) x [n, n_x] P with a packed matrix P: over oneDNN, but on AVX2,
+ * where it reads no packs, by loops of our own (gemm_panel.h).
  *
  * Rows come and go as float32. In bfloat16 the pack holds bfloat16 and the rows of a tile are
  * rounded into scratch of the thread; sums are float32. Processors without products of bfloat16
@@ -59,9 +60,9 @@ void mt_gemm_pack(const struct mt_gemm *gemm, int thread, void *pack, const floa
 void mt_gemm_tile(const struct mt_gemm *gemm, int thread, float *y, const float *x,
                   const void *pack, int64_t n, bool accumulate);
 
-/* The same in two halves, for rows that several products read: they are rounded once. What round
- * returns is good for every gemm of this dtype and n_x, until the thread's next round or tile.
- * Float32: x itself. */
+/* The same in two halves, for rows that several products read: they are rounded, and laid out as
+ * products read them, once. What round returns is good for these n rows in every gemm of this dtype
+ * and n_x, until the thread's next round or tile. */
 const void *mt_gemm_round(const struct mt_gemm *gemm, int thread, const float *x, int64_t n);
 void mt_gemm_tile_rounded(const struct mt_gemm *gemm, int thread, float *y, const void *rounded,
                           const void *pack, int64_t n, bool accumulate);

@@ -1,0 +1,364 @@
+#include "kernel/cpu/gemm_panel.h"
+
+#include "base/size.h"
+#include "base/status.h"
+#include "device/isa.h"
+#include "kernel/cpu/bf16.h"
+
+enum { WIDTH = MT_PANEL_WIDTH, LANES = 8, BAND = 6, DEPTH = 512 };
+
+bool mt_gemm_panel_fits(void)
+{
+    return mt_isa_detect() == MT_ISA_AVX2;
+}
+
+int64_t mt_gemm_panel_pack_floats(int64_t n_x, int64_t n_y)
+{
+    return mt_round_up(n_x, WIDTH) * mt_round_up(n_y, WIDTH);
+}
+
+int64_t mt_gemm_panel_sheet_floats(int64_t n, int64_t n_x)
+{
+    return n * mt_round_up(n_x, WIDTH);
+}
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define AVX2    __attribute__((target("avx2,fma")))
+#define UNROLLS static inline __attribute__((always_inline))
+
+/* ---- laying out ---- */
+
+/* from [0, 8), of which n exist, 0 beyond. */
+AVX2 UNROLLS __m256 load(const float *from, int64_t n)
+{
+    static const int32_t masks[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    if (n >= LANES) {
+        return _mm256_loadu_ps(from);
+    }
+    if (n <= 0) {
+        return _mm256_setzero_ps();
+    }
+    return _mm256_maskload_ps(from, _mm256_loadu_si256((const void *)(masks + LANES - n)));
+}
+
+AVX2 UNROLLS void copy_run(float *to, const float *from, int64_t n)
+{
+    const __m256 first = load(from, n);
+    const __m256 second = load(from + LANES, n - LANES);
+    _mm256_store_ps(to, first);
+    _mm256_store_ps(to + LANES, second);
+}
+
+/* Rows of band `band` of n_band, when `left` rows are left. */
+static int64_t rows_of(int64_t left, int64_t n_band, int64_t band)
+{
+    return mt_ceil_div(left, n_band - band);
+}
+
+AVX2 void mt_gemm_panel_lay(float *sheet, const float *x, int64_t n, int64_t n_x)
+{
+    const int64_t n_band = mt_ceil_div(n, BAND);
+    int64_t row = 0;
+    for (int64_t band = 0; band < n_band; band++) {
+        const int64_t rows = rows_of(n - row, n_band, band);
+        for (int64_t column = 0; column < n_x; column += WIDTH) {
+            for (int64_t i = 0; i < rows; i++) {
+                copy_run(sheet, x + (row + i) * n_x + column, n_x - column);
+                sheet += WIDTH;
+            }
+        }
+        row += rows;
+    }
+}
+
+/* A line, past the caches as on AVX-512 (gemm_pack.c). Always whole: written by halves, of several
+ * lines in turn, packs reach 18 GB/s on a core of its own and 4 beside a busy sibling thread; by
+ * whole lines 20 and 16. */
+AVX2 UNROLLS void store_line(float *to, __m256 first, __m256 second)
+{
+    _mm256_stream_ps(to, first);
+    _mm256_stream_ps(to + LANES, second);
+}
+
+/* to [8 rows, WIDTH apart] = the transpose of row [8]. */
+AVX2 UNROLLS void transpose(float *to, const __m256 row[LANES])
+{
+    __m256 pair[LANES];
+    __m256 four[LANES];
+#pragma GCC unroll 4
+    for (int i = 0; i < LANES; i += 2) {
+        pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
+        pair[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
+    }
+    enum { LOW = 0x44, HIGH = 0xee }; /* the lower or upper two of both operands */
+#pragma GCC unroll 2
+    for (int i = 0; i < LANES; i += 4) {
+        four[i] = _mm256_shuffle_ps(pair[i], pair[i + 2], LOW);
+        four[i + 1] = _mm256_shuffle_ps(pair[i], pair[i + 2], HIGH);
+        four[i + 2] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], LOW);
+        four[i + 3] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], HIGH);
+    }
+    /* four[c], four[4 + c]: columns c and 4 + c of rows 0 .. 3, of rows 4 .. 7 */
+#pragma GCC unroll 4
+    for (int64_t c = 0; c < 4; c++) {
+        _mm256_store_ps(to + c * WIDTH, _mm256_permute2f128_ps(four[c], four[4 + c], 0x20));
+        _mm256_store_ps(to + (4 + c) * WIDTH, _mm256_permute2f128_ps(four[c], four[4 + c], 0x31));
+    }
+}
+
+/* Rows of values become columns of P: 16 rows make a panel. */
+AVX2 static void pack_transposed(float *pack, const struct mt_panel_values *from, int64_t row)
+{
+    const int64_t depth = mt_round_up(from->n_in, WIDTH);
+    float *panel = pack + row * depth;
+    for (int64_t column = 0; column < depth; column += LANES) {
+        _Alignas(64) float lines[LANES * WIDTH];
+        for (int64_t half = 0; half < WIDTH; half += LANES) {
+            __m256 tile[LANES];
+#pragma GCC unroll 8
+            for (int64_t i = 0; i < LANES; i++) {
+                const bool exists = row + half + i < from->n_out;
+                tile[i] = load(from->values + (row + half + i) * from->n_in + column,
+                               exists ? from->n_in - column : 0);
+            }
+            transpose(lines + half, tile);
+        }
+        for (int64_t i = 0; i < LANES; i++) {
+            const float *line = lines + i * WIDTH;
+            store_line(panel + (column + i) * WIDTH, _mm256_load_ps(line),
+                       _mm256_load_ps(line + LANES));
+        }
+    }
+}
+
+/* Rows of values are rows of P: [row, end) into every panel. */
+AVX2 static void pack_straight(float *pack, const struct mt_panel_values *from, int64_t row,
+                               int64_t end)
+{
+    const int64_t depth = mt_round_up(from->n_out, WIDTH);
+    for (int64_t column = 0; column < from->n_in; column += WIDTH) {
+        float *to = pack + column * depth + row * WIDTH;
+        for (int64_t i = row; i < end; i++) {
+            const float *values = from->values + i * from->n_in + column;
+            const int64_t n = i < from->n_out ? from->n_in - column : 0;
+            store_line(to, load(values, n), load(values + LANES, n - LANES));
+            to += WIDTH;
+        }
+    }
+}
+
+/* What a slab wrote, rounded where it lies. */
+static void round_slab(float *pack, const struct mt_panel_values *from, int64_t row, int64_t end)
+{
+    if (from->is_transposed) {
+        const int64_t depth = mt_round_up(from->n_in, WIDTH);
+        mt_bf16_round_values(pack + row * depth, pack + row * depth, (end - row) * depth);
+        return;
+    }
+    const int64_t depth = mt_round_up(from->n_out, WIDTH);
+    for (int64_t column = 0; column < from->n_in; column += WIDTH) {
+        float *to = pack + column * depth + row * WIDTH;
+        mt_bf16_round_values(to, to, (end - row) * WIDTH);
+    }
+}
+
+AVX2 void mt_gemm_panel_pack(float *pack, const struct mt_panel_values *from, int64_t row,
+                             int64_t end)
+{
+    MT_ASSERT(row % WIDTH == 0 && end % WIDTH == 0);
+    if (from->is_transposed) {
+        for (int64_t panel = row; panel < end; panel += WIDTH) {
+            pack_transposed(pack, from, panel);
+        }
+    } else {
+        pack_straight(pack, from, row, end);
+    }
+    _mm_sfence();
+    if (from->rounds) {
+        round_slab(pack, from, row, end);
+    }
+}
+
+/* ---- multiplying ---- */
+
+/* Lines of P that a band fetches ahead, one for every four rows of P that it multiplies. */
+struct fetch {
+    const float *at;
+    int64_t step; /* floats */
+};
+
+/* A band of x, from one of its columns on, and a panel of P, from that row on. */
+struct band {
+    float *y;
+    int64_t y_stride;
+    const float *x, *panel;
+    int64_t depth; /* a multiple of 16 */
+    bool accumulate;
+    struct fetch fetch;
+};
+
+/* Sums += a column of a run of x times the row of P that meets it. rows is a constant at every
+ * call, here and below: sums stay in registers. */
+AVX2 UNROLLS void multiply_row(__m256 sum[BAND][2], const float *x, const float *panel,
+                               int64_t rows)
+{
+    const __m256 p_0 = _mm256_load_ps(panel);
+    const __m256 p_1 = _mm256_load_ps(panel + LANES);
+#pragma GCC unroll 6
+    for (int64_t i = 0; i < rows; i++) {
+        const __m256 value = _mm256_broadcast_ss(x + i * WIDTH);
+        sum[i][0] = _mm256_fmadd_ps(value, p_0, sum[i][0]);
+        sum[i][1] = _mm256_fmadd_ps(value, p_1, sum[i][1]);
+    }
+}
+
+AVX2 UNROLLS void multiply_band(const struct band *b, int64_t rows)
+{
+    __m256 sum[BAND][2];
+    const float *x = b->x;
+    const float *panel = b->panel;
+    const float *fetch = b->fetch.at;
+#pragma GCC unroll 6
+    for (int64_t i = 0; i < rows; i++) {
+        const float *y = b->y + i * b->y_stride;
+        sum[i][0] = b->accumulate ? _mm256_loadu_ps(y) : _mm256_setzero_ps();
+        sum[i][1] = b->accumulate ? _mm256_loadu_ps(y + LANES) : _mm256_setzero_ps();
+    }
+    for (int64_t depth = b->depth; depth > 0; depth -= WIDTH) {
+#pragma GCC unroll 4
+        for (int64_t row = 0; row < WIDTH; row += 4) {
+            __builtin_prefetch(fetch);
+            fetch += b->fetch.step;
+#pragma GCC unroll 4
+            for (int64_t k = row; k < row + 4; k++) {
+                multiply_row(sum, x + k, panel + k * WIDTH, rows);
+            }
+        }
+        x += rows * WIDTH;
+        panel += (int64_t)WIDTH * WIDTH;
+    }
+#pragma GCC unroll 6
+    for (int64_t i = 0; i < rows; i++) {
+        float *y = b->y + i * b->y_stride;
+        _mm256_storeu_ps(y, sum[i][0]);
+        _mm256_storeu_ps(y + LANES, sum[i][1]);
+    }
+}
+
+#define BAND_OF(rows)                                           \
+    AVX2 static void multiply_band_##rows(const struct band *b) \
+    {                                                           \
+        multiply_band(b, rows);                                 \
+    }
+BAND_OF(1)
+BAND_OF(2)
+BAND_OF(3)
+BAND_OF(4)
+BAND_OF(5)
+BAND_OF(6)
+
+static void (*const multiply_rows[BAND + 1])(const struct band *) = {
+    NULL,
+    multiply_band_1,
+    multiply_band_2,
+    multiply_band_3,
+    multiply_band_4,
+    multiply_band_5,
+    multiply_band_6,
+};
+
+/* The same where fewer than 16 columns of y are left. */
+static void multiply_edge(const struct band *b, int64_t rows, int64_t n_column)
+{
+    _Alignas(64) float y[BAND * WIDTH] = {0};
+    struct band inner = *b;
+    inner.y = y;
+    inner.y_stride = WIDTH;
+    for (int64_t i = 0; b->accumulate && i < rows; i++) {
+        for (int64_t j = 0; j < n_column; j++) {
+            y[i * WIDTH + j] = b->y[i * b->y_stride + j];
+        }
+    }
+    multiply_rows[rows](&inner);
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = 0; j < n_column; j++) {
+            b->y[i * b->y_stride + j] = y[i * WIDTH + j];
+        }
+    }
+}
+
+/* The quarter of the next block that band number `band` fetches: the first four share it. */
+static struct fetch fetch_of(const float *next, int64_t depth, int64_t band)
+{
+    enum { SHARE = 4 };
+    return band < SHARE ? (struct fetch){next + band * (depth / SHARE) * WIDTH, WIDTH}
+                        : (struct fetch){next, 0};
+}
+
+/* All bands with rows first .. first + depth - 1 of P, in the panel of column `column`; `next`: the
+ * block of P that comes then. */
+static void multiply_block(const struct mt_panel_product *p, int64_t first, int64_t depth,
+                           int64_t column, const float *next)
+{
+    const int64_t rows_of_p = mt_round_up(p->n_x, WIDTH);
+    const int64_t n_band = mt_ceil_div(p->n, BAND);
+    const int64_t n_column = p->n_y - column;
+    int64_t row = 0;
+    for (int64_t band = 0; band < n_band; band++) {
+        const int64_t rows = rows_of(p->n - row, n_band, band);
+        const struct band b = {
+            .y = p->y + row * p->n_y + column,
+            .y_stride = p->n_y,
+            .x = p->sheet + row * rows_of_p + first * rows,
+            .panel = p->pack + column * rows_of_p + first * WIDTH,
+            .depth = depth,
+            .accumulate = p->accumulate || first > 0,
+            .fetch = fetch_of(next, depth, band),
+        };
+        if (n_column >= WIDTH) {
+            multiply_rows[rows](&b);
+        } else {
+            multiply_edge(&b, rows, n_column);
+        }
+        row += rows;
+    }
+}
+
+void mt_gemm_panel_multiply(const struct mt_panel_product *product)
+{
+    const int64_t rows_of_p = mt_round_up(product->n_x, WIDTH);
+    for (int64_t first = 0; first < rows_of_p; first += DEPTH) {
+        const int64_t depth = mt_min_i64(DEPTH, rows_of_p - first);
+        for (int64_t column = 0; column < product->n_y; column += WIDTH) {
+            const bool is_last = column + WIDTH >= product->n_y;
+            const float *next = is_last
+                                    ? product->pack + (first + depth) % rows_of_p * WIDTH
+                                    : product->pack + (column + WIDTH) * rows_of_p + first * WIDTH;
+            multiply_block(product, first, depth, column, next);
+        }
+    }
+}
+
+#else
+
+void mt_gemm_panel_pack(float *pack, const struct mt_panel_values *from, int64_t row, int64_t end)
+{
+    (void)pack, (void)from, (void)row, (void)end;
+    MT_ASSERT(mt_gemm_panel_fits());
+}
+
+void mt_gemm_panel_lay(float *sheet, const float *x, int64_t n, int64_t n_x)
+{
+    (void)sheet, (void)x, (void)n, (void)n_x;
+    MT_ASSERT(mt_gemm_panel_fits());
+}
+
+void mt_gemm_panel_multiply(const struct mt_panel_product *product)
+{
+    (void)product;
+    MT_ASSERT(mt_gemm_panel_fits());
+}
+
+#endif
