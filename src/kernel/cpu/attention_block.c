@@ -16,19 +16,28 @@ _Static_assert(MT_ATTENTION_KEYS % MT_ATTENTION_TILE == 0, "a key block starts a
 _Static_assert(MT_ATTENTION_STEP <= (int)MT_LANES, "one vector behind the seen keys is cleared");
 _Static_assert(MT_ATTENTION_TILE == 2 * MT_LANES, "a tile is two vectors wide");
 
+/* Floats from row to row of arrays [.., Dh]: an odd number of cache lines, so that a column of rows
+ * spreads over all sets of a cache. */
+static int64_t row_stride(int64_t head_dim)
+{
+    return (mt_ceil_div(head_dim, MT_LANES) | 1) * MT_LANES;
+}
+
 /* Cuts the arrays of backward from `memory` (NULL: only counts) and returns their floats. */
 static int64_t lay_out(struct mt_attention_head *head, const struct mt_attention *shape,
                        float *memory)
 {
     const int64_t n_key = shape->n_past + shape->length;
-    const int64_t rows = mt_round_up(n_key, MT_ATTENTION_TILE) * shape->head_dim;
-    const int64_t block = MT_ATTENTION_QUERIES * shape->head_dim;
-    const int64_t score = (int64_t)MT_ATTENTION_QUERIES * MT_ATTENTION_KEYS;
+    const int64_t pack = mt_round_up(n_key, MT_ATTENTION_TILE) * shape->head_dim;
+    const int64_t row = row_stride(shape->head_dim);
+    const int64_t rows = mt_max_i64(n_key, MT_ATTENTION_TILE) * row;
+    const int64_t block = MT_ATTENTION_QUERIES * row;
+    const int64_t score = (int64_t)MT_ATTENTION_QUERIES * MT_ATTENTION_SCORE_STRIDE;
     const struct {
         float **array;
         int64_t n;
     } parts[] = {
-        {&head->key_pack, rows}, {&head->value_pack, rows}, {&head->key, rows},
+        {&head->key_pack, pack}, {&head->value_pack, pack}, {&head->key, rows},
         {&head->d_key, rows},    {&head->d_value, rows},    {&head->query, block},
         {&head->out, block},     {&head->d_out, block},     {&head->score, score},
         {&head->d_score, score},
@@ -39,6 +48,7 @@ static int64_t lay_out(struct mt_attention_head *head, const struct mt_attention
         used += mt_round_up(parts[i].n, MT_LANES);
     }
     head->value = head->d_value;
+    head->row = row;
     return used;
 }
 
@@ -238,8 +248,8 @@ void mt_attention_score(const struct mt_attention_head *head,
     const int64_t delta = block->query - block->key;
     for (int64_t j = 0; j < block->n_key; j += MT_ATTENTION_TILE) {
         struct mt_cpu_product product = {
-            .c_stride = MT_ATTENTION_KEYS,
-            .a_row_stride = head_dim,
+            .c_stride = MT_ATTENTION_SCORE_STRIDE,
+            .a_row_stride = head->row,
             .a_column_stride = 1,
             .b = pack + (block->key + j) * head_dim,
             .b_stride = MT_ATTENTION_TILE,
@@ -248,15 +258,15 @@ void mt_attention_score(const struct mt_attention_head *head,
         const int64_t first = mt_max_i64(0, j - delta);
         const int64_t whole = mt_min_i64(block->n_query, mt_max_i64(0, j + MT_LANES - delta));
         if (first < whole) {
-            product.a = a + first * head_dim;
-            product.c = out + first * MT_ATTENTION_KEYS + j;
+            product.a = a + first * head->row;
+            product.c = out + first * MT_ATTENTION_SCORE_STRIDE + j;
             product.m = whole - first;
             product.n = MT_LANES;
             head->multiply(&product);
         }
         if (whole < block->n_query) {
-            product.a = a + whole * head_dim;
-            product.c = out + whole * MT_ATTENTION_KEYS + j;
+            product.a = a + whole * head->row;
+            product.c = out + whole * MT_ATTENTION_SCORE_STRIDE + j;
             product.m = block->n_query - whole;
             product.n = MT_ATTENTION_TILE;
             head->multiply(&product);
@@ -271,19 +281,19 @@ void mt_attention_gather(const struct mt_attention_head *head,
     const int64_t head_dim = head->shape->head_dim;
     const int64_t delta = block->query - block->key;
     struct mt_cpu_product product = {
-        .c_stride = head_dim,
-        .a_row_stride = MT_ATTENTION_KEYS,
+        .c_stride = head->row,
+        .a_row_stride = MT_ATTENTION_SCORE_STRIDE,
         .a_column_stride = 1,
-        .b = x + block->key * head_dim,
-        .b_stride = head_dim,
+        .b = x + block->key * head->row,
+        .b_stride = head->row,
         .n = head_dim,
         .accumulate = block->key > 0,
     };
     for (int64_t i = 0; i < block->n_query; i += product.m) {
         product.k = mt_min_i64(block->n_key, i + delta + MT_ATTENTION_STEP);
         product.m = product.k < block->n_key ? MT_ATTENTION_STEP : block->n_query - i;
-        product.c = out + i * head_dim;
-        product.a = score + i * MT_ATTENTION_KEYS;
+        product.c = out + i * head->row;
+        product.a = score + i * MT_ATTENTION_SCORE_STRIDE;
         head->multiply(&product);
     }
 }
@@ -295,19 +305,19 @@ void mt_attention_scatter(const struct mt_attention_head *head,
     const int64_t head_dim = head->shape->head_dim;
     const int64_t delta = block->query - block->key;
     struct mt_cpu_product product = {
-        .c_stride = head_dim,
+        .c_stride = head->row,
         .a_row_stride = 1,
-        .a_column_stride = MT_ATTENTION_KEYS,
-        .b_stride = head_dim,
+        .a_column_stride = MT_ATTENTION_SCORE_STRIDE,
+        .b_stride = head->row,
         .n = head_dim,
         .accumulate = true,
     };
     for (int64_t j = 0; j < block->n_key; j += product.m) {
         const int64_t first = mt_max_i64(0, j - delta);
         product.m = mt_min_i64(block->n_key - j, j < delta ? delta : MT_ATTENTION_STEP);
-        product.c = d_x + (block->key + j) * head_dim;
-        product.a = score + first * MT_ATTENTION_KEYS + j;
-        product.b = x + first * head_dim;
+        product.c = d_x + (block->key + j) * head->row;
+        product.a = score + first * MT_ATTENTION_SCORE_STRIDE + j;
+        product.b = x + first * head->row;
         product.k = block->n_query - first;
         head->multiply(&product);
     }

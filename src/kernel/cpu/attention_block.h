@@ -17,6 +17,7 @@
 enum {
     MT_ATTENTION_QUERIES = 64,
     MT_ATTENTION_KEYS = 256,
+    MT_ATTENTION_SCORE_STRIDE = MT_ATTENTION_KEYS + 16,
     MT_ATTENTION_TILE = 32,
     MT_ATTENTION_STEP = 8
 };
@@ -27,6 +28,7 @@ struct mt_attention_head {
     const struct mt_attention *shape;
     const struct mt_rope *rope; /* NULL: none */
     mt_cpu_multiply_fn multiply;
+    int64_t row;       /* floats from row to row of what is [.., Dh] here */
     float scale;       /* log2 e / sqrt(Dh): exponentials are powers of 2 */
     float *key_pack;   /* [ceil(T/TILE), Dh, TILE] k transposed in tiles, 0 beyond T; forward too */
     float *value_pack; /* the same of v */
