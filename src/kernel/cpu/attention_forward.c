@@ -41,12 +41,15 @@ MT_CLONES static void find_largest(const struct mt_attention_head *head,
     }
 }
 
-/* Scores [n_query, KEYS] to exponentials, with the output brought to the new maximum. */
+/* Scores [n_query, KEYS] to exponentials, with the output brought to the new maximum. Partial sums
+ * are added up behind all rows: the chain of one would hold up the next row's exponentials (a tenth
+ * of the time with 64 keys, a twentieth with 256; Zen 3, 2026-11). */
 MT_CLONES static void softmax_block(const struct mt_attention_head *head,
                                     const struct mt_attention_block *block, struct running *running,
                                     const struct mt_attention_fetch *fetch)
 {
     const int64_t head_dim = head->shape->head_dim;
+    float lanes[MT_ATTENTION_QUERIES][MT_LANES];
     for (int64_t i = 0; i < block->n_query; i++) {
         float *score = head->score + i * MT_ATTENTION_SCORE_STRIDE;
         const int64_t n_seen = mt_attention_n_seen(block, i);
@@ -60,7 +63,7 @@ MT_CLONES static void softmax_block(const struct mt_attention_head *head,
                 lane[l] += value;
             }
         }
-        running->sum[i] = running->sum[i] * running->shrink[i] + mt_lanes_sum(lane);
+        memcpy(lanes[i], lane, sizeof(lane));
         mt_attention_fill_unseen(score, n_seen, 0.0F);
         float *out = head->out + i * head->row;
         for (int64_t d = 0; block->key > 0 && d < head_dim; d++) {
@@ -69,6 +72,9 @@ MT_CLONES static void softmax_block(const struct mt_attention_head *head,
         if (block->key == 0) {
             mt_attention_fetch_row(fetch, i);
         }
+    }
+    for (int64_t i = 0; i < block->n_query; i++) {
+        running->sum[i] = running->sum[i] * running->shrink[i] + mt_lanes_sum(lanes[i]);
     }
 }
 
