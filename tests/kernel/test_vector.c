@@ -1,4 +1,6 @@
-/* cpu/vector.h and cpu/product.h: what the CPU kernels are made of. */
+/* cpu/vector.h, cpu/product.h and how attention's keys are transposed: what the CPU kernels are
+ * made of. */
+#include "kernel/cpu/attention_block.h"
 #include "kernel/cpu/product.h"
 #include "kernel/cpu/vector.h"
 #include "kernel/pair.h"
@@ -100,7 +102,7 @@ static void every_product_of_this_processor_matches_the_naive_one(void **state)
     mt_cpu_multiply_fn multiply[MT_CPU_PRODUCTS];
     const int n_multiply = mt_cpu_multiply_all(multiply);
     assert_true(n_multiply >= 1);
-    static const int64_t rows[] = {0, 1, 2, 5, 6, 7, 8, 12, 13, 19};
+    static const int64_t rows[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 16, 19, 23};
     static const int64_t columns[] = {1, 3, 8, 9, 15, 16, 17, 31, 32, 33, 48, 50, 70};
     static const int64_t depths[] = {0, 1, 2, 33};
     for (int i = 0; i < n_multiply * N_ITEM(rows) * N_ITEM(columns) * N_ITEM(depths) * 4; i++) {
@@ -124,6 +126,66 @@ static void every_product_of_this_processor_matches_the_naive_one(void **state)
     mt_arena_clear(&arena);
 }
 
+/* Every element depends on its k alone: a product in one call has the bits of one cut in rows. */
+static void a_product_has_the_bits_of_its_parts(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_arena arena;
+    arena_init(&arena);
+    mt_cpu_multiply_fn multiply[MT_CPU_PRODUCTS];
+    const int n_multiply = mt_cpu_multiply_all(multiply);
+    for (int i = 0; i < n_multiply * 40; i++) {
+        mt_arena_release(&arena, 0);
+        struct mt_cpu_product p = {.m = i / n_multiply, .n = 21, .k = 19, .accumulate = true};
+        const struct pair a = pair_random(&arena, (p.m + 3) * (p.k + 3), 1);
+        const struct pair b = pair_random(&arena, p.k * (p.n + 5), 2);
+        const struct pair whole = pair_random(&arena, p.m * (p.n + 7), 3);
+        const struct pair parts = pair_random(&arena, p.m * (p.n + 7), 3);
+        set_product(&p, false, a, b);
+        p.c = whole.f;
+        multiply[i % n_multiply](&p);
+        const int64_t m = p.m;
+        p.m = 1;
+        for (int64_t row = 0; row < m; row++) {
+            p.c = parts.f + row * p.c_stride;
+            p.a = a.f + row * p.a_row_stride;
+            multiply[i % n_multiply](&p);
+        }
+        PAIR_SAME(whole, parts);
+    }
+    mt_arena_clear(&arena);
+}
+
+/* Whole tiles and parts of one, widths that vectors divide and others. */
+static void packed_keys_are_transposed_tile_by_tile(void **state)
+{
+    MT_UNUSED(state);
+    struct mt_arena arena;
+    arena_init(&arena);
+    static const int64_t counts[] = {1, 31, 32, 33, 70, 96};
+    static const int64_t widths[] = {1, 7, 8, 16, 20, 24, 64, 72};
+    for (int i = 0; i < N_ITEM(counts) * N_ITEM(widths); i++) {
+        mt_arena_release(&arena, 0);
+        const int64_t n = counts[i % N_ITEM(counts)];
+        const int64_t width = widths[i / N_ITEM(counts)];
+        const int64_t stride = width + 5;
+        const struct mt_attention shape = {.head_dim = width};
+        const struct mt_attention_head head = {.shape = &shape};
+        const struct pair x = pair_random(&arena, n * stride, 1);
+        const int64_t n_tile = (n + MT_ATTENTION_TILE - 1) / MT_ATTENTION_TILE;
+        const struct pair pack = pair_random(&arena, n_tile * MT_ATTENTION_TILE * width, 2);
+        mt_attention_pack(&head, pack.f, x.f, stride, n);
+        for (int64_t at = 0; at < pack.n; at++) {
+            const int64_t key =
+                at / (MT_ATTENTION_TILE * width) * MT_ATTENTION_TILE + at % MT_ATTENTION_TILE;
+            const int64_t d = at / MT_ATTENTION_TILE % width;
+            assert_true(pack.f[at] == (key < n ? x.f[key * stride + d] : 0.0F));
+        }
+        pair_check_canaries(pack);
+    }
+    mt_arena_clear(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -131,6 +193,8 @@ int main(void)
         cmocka_unit_test(powers_of_two_are_within_two_units_in_the_last_place),
         cmocka_unit_test(reductions_match_plain_loops_at_every_length),
         cmocka_unit_test(every_product_of_this_processor_matches_the_naive_one),
+        cmocka_unit_test(a_product_has_the_bits_of_its_parts),
+        cmocka_unit_test(packed_keys_are_transposed_tile_by_tile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

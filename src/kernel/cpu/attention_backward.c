@@ -22,13 +22,13 @@ MT_CLONES static void load_queries(const struct backward *b, const struct mt_att
 {
     const struct mt_attention *shape = b->shape;
     const int64_t stride = shape->n_head * shape->head_dim;
-    const struct mt_attention_copy q = {head->query, b->args->q + at, shape->head_dim, stride};
-    const struct mt_attention_copy d_o = {head->d_out, b->args->d_o + at, shape->head_dim, stride};
+    const struct mt_attention_copy q = {head->query, b->args->q + at, head->row, stride};
+    const struct mt_attention_copy d_o = {head->d_out, b->args->d_o + at, head->row, stride};
     mt_attention_rotate_rows(head, &q, query, n_query, head->scale, false);
     mt_attention_copy_rows(head, &d_o, n_query, 1.0F);
     for (int64_t i = 0; i < n_query; i++) {
-        product[i] = mt_dot(head->d_out + i * shape->head_dim, b->args->o + at + i * stride,
-                            shape->head_dim);
+        product[i] =
+            mt_dot(head->d_out + i * head->row, b->args->o + at + i * stride, shape->head_dim);
     }
 }
 
@@ -39,8 +39,8 @@ MT_CLONES static void score_gradient(const struct mt_attention_head *head,
                                      const float *product, const struct mt_attention_fetch *fetch)
 {
     for (int64_t i = 0; i < block->n_query; i++) {
-        float *restrict score = head->score + i * MT_ATTENTION_KEYS;
-        float *restrict d_score = head->d_score + i * MT_ATTENTION_KEYS;
+        float *restrict score = head->score + i * MT_ATTENTION_SCORE_STRIDE;
+        float *restrict d_score = head->d_score + i * MT_ATTENTION_SCORE_STRIDE;
         const int64_t n_seen = mt_attention_n_seen(block, i);
         const float shift = lse[i] * (float)M_LOG2E;
         const float mean = product[i];
@@ -119,7 +119,7 @@ static void backward_queries(const struct backward *b, const struct mt_attention
         mt_attention_gather(head, &block, head->out, head->d_score, head->key);
         mt_cpu_breathe(b->device, b->chunk);
     }
-    const struct mt_attention_copy store = {b->args->d_q + at, head->out, stride, shape->head_dim};
+    const struct mt_attention_copy store = {b->args->d_q + at, head->out, stride, head->row};
     mt_attention_rotate_rows(head, &store, query, n_query, head->scale * (float)M_LN2, true);
 }
 
@@ -130,22 +130,21 @@ static void backward_head(const struct backward *b, const struct mt_attention_he
     const struct mt_attention_backward *args = b->args;
     const struct mt_attention *shape = b->shape;
     const int64_t group = shape->n_head / shape->n_kv_head;
-    const int64_t head_dim = shape->head_dim;
-    const int64_t stride = shape->n_kv_head * head_dim;
+    const int64_t stride = shape->n_kv_head * shape->head_dim;
     const int64_t at = mt_attention_start(shape, shape->n_kv_head, item->token, item->kv_head);
-    const struct mt_attention_copy load = {head->key, args->k + at, head_dim, stride};
+    const struct mt_attention_copy load = {head->key, args->k + at, head->row, stride};
     mt_attention_rotate_rows(head, &load, 0, item->length, 1.0F, false);
-    mt_attention_pack(head, head->key_pack, head->key, head_dim, item->length);
+    mt_attention_pack(head, head->key_pack, head->key, head->row, item->length);
     mt_attention_pack(head, head->value_pack, args->v + at, stride, item->length);
-    memset(head->d_key, 0, (size_t)(item->length * head_dim) * sizeof(float));
-    memset(head->d_value, 0, (size_t)(item->length * head_dim) * sizeof(float));
+    memset(head->d_key, 0, (size_t)(item->length * head->row) * sizeof(float));
+    memset(head->d_value, 0, (size_t)(item->length * head->row) * sizeof(float));
     for (int64_t h = item->kv_head * group; h < (item->kv_head + 1) * group; h++) {
         for (int64_t query = 0; query < item->length; query += MT_ATTENTION_QUERIES) {
             backward_queries(b, head, item, h, query);
         }
     }
-    const struct mt_attention_copy d_k = {args->d_k + at, head->d_key, stride, head_dim};
-    const struct mt_attention_copy d_v = {args->d_v + at, head->d_value, stride, head_dim};
+    const struct mt_attention_copy d_k = {args->d_k + at, head->d_key, stride, head->row};
+    const struct mt_attention_copy d_v = {args->d_v + at, head->d_value, stride, head->row};
     /* The queries that made d_key carry the factor log2 e. */
     mt_attention_rotate_rows(head, &d_k, 0, item->length, (float)M_LN2, true);
     mt_attention_copy_rows(head, &d_v, item->length, 1.0F);

@@ -1,34 +1,37 @@
 #include "kernel/cpu/attention_block.h"
 
 #include "base/size.h"
-#include "device/isa.h"
 #include "kernel/cpu/cpu.h"
 
 #include <math.h>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 _Static_assert(MT_ATTENTION_KEYS % MT_ATTENTION_QUERIES == 0,
                "every query of a block sees at least one key of each of its key blocks");
 _Static_assert(MT_ATTENTION_KEYS % MT_ATTENTION_TILE == 0, "a key block starts at a tile");
 _Static_assert(MT_ATTENTION_STEP <= (int)MT_LANES, "one vector behind the seen keys is cleared");
-_Static_assert(MT_ATTENTION_TILE == 2 * MT_LANES, "a tile is two vectors wide");
+
+/* Floats from row to row of arrays [.., Dh]: an odd number of cache lines, so that a column of rows
+ * spreads over all sets of a cache. */
+static int64_t row_stride(int64_t head_dim)
+{
+    return (mt_ceil_div(head_dim, MT_LANES) | 1) * MT_LANES;
+}
 
 /* Cuts the arrays of backward from `memory` (NULL: only counts) and returns their floats. */
 static int64_t lay_out(struct mt_attention_head *head, const struct mt_attention *shape,
                        float *memory)
 {
     const int64_t n_key = shape->n_past + shape->length;
-    const int64_t rows = mt_round_up(n_key, MT_ATTENTION_TILE) * shape->head_dim;
-    const int64_t block = MT_ATTENTION_QUERIES * shape->head_dim;
-    const int64_t score = (int64_t)MT_ATTENTION_QUERIES * MT_ATTENTION_KEYS;
+    const int64_t pack = mt_round_up(n_key, MT_ATTENTION_TILE) * shape->head_dim;
+    const int64_t row = row_stride(shape->head_dim);
+    const int64_t rows = mt_max_i64(n_key, MT_ATTENTION_TILE) * row;
+    const int64_t block = MT_ATTENTION_QUERIES * row;
+    const int64_t score = (int64_t)MT_ATTENTION_QUERIES * MT_ATTENTION_SCORE_STRIDE;
     const struct {
         float **array;
         int64_t n;
     } parts[] = {
-        {&head->key_pack, rows}, {&head->value_pack, rows}, {&head->key, rows},
+        {&head->key_pack, pack}, {&head->value_pack, pack}, {&head->key, rows},
         {&head->d_key, rows},    {&head->d_value, rows},    {&head->query, block},
         {&head->out, block},     {&head->d_out, block},     {&head->score, score},
         {&head->d_score, score},
@@ -39,6 +42,7 @@ static int64_t lay_out(struct mt_attention_head *head, const struct mt_attention
         used += mt_round_up(parts[i].n, MT_LANES);
     }
     head->value = head->d_value;
+    head->row = row;
     return used;
 }
 
@@ -150,86 +154,6 @@ void mt_attention_rotate_rows(const struct mt_attention_head *head,
     }
 }
 
-#if defined(__x86_64__)
-#define AVX512 __attribute__((target("avx512f")))
-
-/* Interleaves rows i and i + 8 of 16: four such rounds transpose them. */
-AVX512 static inline __attribute__((always_inline)) void interleave_avx512(__m512 *to,
-                                                                           const __m512 *from)
-{
-    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < 8; i++) {
-        to[2 * i] = _mm512_permutex2var_ps(from[i], low, from[i + 8]);
-        to[2 * i + 1] = _mm512_permutex2var_ps(from[i], high, from[i + 8]);
-    }
-}
-
-/* out [16, 16], rows TILE apart, = x [16, 16] transposed */
-AVX512 static void transpose_avx512(float *out, const float *x, int64_t stride)
-{
-    __m512 a[16];
-    __m512 b[16];
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < 16; i++) {
-        a[i] = _mm512_loadu_ps(x + i * stride);
-    }
-    interleave_avx512(b, a);
-    interleave_avx512(a, b);
-    interleave_avx512(b, a);
-    interleave_avx512(a, b);
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < 16; i++) {
-        _mm512_storeu_ps(out + i * MT_ATTENTION_TILE, a[i]);
-    }
-}
-#endif
-
-/* tile [Dh, TILE] = x [n_row, Dh] transposed, 0 beyond n_row */
-MT_CLONES static void pack_tile(float *tile, const float *x, int64_t stride, int64_t n_row,
-                                int64_t head_dim)
-{
-    for (int64_t d = 0; d < head_dim; d++) {
-        float *out = tile + d * MT_ATTENTION_TILE;
-        for (int64_t j = 0; j < MT_ATTENTION_TILE; j++) {
-            out[j] = j < n_row ? x[j * stride + d] : 0.0F;
-        }
-    }
-}
-
-/* The same for whole tiles where vectors fit; false: not done. */
-static bool pack_whole_tile(float *tile, const float *x, int64_t stride, int64_t head_dim)
-{
-#if defined(__x86_64__)
-    if (head_dim % MT_LANES == 0 && mt_isa_detect() == MT_ISA_AVX512) {
-        for (int64_t d = 0; d < head_dim; d += MT_LANES) {
-            float *out = tile + d * MT_ATTENTION_TILE;
-            transpose_avx512(out, x + d, stride);
-            transpose_avx512(out + MT_LANES, x + MT_LANES * stride + d, stride);
-        }
-        return true;
-    }
-#else
-    (void)tile, (void)x, (void)stride, (void)head_dim;
-#endif
-    return false;
-}
-
-void mt_attention_pack(const struct mt_attention_head *head, float *pack, const float *x,
-                       int64_t stride, int64_t n)
-{
-    const int64_t head_dim = head->shape->head_dim;
-    for (int64_t key = 0; key < n; key += MT_ATTENTION_TILE) {
-        float *tile = pack + key * head_dim;
-        const float *from = x + key * stride;
-        const int64_t n_row = mt_min_i64(MT_ATTENTION_TILE, n - key);
-        if (n_row < MT_ATTENTION_TILE || !pack_whole_tile(tile, from, stride, head_dim)) {
-            pack_tile(tile, from, stride, n_row, head_dim);
-        }
-    }
-}
-
 void mt_attention_score(const struct mt_attention_head *head,
                         const struct mt_attention_block *block, float *out, const float *a,
                         const float *pack)
@@ -238,8 +162,8 @@ void mt_attention_score(const struct mt_attention_head *head,
     const int64_t delta = block->query - block->key;
     for (int64_t j = 0; j < block->n_key; j += MT_ATTENTION_TILE) {
         struct mt_cpu_product product = {
-            .c_stride = MT_ATTENTION_KEYS,
-            .a_row_stride = head_dim,
+            .c_stride = MT_ATTENTION_SCORE_STRIDE,
+            .a_row_stride = head->row,
             .a_column_stride = 1,
             .b = pack + (block->key + j) * head_dim,
             .b_stride = MT_ATTENTION_TILE,
@@ -248,15 +172,15 @@ void mt_attention_score(const struct mt_attention_head *head,
         const int64_t first = mt_max_i64(0, j - delta);
         const int64_t whole = mt_min_i64(block->n_query, mt_max_i64(0, j + MT_LANES - delta));
         if (first < whole) {
-            product.a = a + first * head_dim;
-            product.c = out + first * MT_ATTENTION_KEYS + j;
+            product.a = a + first * head->row;
+            product.c = out + first * MT_ATTENTION_SCORE_STRIDE + j;
             product.m = whole - first;
             product.n = MT_LANES;
             head->multiply(&product);
         }
         if (whole < block->n_query) {
-            product.a = a + whole * head_dim;
-            product.c = out + whole * MT_ATTENTION_KEYS + j;
+            product.a = a + whole * head->row;
+            product.c = out + whole * MT_ATTENTION_SCORE_STRIDE + j;
             product.m = block->n_query - whole;
             product.n = MT_ATTENTION_TILE;
             head->multiply(&product);
@@ -271,19 +195,19 @@ void mt_attention_gather(const struct mt_attention_head *head,
     const int64_t head_dim = head->shape->head_dim;
     const int64_t delta = block->query - block->key;
     struct mt_cpu_product product = {
-        .c_stride = head_dim,
-        .a_row_stride = MT_ATTENTION_KEYS,
+        .c_stride = head->row,
+        .a_row_stride = MT_ATTENTION_SCORE_STRIDE,
         .a_column_stride = 1,
-        .b = x + block->key * head_dim,
-        .b_stride = head_dim,
+        .b = x + block->key * head->row,
+        .b_stride = head->row,
         .n = head_dim,
         .accumulate = block->key > 0,
     };
     for (int64_t i = 0; i < block->n_query; i += product.m) {
         product.k = mt_min_i64(block->n_key, i + delta + MT_ATTENTION_STEP);
         product.m = product.k < block->n_key ? MT_ATTENTION_STEP : block->n_query - i;
-        product.c = out + i * head_dim;
-        product.a = score + i * MT_ATTENTION_KEYS;
+        product.c = out + i * head->row;
+        product.a = score + i * MT_ATTENTION_SCORE_STRIDE;
         head->multiply(&product);
     }
 }
@@ -295,19 +219,19 @@ void mt_attention_scatter(const struct mt_attention_head *head,
     const int64_t head_dim = head->shape->head_dim;
     const int64_t delta = block->query - block->key;
     struct mt_cpu_product product = {
-        .c_stride = head_dim,
+        .c_stride = head->row,
         .a_row_stride = 1,
-        .a_column_stride = MT_ATTENTION_KEYS,
-        .b_stride = head_dim,
+        .a_column_stride = MT_ATTENTION_SCORE_STRIDE,
+        .b_stride = head->row,
         .n = head_dim,
         .accumulate = true,
     };
     for (int64_t j = 0; j < block->n_key; j += product.m) {
         const int64_t first = mt_max_i64(0, j - delta);
         product.m = mt_min_i64(block->n_key - j, j < delta ? delta : MT_ATTENTION_STEP);
-        product.c = d_x + (block->key + j) * head_dim;
-        product.a = score + first * MT_ATTENTION_KEYS + j;
-        product.b = x + first * head_dim;
+        product.c = d_x + (block->key + j) * head->row;
+        product.a = score + first * MT_ATTENTION_SCORE_STRIDE + j;
+        product.b = x + first * head->row;
         product.k = block->n_query - first;
         head->multiply(&product);
     }

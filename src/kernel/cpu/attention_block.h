@@ -2,7 +2,10 @@
  *
  * Everything that is multiplied is first copied out of its [N, H, Dh] array: rows of one head there
  * are H Dh floats apart, often a power of two, so that few of them fit the sets of a cache they map
- * to. Two copies of T Dh floats stand against T T Dh multiply-adds. */
+ * to. Two copies of T Dh floats stand against T T Dh multiply-adds. For the same reason rows lie an
+ * odd number of cache lines apart here, of scores (SCORE_STRIDE) and of what is [.., Dh] (`row`):
+ * products that read scores down their columns, 64 rows of 1 KiB in 4 of the 64 sets of a level-1
+ * cache, gained a tenth (Zen 3, 2026-11). */
 #ifndef MT_KERNEL_CPU_ATTENTION_BLOCK_H
 #define MT_KERNEL_CPU_ATTENTION_BLOCK_H
 
@@ -11,12 +14,14 @@
 #include "kernel/kernel.h"
 
 /* QUERIES x KEYS scores are held at a time: one of 16 x 256 to 128 x 256, 64 x 128 and 64 x 512 is
- * best by 0.02 of peak at T = 256 to 1024, Dh = 64 and 128 (Zen 4, 2026-11). TILE keys are packed
- * together, transposed. On the diagonal scores are computed in steps of a vector, and products with
- * scores in steps of STEP queries or keys; what lies beyond is skipped. */
+ * best by 0.02 of peak at T = 256 to 1024, Dh = 64 and 128 (Zen 4, 2026-11; on Zen 3 some are
+ * worse and none better in all cases). TILE keys are packed together, transposed. On the diagonal
+ * scores are computed in steps of a vector, and products with scores in steps of STEP queries or
+ * keys; what lies beyond is skipped. */
 enum {
     MT_ATTENTION_QUERIES = 64,
     MT_ATTENTION_KEYS = 256,
+    MT_ATTENTION_SCORE_STRIDE = MT_ATTENTION_KEYS + 16, /* from row to row of scores */
     MT_ATTENTION_TILE = 32,
     MT_ATTENTION_STEP = 8
 };
@@ -27,6 +32,7 @@ struct mt_attention_head {
     const struct mt_attention *shape;
     const struct mt_rope *rope; /* NULL: none */
     mt_cpu_multiply_fn multiply;
+    int64_t row;       /* floats from row to row of what is [.., Dh] here */
     float scale;       /* log2 e / sqrt(Dh): exponentials are powers of 2 */
     float *key_pack;   /* [ceil(T/TILE), Dh, TILE] k transposed in tiles, 0 beyond T; forward too */
     float *value_pack; /* the same of v */

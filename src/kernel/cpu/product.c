@@ -1,5 +1,6 @@
 #include "kernel/cpu/product.h"
 
+#include "base/size.h"
 #include "device/isa.h"
 
 #if defined(__x86_64__)

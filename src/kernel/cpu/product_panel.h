@@ -6,7 +6,7 @@
  *   MASK, MASK_OF(n) type and value of "the first n lanes", 0 <= n <= LANES
  *   ZERO, BROADCAST(p), LOAD(p), STORE(p, v), LOAD_MASKED(p, mask), STORE_MASKED(p, mask, v),
  *   MULTIPLY_ADD(a, b, c)   a * b + c
- *   ROWS             rows of a panel; 2 * ROWS + 3 registers should exist
+ *   ROWS             rows of a panel: 4, 6 or 8; 2 * ROWS + 3 registers should exist
  * A panel of rows x (1 or 2 vectors) of c stays in registers over the whole of k. */
 
 struct NAME(panel) {
@@ -33,9 +33,9 @@ TARGET static inline __attribute__((always_inline)) void NAME(panel)(const struc
                                                 : LOAD(c);
         }
     }
-    for (int64_t k = 0; k < p->k; k++) {
-        const float *b_row = at.b + k * p->b_stride;
-        const float *a_column = at.a + k * p->a_column_stride;
+    const float *b_row = at.b;
+    const float *a_column = at.a;
+    for (int64_t k = p->k; k > 0; k--) {
         VECTOR b[2];
 #pragma GCC unroll 2
         for (int64_t j = 0; j < vectors; j++) {
@@ -50,6 +50,8 @@ TARGET static inline __attribute__((always_inline)) void NAME(panel)(const struc
                 sum[i][j] = MULTIPLY_ADD(a, b[j], sum[i][j]);
             }
         }
+        a_column += p->a_column_stride;
+        b_row += p->b_stride;
     }
 #pragma GCC unroll 16
     for (int64_t i = 0; i < rows; i++) {
@@ -65,27 +67,42 @@ TARGET static inline __attribute__((always_inline)) void NAME(panel)(const struc
     }
 }
 
-/* All rows of a column strip of 2 vectors, or of the remaining lanes. */
+#define PANEL(n)                                \
+    case n:                                     \
+        NAME(panel)(p, at, n, vectors, masked); \
+        break
+
+/* All rows of a column strip of 2 vectors, or of the remaining lanes, in panels as equal as can be:
+ * one of 2 rows runs at half the rate of one of 5, for nothing hides the multiply-adds' latency. */
 TARGET static inline __attribute__((always_inline)) void
 NAME(strip)(const struct mt_cpu_product *p, int64_t column, int64_t vectors, bool masked)
 {
     struct NAME(panel) at = {.b = p->b + column};
     at.mask = MASK_OF(masked ? (int)(p->n - column - (vectors - 1) * LANES) : LANES);
-    int64_t row = 0;
-    for (; row + ROWS <= p->m; row += ROWS) {
+    const int64_t n_panel = mt_ceil_div(p->m, ROWS);
+    const int64_t least = p->m > 0 ? p->m / n_panel : 0;
+    int64_t n_larger = p->m - n_panel * least; /* panels of one row more come first */
+    int64_t rows = 0;
+    for (int64_t row = 0; row < p->m; row += rows) {
+        rows = least + (n_larger-- > 0 ? 1 : 0);
         at.c = p->c + row * p->c_stride + column;
         at.a = p->a + row * p->a_row_stride;
-        NAME(panel)(p, at, ROWS, vectors, masked);
-    }
-    for (; row + 2 <= p->m; row += 2) {
-        at.c = p->c + row * p->c_stride + column;
-        at.a = p->a + row * p->a_row_stride;
-        NAME(panel)(p, at, 2, vectors, masked);
-    }
-    if (row < p->m) {
-        at.c = p->c + row * p->c_stride + column;
-        at.a = p->a + row * p->a_row_stride;
-        NAME(panel)(p, at, 1, vectors, masked);
+        switch (rows) {
+#if ROWS >= 8
+            PANEL(8);
+            PANEL(7);
+#endif
+#if ROWS >= 6
+            PANEL(6);
+            PANEL(5);
+#endif
+            PANEL(4);
+            PANEL(3);
+            PANEL(2);
+            PANEL(1);
+        default: /* none: 1 <= rows <= ROWS */
+            break;
+        }
     }
 }
 
@@ -103,6 +120,7 @@ TARGET static void NAME(multiply)(const struct mt_cpu_product *p)
     }
 }
 
+#undef PANEL
 #undef TARGET
 #undef NAME
 #undef VECTOR
