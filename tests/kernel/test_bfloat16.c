@@ -2,7 +2,6 @@
  * operands. Run a second time as on a processor without products of bfloat16 (CMakeLists.txt). */
 #include "kernel/cpu/bf16.h"
 #include "kernel/cpu/gemm_primitive.h"
-#include "kernel/cpu/gradient.h"
 #include "kernel/pair.h"
 #include "kernel/product.h"
 
@@ -222,97 +221,6 @@ static void a_step_allocates_nothing(void **state)
     product_clear(&p);
 }
 
-/* ---- every implementation of weight gradients ---- */
-
-static void check_gradient(struct mt_arena *arena, mt_cpu_gradient_fn add,
-                           const struct mt_cpu_gradient *like)
-{
-    struct mt_cpu_gradient g = *like;
-    mt_arena_release(arena, 0);
-    const struct pair a = pair_random(arena, g.k * g.a_stride, 1);
-    const struct pair b = pair_random(arena, g.k * g.b_stride, 2);
-    const struct pair c = pair_random(arena, g.m * g.c_stride, 3);
-    g.a = a.f;
-    g.b = b.f;
-    g.c = c.f;
-    add(&g);
-    for (int64_t i = 0; g.dtype == MT_BFLOAT16 && i < a.n; i++) {
-        a.d[i] = product_bf16(a.d[i]);
-    }
-    for (int64_t i = 0; g.dtype == MT_BFLOAT16 && i < b.n; i++) {
-        b.d[i] = product_bf16(b.d[i]);
-    }
-    for (int64_t k = 0; k < g.k; k++) {
-        for (int64_t i = 0; i < g.m; i++) {
-            for (int64_t j = 0; j < g.n; j++) {
-                c.d[i * g.c_stride + j] += a.d[k * g.a_stride + i] * b.d[k * g.b_stride + j];
-            }
-        }
-    }
-    PAIR_CLOSE(c, bound);
-}
-
-static void every_gradient_of_this_processor_matches_the_naive_one(void **state)
-{
-    MT_UNUSED(state);
-    static const int64_t sizes[][2] = {{1, 1},   {7, 33},   {8, 32},   {9, 31},   {6, 16},
-                                       {48, 17}, {64, 257}, {255, 48}, {256, 97}, {250, 8}};
-    static const int64_t depths[] = {0, 1, 2, 3, 64, 127, 129, 300};
-    struct mt_arena arena;
-    arena_init(&arena);
-    for (int type = 0; type < 2; type++) {
-        mt_cpu_gradient_fn add[MT_CPU_GRADIENTS];
-        const int n_add = mt_cpu_gradient_all((enum mt_dtype)type, add);
-        assert_true(n_add >= 1 && n_add <= MT_CPU_GRADIENTS);
-        for (int i = 0; i < n_add * N_ITEM(sizes) * N_ITEM(depths); i++) {
-            const int64_t *size = sizes[i / n_add % N_ITEM(sizes)];
-            const struct mt_cpu_gradient g = {.m = size[0],
-                                              .n = size[1],
-                                              .k = depths[i / n_add / N_ITEM(sizes)],
-                                              .a_stride = size[0] + 3,
-                                              .b_stride = size[1] + 5,
-                                              .c_stride = size[1] + 7,
-                                              .dtype = (enum mt_dtype)type};
-            check_gradient(&arena, add[i % n_add], &g);
-        }
-    }
-    mt_arena_clear(&arena);
-}
-
-/* The promise that lets blocks follow the threads. */
-static void a_gradient_has_the_same_bits_however_it_is_cut(void **state)
-{
-    MT_UNUSED(state);
-    enum { M = 200, N = 90, K = 150 };
-    struct mt_arena arena;
-    arena_init(&arena);
-    const struct pair a = pair_random(&arena, K * M, 1);
-    const struct pair b = pair_random(&arena, K * N, 2);
-    for (int type = 0; type < 2; type++) {
-        const struct pair whole = pair_random(&arena, M * N, 3);
-        const struct pair parts = pair_random(&arena, M * N, 3);
-        struct mt_cpu_gradient g = {.c = whole.f,
-                                    .c_stride = N,
-                                    .a = a.f,
-                                    .b = b.f,
-                                    .a_stride = M,
-                                    .b_stride = N,
-                                    .m = M,
-                                    .n = N,
-                                    .k = K,
-                                    .dtype = (enum mt_dtype)type};
-        mt_cpu_add_gradient(&g);
-        for (int64_t row = 0; row < M; row += 33) {
-            g.c = parts.f + row * N;
-            g.a = a.f + row;
-            g.m = M - row < 33 ? M - row : 33;
-            mt_cpu_add_gradient(&g);
-        }
-        PAIR_SAME(whole, parts);
-    }
-    mt_arena_clear(&arena);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -327,8 +235,6 @@ int main(void)
         cmocka_unit_test(a_nan_stays_in_its_row),
         cmocka_unit_test(packs_take_half_the_bytes_or_as_many),
         cmocka_unit_test(a_step_allocates_nothing),
-        cmocka_unit_test(every_gradient_of_this_processor_matches_the_naive_one),
-        cmocka_unit_test(a_gradient_has_the_same_bits_however_it_is_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

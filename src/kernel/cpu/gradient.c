@@ -198,6 +198,71 @@ PAIRS_TARGET static void pack_avx512_bf16(float *out, const float *in, int64_t s
     }
 }
 
+#define AVX2_TARGET __attribute__((target("avx2,fma")))
+
+/* As mt_bf16_value. */
+AVX2_TARGET static inline __attribute__((always_inline)) __m256 round_eight(__m256 x)
+{
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const __m256 rounded = _mm256_blendv_ps(_mm256_castsi256_ps(up), _mm256_castsi256_ps(quiet),
+                                            _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    return _mm256_and_ps(rounded, _mm256_castsi256_ps(_mm256_set1_epi32((int)0xffff0000U)));
+}
+
+/* Eight floats, or the n there are and zeros, beyond which nothing is read. */
+AVX2_TARGET static inline __attribute__((always_inline)) __m256 load_eight(const float *from,
+                                                                           int64_t n, bool round)
+{
+    __m256 values;
+    if (n >= 8) {
+        values = _mm256_loadu_ps(from);
+    } else {
+        const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        const __m256i has = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)mt_max_i64(n, 0)), lane);
+        values = _mm256_maskload_ps(from, has);
+    }
+    return round ? round_eight(values) : values;
+}
+
+/* Six columns go as a vector of eight: the next step overwrites the two beyond, and the gap between
+ * panels takes those of the last. */
+AVX2_TARGET static inline __attribute__((always_inline)) void
+pack_eights(float *out, const float *in, int64_t stride, struct block block, int64_t width,
+            bool round)
+{
+    const int64_t panel = panel_stride(block.n_row, width);
+    for (int64_t row = 0; row < block.n_row; row++) {
+        const float *from = in + row * stride;
+        for (int64_t column = 0; column < block.n_column; column += LINE_FLOATS) {
+            fetch_ahead(from + column, stride);
+        }
+        float *to = out + row * width;
+        for (int64_t column = 0; column < block.n_column; column += width, to += panel) {
+            const int64_t left = block.n_column - column;
+            _mm256_storeu_ps(to, load_eight(from + column, left, round));
+            if (width > 8) {
+                _mm256_storeu_ps(to + 8, load_eight(from + column + 8, left - 8, round));
+            }
+        }
+    }
+}
+
+/* Width 6 or 16. */
+AVX2_TARGET static void pack_avx2(float *out, const float *in, int64_t stride, struct block block,
+                                  enum mt_dtype dtype)
+{
+    if (dtype == MT_BFLOAT16) {
+        pack_eights(out, in, stride, block, block.width == 6 ? 6 : 16, true);
+    } else if (block.width == 6) {
+        pack_eights(out, in, stride, block, 6, false);
+    } else {
+        pack_eights(out, in, stride, block, 16, false);
+    }
+}
+
 /* Pairs of bfloat16 travel in vectors of float. */
 #define TARGET                PAIRS_TARGET
 #define NAME(x)               x##_avx512_bf16
@@ -229,9 +294,9 @@ PAIRS_TARGET static void pack_avx512_bf16(float *out, const float *in, int64_t s
 #define PAIRS                 1
 #include "kernel/cpu/gradient_panel.h"
 
-#define TARGET                __attribute__((target("avx2,fma")))
+#define TARGET                AVX2_TARGET
 #define NAME(x)               x##_avx2
-#define PACK                  pack_plain
+#define PACK                  pack_avx2
 #define VECTOR                __m256
 #define LANES                 8
 #define ROWS                  6

@@ -49,6 +49,17 @@ TARGET static void NAME(panel)(float *c, int64_t c_stride, const float *a, const
         }
         return;
     }
+    if (columns == COLUMNS) {
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < ROWS; i++) {
+            float *row = c + i * c_stride;
+            if (i < rows) {
+                STORE(row, ADD(LOAD(row), sum[i][0]));
+                STORE(row + LANES, ADD(LOAD(row + LANES), sum[i][1]));
+            }
+        }
+        return;
+    }
     float edge[ROWS][COLUMNS];
 #pragma GCC unroll 16
     for (int64_t i = 0; i < ROWS; i++) {
