@@ -60,8 +60,9 @@ MT_CLONES static void score_gradient(const struct mt_attention_head *head,
     }
 }
 
-/* Beside queries query .. query + QUERIES - 1 of head h: those that follow, and where the results
- * go; under the last head that reads this item's keys the next ones, and where gradients go. */
+/* Beside queries query .. query + QUERIES - 1 of head h: those that follow, be it in the next head,
+ * and where the results go; under the last head that reads this item's keys the next ones, and
+ * where gradients go. */
 static struct mt_attention_fetch
 plan_fetch(const struct backward *b, const struct mt_attention_item *item, int64_t h, int64_t query)
 {
@@ -79,6 +80,11 @@ plan_fetch(const struct backward *b, const struct mt_attention_item *item, int64
         mt_attention_fetch_add(&fetch, b->args->q + after, n_after, stride);
         mt_attention_fetch_add(&fetch, b->args->o + after, n_after, stride);
         mt_attention_fetch_add(&fetch, b->args->d_o + after, n_after, stride);
+    } else if (h + 1 < shape->n_head) {
+        const int64_t next = mt_attention_start(shape, shape->n_head, item->token, h + 1);
+        mt_attention_fetch_add(&fetch, b->args->q + next, item->length, stride);
+        mt_attention_fetch_add(&fetch, b->args->o + next, item->length, stride);
+        mt_attention_fetch_add(&fetch, b->args->d_o + next, item->length, stride);
     }
     if ((h + 1) % (shape->n_head / shape->n_kv_head) != 0) {
         return fetch;

@@ -100,8 +100,8 @@ static int64_t query_start(const struct mt_attention *shape, const struct mt_att
     return mt_attention_start(shape, shape->n_head, item->token + query - shape->n_past, h);
 }
 
-/* Beside queries query .. query + QUERIES - 1 of head h: those that follow, where the results go,
- * and under the last head that reads this item's keys the next ones. */
+/* Beside queries query .. query + QUERIES - 1 of head h: those that follow, be it in the next head,
+ * where the results go, and under the last head that reads this item's keys the next ones. */
 static struct mt_attention_fetch
 plan_fetch(const struct forward *f, const struct mt_attention_item *item, int64_t h, int64_t query)
 {
@@ -116,6 +116,9 @@ plan_fetch(const struct forward *f, const struct mt_attention_item *item, int64_
     if (n_left > MT_ATTENTION_QUERIES) {
         mt_attention_fetch_add(&fetch, f->args->q + at + MT_ATTENTION_QUERIES * stride,
                                n_left - MT_ATTENTION_QUERIES, stride);
+    } else if (h + 1 < shape->n_head) {
+        mt_attention_fetch_add(&fetch, f->args->q + query_start(shape, item, h + 1, shape->n_past),
+                               item->length, stride);
     }
     const int64_t n_next = shape->n_past + item->next_length - query;
     if (item->next >= 0 && n_next > 0 && (h + 1) % (shape->n_head / shape->n_kv_head) == 0) {
