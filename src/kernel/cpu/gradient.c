@@ -13,7 +13,8 @@
 
 /* What is packed at a time: 128 steps of a panel of c amortise reading and writing it, and its
  * panel of b (16 KiB) stays in the first cache; a (256 KiB) and b (128 KiB) stay in the second, and
- * so do the rows of the next block, which are fetched meanwhile (384 KiB). */
+ * so do the rows of the next block, which are fetched meanwhile (384 KiB; not with AVX2, where half
+ * of that cache is usual). */
 enum { MAX_STEP = 128, MAX_N = 256, MOST_PANELS = 96, MOST_COLUMNS = 32, LINE_FLOATS = 16 };
 
 /* Panels lie a cache line further apart than they are long: at a power of two, the panels that a
@@ -277,6 +278,7 @@ AVX2_TARGET static void pack_avx2(float *out, const float *in, int64_t stride, s
 #define ADD(a, b)             _mm512_add_ps((a), (b))
 #define MULTIPLY_ADD(a, b, c) _mm512_dpbf16_ps((c), (__m512bh)(a), (__m512bh)(b))
 #define PAIRS                 2
+#define STEPS                 1
 #include "kernel/cpu/gradient_panel.h"
 
 #define TARGET                AVX512_TARGET
@@ -292,6 +294,7 @@ AVX2_TARGET static void pack_avx2(float *out, const float *in, int64_t stride, s
 #define ADD(a, b)             _mm512_add_ps((a), (b))
 #define MULTIPLY_ADD(a, b, c) _mm512_fmadd_ps((a), (b), (c))
 #define PAIRS                 1
+#define STEPS                 1
 #include "kernel/cpu/gradient_panel.h"
 
 #define TARGET                AVX2_TARGET
@@ -307,6 +310,7 @@ AVX2_TARGET static void pack_avx2(float *out, const float *in, int64_t stride, s
 #define ADD(a, b)             _mm256_add_ps((a), (b))
 #define MULTIPLY_ADD(a, b, c) _mm256_fmadd_ps((a), (b), (c))
 #define PAIRS                 1
+#define STEPS                 4
 #include "kernel/cpu/gradient_panel.h"
 #endif
 
@@ -325,6 +329,7 @@ typedef float four_floats __attribute__((vector_size(16), aligned(4)));
 #define ADD(a, b)             ((a) + (b))
 #define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
 #define PAIRS                 1
+#define STEPS                 1
 #include "kernel/cpu/gradient_panel.h"
 
 int mt_cpu_gradient_all(enum mt_dtype dtype, mt_cpu_gradient_fn *out)
