@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/size.h"
 #include "data/sampler.h"
+#include "device/isa.h"
 
 /* Beyond, a table of all policies takes more than minutes: matrices of ranks by experts. */
 enum { MAX_STUDIED_RANKS = 4096 };
@@ -14,7 +15,7 @@ static void print_bytes(const char *kind, int64_t n_bytes)
     (void)printf("  %-44s %12.2f MiB\n", kind, (double)n_bytes / MIB);
 }
 
-static void print_memory(const struct mt_memory_estimate *estimate)
+static void print_memory(const struct mt_config *config, const struct mt_memory_estimate *estimate)
 {
     const struct mt_store_bytes *store = &estimate->store;
     (void)printf("\nbytes on the rank that holds most (balanced load)\n");
@@ -35,6 +36,11 @@ static void print_memory(const struct mt_memory_estimate *estimate)
     print_bytes("resident, with the program and its libraries",
                 estimate->total + estimate->program);
     print_bytes("beyond that, on a rank loaded beyond measure", estimate->skew);
+    if (config->device.dtype == MT_BFLOAT16 && !mt_isa_has_bf16()) {
+        (void)printf(
+            "packs of bfloat16 as on this processor, which holds them in float32; they take "
+            "half with AVX512_BF16\n");
+    }
 }
 
 /* Bytes that all ranks together send in one step, with experts evenly loaded under `ep`. */
@@ -96,7 +102,7 @@ static void print_plan(const struct mt_config *config, int64_t n_rank, int64_t n
     }
     (void)printf("  %-44s %16lld\n", "tokens per optimizer step", (long long)n_token);
     (void)printf("  %-44s %16lld\n", "micro-batches per step", (long long)mt_batch_n_micro(&split));
-    print_memory(estimate);
+    print_memory(config, estimate);
     print_traffic(config, n_rank, &size);
 }
 

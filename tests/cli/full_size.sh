@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The full-size configurations: their comments show the memory that the program plans today, and it fits
-# GPUs of 80 GB, even where routing loads one rank beyond measure.
+# GPUs of 80 GB, even where routing loads one rank beyond measure. A processor that cannot multiply bfloat16
+# says so, and plans other packs: there the lines without them are compared.
 . "$(dirname "$0")/refuse.sh"
 for name in olmoe-1b-7b mixtral-8x7b qwen3-30b-a3b; do
     file=$MT_SOURCE/configs/$name.toml
@@ -8,9 +9,16 @@ for name in olmoe-1b-7b mixtral-8x7b qwen3-30b-a3b; do
     sed -n '/^bytes on the rank/,/beyond measure/p' out.txt | sed 's/^/# /' >planned
     sed -n '/^# bytes on the rank/,/beyond measure/p' "$file" >shown
     [ "$(wc -l <shown)" = 17 ] || fail "$name: no table of 17 lines in its comment"
-    cmp -s planned shown || fail "$name: its comment is not what plan says: $(diff shown planned)"
-    awk '/resident|beyond measure/ { sum += $(NF - 1) } END { exit !(sum > 1024 && sum * 1048576 < 80e9) }' planned ||
-        fail "$name does not fit 80 GB: $(cat planned)"
+    awk '/resident|beyond measure/ { sum += $(NF - 1) } END { exit !(sum > 1024 && sum * 1048576 < 80e9) }' shown ||
+        fail "$name does not fit 80 GB: $(cat shown)"
+    if grep -q 'packs of bfloat16 as on this processor' out.txt; then
+        sed -i '/ packed for products \| slots for copies \| total \| resident, /d' shown
+        sed '/ packed for products \| slots for copies \| total \| resident, /d' planned >compared
+        [ "$(wc -l <compared)" = 12 ] || fail "$name: 12 lines without packs were expected: $(cat compared)"
+    else
+        cp planned compared
+    fi
+    cmp -s compared shown || fail "$name: its comment is not what plan says: $(diff shown compared)"
     grep -q 'predicted step' out.txt && fail "--no-policies studied policies"
     for word in For Needs Run Expects; do
         grep -q "^# $word: " "$file" || fail "$name does not say what it is for, needs, how to run, what to expect"
