@@ -4,7 +4,7 @@
 #include "kernel/cpu/attention_block.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "kernel/cpu/transpose_avx2.h"
 #endif
 
 _Static_assert(MT_ATTENTION_TILE == 2 * MT_LANES, "a tile is two vectors wide");
@@ -46,33 +46,10 @@ AVX512 static void transpose_avx512(float *out, const float *x, int64_t stride)
     }
 }
 
-#define AVX2 __attribute__((target("avx2")))
-
-/* out [8, 8], rows TILE apart, = x [8, 8] transposed: rows i and i + 4 share a register from the
- * start, so that nothing is left to move between its halves. */
-AVX2 static void transpose_avx2(float *out, const float *x, int64_t stride)
+__attribute__((target("avx2"))) static void transpose_avx2(float *out, const float *x,
+                                                           int64_t stride)
 {
-#pragma GCC unroll 2
-    for (int64_t column = 0; column < 8; column += 4) {
-        __m256 row[4];
-#pragma GCC unroll 4
-        for (int64_t i = 0; i < 4; i++) {
-            const float *at = x + i * stride + column;
-            row[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at)),
-                                          _mm_loadu_ps(at + 4 * stride), 1);
-        }
-        const __m256 low_0 = _mm256_unpacklo_ps(row[0], row[1]);
-        const __m256 low_2 = _mm256_unpacklo_ps(row[2], row[3]);
-        const __m256 high_0 = _mm256_unpackhi_ps(row[0], row[1]);
-        const __m256 high_2 = _mm256_unpackhi_ps(row[2], row[3]);
-        const __m256 turned[4] = {
-            _mm256_shuffle_ps(low_0, low_2, 0x44), _mm256_shuffle_ps(low_0, low_2, 0xee),
-            _mm256_shuffle_ps(high_0, high_2, 0x44), _mm256_shuffle_ps(high_0, high_2, 0xee)};
-#pragma GCC unroll 4
-        for (int64_t i = 0; i < 4; i++) {
-            _mm256_storeu_ps(out + (column + i) * MT_ATTENTION_TILE, turned[i]);
-        }
-    }
+    mt_transpose_avx2(out, MT_ATTENTION_TILE, x, stride);
 }
 
 /* A whole tile by squares of `side`. */

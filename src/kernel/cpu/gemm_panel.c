@@ -23,7 +23,7 @@ int64_t mt_gemm_panel_sheet_floats(int64_t n, int64_t n_x)
 }
 
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "kernel/cpu/transpose_avx2.h"
 
 #define AVX2    __attribute__((target("avx2,fma")))
 #define UNROLLS static inline __attribute__((always_inline))
@@ -82,30 +82,22 @@ AVX2 UNROLLS void store_line(float *to, __m256 first, __m256 second)
     _mm256_stream_ps(to + LANES, second);
 }
 
-/* to [8 rows, WIDTH apart] = the transpose of row [8]. */
-AVX2 UNROLLS void transpose(float *to, const __m256 row[LANES])
+/* to [8, 8], rows WIDTH apart, = the transpose of values [row, row + 8) x [column, column + 8), 0
+ * where there are none. */
+AVX2 UNROLLS void transpose(float *to, const struct mt_panel_values *from, int64_t row,
+                            int64_t column)
 {
-    __m256 pair[LANES];
-    __m256 four[LANES];
-#pragma GCC unroll 4
-    for (int i = 0; i < LANES; i += 2) {
-        pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
-        pair[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
+    const float *values = from->values + row * from->n_in + column;
+    if (row + LANES <= from->n_out && column + LANES <= from->n_in) {
+        mt_transpose_avx2(to, WIDTH, values, from->n_in);
+        return;
     }
-    enum { LOW = 0x44, HIGH = 0xee }; /* the lower or upper two of both operands */
-#pragma GCC unroll 2
-    for (int i = 0; i < LANES; i += 4) {
-        four[i] = _mm256_shuffle_ps(pair[i], pair[i + 2], LOW);
-        four[i + 1] = _mm256_shuffle_ps(pair[i], pair[i + 2], HIGH);
-        four[i + 2] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], LOW);
-        four[i + 3] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], HIGH);
+    float square[LANES * LANES];
+    for (int64_t i = 0; i < LANES; i++) {
+        const int64_t n = row + i < from->n_out ? from->n_in - column : 0;
+        _mm256_storeu_ps(square + i * LANES, load(values + i * from->n_in, n));
     }
-    /* four[c], four[4 + c]: columns c and 4 + c of rows 0 .. 3, of rows 4 .. 7 */
-#pragma GCC unroll 4
-    for (int64_t c = 0; c < 4; c++) {
-        _mm256_store_ps(to + c * WIDTH, _mm256_permute2f128_ps(four[c], four[4 + c], 0x20));
-        _mm256_store_ps(to + (4 + c) * WIDTH, _mm256_permute2f128_ps(four[c], four[4 + c], 0x31));
-    }
+    mt_transpose_avx2(to, WIDTH, square, LANES);
 }
 
 /* Rows of values become columns of P: 16 rows make a panel. */
@@ -115,16 +107,8 @@ AVX2 static void pack_transposed(float *pack, const struct mt_panel_values *from
     float *panel = pack + row * depth;
     for (int64_t column = 0; column < depth; column += LANES) {
         _Alignas(64) float lines[LANES * WIDTH];
-        for (int64_t half = 0; half < WIDTH; half += LANES) {
-            __m256 tile[LANES];
-#pragma GCC unroll 8
-            for (int64_t i = 0; i < LANES; i++) {
-                const bool exists = row + half + i < from->n_out;
-                tile[i] = load(from->values + (row + half + i) * from->n_in + column,
-                               exists ? from->n_in - column : 0);
-            }
-            transpose(lines + half, tile);
-        }
+        transpose(lines, from, row, column);
+        transpose(lines + LANES, from, row + LANES, column);
         for (int64_t i = 0; i < LANES; i++) {
             const float *line = lines + i * WIDTH;
             store_line(panel + (column + i) * WIDTH, _mm256_load_ps(line),

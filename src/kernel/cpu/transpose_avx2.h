@@ -1,0 +1,37 @@
+/* Squares of 8 floats, transposed in AVX2 registers: what packs are made of. x86-64 only. */
+#ifndef MT_KERNEL_CPU_TRANSPOSE_AVX2_H
+#define MT_KERNEL_CPU_TRANSPOSE_AVX2_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+/* out [8, 8] = x [8, 8] transposed, rows that many floats apart: rows i and i + 4 share a register
+ * from the start, so that nothing is left to move between its halves. */
+__attribute__((target("avx2"), always_inline)) static inline void
+mt_transpose_avx2(float *out, int64_t out_stride, const float *x, int64_t stride)
+{
+#pragma GCC unroll 2
+    for (int64_t column = 0; column < 8; column += 4) {
+        __m256 row[4];
+#pragma GCC unroll 4
+        for (int64_t i = 0; i < 4; i++) {
+            const float *at = x + i * stride + column;
+            row[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at)),
+                                          _mm_loadu_ps(at + 4 * stride), 1);
+        }
+        const __m256 low_0 = _mm256_unpacklo_ps(row[0], row[1]);
+        const __m256 low_2 = _mm256_unpacklo_ps(row[2], row[3]);
+        const __m256 high_0 = _mm256_unpackhi_ps(row[0], row[1]);
+        const __m256 high_2 = _mm256_unpackhi_ps(row[2], row[3]);
+        enum { LOW = 0x44, HIGH = 0xee }; /* the lower or upper two of both operands */
+        const __m256 turned[4] = {
+            _mm256_shuffle_ps(low_0, low_2, LOW), _mm256_shuffle_ps(low_0, low_2, HIGH),
+            _mm256_shuffle_ps(high_0, high_2, LOW), _mm256_shuffle_ps(high_0, high_2, HIGH)};
+#pragma GCC unroll 4
+        for (int64_t i = 0; i < 4; i++) {
+            _mm256_storeu_ps(out + (column + i) * out_stride, turned[i]);
+        }
+    }
+}
+
+#endif
