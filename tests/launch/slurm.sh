@@ -93,6 +93,7 @@ until_true "the job went back to the queue" job_is PENDING "$job"
 stopped=$(sed -n 's/^stopped after step \([0-9]*\), saved.*/\1/p' job.log)
 [ -n "$stopped" ] && [ "$stopped" -lt 60 ] || fail "it did not save first: $(cat job.log)"
 until_true "the steps of the first start ended" steps_ended
+sleep 1.1 # a node refuses a job in the second in which it killed its first start
 scontrol update jobid="$job" StartTime=now # Slurm would wait two minutes
 until_true "the job finished" job_is COMPLETED "$job"
 metrics steps run_requeued/metrics.jsonl 1 60
