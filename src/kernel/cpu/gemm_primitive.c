@@ -138,6 +138,9 @@ static enum mt_status make_scratch(int64_t n_bytes, dnnl_memory_t *out)
 
 static enum mt_status make_thread(struct mt_gemm *gemm, struct thread_memory *thread)
 {
+    if (gemm->pack.in_panels) {
+        return MT_OK;
+    }
     for (int piece = 0; piece < N_PIECE; piece++) {
         dnnl_memory_desc_t x;
         dnnl_memory_desc_t y;
@@ -226,9 +229,7 @@ static enum mt_status make_threads(struct mt_gemm *gemm, int n_thread)
                                        dnnl_stream_default_flags));
     }
     for (; gemm->n_thread < n_thread; gemm->n_thread++) {
-        if (!gemm->pack.in_panels) {
-            MT_TRY(make_thread(gemm, &gemm->thread[gemm->n_thread]));
-        }
+        MT_TRY(make_thread(gemm, &gemm->thread[gemm->n_thread]));
     }
     return MT_OK;
 }
