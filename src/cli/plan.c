@@ -37,9 +37,8 @@ static void print_memory(const struct mt_config *config, const struct mt_memory_
                 estimate->total + estimate->program);
     print_bytes("beyond that, on a rank loaded beyond measure", estimate->skew);
     if (config->device.dtype == MT_BFLOAT16 && !mt_isa_has_bf16()) {
-        (void)printf(
-            "packs of bfloat16 as on this processor, which holds them in float32; they take "
-            "half with AVX512_BF16\n");
+        (void)printf("packs of bfloat16 as on this processor, which holds them in float32: half as "
+                     "large on GPUs and with AVX512_BF16\n");
     }
 }
 

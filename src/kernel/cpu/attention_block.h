@@ -92,6 +92,7 @@ struct mt_attention_fetch {
 static inline void mt_attention_fetch_add(struct mt_attention_fetch *fetch, const float *from,
                                           int64_t n_row, int64_t stride)
 {
+    MT_ASSERT(fetch->n < MT_ATTENTION_FETCHES);
     fetch->array[fetch->n].from = from;
     fetch->array[fetch->n].n_row = n_row;
     fetch->array[fetch->n].stride = stride;
