@@ -4,7 +4,7 @@
 #include "kernel/cpu/attention_block.h"
 
 #if defined(__x86_64__)
-#include "kernel/cpu/transpose_avx2.h"
+#include "kernel/cpu/avx2.h"
 #endif
 
 _Static_assert(MT_ATTENTION_TILE == 2 * MT_LANES, "a tile is two vectors wide");

@@ -23,30 +23,17 @@ int64_t mt_gemm_panel_sheet_floats(int64_t n, int64_t n_x)
 }
 
 #if defined(__x86_64__)
-#include "kernel/cpu/transpose_avx2.h"
+#include "kernel/cpu/avx2.h"
 
 #define AVX2    __attribute__((target("avx2,fma")))
 #define UNROLLS static inline __attribute__((always_inline))
 
 /* ---- laying out ---- */
 
-/* from [0, 8), of which n exist, 0 beyond. */
-AVX2 UNROLLS __m256 load(const float *from, int64_t n)
-{
-    static const int32_t masks[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1};
-    if (n >= LANES) {
-        return _mm256_loadu_ps(from);
-    }
-    if (n <= 0) {
-        return _mm256_setzero_ps();
-    }
-    return _mm256_maskload_ps(from, _mm256_loadu_si256((const void *)(masks + LANES - n)));
-}
-
 AVX2 UNROLLS void copy_run(float *to, const float *from, int64_t n)
 {
-    const __m256 first = load(from, n);
-    const __m256 second = load(from + LANES, n - LANES);
+    const __m256 first = mt_load_avx2(from, n);
+    const __m256 second = mt_load_avx2(from + LANES, n - LANES);
     _mm256_store_ps(to, first);
     _mm256_store_ps(to + LANES, second);
 }
@@ -95,7 +82,7 @@ AVX2 UNROLLS void transpose(float *to, const struct mt_panel_values *from, int64
     float square[LANES * LANES];
     for (int64_t i = 0; i < LANES; i++) {
         const int64_t n = row + i < from->n_out ? from->n_in - column : 0;
-        _mm256_storeu_ps(square + i * LANES, load(values + i * from->n_in, n));
+        _mm256_storeu_ps(square + i * LANES, mt_load_avx2(values + i * from->n_in, n));
     }
     mt_transpose_avx2(to, WIDTH, square, LANES);
 }
@@ -127,7 +114,7 @@ AVX2 static void pack_straight(float *pack, const struct mt_panel_values *from, 
         for (int64_t i = row; i < end; i++) {
             const float *values = from->values + i * from->n_in + column;
             const int64_t n = i < from->n_out ? from->n_in - column : 0;
-            store_line(to, load(values, n), load(values + LANES, n - LANES));
+            store_line(to, mt_load_avx2(values, n), mt_load_avx2(values + LANES, n - LANES));
             to += WIDTH;
         }
     }

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "kernel/cpu/avx2.h"
 #endif
 
 /* What is packed at a time: 128 steps of a panel of c amortise reading and writing it, and its
@@ -213,18 +213,10 @@ AVX2_TARGET static inline __attribute__((always_inline)) __m256 round_eight(__m2
     return _mm256_and_ps(rounded, _mm256_castsi256_ps(_mm256_set1_epi32((int)0xffff0000U)));
 }
 
-/* Eight floats, or the n there are and zeros, beyond which nothing is read. */
 AVX2_TARGET static inline __attribute__((always_inline)) __m256 load_eight(const float *from,
                                                                            int64_t n, bool round)
 {
-    __m256 values;
-    if (n >= 8) {
-        values = _mm256_loadu_ps(from);
-    } else {
-        const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-        const __m256i has = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)mt_max_i64(n, 0)), lane);
-        values = _mm256_maskload_ps(from, has);
-    }
+    const __m256 values = mt_load_avx2(from, n);
     return round ? round_eight(values) : values;
 }
 

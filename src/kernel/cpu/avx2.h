@@ -1,9 +1,24 @@
-/* Squares of 8 floats, transposed in AVX2 registers: what packs are made of. x86-64 only. */
-#ifndef MT_KERNEL_CPU_TRANSPOSE_AVX2_H
-#define MT_KERNEL_CPU_TRANSPOSE_AVX2_H
+/* What packs are made of in AVX2: loads that stop at edges, squares of 8 floats transposed. x86-64
+ * only. */
+#ifndef MT_KERNEL_CPU_AVX2_H
+#define MT_KERNEL_CPU_AVX2_H
 
 #include <immintrin.h>
 #include <stdint.h>
+
+/* from [0, 8), of which n exist, 0 beyond, where nothing is read. n may be negative. */
+__attribute__((target("avx2"), always_inline)) static inline __m256 mt_load_avx2(const float *from,
+                                                                                 int64_t n)
+{
+    static const int32_t masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    if (n >= 8) {
+        return _mm256_loadu_ps(from);
+    }
+    if (n <= 0) {
+        return _mm256_setzero_ps();
+    }
+    return _mm256_maskload_ps(from, _mm256_loadu_si256((const void *)(masks + 8 - n)));
+}
 
 /* out [8, 8] = x [8, 8] transposed, rows that many floats apart: rows i and i + 4 share a register
  * from the start, so that nothing is left to move between its halves. */
