@@ -30,14 +30,6 @@ int64_t mt_gemm_panel_sheet_floats(int64_t n, int64_t n_x)
 
 /* ---- laying out ---- */
 
-AVX2 UNROLLS void copy_run(float *to, const float *from, int64_t n)
-{
-    const __m256 first = mt_load_avx2(from, n);
-    const __m256 second = mt_load_avx2(from + LANES, n - LANES);
-    _mm256_store_ps(to, first);
-    _mm256_store_ps(to + LANES, second);
-}
-
 /* Rows of band `band` of n_band, when `left` rows are left. */
 static int64_t rows_of(int64_t left, int64_t n_band, int64_t band)
 {
@@ -50,10 +42,11 @@ AVX2 void mt_gemm_panel_lay(float *sheet, const float *x, int64_t n, int64_t n_x
     int64_t row = 0;
     for (int64_t band = 0; band < n_band; band++) {
         const int64_t rows = rows_of(n - row, n_band, band);
-        for (int64_t column = 0; column < n_x; column += WIDTH) {
+        for (int64_t column = 0; column < mt_round_up(n_x, WIDTH); column += LANES) {
             for (int64_t i = 0; i < rows; i++) {
-                copy_run(sheet, x + (row + i) * n_x + column, n_x - column);
-                sheet += WIDTH;
+                const float *run = x + (row + i) * n_x + column;
+                _mm256_store_ps(sheet, mt_load_avx2(run, n_x - column));
+                sheet += LANES;
             }
         }
         row += rows;
@@ -179,9 +172,9 @@ AVX2 UNROLLS void multiply_row(__m256 sum[BAND][2], const float *x, const float 
     const __m256 p_1 = _mm256_load_ps(panel + LANES);
 #pragma GCC unroll 6
     for (int64_t i = 0; i < rows; i++) {
-        const __m256 value = _mm256_broadcast_ss(x + i * WIDTH);
-        sum[i][0] = _mm256_fmadd_ps(value, p_0, sum[i][0]);
-        sum[i][1] = _mm256_fmadd_ps(value, p_1, sum[i][1]);
+        const __m256 value = _mm256_broadcast_ss(x + i * LANES);
+        sum[i][0] = mt_multiply_add_avx2(value, p_0, sum[i][0]);
+        sum[i][1] = mt_multiply_add_avx2(value, p_1, sum[i][1]);
     }
 }
 
@@ -197,18 +190,17 @@ AVX2 UNROLLS void multiply_band(const struct band *b, int64_t rows)
         sum[i][0] = b->accumulate ? _mm256_loadu_ps(y) : _mm256_setzero_ps();
         sum[i][1] = b->accumulate ? _mm256_loadu_ps(y + LANES) : _mm256_setzero_ps();
     }
-    for (int64_t depth = b->depth; depth > 0; depth -= WIDTH) {
-#pragma GCC unroll 4
-        for (int64_t row = 0; row < WIDTH; row += 4) {
-            __builtin_prefetch(fetch);
-            fetch += b->fetch.step;
-#pragma GCC unroll 4
-            for (int64_t k = row; k < row + 4; k++) {
-                multiply_row(sum, x + k, panel + k * WIDTH, rows);
+    for (int64_t depth = b->depth; depth > 0; depth -= LANES) {
+#pragma GCC unroll 8
+        for (int64_t k = 0; k < LANES; k++) {
+            if (k % 4 == 0) {
+                __builtin_prefetch(fetch);
+                fetch += b->fetch.step;
             }
+            multiply_row(sum, x + k, panel + k * WIDTH, rows);
         }
-        x += rows * WIDTH;
-        panel += (int64_t)WIDTH * WIDTH;
+        x += rows * LANES;
+        panel += (int64_t)LANES * WIDTH;
     }
 #pragma GCC unroll 6
     for (int64_t i = 0; i < rows; i++) {

@@ -3,7 +3,7 @@
  * oneDNN 2.6 reads packed matrices on AVX-512 only; on AVX2 it lays P out anew in every call, which
  * costs as much as the product of few rows. Here
  *   P is packed in panels of 16 columns: [n_y / 16, n_x, 16], 0 beyond the edges;
- *   x is laid into a sheet: bands of at most 6 rows, as equal as may be, each [n_x / 16, rows, 16],
+ *   x is laid into a sheet: bands of at most 6 rows, as equal as may be, each [n_x / 8, rows, 8],
  *   so that the inner loop reads both in the order in which they lie, and nothing else.
  * A block of 6 x 16 of y stays in 12 registers over 512 rows of P, which all bands read from the
  * first two caches while those of the next panel are fetched (256 rows, which leave half of the

@@ -300,7 +300,7 @@ AVX2_TARGET static void pack_avx2(float *out, const float *in, int64_t stride, s
 #define LOAD(p)               _mm256_loadu_ps(p)
 #define STORE(p, v)           _mm256_storeu_ps((p), (v))
 #define ADD(a, b)             _mm256_add_ps((a), (b))
-#define MULTIPLY_ADD(a, b, c) _mm256_fmadd_ps((a), (b), (c))
+#define MULTIPLY_ADD(a, b, c) mt_multiply_add_avx2((a), (b), (c))
 #define PAIRS                 1
 #define STEPS                 4
 #include "kernel/cpu/gradient_panel.h"

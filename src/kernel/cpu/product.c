@@ -4,7 +4,7 @@
 #include "device/isa.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "kernel/cpu/avx2.h"
 
 /* AVX-512: panels of 8 rows x 32 columns in 16 of the 32 registers (12 rows measured no faster). */
 #define TARGET                   __attribute__((target("avx512f")))
@@ -38,7 +38,7 @@ static const int32_t avx2_masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 
 #define STORE(p, v)              _mm256_storeu_ps((p), (v))
 #define LOAD_MASKED(p, mask)     _mm256_maskload_ps((p), (mask))
 #define STORE_MASKED(p, mask, v) _mm256_maskstore_ps((p), (mask), (v))
-#define MULTIPLY_ADD(a, b, c)    _mm256_fmadd_ps((a), (b), (c))
+#define MULTIPLY_ADD(a, b, c)    mt_multiply_add_avx2((a), (b), (c))
 #define ROWS                     6
 #include "kernel/cpu/product_panel.h"
 #endif
