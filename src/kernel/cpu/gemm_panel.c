@@ -30,26 +30,45 @@ int64_t mt_gemm_panel_sheet_floats(int64_t n, int64_t n_x)
 
 /* ---- laying out ---- */
 
-/* Rows of band `band` of n_band, when `left` rows are left. */
-static int64_t rows_of(int64_t left, int64_t n_band, int64_t band)
+/* How rows are dealt to bands: the first ones have one more. */
+struct deal {
+    int64_t n_band, least, n_larger;
+};
+
+static struct deal deal_rows(int64_t n)
 {
-    return mt_ceil_div(left, n_band - band);
+    const int64_t n_band = mt_ceil_div(n, BAND);
+    return (struct deal){n_band, n / n_band, n % n_band};
+}
+
+static int64_t rows_of(const struct deal *deal, int64_t band)
+{
+    return deal->least + (band < deal->n_larger ? 1 : 0);
+}
+
+/* The runs of 8 of a row, as far apart as the band has rows. One row after the other, the next but
+ * one fetched: from the last cache that takes .6 of the time of rows side by side. */
+AVX2 UNROLLS void lay_row(float *sheet, const float *x, int64_t n_x, int64_t rows)
+{
+    enum { ROWS_AHEAD = 2 };
+    for (int64_t column = 0; column < mt_round_up(n_x, WIDTH); column += WIDTH) {
+        __builtin_prefetch(x + ROWS_AHEAD * n_x + column);
+        float *run = sheet + column * rows;
+        _mm256_store_ps(run, mt_load_avx2(x + column, n_x - column));
+        _mm256_store_ps(run + rows * LANES, mt_load_avx2(x + column + LANES, n_x - column - LANES));
+    }
 }
 
 AVX2 void mt_gemm_panel_lay(float *sheet, const float *x, int64_t n, int64_t n_x)
 {
-    const int64_t n_band = mt_ceil_div(n, BAND);
-    int64_t row = 0;
-    for (int64_t band = 0; band < n_band; band++) {
-        const int64_t rows = rows_of(n - row, n_band, band);
-        for (int64_t column = 0; column < mt_round_up(n_x, WIDTH); column += LANES) {
-            for (int64_t i = 0; i < rows; i++) {
-                const float *run = x + (row + i) * n_x + column;
-                _mm256_store_ps(sheet, mt_load_avx2(run, n_x - column));
-                sheet += LANES;
-            }
+    const struct deal deal = deal_rows(n);
+    for (int64_t band = 0; band < deal.n_band; band++) {
+        const int64_t rows = rows_of(&deal, band);
+        for (int64_t i = 0; i < rows; i++) {
+            lay_row(sheet + i * LANES, x, n_x, rows);
+            x += n_x;
         }
-        row += rows;
+        sheet += rows * mt_round_up(n_x, WIDTH);
     }
 }
 
@@ -266,26 +285,27 @@ static void multiply_block(const struct mt_panel_product *p, int64_t first, int6
                            int64_t column, const float *next)
 {
     const int64_t rows_of_p = mt_round_up(p->n_x, WIDTH);
-    const int64_t n_band = mt_ceil_div(p->n, BAND);
     const int64_t n_column = p->n_y - column;
-    int64_t row = 0;
-    for (int64_t band = 0; band < n_band; band++) {
-        const int64_t rows = rows_of(p->n - row, n_band, band);
-        const struct band b = {
-            .y = p->y + row * p->n_y + column,
-            .y_stride = p->n_y,
-            .x = p->sheet + row * rows_of_p + first * rows,
-            .panel = p->pack + column * rows_of_p + first * WIDTH,
-            .depth = depth,
-            .accumulate = p->accumulate || first > 0,
-            .fetch = fetch_of(next, depth, band),
-        };
+    const struct deal deal = deal_rows(p->n);
+    const float *sheet = p->sheet;
+    struct band b = {
+        .y = p->y + column,
+        .y_stride = p->n_y,
+        .panel = p->pack + column * rows_of_p + first * WIDTH,
+        .depth = depth,
+        .accumulate = p->accumulate || first > 0,
+    };
+    for (int64_t band = 0; band < deal.n_band; band++) {
+        const int64_t rows = rows_of(&deal, band);
+        b.x = sheet + first * rows;
+        b.fetch = fetch_of(next, depth, band);
         if (n_column >= WIDTH) {
             multiply_rows[rows](&b);
         } else {
             multiply_edge(&b, rows, n_column);
         }
-        row += rows;
+        b.y += rows * p->n_y;
+        sheet += rows * rows_of_p;
     }
 }
 
