@@ -122,6 +122,7 @@ enum mt_status mt_command_plan(const struct mt_arguments *arguments)
                        "least one of them on each node",
                        (long long)n_rank, (long long)n_node, (int)MAX_RANKS);
     }
+    MT_TRY(mt_isa_check()); /* packs are as large as this processor's instructions want them */
     MT_TRY(mt_load_config(arguments, &config));
     if (config == NULL) {
         return MT_OK;

@@ -44,6 +44,7 @@ refuse 2 'skews : expected up to' bench policies "$MT_SOURCE/configs/bench-polic
 refuse 3 'nowhere.csv' bench checkpoint "$config" --set 'moe.routing="replay"' --set 'moe.trace="nowhere.csv"'
 MT_ISA=avx1024 refuse 2 'MT_ISA = "avx1024" names no instructions' bench step "$config" --steps 1
 MT_ISA=avx1024 refuse 2 'MT_ISA = "avx1024" names no instructions' bench kernels --only swiglu
+MT_ISA=avx1024 refuse 2 'MT_ISA = "avx1024" names no instructions' plan "$config"
 refuse 2 'device.threads = 513 is out of range' "$config" --set device.threads=513
 refuse 2 '"nope" is no policy' bench policies "$MT_SOURCE/configs/bench-policies.toml" \
     --policies ep,nope
