@@ -166,12 +166,6 @@ AVX2 void mt_gemm_panel_pack(float *pack, const struct mt_panel_values *from, in
 
 /* ---- multiplying ---- */
 
-/* Lines of P that a band fetches ahead, one for every four rows of P that it multiplies. */
-struct fetch {
-    const float *at;
-    int64_t step; /* floats */
-};
-
 /* A band of x, from one of its columns on, and a panel of P, from that row on. */
 struct band {
     float *y;
@@ -179,7 +173,7 @@ struct band {
     const float *x, *panel;
     int64_t depth; /* a multiple of 16 */
     bool accumulate;
-    struct fetch fetch;
+    const float *fetch; /* NULL, or lines of P, one for every four of its rows here */
 };
 
 /* Sums += a column of a run of x times the row of P that meets it. rows is a constant at every
@@ -197,12 +191,12 @@ AVX2 UNROLLS void multiply_row(__m256 sum[BAND][2], const float *x, const float 
     }
 }
 
-AVX2 UNROLLS void multiply_band(const struct band *b, int64_t rows)
+AVX2 UNROLLS void multiply_band(const struct band *b, int64_t rows, bool fetches)
 {
     __m256 sum[BAND][2];
     const float *x = b->x;
     const float *panel = b->panel;
-    const float *fetch = b->fetch.at;
+    const float *fetch = b->fetch;
 #pragma GCC unroll 6
     for (int64_t i = 0; i < rows; i++) {
         const float *y = b->y + i * b->y_stride;
@@ -212,9 +206,9 @@ AVX2 UNROLLS void multiply_band(const struct band *b, int64_t rows)
     for (int64_t depth = b->depth; depth > 0; depth -= LANES) {
 #pragma GCC unroll 8
         for (int64_t k = 0; k < LANES; k++) {
-            if (k % 4 == 0) {
+            if (fetches && k % 4 == 0) {
                 __builtin_prefetch(fetch);
-                fetch += b->fetch.step;
+                fetch += WIDTH;
             }
             multiply_row(sum, x + k, panel + k * WIDTH, rows);
         }
@@ -229,10 +223,14 @@ AVX2 UNROLLS void multiply_band(const struct band *b, int64_t rows)
     }
 }
 
-#define BAND_OF(rows)                                           \
-    AVX2 static void multiply_band_##rows(const struct band *b) \
-    {                                                           \
-        multiply_band(b, rows);                                 \
+#define BAND_OF(rows)                                              \
+    AVX2 static void multiply_##rows(const struct band *b)         \
+    {                                                              \
+        multiply_band(b, rows, false);                             \
+    }                                                              \
+    AVX2 static void multiply_##rows##_fetch(const struct band *b) \
+    {                                                              \
+        multiply_band(b, rows, true);                              \
     }
 BAND_OF(1)
 BAND_OF(2)
@@ -241,14 +239,11 @@ BAND_OF(4)
 BAND_OF(5)
 BAND_OF(6)
 
-static void (*const multiply_rows[BAND + 1])(const struct band *) = {
-    NULL,
-    multiply_band_1,
-    multiply_band_2,
-    multiply_band_3,
-    multiply_band_4,
-    multiply_band_5,
-    multiply_band_6,
+/* By whether the band fetches, and its rows. */
+static void (*const multiply_rows[2][BAND + 1])(const struct band *) = {
+    {NULL, multiply_1, multiply_2, multiply_3, multiply_4, multiply_5, multiply_6},
+    {NULL, multiply_1_fetch, multiply_2_fetch, multiply_3_fetch, multiply_4_fetch, multiply_5_fetch,
+     multiply_6_fetch},
 };
 
 /* The same where fewer than 16 columns of y are left. */
@@ -263,7 +258,7 @@ static void multiply_edge(const struct band *b, int64_t rows, int64_t n_column)
             y[i * WIDTH + j] = b->y[i * b->y_stride + j];
         }
     }
-    multiply_rows[rows](&inner);
+    multiply_rows[b->fetch != NULL][rows](&inner);
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t j = 0; j < n_column; j++) {
             b->y[i * b->y_stride + j] = y[i * WIDTH + j];
@@ -272,11 +267,10 @@ static void multiply_edge(const struct band *b, int64_t rows, int64_t n_column)
 }
 
 /* The quarter of the next block that band number `band` fetches: the first four share it. */
-static struct fetch fetch_of(const float *next, int64_t depth, int64_t band)
+static const float *fetch_of(const float *next, int64_t depth, int64_t band)
 {
     enum { SHARE = 4 };
-    return band < SHARE ? (struct fetch){next + band * (depth / SHARE) * WIDTH, WIDTH}
-                        : (struct fetch){next, 0};
+    return band < SHARE ? next + band * (depth / SHARE) * WIDTH : NULL;
 }
 
 /* All bands with rows first .. first + depth - 1 of P, in the panel of column `column`; `next`: the
@@ -300,7 +294,7 @@ static void multiply_block(const struct mt_panel_product *p, int64_t first, int6
         b.x = sheet + first * rows;
         b.fetch = fetch_of(next, depth, band);
         if (n_column >= WIDTH) {
-            multiply_rows[rows](&b);
+            multiply_rows[b.fetch != NULL][rows](&b);
         } else {
             multiply_edge(&b, rows, n_column);
         }

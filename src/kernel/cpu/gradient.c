@@ -302,7 +302,7 @@ AVX2_TARGET static void pack_avx2(float *out, const float *in, int64_t stride, s
 #define ADD(a, b)             _mm256_add_ps((a), (b))
 #define MULTIPLY_ADD(a, b, c) mt_multiply_add_avx2((a), (b), (c))
 #define PAIRS                 1
-#define STEPS                 4
+#define STEPS                 8
 #include "kernel/cpu/gradient_panel.h"
 #endif
 
