@@ -17,7 +17,7 @@ static const double NS_PER_S = 1e9;
 /* Of one step on one rank, or of all its steps: only doubles, so that ranks can exchange it as an
  * array. */
 struct sample {
-    double step_s, cpu_s, wait_s;
+    double step_s, cpu_s, wait_s, loaded_gflops;
     double phase_s[MT_N_ACCOUNT_ROW];
     double work_s[MT_N_ACCOUNT_ROW][MT_N_WORK];
     double flops[MT_N_ACCOUNT_ROW][MT_N_WORK]; /* from here on means, before it medians */
@@ -71,7 +71,8 @@ static enum mt_status open_trainer(struct bench *b)
 static void take_sample(const struct bench *b, int64_t elapsed_ns, int64_t cpu_ns, double *values)
 {
     struct sample sample = {.step_s = (double)elapsed_ns / NS_PER_S,
-                            .cpu_s = (double)cpu_ns / NS_PER_S};
+                            .cpu_s = (double)cpu_ns / NS_PER_S,
+                            .loaded_gflops = mt_measure_loaded_gflops(b->config->device.dtype)};
     struct mt_span_totals totals;
     int64_t rest_ns = elapsed_ns;
     mt_span_totals(&totals);
@@ -187,6 +188,7 @@ static void add_rank(struct mt_step_report *report, const struct verdict *verdic
     report->best_cpu_s = fmax(report->best_cpu_s, verdict->best_cpu_s);
     report->wait_s += share * sample->wait_s;
     report->peak_gflops += share * verdict->peak_gflops;
+    report->loaded_gflops += share * sample->loaded_gflops * report->n_thread;
     report->copy_gbytes_per_s += share * verdict->copy_gbytes_per_s;
     for (int i = 0; i < MT_N_ACCOUNT_ROW; i++) {
         struct mt_step_row *row = &report->row[i];

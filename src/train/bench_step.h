@@ -33,6 +33,7 @@ struct mt_step_report {
     int n_rank, n_thread;
     int64_t n_warm, n_step, n_token; /* tokens of a step, all ranks */
     double peak_gflops;              /* of the mean rank, all its threads, in the run's dtype */
+    double loaded_gflops;            /* the same with a product's loads, the median between steps */
     double copy_gbytes_per_s;        /* likewise */
     struct mt_step_row row[MT_N_ACCOUNT_ROW];
     double step_s, best_s;    /* of the slowest rank: median, shortest */

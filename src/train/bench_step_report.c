@@ -88,12 +88,16 @@ static void print_head(const struct mt_step_report *report, FILE *out)
                   "%s, %s: %d rank%s of %d thread%s, %lld tokens a step; %lld steps, after %lld "
                   "that are not timed\n"
                   "a rank's bounds, measured beside the others: %.1f GFLOP/s (%s), copies %.1f "
-                  "GB/s\n\n",
+                  "GB/s\n",
                   report->config->run.name, is_bfloat16 ? "bfloat16" : "float32", report->n_rank,
                   report->n_rank == 1 ? "" : "s", report->n_thread,
                   report->n_thread == 1 ? "" : "s", (long long)report->n_token,
                   (long long)report->n_step, (long long)report->n_warm, report->peak_gflops,
                   report->isa, report->copy_gbytes_per_s);
+    (void)fprintf(out,
+                  "with a product's loads, between steps: %.1f GFLOP/s, %.2f of it (less beside a "
+                  "busy hyperthread)\n\n",
+                  report->loaded_gflops, report->loaded_gflops / report->peak_gflops);
 }
 
 static void print_phases(const struct mt_step_report *report, double sum_s, FILE *out)
@@ -245,6 +249,7 @@ void mt_step_report_json(const struct mt_step_report *report, FILE *out)
     set_real(object, "executed_flops", totals.flops);
     set_real(object, "product_flops", totals.product_flops);
     set_real(object, "peak_gflops", report->peak_gflops);
+    set_real(object, "loaded_gflops", report->loaded_gflops);
     set_real(object, "copy_gbytes_per_s", report->copy_gbytes_per_s);
     set_real(object, "share_of_peak",
              model * 1e-9 / report->step_s / report->peak_gflops / report->n_rank);

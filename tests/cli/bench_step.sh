@@ -30,6 +30,7 @@ done
 # The table has a row for every phase, and what it is judged by.
 expect 0 "" ranks 2 bench step "$config" "${few[@]}"
 for word in '^tiny, float32: 2 ranks of [0-9]+ threads?, 128 tokens a step; 2 steps, after 1' \
+    '^with a product.s loads, between steps: [0-9.]+ GFLOP/s, [0-9.]+ of it ' \
     '^attention +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ (FLOPs|bytes) +[0-9.]+$' \
     '^moe.expert.backward ' '^update ' '^step, ms +[0-9.]+ +[0-9.]+$' '^tokens/s ' \
     '^  of the measured peak +[0-9.]+ ' '^outside matrix products ' '^peak memory of a rank' \

@@ -11,8 +11,10 @@ static void bounds_are_positive_and_finite(void **state)
 {
     MT_UNUSED(state);
     const double peak = mt_measure_peak_gflops(MT_FLOAT32);
+    const double loaded = mt_measure_loaded_gflops(MT_FLOAT32);
     const double copy = mt_measure_copy_gbytes_per_s();
     assert_true(isfinite(peak) && peak > 0.0);
+    assert_true(isfinite(loaded) && loaded > 0.0);
     assert_true(isfinite(copy) && copy > 0.0);
     assert_int_equal(mt_memory_n_live(), 0);
 }

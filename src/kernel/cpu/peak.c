@@ -4,107 +4,77 @@
 #include "device/isa.h"
 #include "kernel/kernel.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-/* Twelve independent chains: two multiply-add pipes of four cycles need eight. */
-enum { N_CHAIN = 12, N_PASS = 200000, N_REPEAT = 8, N_CHAIN_REPEAT = 32 };
+/* Twelve independent chains: two multiply-add pipes of four cycles need eight. A product of 6 rows
+ * loads eight vectors for every twelve of its multiply-adds. */
+enum { N_CHAIN = 12, N_LOAD = 8, N_PASS = 200000, N_REPEAT = 8, N_CHAIN_REPEAT = 32 };
 /* Far beyond every cache of one core. */
 enum { COPY_BYTES = 128 * 1024 * 1024 };
 
+#define ADD_PRODUCTS(MULTIPLY_ADD)                             \
+    _Pragma("GCC unroll 12") for (int i = 0; i < N_CHAIN; i++) \
+    {                                                          \
+        chain[i] = MULTIPLY_ADD(factor, factor, chain[i]);     \
+    }
+
+/* float chains_NAME(loads): N_PASS times twelve multiply-adds, after eight loads or without. */
+#define DEFINE_CHAINS(NAME, TARGET, VECTOR, FILL, MULTIPLY_ADD)      \
+    TARGET static float chains_##NAME(bool loads)                    \
+    {                                                                \
+        typedef VECTOR vector;                                       \
+        static const vector block[N_LOAD];                           \
+        const volatile vector *at = block;                           \
+        const vector factor = FILL(0.5F);                            \
+        vector chain[N_CHAIN];                                       \
+        for (int i = 0; i < N_CHAIN; i++) {                          \
+            chain[i] = FILL((float)i);                               \
+        }                                                            \
+        for (int pass = 0; pass < N_PASS && !loads; pass++) {        \
+            ADD_PRODUCTS(MULTIPLY_ADD)                               \
+        }                                                            \
+        for (int pass = 0; pass < N_PASS && loads; pass++) {         \
+            _Pragma("GCC unroll 8") for (int i = 0; i < N_LOAD; i++) \
+            {                                                        \
+                (void)at[i];                                         \
+            }                                                        \
+            ADD_PRODUCTS(MULTIPLY_ADD)                               \
+        }                                                            \
+        for (int i = 1; i < N_CHAIN; i++) {                          \
+            chain[0] += chain[i];                                    \
+        }                                                            \
+        return chain[0][0];                                          \
+    }
+
 #if defined(__x86_64__)
-__attribute__((target("avx512f"))) static float chains_avx512(void)
-{
-    __m512 chain[N_CHAIN];
-    for (int i = 0; i < N_CHAIN; i++) {
-        chain[i] = _mm512_set1_ps((float)i);
-    }
-    const __m512 factor = _mm512_set1_ps(0.5F);
-    for (int pass = 0; pass < N_PASS; pass++) {
-#pragma GCC unroll 12
-        for (int i = 0; i < N_CHAIN; i++) {
-            chain[i] = _mm512_fmadd_ps(chain[i], factor, factor);
-        }
-    }
-    __m512 sum = chain[0];
-    for (int i = 1; i < N_CHAIN; i++) {
-        sum = _mm512_add_ps(sum, chain[i]);
-    }
-    return _mm512_cvtss_f32(sum);
-}
+#define FMA_512(a, b, c) _mm512_fmadd_ps(c, a, b)
+DEFINE_CHAINS(avx512, __attribute__((target("avx512f"))), __m512, _mm512_set1_ps, FMA_512)
 
-/* Products of pairs: twice the FLOPs a lane. A sum of 0.5 and the products of 0.5 with 0.5 twice
- * stays finite in the time of a pass: it grows by 0.5 each. */
-__attribute__((target("avx512f,avx512bf16"))) static float chains_avx512_bf16(void)
-{
-    __m512 chain[N_CHAIN];
-    for (int i = 0; i < N_CHAIN; i++) {
-        chain[i] = _mm512_set1_ps((float)i);
-    }
-    const __m512bh factor = (__m512bh)_mm512_set1_epi32(0x3f003f00);
-    for (int pass = 0; pass < N_PASS; pass++) {
-#pragma GCC unroll 12
-        for (int i = 0; i < N_CHAIN; i++) {
-            chain[i] = _mm512_dpbf16_ps(chain[i], factor, factor);
-        }
-    }
-    __m512 sum = chain[0];
-    for (int i = 1; i < N_CHAIN; i++) {
-        sum = _mm512_add_ps(sum, chain[i]);
-    }
-    return _mm512_cvtss_f32(sum);
-}
+/* Products of pairs, of which one is 0: twice the FLOPs a lane. The sum grows by 0.25 each, and
+ * stays finite. */
+#define PAIRS_512(a, b, c) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
+DEFINE_CHAINS(avx512_bf16, __attribute__((target("avx512f,avx512bf16"))), __m512, _mm512_set1_ps,
+              PAIRS_512)
 
-__attribute__((target("avx2,fma"))) static float chains_avx2(void)
-{
-    __m256 chain[N_CHAIN];
-    for (int i = 0; i < N_CHAIN; i++) {
-        chain[i] = _mm256_set1_ps((float)i);
-    }
-    const __m256 factor = _mm256_set1_ps(0.5F);
-    for (int pass = 0; pass < N_PASS; pass++) {
-#pragma GCC unroll 12
-        for (int i = 0; i < N_CHAIN; i++) {
-            chain[i] = _mm256_fmadd_ps(chain[i], factor, factor);
-        }
-    }
-    __m256 sum = chain[0];
-    for (int i = 1; i < N_CHAIN; i++) {
-        sum = _mm256_add_ps(sum, chain[i]);
-    }
-    return _mm256_cvtss_f32(sum);
-}
+#define FMA_256(a, b, c) _mm256_fmadd_ps(c, a, b)
+DEFINE_CHAINS(avx2, __attribute__((target("avx2,fma"))), __m256, _mm256_set1_ps, FMA_256)
 #endif
 
 /* Four floats in each chain: what every machine has. */
-static float chains_baseline(void)
-{
-    float chain[N_CHAIN][4];
-    for (int i = 0; i < N_CHAIN; i++) {
-        for (int lane = 0; lane < 4; lane++) {
-            chain[i][lane] = (float)i;
-        }
-    }
-    for (int pass = 0; pass < N_PASS; pass++) {
-        for (int i = 0; i < N_CHAIN; i++) {
-            for (int lane = 0; lane < 4; lane++) {
-                chain[i][lane] = chain[i][lane] * 0.5F + 0.5F;
-            }
-        }
-    }
-    float sum = 0.0F;
-    for (int i = 0; i < N_CHAIN; i++) {
-        sum += chain[i][0];
-    }
-    return sum;
-}
+typedef float four_floats __attribute__((vector_size(16)));
+#define FOUR(x)             ((four_floats){(x), (x), (x), (x)})
+#define MULTIPLY_4(a, b, c) ((c) * (a) + (b))
+DEFINE_CHAINS(baseline, , four_floats, FOUR, MULTIPLY_4)
 
-double mt_measure_peak_gflops(enum mt_dtype dtype)
+/* The best of n_repeat. */
+static double measure(enum mt_dtype dtype, int n_repeat, bool loads)
 {
-    float (*chains)(void) = chains_baseline;
+    float (*chains)(bool) = chains_baseline;
     double n_lane = 4.0;
     (void)dtype;
 #if defined(__x86_64__)
@@ -121,14 +91,24 @@ double mt_measure_peak_gflops(enum mt_dtype dtype)
 #endif
     volatile float keep = 0.0F;
     double best = 0.0;
-    for (int repeat = 0; repeat < N_CHAIN_REPEAT; repeat++) {
+    for (int repeat = 0; repeat < n_repeat; repeat++) {
         const int64_t start_ns = mt_clock_ns();
-        keep = keep + chains();
+        keep = keep + chains(loads);
         const double elapsed_ns = (double)(mt_clock_ns() - start_ns);
         const double gflops = 2.0 * n_lane * N_CHAIN * (double)N_PASS / elapsed_ns;
         best = gflops > best ? gflops : best;
     }
     return best;
+}
+
+double mt_measure_peak_gflops(enum mt_dtype dtype)
+{
+    return measure(dtype, N_CHAIN_REPEAT, false);
+}
+
+double mt_measure_loaded_gflops(enum mt_dtype dtype)
+{
+    return measure(dtype, 1, true);
 }
 
 /* Copies past the caches, which spares reading the destination: 24 to 29 GB/s where memcpy reaches
