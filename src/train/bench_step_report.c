@@ -167,8 +167,10 @@ static void print_totals(const struct mt_step_report *report, const struct total
                   report->model_flops_per_token * 1e-6);
     (void)fprintf(out, "%-34s %10.3f %10.3f\n", "  of the measured peak",
                   model / report->step_s / peak, model / report->best_s / peak);
+    (void)fprintf(out, "%-34s %10.3f\n", "  of it with a product's loads",
+                  model / report->step_s / report->loaded_gflops / report->n_rank);
     (void)fprintf(out, "%-34s %10.3f %10.3f  as if no other program had the cores\n",
-                  "  of it, by processor time",
+                  "  of the peak, by processor time",
                   model / report->cpu_s / report->peak_gflops * by_rank,
                   model / report->best_cpu_s / report->peak_gflops * by_rank);
     (void)fprintf(out, "%-34s %10.1f %10.1f  %.2f MFLOP a token, causal\n", "GFLOP/s as executed",
@@ -253,6 +255,8 @@ void mt_step_report_json(const struct mt_step_report *report, FILE *out)
     set_real(object, "copy_gbytes_per_s", report->copy_gbytes_per_s);
     set_real(object, "share_of_peak",
              model * 1e-9 / report->step_s / report->peak_gflops / report->n_rank);
+    set_real(object, "share_of_loaded",
+             model * 1e-9 / report->step_s / report->loaded_gflops / report->n_rank);
     set_real(object, "share_of_peak_by_cpu",
              model * 1e-9 / report->best_cpu_s / report->peak_gflops * report->n_thread /
                  report->n_rank);
