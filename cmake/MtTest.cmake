@@ -27,10 +27,14 @@ function(mt_test name)
             TIMEOUT ${T_TIMEOUT} ENVIRONMENT "${MT_TEST_ENV}")
     endif()
     foreach(ranks IN LISTS T_RANKS)
+        set(cores 2)
+        if(ranks EQUAL 1)
+            set(cores 1)
+        endif()
         add_test(NAME ${T_ROOM}.${name}.np${ranks}
                  COMMAND ${MT_MPIRUN} -np ${ranks} $<TARGET_FILE:${name}>)
         set_tests_properties(${T_ROOM}.${name}.np${ranks} PROPERTIES LABELS "${T_LABELS}"
-            TIMEOUT ${T_TIMEOUT} ENVIRONMENT "${MT_TEST_ENV}" PROCESSORS 2)
+            TIMEOUT ${T_TIMEOUT} ENVIRONMENT "${MT_TEST_ENV}" PROCESSORS ${cores})
     endforeach()
 endfunction()
 

@@ -27,5 +27,5 @@ else
     build all -DMT_WERROR=ON
 fi
 cd "$BUILD_DIR" || exit 1
-# Two at a time on two cores; tests that start ranks take both (PROCESSORS).
+# Two at a time on two cores; tests of more than one rank take both (PROCESSORS).
 exec ctest --output-on-failure --no-tests=error -j 2 "${arguments[@]}"
