@@ -61,17 +61,17 @@ ranks 2 "$config" --run-dir run_resumed "${slow[@]}" --set train.steps=60 --set 
 for step in 21 40 60; do has_step run_resumed 1 step $step; done
 
 # Hangs: the watchdog's last words are the window, of a rank that could not go on itself.
-start 3 "$config" --run-dir run_stuck "${slow[@]}" --set train.steps=4000 --set comm.watchdog_seconds=3
-wait_for_steps run_stuck 30
-kill -STOP "$(rank_pid run_stuck 2)"
+start 3 "$config" --run-dir run_left "${slow[@]}" --set train.steps=4000 --set comm.watchdog_seconds=3
+wait_for_steps run_left 30
+kill -STOP "$(rank_pid run_left 2)"
 wait $pid
 [ $? = 124 ] || fail "the watchdog did not end the run: $(head -c 300 start.err)"
 n=0
 for rank in 0 1 2; do
-    [ -n "$(steps run_stuck $rank spans | awk '$1 > 25')" ] && n=$((n + 1))
+    [ -n "$(steps run_left $rank spans | awk '$1 > 25')" ] && n=$((n + 1))
 done
 [ $n -ge 1 ] || fail "no rank left its last window"
-findings run_stuck 20 | grep -q finding || fail "a stuck run has no finding line"
+findings run_left 20 | grep -q finding || fail "a stuck run has no finding line"
 
 # Off: no folder, and the run is the same to the bit.
 ranks 3 "$config" --run-dir run_off --quiet "${costs[@]}" --set train.steps=25 --set profile.enabled=false || fail "run_off: $?"
