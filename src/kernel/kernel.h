@@ -338,8 +338,8 @@ void mt_fill_zero(struct mt_device *device, float *x, int64_t n);
 double mt_measure_peak_gflops(enum mt_dtype dtype);
 double mt_measure_copy_gbytes_per_s(void);
 /* The same rate with two loads from the first cache for every three multiply-adds, as a product
- * has, in one sample of about 0.5 ms. The rest of a core that a busy hyperthread shares: .99 of the
- * rate above when it is alone, .65 to .85 beside one, while that rate stays (Zen 3, 2026-11). */
+ * has, in one sample of about 0.5 ms: .95 to 1.00 of the rate above on a core of its own, .65 to
+ * .85 beside a busy hyperthread, where that rate stays (Zen 3, 2026-11). */
 double mt_measure_loaded_gflops(enum mt_dtype dtype);
 
 #ifdef __cplusplus

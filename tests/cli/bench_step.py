@@ -29,7 +29,8 @@ model = (6 * multiplied + 12 * layers * length * heads * dim) * batch * length
 got = json.load(sys.stdin)
 assert got["tokens"] == batch * length
 assert 0 < got["best_step_s"] <= got["step_s"] and got["tokens"] / got["step_s"] > 0
-assert 0 <= got["outside_products"] <= 1 and got["share_of_peak"] > 0 and got["share_of_loaded"] * got["loaded_gflops"] > 0
+assert 0 <= got["outside_products"] <= 1 and got["share_of_peak"] > 0
+assert abs(got["share_of_loaded"] * got["loaded_gflops"] / (got["share_of_peak"] * got["peak_gflops"]) - 1) < 1e-9
 assert got["peak_bytes"] > got["start_bytes"] > 0 and got["planned_bytes"] > 0
 phases = got["phases"].values()
 if ranks == "more":

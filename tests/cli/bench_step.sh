@@ -33,7 +33,8 @@ for word in '^tiny, float32: 2 ranks of [0-9]+ threads?, 128 tokens a step; 2 st
     '^with a product.s loads, between steps: [0-9.]+ GFLOP/s, [0-9.]+ of it ' \
     '^attention +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ (FLOPs|bytes) +[0-9.]+$' \
     '^moe.expert.backward ' '^update ' '^step, ms +[0-9.]+ +[0-9.]+$' '^tokens/s ' \
-    '^  of the measured peak +[0-9.]+ ' '^  of it with a product.s loads +[0-9.]+$' '^outside matrix products ' '^peak memory of a rank' \
+    '^  of the measured peak +[0-9.]+ ' '^  of it with a product.s loads +[0-9.]+$' \
+    '^outside matrix products ' '^peak memory of a rank' \
     '^  ratio +[0-9.]+ +at most 1.10$'; do
     grep -qE "$word" out.txt || fail "the table lacks $word: $(cat out.txt)"
 done

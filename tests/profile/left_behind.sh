@@ -19,7 +19,6 @@ PY
 }
 has_step() { [ -n "$(steps "$1" "$2" "$3" | grep -x "$4")" ] || fail "$1: rank $2 has no line '$3' of step $4"; }
 slow=(--set device.pace_gflops=0.5 --quiet)
-rank_pid() { pgrep -f -- "^$MOETRAIN .*--run-dir $1 " | sed -n "$2p"; } # RUN INDEX
 
 # Ended: sums of every step, arrivals, spans of the traced step and of the last ones, the same steps on all ranks.
 ranks 3 "$config" --run-dir run_ended --quiet "${costs[@]}" --set train.steps=25 --set 'profile.trace_steps=[12]' || fail "run_ended: $?"
@@ -61,17 +60,17 @@ ranks 2 "$config" --run-dir run_resumed "${slow[@]}" --set train.steps=60 --set 
 for step in 21 40 60; do has_step run_resumed 1 step $step; done
 
 # Hangs: the watchdog's last words are the window, of a rank that could not go on itself.
-start 3 "$config" --run-dir run_left "${slow[@]}" --set train.steps=4000 --set comm.watchdog_seconds=3
-wait_for_steps run_left 30
-kill -STOP "$(rank_pid run_left 2)"
+start 3 "$config" --run-dir run_stuck "${slow[@]}" --set train.steps=4000 --set comm.watchdog_seconds=3
+wait_for_steps run_stuck 30
+kill -STOP "$(rank_pid run_stuck 2)"
 wait $pid
 [ $? = 124 ] || fail "the watchdog did not end the run: $(head -c 300 start.err)"
 n=0
 for rank in 0 1 2; do
-    [ -n "$(steps run_left $rank spans | awk '$1 > 25')" ] && n=$((n + 1))
+    [ -n "$(steps run_stuck $rank spans | awk '$1 > 25')" ] && n=$((n + 1))
 done
 [ $n -ge 1 ] || fail "no rank left its last window"
-findings run_left 20 | grep -q finding || fail "a stuck run has no finding line"
+findings run_stuck 20 | grep -q finding || fail "a stuck run has no finding line"
 
 # Off: no folder, and the run is the same to the bit.
 ranks 3 "$config" --run-dir run_off --quiet "${costs[@]}" --set train.steps=25 --set profile.enabled=false || fail "run_off: $?"

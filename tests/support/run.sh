@@ -29,6 +29,15 @@ start() {
     pid=$!
 }
 
+# processes PATTERN: those of this test, which run in its folder. Another test may have a run of the same name.
+processes() {
+    local pid
+    for pid in $(pgrep -f -- "$1"); do
+        [ "/proc/$pid/cwd" -ef . ] && echo "$pid"
+    done
+}
+rank_pid() { processes "^$MOETRAIN .*--run-dir $1 " | sed -n "$2p"; } # RUN INDEX
+
 # wait_for_steps RUN N: until RUN's metrics have N steps.
 wait_for_steps() {
     local i

@@ -22,13 +22,10 @@ finish() { # CODE TEXT RUN: one message with TEXT
 }
 gone() { # RUN: no rank is left
     for _ in $(seq 50); do
-        pgrep -f -- "--run-dir $1 " >/dev/null || return 0
+        [ -n "$(processes "--run-dir $1 ")" ] || return 0
         sleep 0.1
     done
     fail "$1: ranks are left over: $(pgrep -af -- "--run-dir $1 ")"
-}
-rank_pid() { # RUN INDEX: pid of a rank
-    pgrep -f -- "^$MOETRAIN .*--run-dir $1 " | sed -n "$2p"
 }
 
 # Diverged: the learning rate is absurd; every rank gives up together.

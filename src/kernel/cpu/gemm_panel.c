@@ -246,6 +246,11 @@ static void (*const multiply_rows[2][BAND + 1])(const struct band *) = {
      multiply_6_fetch},
 };
 
+static void multiply(const struct band *b, int64_t rows)
+{
+    multiply_rows[b->fetch != NULL][rows](b);
+}
+
 /* The same where fewer than 16 columns of y are left. */
 static void multiply_edge(const struct band *b, int64_t rows, int64_t n_column)
 {
@@ -258,7 +263,7 @@ static void multiply_edge(const struct band *b, int64_t rows, int64_t n_column)
             y[i * WIDTH + j] = b->y[i * b->y_stride + j];
         }
     }
-    multiply_rows[b->fetch != NULL][rows](&inner);
+    multiply(&inner, rows);
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t j = 0; j < n_column; j++) {
             b->y[i * b->y_stride + j] = y[i * WIDTH + j];
@@ -294,7 +299,7 @@ static void multiply_block(const struct mt_panel_product *p, int64_t first, int6
         b.x = sheet + first * rows;
         b.fetch = fetch_of(next, depth, band);
         if (n_column >= WIDTH) {
-            multiply_rows[b.fetch != NULL][rows](&b);
+            multiply(&b, rows);
         } else {
             multiply_edge(&b, rows, n_column);
         }

@@ -7,13 +7,14 @@
  *   so that the inner loop reads both in the order in which they lie, and nothing else.
  * A block of 6 x 16 of y stays in 12 registers over 512 rows of P, which all bands read from the
  * first two caches while those of the next panel are fetched (256 rows, which leave half of the
- * first cache to x, are as fast; 128 lose .04 of peak, 64 .10).
+ * first cache to x, and 128 are as fast in a step).
  *
  * An element of y is one sum in ascending order of n_x, a fused multiply-add each, so its bits
  * depend on its row and column alone.
  *
- * One Zen 3 core, 102 GFLOP/s, share of peak, best of 15, with laying x (oneDNN 2.6.3 in bench
- * kernels: .54 to .77 at 64 rows, .39 at 1024 x 1024, .10 to .41 at 1 to 4 rows), 2026-11:
+ * One Zen 3 core, 102 GFLOP/s, share of peak, best of 15, with laying x, while sums were still
+ * moved between registers (mt_multiply_add_avx2 gains 3 % on a quiet core). oneDNN 2.6.3 in bench
+ * kernels: .54 to .77 at 64 rows, .39 at 1024 x 1024, .10 to .41 at 1 to 4 rows. 2026-11:
  *
  *   rows, n_x to n_y       1     4     8     16    64        64, 1024 to 1024
  *   256 to 512            .28   .72   .88   .94   .94       .90

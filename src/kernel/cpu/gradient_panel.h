@@ -9,7 +9,7 @@
  *   STEPS            1: the next panel's c and rows to come are fetched between steps; 8: as many
  *                    steps unrolled, nothing between them and only this panel's c fetched, before:
  *                    on a shared Zen 3 core the median of 40 calls rises from 50 to 72 GFLOP/s, the
- *                    best stays at 87 (of 4 steps; 8 are 1 % better, beside a busy hyperthread)
+ *                    best stays at 87 (measured with 4)
  *   PACK             the function that packs (see pack_plain)
  * A panel of ROWS x 2 vectors of c stays in registers over a block of rows. */
 

@@ -20,7 +20,7 @@ enum { COPY_BYTES = 128 * 1024 * 1024 };
 #define ADD_PRODUCTS(MULTIPLY_ADD)                             \
     _Pragma("GCC unroll 12") for (int i = 0; i < N_CHAIN; i++) \
     {                                                          \
-        chain[i] = MULTIPLY_ADD(factor, factor, chain[i]);     \
+        chain[i] = MULTIPLY_ADD(chain[i], factor, factor);     \
     }
 
 /* float chains_NAME(loads): N_PASS times twelve multiply-adds, after eight loads or without. */
@@ -52,23 +52,21 @@ enum { COPY_BYTES = 128 * 1024 * 1024 };
     }
 
 #if defined(__x86_64__)
-#define FMA_512(a, b, c) _mm512_fmadd_ps(c, a, b)
-DEFINE_CHAINS(avx512, __attribute__((target("avx512f"))), __m512, _mm512_set1_ps, FMA_512)
+DEFINE_CHAINS(avx512, __attribute__((target("avx512f"))), __m512, _mm512_set1_ps, _mm512_fmadd_ps)
 
 /* Products of pairs, of which one is 0: twice the FLOPs a lane. The sum grows by 0.25 each, and
  * stays finite. */
-#define PAIRS_512(a, b, c) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
+#define PAIRS_512(a, b, c) _mm512_dpbf16_ps(a, (__m512bh)(b), (__m512bh)(c))
 DEFINE_CHAINS(avx512_bf16, __attribute__((target("avx512f,avx512bf16"))), __m512, _mm512_set1_ps,
               PAIRS_512)
 
-#define FMA_256(a, b, c) _mm256_fmadd_ps(c, a, b)
-DEFINE_CHAINS(avx2, __attribute__((target("avx2,fma"))), __m256, _mm256_set1_ps, FMA_256)
+DEFINE_CHAINS(avx2, __attribute__((target("avx2,fma"))), __m256, _mm256_set1_ps, _mm256_fmadd_ps)
 #endif
 
 /* Four floats in each chain: what every machine has. */
 typedef float four_floats __attribute__((vector_size(16)));
 #define FOUR(x)             ((four_floats){(x), (x), (x), (x)})
-#define MULTIPLY_4(a, b, c) ((c) * (a) + (b))
+#define MULTIPLY_4(a, b, c) ((a) * (b) + (c))
 DEFINE_CHAINS(baseline, , four_floats, FOUR, MULTIPLY_4)
 
 /* The best of n_repeat. */
