@@ -205,20 +205,24 @@ struct mt_expert_forward {
 };
 void mt_expert_forward(struct mt_device *device, const struct mt_expert_forward *args,
                        const struct mt_expert_weights *weights, struct mt_groups groups);
-/* Gradients of the weights are summed over at most MT_EXPERT_PANEL_ROWS rows at a time, in the
- * order of rows; where a group is cut follows from its number of rows alone. */
+/* Gradients of the weights are summed in the order of rows, as mt_grouped_backward_weight does. */
 struct mt_expert_backward {
     float *d_x;              /* [n,D] written; may be d_y */
     float *d_row_weight;     /* [n] written; NULL when row_weight is */
     float *gate, *up;        /* [n,F] of forward; overwritten with their gradients */
     const float *d_y, *x;    /* [n,D] */
     const float *row_weight; /* [n] or NULL */
-    float *const *d_gate_weight, *const *d_up_weight; /* [n_group] of [F,D] += */
-    float *const *d_down_weight;                      /* [n_group] of [D,F] += */
+    /* [n_group] of [F,D] +=; NULL, both: left to mt_expert_backward_rest. */
+    float *const *d_gate_weight, *const *d_up_weight;
+    float *const *d_down_weight; /* [n_group] of [D,F] += */
     void *scratch;
 };
 void mt_expert_backward(struct mt_device *device, const struct mt_expert_backward *args,
                         const struct mt_expert_weights *weights, struct mt_groups groups);
+/* The gradients of W_gate and W_up, a third of backward, that nothing waits for: from the gate, up
+ * and x that mt_expert_backward left, while its d_x travels. The same bits as in one call. */
+void mt_expert_backward_rest(struct mt_device *device, const struct mt_expert_backward *args,
+                             const struct mt_expert_weights *weights, struct mt_groups groups);
 
 /* Router: logits [n,E] = x [n,D] w [E,D]^T in float32. The result of a row does not depend on the
  * other rows, nor on their number: another rank count must not flip near ties. */

@@ -58,14 +58,36 @@ void mt_expert_backward(struct mt_device *device, const struct mt_expert_backwar
     MT_ASSERT(args->d_x != NULL && args->d_y != NULL && args->x != NULL && args->scratch != NULL);
     MT_ASSERT(args->gate != NULL && args->up != NULL);
     MT_ASSERT((args->d_row_weight == NULL) == (args->row_weight == NULL));
-    MT_ASSERT(args->d_gate_weight != NULL && args->d_up_weight != NULL &&
-              args->d_down_weight != NULL);
+    MT_ASSERT(args->d_down_weight != NULL);
+    MT_ASSERT((args->d_gate_weight == NULL) == (args->d_up_weight == NULL));
     const double n = (double)(groups.offset[groups.n_group] - groups.offset[0]);
     const double inner = (double)weights->gate[0]->n_out;
     const double width = (double)weights->gate[0]->n_in;
-    const double flops = 12.0 * n * inner * width;
-    const double floats = n * (4.0 * inner + 3.0 * width) + 9.0 * (double)n_used * inner * width;
+    const double n_product = args->d_gate_weight != NULL ? 6.0 : 4.0;
+    const double n_weight = 3.0 + (args->d_gate_weight != NULL ? 6.0 : 2.0); /* read, added to */
+    const double flops = n_product * 2.0 * n * inner * width;
+    const double floats =
+        n * (4.0 * inner + 3.0 * width) + n_weight * (double)n_used * inner * width;
     mt_kernel_begin_as(device, MT_WORK_MIXED, flops, 4.0 * floats)
         ->expert_backward(device, args, weights, groups);
+    mt_device_operation_end(device);
+}
+
+void mt_expert_backward_rest(struct mt_device *device, const struct mt_expert_backward *args,
+                             const struct mt_expert_weights *weights, struct mt_groups groups)
+{
+    const int64_t n_used = check_groups(weights, groups);
+    if (n_used == 0) {
+        return;
+    }
+    MT_ASSERT(args->gate != NULL && args->up != NULL && args->x != NULL);
+    MT_ASSERT(args->d_gate_weight != NULL && args->d_up_weight != NULL);
+    const double n = (double)(groups.offset[groups.n_group] - groups.offset[0]);
+    const double inner = (double)weights->gate[0]->n_out;
+    const double width = (double)weights->gate[0]->n_in;
+    const double flops = 4.0 * n * inner * width;
+    const double floats = n * (2.0 * inner + width) + 4.0 * (double)n_used * inner * width;
+    mt_kernel_begin_as(device, MT_WORK_PRODUCT, flops, 4.0 * floats)
+        ->expert_backward_rest(device, args, weights, groups);
     mt_device_operation_end(device);
 }

@@ -48,6 +48,8 @@ struct mt_kernel_table {
                            const struct mt_expert_weights *, struct mt_groups);
     void (*expert_backward)(struct mt_device *, const struct mt_expert_backward *,
                             const struct mt_expert_weights *, struct mt_groups);
+    void (*expert_backward_rest)(struct mt_device *, const struct mt_expert_backward *,
+                                 const struct mt_expert_weights *, struct mt_groups);
     void (*router_forward)(struct mt_device *, float *logits, const float *x, const float *w,
                            int64_t n, int64_t n_expert, int64_t width);
     void (*router_backward)(struct mt_device *, const struct mt_router_backward *, int64_t n,

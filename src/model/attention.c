@@ -187,74 +187,136 @@ enum mt_status mt_attention_layer_forward(struct mt_model *model, struct mt_mode
     return MT_OK;
 }
 
-/* Gradients of one projection y = h W^T + bias: its tensors', and d_h (+)= d_y W. */
+/* d_h (+)= d_y W of one projection y = h W^T + bias, and the bias's gradient. */
 static void project_backward(struct mt_model *model, int tensor, int bias, float *d_h,
-                             const float *d_y, const float *h, int64_t n, bool accumulate)
+                             const float *d_y, int64_t n, bool accumulate)
 {
     const struct mt_weight *weight = mt_store_weight(model->store, tensor);
-    mt_linear_backward_weight(model->device, mt_store_grad(model->store, tensor), d_y, h,
-                              weight->n_out, weight->n_in, n);
     mt_linear_backward_input(model->device, d_h, d_y, weight, n, accumulate);
     if (bias >= 0) {
         mt_bias_backward(model->device, mt_store_grad(model->store, bias), d_y, n, weight->n_out);
     }
 }
 
-enum mt_status mt_attention_layer_backward(struct mt_model *model, struct mt_model_half *half,
-                                           int layer)
+static void project_backward_weight(struct mt_model *model, int tensor, const float *d_y,
+                                    const float *h, int64_t n)
+{
+    const struct mt_weight *weight = mt_store_weight(model->store, tensor);
+    mt_linear_backward_weight(model->device, mt_store_grad(model->store, tensor), d_y, h,
+                              weight->n_out, weight->n_in, n);
+}
+
+/* Between ranks the gradients of W_q, W_k and W_v wait until those of the layer below are on their
+ * way to its experts: a fifth of this layer's backward, under which they travel. Not where
+ * attention is computed again: its h would have to be held meanwhile. */
+static bool leaves_rest(const struct mt_model *model, int layer)
+{
+    return model->comm->topology.n_rank > 1 && !mt_model_recomputes_attention(model) && layer > 0 &&
+           !mt_config_is_dense_layer(model->config, layer - 1);
+}
+
+static void add_rest(struct mt_model *model, const struct mt_model_half *half, int layer,
+                     const struct mt_layer_saved *saved)
 {
     const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
-    const struct shape shape = shape_of(model, &half->micro);
-    const int64_t n = shape.n_token;
-    mt_record_set_layer(layer);
-    mt_span_begin(MT_PHASE_ATTENTION_BACKWARD);
+    const int64_t n = mt_micro_n_token(&half->micro);
+    project_backward_weight(model, tensors->q, half->d_q, saved->h_attention, n);
+    project_backward_weight(model, tensors->k, half->d_k, saved->h_attention, n);
+    project_backward_weight(model, tensors->v, half->d_v, saved->h_attention, n);
+}
+
+/* half->d_q, d_k and d_v, from half->d_x through W_o. */
+static enum mt_status attend_backward(struct mt_model *model, struct mt_model_half *half, int layer,
+                                      const struct mt_layer_saved *saved, const struct shape *shape)
+{
+    const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
+    const int64_t n = shape->n_token;
     const int64_t mark = mt_arena_mark(&half->arena);
-    struct mt_layer_saved saved = half->saved[layer];
-    saved.x_add = NULL; /* forward has added it */
-    if (mt_model_recomputes_attention(model)) {
-        MT_TRY(attend(model, half, layer, &saved, &shape));
-    }
-    float *d_o = mt_half_floats(half, n * shape.q_width);
-    float *d_q = mt_half_floats(half, n * shape.q_width);
-    float *d_k = mt_half_floats(half, n * shape.kv_width);
-    float *d_v = mt_half_floats(half, n * shape.kv_width);
-    float *d_h = mt_half_floats(half, n * shape.width);
-    project_backward(model, tensors->o, -1, d_o, half->d_x, saved.o, n, false);
+    float *d_o = mt_half_floats(half, n * shape->q_width);
+    project_backward_weight(model, tensors->o, half->d_x, saved->o, n);
+    project_backward(model, tensors->o, -1, d_o, half->d_x, n, false);
     MT_TRY(mt_comm_poll(model->comm));
     const struct mt_rope rope = {model->cosine, model->sine};
     const struct mt_attention_backward args = {
-        .d_q = d_q,
-        .d_k = d_k,
-        .d_v = d_v,
+        .d_q = half->d_q,
+        .d_k = half->d_k,
+        .d_v = half->d_v,
         .d_o = d_o,
-        .o = saved.o,
-        .lse = saved.lse,
-        .q = saved.q,
-        .k = saved.k,
-        .v = saved.v,
-        .scratch =
-            mt_arena_cut(&half->arena, mt_attention_scratch_bytes(model->device, &shape.attention)),
+        .o = saved->o,
+        .lse = saved->lse,
+        .q = saved->q,
+        .k = saved->k,
+        .v = saved->v,
+        .scratch = mt_arena_cut(&half->arena,
+                                mt_attention_scratch_bytes(model->device, &shape->attention)),
         .rope = &rope,
         .segments = segments_of(&half->micro)};
-    mt_attention_backward(model->device, &args, &shape.attention);
-    MT_TRY(mt_comm_poll(model->comm));
+    mt_attention_backward(model->device, &args, &shape->attention);
+    mt_arena_release(&half->arena, mark);
     if (tensors->q_norm >= 0) {
-        qk_norm_backward(model, tensors, &saved, &shape, d_q, d_k);
+        qk_norm_backward(model, tensors, saved, shape, half->d_q, half->d_k);
     }
-    project_backward(model, tensors->q, tensors->q_bias, d_h, d_q, saved.h_attention, n, false);
-    project_backward(model, tensors->k, tensors->k_bias, d_h, d_k, saved.h_attention, n, true);
-    project_backward(model, tensors->v, tensors->v_bias, d_h, d_v, saved.h_attention, n, true);
+    return mt_comm_poll(model->comm);
+}
+
+/* d_x += what comes through q, k, v and the norm. */
+static void open_backward(struct mt_model *model, struct mt_model_half *half, int layer,
+                          const struct mt_layer_saved *saved, const struct shape *shape)
+{
+    const struct mt_layer_tensors *tensors = &model->tensors->layer[layer];
+    const int64_t n = shape->n_token;
+    const int64_t mark = mt_arena_mark(&half->arena);
+    float *d_h = mt_half_floats(half, n * shape->width);
+    project_backward(model, tensors->q, tensors->q_bias, d_h, half->d_q, n, false);
+    project_backward(model, tensors->k, tensors->k_bias, d_h, half->d_k, n, true);
+    project_backward(model, tensors->v, tensors->v_bias, d_h, half->d_v, n, true);
     const struct mt_rms_norm_backward norm = {
         .d_x = half->d_x,
         .d_w = mt_store_grad(model->store, tensors->input_norm),
         .d_y = d_h,
-        .x = saved.x,
+        .x = saved->x,
         .w = mt_store_value(model->store, tensors->input_norm),
-        .rstd = saved.rstd_attention,
+        .rstd = saved->rstd_attention,
         .accumulate = true};
-    mt_rms_norm_backward(model->device, &norm, n, shape.width);
+    mt_rms_norm_backward(model->device, &norm, n, shape->width);
     mt_arena_release(&half->arena, mark);
+}
+
+enum mt_status mt_attention_layer_backward(struct mt_model *model, struct mt_model_half *half,
+                                           int layer)
+{
+    const struct shape shape = shape_of(model, &half->micro);
+    const int64_t n = shape.n_token;
+    mt_record_set_layer(layer);
+    mt_span_begin(MT_PHASE_ATTENTION_BACKWARD);
+    struct mt_layer_saved saved = half->saved[layer];
+    saved.x_add = NULL; /* forward has added it */
+    half->d_q = mt_half_floats(half, n * shape.q_width);
+    half->d_k = mt_half_floats(half, n * shape.kv_width);
+    half->d_v = mt_half_floats(half, n * shape.kv_width);
+    if (mt_model_recomputes_attention(model)) {
+        MT_TRY(attend(model, half, layer, &saved, &shape));
+    }
+    MT_TRY(attend_backward(model, half, layer, &saved, &shape));
+    open_backward(model, half, layer, &saved, &shape);
+    if (!leaves_rest(model, layer)) {
+        add_rest(model, half, layer, &saved);
+        mt_arena_release(&half->arena, half->mark);
+    }
     mt_span_add_work(n, 0);
     mt_span_end(MT_PHASE_ATTENTION_BACKWARD);
     return MT_OK;
+}
+
+enum mt_status mt_attention_layer_backward_rest(struct mt_model *model, struct mt_model_half *half,
+                                                int layer)
+{
+    if (!leaves_rest(model, layer)) {
+        return MT_OK;
+    }
+    mt_record_set_layer(layer);
+    mt_span_begin(MT_PHASE_ATTENTION_BACKWARD);
+    add_rest(model, half, layer, &half->saved[layer]);
+    mt_span_end(MT_PHASE_ATTENTION_BACKWARD);
+    return mt_comm_poll(model->comm);
 }

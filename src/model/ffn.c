@@ -138,7 +138,6 @@ enum mt_status mt_ffn_layer_backward_begin(struct mt_model *model, struct mt_mod
     const int64_t width = model->config->model.hidden_size;
     struct mt_layer_saved saved = half->saved[layer];
     mt_record_set_layer(layer);
-    half->mark = mt_arena_mark(&half->arena);
     half->d_h = mt_half_floats(half, n * width);
     if (mt_model_recomputes_ffn(model)) {
         mt_model_norm_forward(model, tensors->post_attention_norm, saved.h_ffn, saved.rstd_ffn,

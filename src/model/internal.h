@@ -36,9 +36,10 @@ struct mt_model_half {
     const float *x_last_add;      /* [N,D] what x_last still lacks; NULL: nothing */
     float *d_x;                   /* [N,D] running gradient of the residual stream */
     float *h_ffn;                 /* [N,D] every layer's saved.h_ffn with "layer"; else NULL */
-    /* In backward, from one stage of the feed-forward network to the next. */
-    int64_t mark; /* of the arena */
-    float *d_h;   /* [N,D] gradient of its normed input */
+    /* In backward, from one stage of a layer to the next. */
+    int64_t mark;           /* of the arena, where backward begins: each layer returns to it */
+    float *d_h;             /* [N,D] gradient of the feed-forward network's normed input */
+    float *d_q, *d_k, *d_v; /* gradients of the projections, until those of their weights */
 };
 
 struct mt_model {
@@ -97,11 +98,14 @@ int64_t mt_model_head_slice_rows(int64_t vocab, int64_t n_token);
  * write their own results, and norms take the sum of two arrays in the same pass.
  *
  * attention.c, of half->saved[layer]: completes x; x_middle [N,D] = attention(norm(x)), which may
- * be x_add. Backward: d_x becomes the gradient of x. */
+ * be x_add. Backward: d_x becomes the gradient of x; `rest` is for the gradients of weights that
+ * it left, while d_x travels to the experts below. */
 enum mt_status mt_attention_layer_forward(struct mt_model *model, struct mt_model_half *half,
                                           int layer);
 enum mt_status mt_attention_layer_backward(struct mt_model *model, struct mt_model_half *half,
                                            int layer);
+enum mt_status mt_attention_layer_backward_rest(struct mt_model *model, struct mt_model_half *half,
+                                                int layer);
 
 /* ffn.c, in the stages of moe.h; a dense layer computes in `begin`. x_middle += x; out [N,D] =
  * ffn(norm(x_middle)), so that x_middle is out's x_add. `keep`: backward follows. Backward: d_x

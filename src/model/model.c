@@ -390,6 +390,7 @@ enum mt_status mt_model_head_and_loss(struct mt_model *model, const struct mt_mi
         double loss = 0;
         MT_TRY(mt_ffn_layer_forward_end(model, half, last));
         half->d_x = mt_half_floats(half, mt_micro_n_token(&half->micro) * width);
+        half->mark = mt_arena_mark(&half->arena);
         MT_TRY(mt_head_loss(model, half, true, &loss));
         *loss_sum += loss;
         MT_TRY(mt_ffn_layer_backward_begin(model, half, last));
@@ -409,17 +410,19 @@ static void embed_backward(struct mt_model *model, const struct mt_model_half *h
     mt_span_end(MT_PHASE_EMBED_BACKWARD);
 }
 
-/* From gradients that come back from experts until those of the layer below are on their way. */
+/* From gradients that come back from experts until those of the layer below are on their way, and
+ * what need not be done before. */
 static enum mt_status end_half_backward(struct mt_model *model, struct mt_model_half *half,
                                         int layer)
 {
     MT_TRY(mt_ffn_layer_backward_end(model, half, layer));
     MT_TRY(mt_attention_layer_backward(model, half, layer));
-    if (layer > 0) {
-        return mt_ffn_layer_backward_begin(model, half, layer - 1);
+    if (layer == 0) {
+        embed_backward(model, half);
+        return MT_OK;
     }
-    embed_backward(model, half);
-    return MT_OK;
+    MT_TRY(mt_ffn_layer_backward_begin(model, half, layer - 1));
+    return mt_attention_layer_backward_rest(model, half, layer);
 }
 
 enum mt_status mt_model_backward(struct mt_model *model, const struct mt_micro_batch *micro)

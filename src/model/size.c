@@ -76,7 +76,9 @@ static int64_t working_floats(const struct mt_config *config, const struct mt_la
     const int64_t q_width = config->model.num_attention_heads * head_dim;
     const int64_t kv_width = config->model.num_key_value_heads * head_dim;
     const int64_t vocab = config->model.vocab_size;
-    const int64_t attention = width + 2 * q_width + 2 * kv_width + layer->again_attention;
+    /* d_q, d_k and d_v, beside them first d_o and then d_h. */
+    const int64_t attention =
+        q_width + 2 * kv_width + mt_max_i64(q_width, width) + layer->again_attention;
     const int64_t act = mt_ceil_div(mt_min_i64(n_token, MT_EXPERT_PANEL_ROWS) *
                                         config->model.dense_intermediate_size,
                                     mt_max_i64(n_token, 1));

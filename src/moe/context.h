@@ -207,6 +207,9 @@ enum mt_status mt_moe_experts_again(struct mt_moe *moe, int layer, struct mt_moe
  * weight gradients. Overwrites rows->gate and up. */
 enum mt_status mt_moe_experts_backward(struct mt_moe *moe, int layer, struct mt_moe_half *half,
                                        const struct mt_moe_rows *rows);
+/* Those weight gradients that it left, while the gradient of the inputs travels. */
+enum mt_status mt_moe_experts_backward_rest(struct mt_moe *moe, int layer, struct mt_moe_half *half,
+                                            const struct mt_moe_rows *rows);
 
 /* shared.c: all shared experts as one SwiGLU of width Fs. out [N,D] =, d_x [N,D] =. Without shared
  * experts nothing happens. Where moe->is_shared_aside, forward is `aside`: half->result beside what

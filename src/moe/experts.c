@@ -121,33 +121,67 @@ enum mt_status mt_moe_experts_again(struct mt_moe *moe, int layer, struct mt_moe
     return MT_OK;
 }
 
-static enum mt_status backward_part(struct mt_moe *moe, const struct mt_moe_half *half,
-                                    const struct part *part, const struct mt_moe_rows *rows)
+/* Between ranks the gradients of W_gate and W_up wait until those of the rows are on their way back
+ * to the tokens: a third of backward, under which they travel and uneven ranks meet again. */
+static bool leaves_rest(const struct mt_moe *moe)
 {
-    const struct mt_expert_weights weights = weights_of(part);
-    const struct mt_expert_backward args = {.d_x = half->rows,
-                                            .d_row_weight = half->d_row_weight,
-                                            .gate = rows->gate,
-                                            .up = rows->up,
-                                            .d_y = half->rows,
-                                            .x = rows->x,
-                                            .row_weight = rows->weight,
-                                            .d_gate_weight = part->weight_grad[GATE],
-                                            .d_up_weight = part->weight_grad[UP],
-                                            .d_down_weight = part->weight_grad[DOWN],
-                                            .scratch = moe->expert_scratch};
-    mt_expert_backward(moe->device, &args, &weights, part->groups);
-    return mt_comm_poll(moe->comm);
+    return moe->comm->topology.n_rank > 1;
+}
+
+static struct part prepare_backward(struct mt_moe *moe, int layer, const struct mt_moe_half *half)
+{
+    const struct wanted wanted = {0, half->arrivals.n_group, MT_PASS_BACKWARD};
+    return prepare(moe, layer, half, wanted);
+}
+
+static struct mt_expert_backward backward_args(const struct mt_moe *moe,
+                                               const struct mt_moe_half *half,
+                                               const struct part *part,
+                                               const struct mt_moe_rows *rows)
+{
+    return (struct mt_expert_backward){.d_x = half->rows,
+                                       .d_row_weight = half->d_row_weight,
+                                       .gate = rows->gate,
+                                       .up = rows->up,
+                                       .d_y = half->rows,
+                                       .x = rows->x,
+                                       .row_weight = rows->weight,
+                                       .d_gate_weight = part->weight_grad[GATE],
+                                       .d_up_weight = part->weight_grad[UP],
+                                       .d_down_weight = part->weight_grad[DOWN],
+                                       .scratch = moe->expert_scratch};
 }
 
 enum mt_status mt_moe_experts_backward(struct mt_moe *moe, int layer, struct mt_moe_half *half,
                                        const struct mt_moe_rows *rows)
 {
     mt_span_begin(MT_PHASE_EXPERT_BACKWARD);
-    const struct wanted wanted = {0, half->arrivals.n_group, MT_PASS_BACKWARD};
-    const struct part part = prepare(moe, layer, half, wanted);
+    const struct part part = prepare_backward(moe, layer, half);
+    const struct mt_expert_weights weights = weights_of(&part);
+    struct mt_expert_backward args = backward_args(moe, half, &part, rows);
+    if (leaves_rest(moe)) {
+        args.d_gate_weight = NULL;
+        args.d_up_weight = NULL;
+    }
     mt_span_add_work(half->arrivals.n_row, 0);
-    MT_TRY(backward_part(moe, half, &part, rows));
+    mt_expert_backward(moe->device, &args, &weights, part.groups);
+    MT_TRY(mt_comm_poll(moe->comm));
+    mt_span_end(MT_PHASE_EXPERT_BACKWARD);
+    return MT_OK;
+}
+
+enum mt_status mt_moe_experts_backward_rest(struct mt_moe *moe, int layer, struct mt_moe_half *half,
+                                            const struct mt_moe_rows *rows)
+{
+    if (!leaves_rest(moe)) {
+        return MT_OK;
+    }
+    mt_span_begin(MT_PHASE_EXPERT_BACKWARD);
+    const struct part part = prepare_backward(moe, layer, half);
+    const struct mt_expert_weights weights = weights_of(&part);
+    const struct mt_expert_backward args = backward_args(moe, half, &part, rows);
+    mt_expert_backward_rest(moe->device, &args, &weights, part.groups);
+    MT_TRY(mt_comm_poll(moe->comm));
     mt_span_end(MT_PHASE_EXPERT_BACKWARD);
     return MT_OK;
 }

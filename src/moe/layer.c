@@ -100,6 +100,7 @@ static enum mt_status compute_slice_backward(struct mt_moe *moe, int layer,
     }
     MT_TRY(mt_moe_experts_backward(moe, layer, half, &rows));
     MT_TRY(mt_moe_dispatch_backward_begin(moe, half, slice));
+    MT_TRY(mt_moe_experts_backward_rest(moe, layer, half, &rows));
     mt_arena_release(half->arena, mark);
     return MT_OK;
 }

@@ -44,8 +44,10 @@ static void expert_backward(struct mt_device *device, const struct mt_expert_bac
     const int64_t n = n_row(groups);
     const int64_t inner = weights->gate[0]->n_out;
     const int64_t width = weights->gate[0]->n_in;
-    const gradient_list d_gate(&c, args->d_gate_weight, groups.n_group, inner * width);
-    const gradient_list d_up(&c, args->d_up_weight, groups.n_group, inner * width);
+    const bool has_rest = args->d_gate_weight != nullptr;
+    const int n_rest = has_rest ? groups.n_group : 0;
+    const gradient_list d_gate(&c, args->d_gate_weight, n_rest, inner * width);
+    const gradient_list d_up(&c, args->d_up_weight, n_rest, inner * width);
     const gradient_list d_down(&c, args->d_down_weight, groups.n_group, inner * width);
     float *d_x = args->d_x + first * width;
     const bool is_in_place = args->d_x == args->d_y;
@@ -59,11 +61,33 @@ static void expert_backward(struct mt_device *device, const struct mt_expert_bac
         copy.row_weight = c.in(args->row_weight + first, n) - first;
         copy.d_row_weight = c.out(args->d_row_weight + first, n) - first;
     }
-    copy.d_gate_weight = d_gate.pointers.data();
-    copy.d_up_weight = d_up.pointers.data();
+    copy.d_gate_weight = has_rest ? d_gate.pointers.data() : nullptr;
+    copy.d_up_weight = has_rest ? d_up.pointers.data() : nullptr;
     copy.d_down_weight = d_down.pointers.data();
     copy.scratch = c.scratch(mt_cuda_expert_scratch_bytes(inner, n));
     mt_cuda_expert_backward(c.cuda, &copy, &w, groups);
+    c.finish();
+}
+
+static void expert_backward_rest(struct mt_device *device, const struct mt_expert_backward *args,
+                                 const struct mt_expert_weights *weights, struct mt_groups groups)
+{
+    call c(device);
+    const weight_list gate(&c, weights->gate, groups.n_group);
+    const struct mt_expert_weights w = {gate.pointers.data(), nullptr, nullptr};
+    const int64_t first = first_row(groups);
+    const int64_t n = n_row(groups);
+    const int64_t inner = weights->gate[0]->n_out;
+    const int64_t width = weights->gate[0]->n_in;
+    const gradient_list d_gate(&c, args->d_gate_weight, groups.n_group, inner * width);
+    const gradient_list d_up(&c, args->d_up_weight, groups.n_group, inner * width);
+    struct mt_expert_backward copy = {};
+    copy.gate = const_cast<float *>(c.in(args->gate + first * inner, n * inner)) - first * inner;
+    copy.up = const_cast<float *>(c.in(args->up + first * inner, n * inner)) - first * inner;
+    copy.x = c.in(args->x + first * width, n * width) - first * width;
+    copy.d_gate_weight = d_gate.pointers.data();
+    copy.d_up_weight = d_up.pointers.data();
+    mt_cuda_expert_backward_rest(c.cuda, &copy, &w, groups);
     c.finish();
 }
 
@@ -128,6 +152,7 @@ void emu_fill_experts(struct mt_kernel_table *table)
     table->expert_scratch_bytes = expert_scratch_bytes;
     table->expert_forward = expert_forward;
     table->expert_backward = expert_backward;
+    table->expert_backward_rest = expert_backward_rest;
     table->router_forward = router_forward;
     table->router_backward = router_backward;
     table->gate_forward = gate_forward;

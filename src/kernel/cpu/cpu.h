@@ -56,6 +56,8 @@ void mt_cpu_expert_forward(struct mt_device *device, const struct mt_expert_forw
                            const struct mt_expert_weights *weights, struct mt_groups groups);
 void mt_cpu_expert_backward(struct mt_device *device, const struct mt_expert_backward *args,
                             const struct mt_expert_weights *weights, struct mt_groups groups);
+void mt_cpu_expert_backward_rest(struct mt_device *device, const struct mt_expert_backward *args,
+                                 const struct mt_expert_weights *weights, struct mt_groups groups);
 void mt_cpu_router_forward(struct mt_device *device, float *logits, const float *x, const float *w,
                            int64_t n, int64_t n_expert, int64_t width);
 void mt_cpu_router_backward(struct mt_device *device, const struct mt_router_backward *args,

@@ -8,7 +8,7 @@
  *   tiles of the panel    d_act = d_y W_down, SwiGLU backward: act, d_gate, d_up
  *   gradient of W_down    from d_y and act, before d_x may take the place of d_y
  *   tiles of the panel    d_x = d_gate W_gate + d_up W_up
- *   gradients of W_gate, W_up
+ *   gradients of W_gate, W_up, unless they are left for later
  *
  * Panels hold whole groups; only a group that is larger is cut. How rows are cut follows from the
  * groups alone, so any number of threads gives the same bits. Measured: docs/decisions/0010. */
@@ -20,7 +20,9 @@
 
 /* 1024 rows of F = 512 are 2 MiB of activations: with d_gate, d_up and x they stay in the last
  * cache until the gradients of the weights have read them, and 16 tiles occupy as many threads. */
-enum { PANEL_ROWS = MT_EXPERT_PANEL_ROWS, PANEL_GROUPS = 128 };
+enum { PANEL_ROWS = MT_EXPERT_PANEL_ROWS, PANEL_GROUPS = 128, PIECE_ROWS = 256 };
+_Static_assert((int)PANEL_ROWS % PIECE_ROWS == 0 && PIECE_ROWS % (int)MT_GEMM_TILE == 0,
+               "pieces are whole tiles and fit a panel");
 
 int64_t mt_cpu_expert_scratch_bytes(const struct mt_device *device, int64_t inner, int64_t n)
 {
@@ -126,6 +128,13 @@ static void close_tile(void *context, const struct mt_cpu_chunk *chunk)
                  tile.n, true);
 }
 
+static void add_open_gradients(const struct panel *p)
+{
+    mt_cpu_grouped_backward_weight(p->device, p->d_gate, p->gate, p->x, p->inner, p->width,
+                                   p->groups);
+    mt_cpu_grouped_backward_weight(p->device, p->d_up, p->up, p->x, p->inner, p->width, p->groups);
+}
+
 static void backward_panel(struct panel *p)
 {
     const int64_t n_tile = mt_cpu_n_tile(p->groups);
@@ -133,9 +142,9 @@ static void backward_panel(struct panel *p)
     mt_cpu_grouped_backward_weight(p->device, p->d_down, p->d_y, p->act, p->width, p->inner,
                                    p->groups);
     mt_cpu_for_chunks(p->device, n_tile, 1, close_tile, p);
-    mt_cpu_grouped_backward_weight(p->device, p->d_gate, p->gate, p->x, p->inner, p->width,
-                                   p->groups);
-    mt_cpu_grouped_backward_weight(p->device, p->d_up, p->up, p->x, p->inner, p->width, p->groups);
+    if (p->d_gate != NULL) {
+        add_open_gradients(p);
+    }
 }
 
 /* All of backward as one panel, of which a part is cut. */
@@ -153,20 +162,21 @@ static struct panel cut_panel(const struct panel *all, int group, int n_group, i
     part.weights.gate += group;
     part.weights.up += group;
     part.weights.down += group;
-    part.d_gate += group;
-    part.d_up += group;
+    part.d_gate = all->d_gate != NULL ? all->d_gate + group : NULL;
+    part.d_up = all->d_up != NULL ? all->d_up + group : NULL;
     part.d_down += group;
     part.groups = (struct mt_groups){n_group, offset};
     return part;
 }
 
-/* A group that is larger than a panel, in pieces of whole tiles and of about equal size. */
+/* A group that is larger than a panel, in pieces of about equal size and of whole blocks of a
+ * gradient's rows (gradient.h), so that its sums are those of one call. */
 static void backward_large(const struct panel *all, int group)
 {
     const int64_t end = all->groups.offset[group + 1];
     int64_t row = all->groups.offset[group];
     const int64_t n_piece = mt_ceil_div(end - row, PANEL_ROWS);
-    const int64_t piece = mt_round_up(mt_ceil_div(end - row, n_piece), MT_GEMM_TILE);
+    const int64_t piece = mt_round_up(mt_ceil_div(end - row, n_piece), PIECE_ROWS);
     while (row < end) {
         const int64_t offset[2] = {0, mt_min_i64(piece, end - row)};
         struct panel panel = cut_panel(all, group, 1, row, offset);
@@ -193,12 +203,12 @@ static int backward_small(const struct panel *all, int first)
     return n;
 }
 
-void mt_cpu_expert_backward(struct mt_device *device, const struct mt_expert_backward *args,
-                            const struct mt_expert_weights *weights, struct mt_groups groups)
+static struct panel whole_of(struct mt_device *device, const struct mt_expert_backward *args,
+                             const struct mt_expert_weights *weights, struct mt_groups groups)
 {
     const int64_t inner = weights->gate[0]->n_out;
     const int64_t width = weights->gate[0]->n_in;
-    const struct panel all = {
+    return (struct panel){
         .device = device,
         .d_x = args->d_x,
         .d_row_weight = args->d_row_weight,
@@ -218,6 +228,12 @@ void mt_cpu_expert_backward(struct mt_device *device, const struct mt_expert_bac
         .width = width,
         .inner = inner,
     };
+}
+
+void mt_cpu_expert_backward(struct mt_device *device, const struct mt_expert_backward *args,
+                            const struct mt_expert_weights *weights, struct mt_groups groups)
+{
+    const struct panel all = whole_of(device, args, weights, groups);
     int group = 0;
     while (group < groups.n_group) {
         if (groups.offset[group + 1] - groups.offset[group] > PANEL_ROWS) {
@@ -227,4 +243,11 @@ void mt_cpu_expert_backward(struct mt_device *device, const struct mt_expert_bac
             group += backward_small(&all, group);
         }
     }
+}
+
+void mt_cpu_expert_backward_rest(struct mt_device *device, const struct mt_expert_backward *args,
+                                 const struct mt_expert_weights *weights, struct mt_groups groups)
+{
+    const struct panel all = whole_of(device, args, weights, groups);
+    add_open_gradients(&all);
 }

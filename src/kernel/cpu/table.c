@@ -23,6 +23,7 @@ const struct mt_kernel_table mt_kernel_cpu = {
     .expert_scratch_bytes = mt_cpu_expert_scratch_bytes,
     .expert_forward = mt_cpu_expert_forward,
     .expert_backward = mt_cpu_expert_backward,
+    .expert_backward_rest = mt_cpu_expert_backward_rest,
     .router_forward = mt_cpu_router_forward,
     .router_backward = mt_cpu_router_backward,
     .gate_forward = mt_cpu_gate_forward,

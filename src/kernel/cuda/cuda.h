@@ -117,6 +117,8 @@ void mt_cuda_expert_forward(struct mt_cuda *cuda, const struct mt_expert_forward
                             const struct mt_expert_weights *weights, struct mt_groups groups);
 void mt_cuda_expert_backward(struct mt_cuda *cuda, const struct mt_expert_backward *args,
                              const struct mt_expert_weights *weights, struct mt_groups groups);
+void mt_cuda_expert_backward_rest(struct mt_cuda *cuda, const struct mt_expert_backward *args,
+                                  const struct mt_expert_weights *weights, struct mt_groups groups);
 void mt_cuda_router_forward(struct mt_cuda *cuda, float *logits, const float *x, const float *w,
                             int64_t n, int64_t n_expert, int64_t width);
 void mt_cuda_router_backward(struct mt_cuda *cuda, const struct mt_router_backward *args, int64_t n,

@@ -166,6 +166,24 @@ void mt_cuda_expert_backward(struct mt_cuda *cuda, const struct mt_expert_backwa
     mt_cuda_products_weight(cuda, args->d_down_weight, d_y, act, close, groups);
     mt_cuda_products_input(cuda, d_x, d_gate, weights->gate, groups, false);
     mt_cuda_products_input(cuda, d_x, d_up, weights->up, groups, true);
+    if (args->d_gate_weight != NULL) {
+        mt_cuda_products_weight(cuda, args->d_gate_weight, d_gate, x, open, groups);
+        mt_cuda_products_weight(cuda, args->d_up_weight, d_up, x, open, groups);
+    }
+}
+
+void mt_cuda_expert_backward_rest(struct mt_cuda *cuda, const struct mt_expert_backward *args,
+                                  const struct mt_expert_weights *weights, struct mt_groups groups)
+{
+    const struct extent e = extent_of(weights, groups);
+    const struct mt_cuda_weight_shape open = {e.inner, e.width};
+    mt_cuda_begin(cuda);
+    const void *x = mt_cuda_operand(cuda, args->x + e.first * e.width, e.n * e.width);
+    const void *d_gate = mt_cuda_operand(cuda, args->gate + e.first * e.inner, e.n * e.inner);
+    const void *d_up = mt_cuda_operand(cuda, args->up + e.first * e.inner, e.n * e.inner);
+    if (x == NULL || d_gate == NULL || d_up == NULL) {
+        return;
+    }
     mt_cuda_products_weight(cuda, args->d_gate_weight, d_gate, x, open, groups);
     mt_cuda_products_weight(cuda, args->d_up_weight, d_up, x, open, groups);
 }

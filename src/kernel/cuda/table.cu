@@ -68,6 +68,7 @@ const struct mt_kernel_table mt_cuda_kernel_table = {
     expert_scratch_bytes,
     on<mt_cuda_expert_forward>::call,
     on<mt_cuda_expert_backward>::call,
+    on<mt_cuda_expert_backward_rest>::call,
     on<mt_cuda_router_forward>::call,
     on<mt_cuda_router_backward>::call,
     on<mt_cuda_gate_forward>::call,
