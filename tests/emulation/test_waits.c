@@ -255,24 +255,19 @@ static struct sent sent_of(const struct variant *variant, const struct model_cos
     };
 }
 
-/* Nothing covers rows of a plain layer; shared experts cover counts and the way to the experts, a
- * half all rows of the other. */
+/* Forward: nothing covers rows of a plain layer; shared experts cover counts and the way to the
+ * experts, a half all rows of the other. Backward: gradients of weights cover what travels. */
 static void check_exposed(int variant, const struct model_costs *layer)
 {
     const struct sent sent = sent_of(&variants[variant], layer);
-    const bool is_plain = variant == PLAIN;
-    const bool is_half = variant == HALVES;
     const struct costs *forward = &layer->pass[FORWARD];
     const struct costs *backward = &layer->pass[BACKWARD];
+    const int64_t all = sent.counts + sent.wide + sent.narrow;
+    const int64_t exposed = variant == HALVES ? sent.counts : variant == PLAIN ? all : sent.narrow;
     assert_true(sent.wide > 0);
-    assert_int_equal(forward->awaited.sent_bytes, sent.counts + sent.wide + sent.narrow);
-    assert_int_equal(forward->awaited.exposed_bytes, is_half ? sent.counts
-                                                     : is_plain
-                                                         ? sent.counts + sent.wide + sent.narrow
-                                                         : sent.narrow);
-    assert_int_equal(backward->awaited.exposed_bytes, is_half    ? 0
-                                                      : is_plain ? sent.wide + sent.narrow
-                                                                 : sent.wide);
+    assert_int_equal(forward->awaited.sent_bytes, all);
+    assert_int_equal(forward->awaited.exposed_bytes, exposed);
+    assert_int_equal(backward->awaited.exposed_bytes, 0);
     assert_int_equal(forward->background.exposed_bytes, 0);
     assert_int_equal(backward->background.exposed_bytes, 0);
 }
