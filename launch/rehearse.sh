@@ -167,9 +167,13 @@ run() {
     # Open MPI has one TCP connection for both directions of a pair, and writes a message into it as a whole: what
     # the other side needs to begin its own waits behind it, and one of two exchanges filled half of a 1 Gbit/s link.
     # Fragments and a short send buffer fill .90 to 1.00 of it.
+    # Daemons stay in the session of this job: the kernel deals time to sessions first (sched_autogroup), and with one a
+    # host ranks that give up their core give it to ranks of their own host until the host's turn is over, while what they
+    # wait for is with another. And 64 connections a rank are asked for all at once (epoll), not one by one.
     job mpirun -q -np "$n" --hostfile $files/slots --oversubscribe --allow-run-as-root \
         --bind-to none --mca plm rsh --mca plm_rsh_agent $files/reach \
         --mca plm_rsh_no_tree_spawn 1 --mca orte_tmpdir_base /dev/shm/run \
+        --mca orte_leave_session_attached 1 --mca opal_event_include epoll \
         --mca oob_tcp_if_include 10.83.0.0/24 --mca pml ob1 --mca btl self,vader,tcp \
         --mca btl_tcp_if_include 10.83.0.0/24 --mca btl_tcp_flags send,inplace --mca btl_tcp_sndbuf 262144 \
         --mca btl_vader_single_copy_mechanism none --mca mpi_yield_when_idle 1 "$BUILD_DIR/moetrain" "$@"
