@@ -12,6 +12,15 @@ set(MT_MPIRUN timeout -k 5 300 ${MPIEXEC_EXECUTABLE} -q --oversubscribe --allow-
 set(MT_TEST_ENV "OMP_NUM_THREADS=1" "OMPI_MCA_mpi_yield_when_idle=1" "OMPI_MCA_pml=ob1" "OMP_WAIT_POLICY=passive"
     "ASAN_OPTIONS=detect_leaks=0:abort_on_error=0:exitcode=99" "UBSAN_OPTIONS=print_stacktrace=1"
     "MT_SOURCE=${CMAKE_SOURCE_DIR}")
+# A shim of pyenv or asdf takes 0.2 s to find the interpreter, at each of the scripts' hundreds of calls: they are given
+# the interpreter itself. The folder before their PATH holds nothing else, so no other program is found elsewhere by it.
+execute_process(COMMAND python3 -c "import sys; print(sys.executable)"
+                OUTPUT_VARIABLE mt_python OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+if(mt_python)
+    set(mt_python_folder ${CMAKE_BINARY_DIR}/tests/python)
+    file(WRITE ${mt_python_folder}/python3 "#!/bin/sh\nexec '${mt_python}' \"$@\"\n")
+    file(CHMOD ${mt_python_folder}/python3 PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE)
+endif()
 
 function(mt_test name)
     cmake_parse_arguments(T "" "ROOM;TIMEOUT" "LABELS;RANKS;SOURCES" ${ARGN})
@@ -50,4 +59,8 @@ function(mt_script_test name)
              WORKING_DIRECTORY ${CMAKE_BINARY_DIR}/tests/${T_DIR}/${name}.dir)
     set_tests_properties(${T_DIR}.${name} PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT}
         ENVIRONMENT "${MT_TEST_ENV};MOETRAIN=${CMAKE_BINARY_DIR}/moetrain;MT_BUILD=${CMAKE_BINARY_DIR}")
+    if(mt_python_folder)
+        set_tests_properties(${T_DIR}.${name} PROPERTIES
+            ENVIRONMENT_MODIFICATION "PATH=path_list_prepend:${mt_python_folder}")
+    endif()
 endfunction()

@@ -30,5 +30,5 @@ also() { grep -qE -- "$1" err.txt || fail "expected \"$1\" in: $(head -c 2000 er
 
 # damage HOW PATH: what happens to files.
 damage() {
-    python3 "$MT_SOURCE/tests/cli/damage.py" "$@" || fail "damage $*"
+    python3 -S "$MT_SOURCE/tests/cli/damage.py" "$@" || fail "damage $*"
 }

@@ -4,7 +4,8 @@ set -u
 config=$MT_SOURCE/configs/tiny.toml
 # Runs that are to be equal to the bit plan from the same costs; these make policies act.
 costs=(--set "placement.costs=\"$MT_SOURCE/tests/support/costs.json\"")
-metrics() { python3 "$MT_SOURCE/tests/support/metrics.py" "$@" || fail "metrics differ"; }
+# -S: the standard library is enough, and starts in a fifth of the time.
+metrics() { python3 -S "$MT_SOURCE/tests/support/metrics.py" "$@" || fail "metrics differ"; }
 
 fail() {
     printf 'FAILED: %s\n' "$*"
