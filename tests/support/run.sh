@@ -65,3 +65,22 @@ expect() {
         fail "expected one message, got from $*: $(head -c 900 err.txt)"
     grep -qE -- "$text" err.txt || fail "expected \"$text\" in: $(head -c 900 err.txt)"
 }
+
+# beside COMMAND...: the command in a folder of its own, while the script goes on: for what waits more than it works.
+# together: waits for all of them; the test fails, with what they said, unless each has ended well.
+besides=()
+beside() {
+    local folder=beside.${#besides[@]}
+    rm -rf "$folder" && mkdir "$folder" || fail "no folder $folder"
+    (cd "$folder" && "$@") >"$folder/said.txt" 2>&1 &
+    besides+=($!)
+}
+together() {
+    local i bad=""
+    for i in "${!besides[@]}"; do
+        wait "${besides[i]}" || bad+=" beside.$i"
+        cat "beside.$i/said.txt"
+    done
+    besides=()
+    [ -z "$bad" ] || fail "what went on in$bad ended badly"
+}
