@@ -20,9 +20,7 @@ import time
 
 import runs
 
-WATCHDOG_S = 10
-SETTINGS = ["checkpoint.keep=3", 'schedule.kind="constant"', f"comm.watchdog_seconds={WATCHDOG_S}",
-            "train.replica_check_interval=3",
+SETTINGS = ["checkpoint.keep=3", 'schedule.kind="constant"', "train.replica_check_interval=3",
             f'placement.costs="{runs.SOURCE}/tests/support/costs.json"']
 # name -> the codes with which a job may end: mpirun's own are those of signals; 0: it goes on
 KILLED = {9, 137, 11, 139, 6, 134, 1}
@@ -40,7 +38,8 @@ class Soak:
     def __init__(self, options, folder):
         self.draw = random.Random(options.seed)
         self.options = options
-        settings = SETTINGS + [f"checkpoint.interval={options.interval}", "train.steps=1000000"]
+        settings = SETTINGS + [f"comm.watchdog_seconds={options.watchdog}",
+                               f"checkpoint.interval={options.interval}", "train.steps=1000000"]
         if options.pace:
             settings.append(f"device.pace_gflops={options.pace}")
         self.run = runs.Run(f"{folder}/run", options.ranks, settings)
@@ -158,7 +157,7 @@ class Soak:
             time.sleep(0.01)
         self.is_awaited = False
         start = time.monotonic()
-        limit = WATCHDOG_S + 15 if "hang" in kind else 60
+        limit = self.options.watchdog + 15 if "hang" in kind else 60
         if 0 in codes:
             step = self.run.step()
             while self.run.process.poll() is None and self.run.step() < step + 3 * self.options.interval:
@@ -267,6 +266,7 @@ def main():
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--interval", type=int, default=20, help="steps from one save to the next [20]")
     parser.add_argument("--pace", type=float, default=0.12, help="device.pace_gflops [0.12: a step takes 0.1 s]")
+    parser.add_argument("--watchdog", type=int, default=10, help="comm.watchdog_seconds [10]")
     parser.add_argument("--each", action="store_true", help="every kind of fault once")
     parser.add_argument("--kinds", help="only these, separated by commas")
     parser.add_argument("--dir", help="where the runs go; kept [a new folder, removed]")
