@@ -13,15 +13,15 @@ tool=$(command -v clang-tidy-14 || command -v clang-tidy) || {
 every=$(find src -name '*.c')
 changed=$({ git diff --name-only HEAD~1 -- 'src/*.c' || echo "$every"; git ls-files -o --exclude-standard -- 'src/*.c'; } 2>/dev/null | sort -u)
 
-# The compilation database is gcc's; clang does not know its warning and architecture options. One file
-# a process: version 14 takes every va_list after its first file for uninitialized.
-check() { # FILES [OPTIONS]
+# The compilation database is gcc's; clang does not know its warning and architecture options. With the analyzer one
+# file a process: version 14 takes every va_list after its first file for uninitialized.
+check() { # FILES FILES_A_PROCESS [OPTIONS]
     printf '%s\n' "$1" | while read -r file; do [ -f "$file" ] && printf '%s\0' "$file"; done |
-        xargs -0 -r -n 1 -P 2 "$tool" --quiet "${@:2}" -p "$build" --extra-arg=-Wno-unknown-warning-option \
+        xargs -0 -r -n "$2" -P 2 "$tool" --quiet "${@:3}" -p "$build" --extra-arg=-Wno-unknown-warning-option \
             --extra-arg=-Wno-ignored-optimization-argument 2>/dev/null
 }
 case ${3:-} in
---all) check "$every" ;;
---suite) check "$every" '--checks=-clang-analyzer-*' --extra-arg=-Wno-error && check "$changed" ;;
-*) check "$changed" ;;
+--all) check "$every" 1 ;;
+--suite) check "$every" 16 '--checks=-clang-analyzer-*' --extra-arg=-Wno-error && check "$changed" 1 ;;
+*) check "$changed" 1 ;;
 esac
