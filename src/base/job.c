@@ -34,6 +34,9 @@ enum mt_status mt_job_init(int *argc, char ***argv)
 {
     int provided = MPI_THREAD_SINGLE;
     mt_job.main_thread = pthread_self();
+    /* Without mpirun Open MPI starts a daemon in its place, for processes that would start others:
+     * 0.20 instead of 0.07 s until a command begins. */
+    (void)setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
     MT_TRY_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
     MT_TRY_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &mt_job.world));
     MT_TRY_MPI(MPI_Comm_set_errhandler(mt_job.world, MPI_ERRORS_RETURN));
