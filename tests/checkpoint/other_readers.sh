@@ -27,7 +27,13 @@ index=$checkpoint/index.h5
 values()
 {
     h5dump -y -w 1 -m '%.9g' -d "$2" "$1" |
-        sed -n '/DATA {/,/^   }/p' | sed '1d;$d' | tr -d ' ,' | grep -v '^$'
+        awk '/^   }/ { inside = 0 } inside && NF { sub(/,$/, "", $1); print $1 } /^   DATA {/ { inside = 1 }'
+}
+
+# bits FILE DATASET NAME: the numbers as they are, into a file, in a twentieth of the time.
+bits()
+{
+    h5dump -b LE -o "$3" -d "$2" "$1" >/dev/null
 }
 
 names=$(h5ls -r "$index" | awk '$2 == "Dataset" { print $1 }')
@@ -53,8 +59,9 @@ timeout -k 5 60 mpirun -q -np 4 --oversubscribe --allow-run-as-root --bind-to no
 cut=run/cut/step-00000001/index.h5
 [ "$(h5ls -r "$cut")" = "$(h5ls -r "$index")" ] || fail "with cut experts the index lists other datasets"
 for name in $names; do
-    values "$index" "$name" >want
-    values "$cut" "$name" | cmp -s - want || fail "$name reads otherwise with cut experts"
+    bits "$index" "$name" want
+    bits "$cut" "$name" got
+    cmp -s got want || fail "$name reads otherwise with cut experts"
 done
 
 # Experts saved in turn: three files of four are those of earlier steps under second names.
@@ -65,9 +72,11 @@ sparse=run/sparse/step-00000003
 [ "$(stat -c %h $sparse/experts-0-of-4-00000-of-00003.h5)" -ge 2 ] || fail "the parts are not linked"
 [ -z "$(h5dump -y -w 1 $sparse/index.h5 | grep -i nan)" ] || fail "h5dump misses something in a sparse checkpoint"
 for name in /model/1/dense $(grep -m 1 expert <<<"$names"); do
-    values run/sparse/step-00000001/index.h5 "$name" >want
-    values "$index" "$name" | cmp -s - want || fail "$name of a full save in turn reads otherwise"
-    ! values $sparse/index.h5 "$name" | cmp -s - want || fail "$name of a sparse checkpoint is all of step 1"
+    bits run/sparse/step-00000001/index.h5 "$name" want
+    bits "$index" "$name" got
+    cmp -s got want || fail "$name of a full save in turn reads otherwise"
+    bits $sparse/index.h5 "$name" got
+    ! cmp -s got want || fail "$name of a sparse checkpoint is all of step 1"
 done
 
 for saved in run/checkpoints/step-00000001 run/cut/step-00000001 $sparse; do
@@ -76,12 +85,13 @@ for saved in run/checkpoints/step-00000001 run/cut/step-00000001 $sparse; do
 done
 grep -qE 'without each of 15 shards; [1-9][0-9]* experts are of earlier steps' said || fail "nothing was saved in turn"
 
-values "$index" /model/1/dense >want
+bits "$index" /model/1/dense want
 cp -r $checkpoint copy
 rm -rf run
-values copy/index.h5 /model/1/dense | cmp -s - want || fail "a copy reads otherwise"
-(cd / && values "$OLDPWD/copy/index.h5" /model/1/dense) | cmp -s - want ||
-    fail "a copy reads otherwise from another folder"
+bits copy/index.h5 /model/1/dense got
+cmp -s got want || fail "a copy reads otherwise"
+(cd / && bits "$OLDPWD/copy/index.h5" /model/1/dense "$OLDPWD/got")
+cmp -s got want || fail "a copy reads otherwise from another folder"
 
 rm copy/shard-00001-of-00003.h5
 values copy/index.h5 /model/1/dense >got
