@@ -12,9 +12,10 @@
  *   experts: resident rows, then late ones     kernel/
  *   combine rows at their source               comm/
  *
- * and backward mirrors it, SparseReduceScatter under the attention below. Routing is saved, never
- * recomputed. Rows are computed in slices of at most W, so that memory is bounded under any skew:
- * the first slice is kept for backward, the others are sent again. */
+ * and backward mirrors it, SparseReduceScatter under the attention below; gradients of weights are
+ * added while those of rows travel. Routing is saved, never recomputed. Rows are computed in slices
+ * of at most W, so that memory is bounded under any skew: the first slice is kept for backward, the
+ * others are sent again. */
 #ifndef MT_MOE_MOE_H
 #define MT_MOE_MOE_H
 
