@@ -66,7 +66,7 @@ trouble() {
 reader() {
     # A reader that takes nothing any more (a pager, Ctrl-S) does not stop the run: only lines are lost.
     mpirun "${mpirun_flags[@]}" -np 2 "$MOETRAIN" "$config" --run-dir run_paused --set train.steps=3000 \
-        --set comm.watchdog_seconds=3 2>start.err | hold_until_the_end ||
+        --set comm.watchdog_seconds=8 2>start.err | hold_until_the_end ||
         fail "a paused reader stopped the run: $(head -c 600 start.err)"
 }
 signals() {
