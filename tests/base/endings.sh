@@ -59,7 +59,7 @@ single() { # ending code lines pattern
 
 where='rank 2 \([^)]+\)'
 alone() {
-    try 4 slow_but_sound 0 0 '' # 0.7 s more than it takes would be too much
+    try 4 slow_but_sound 0 0 '' # its ranks sleep 0.3 s of the 1 s that the watchdog gives them
 }
 waits() {
     try 4 hang_stopped 124 1 \
