@@ -207,7 +207,7 @@ static void project_backward_weight(struct mt_model *model, int tensor, const fl
 }
 
 /* Between ranks the gradients of W_q, W_k and W_v wait until those of the layer below are on their
- * way to its experts: a fifth of this layer's backward, under which they travel. Not where
+ * way to its experts: a quarter of this layer's backward, under which they travel. Not where
  * attention is computed again: its h would have to be held meanwhile. */
 static bool leaves_rest(const struct mt_model *model, int layer)
 {
